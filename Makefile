@@ -1,0 +1,35 @@
+# Every target works on a fresh Debian 12 or 13 as root: it installs what it needs with apt.
+
+help:
+	@echo 'make demo     the main job from building the packages to a psql answer, step by step'
+	@echo 'make test     every test: check, the packages, the system tests in a test machine'
+	@echo 'make check    format, lint, types, unit, contract and integration tests'
+	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
+	@echo 'make bench    how long things take, in a test machine'
+	@echo 'make machine  a shell in a test machine with the packages installed'
+	@echo 'make clean    remove what was built here (the cached Debian is in $${DRAUPNIR_CACHE:-/var/cache/draupnir-build})'
+
+demo: deb
+	packaging/demo
+
+test: check deb
+	packaging/system-tests
+
+check:
+	packaging/check
+
+deb:
+	packaging/prepare python3
+	packaging/machine build
+
+bench: deb
+	packaging/machine run -- tests/bench/run
+
+machine: deb
+	packaging/machine shell
+
+clean:
+	rm -rf dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis draupnir.egg-info build
+	find $(CURDIR) -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help demo test check deb bench machine clean

@@ -1,0 +1,149 @@
+"""Draupnir's HTTP API, one method per endpoint: values in, models out, the client's own errors raised."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from typing import Literal
+
+import httpx
+
+from draupnir_client import __version__, problems
+from draupnir_client.config import Config
+from draupnir_client.errors import BadAnswer, ConfigError, Unauthorized
+from draupnir_client.models import Image, Instance, read_image, read_instance
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 60.0
+# Making and destroying waits for disks and for Postgres.
+WORK_TIMEOUT_S = 600.0
+# A server that does not know `Prefer: respond-async` answers only when the image is done.
+FINALISE_TIMEOUT_S = 24 * 3600.0
+
+
+def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S) -> httpx.Client:
+    """Return the connection to the configured server, with its token; raise if the token cannot or must not be sent."""
+    url = config.url
+    if config.token is None and config.token_of:
+        raise Unauthorized(
+            f"The saved token is for {config.token_of} and is not sent to {url};"
+            f" sign in with `draupnir-client --url {url} authenticate`, or set DRAUPNIR_TOKEN."
+        )
+    if config.token is None:
+        raise Unauthorized(f"There is no token for {url}; sign in with `draupnir-client authenticate`.")
+    if not url.is_private:
+        raise ConfigError(
+            f"The token is not sent to {url}, because anybody on the way could read it there;"
+            " use the server's https:// address."
+        )
+    try:
+        return httpx.Client(
+            base_url=str(url),
+            headers={
+                "Authorization": f"Bearer {config.token}",
+                "Accept": "application/json",
+                "User-Agent": f"draupnir-client/{__version__}",
+            },
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
+            # The system's authorities and SSL_CERT_FILE, rather than httpx's own bundle.
+            verify=ssl.create_default_context() if url.scheme == "https" else True,
+            # A proxy would be handed the token when the connection to this machine is not encrypted.
+            trust_env=not url.is_loopback,
+            follow_redirects=False,
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise ConfigError(f"The proxy in the environment cannot be used ({error}); mend or unset it.") from error
+    except OSError as error:
+        raise ConfigError(f"The trusted certificates cannot be read ({error}); mend SSL_CERT_FILE.") from error
+
+
+class DraupnirAPI:
+    """The API behind one httpx.Client, which holds base url, token and default timeouts; raises ClientError."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def list_images(self) -> list[Image]:
+        """Return all images, by id."""
+        return [read_image(item) for item in self._list("/images", "list images")]
+
+    def get_image(self, image_id: int) -> Image:
+        """Return one image."""
+        return read_image(self._data("GET", f"/images/{image_id}", f"show image {image_id}"))
+
+    def create_image(self, backed_up_at: str, anonymisation_script: str) -> Image:
+        """Make an image that awaits its upload; `backed_up_at` is RFC 3339."""
+        attributes = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
+        return read_image(self._data("POST", "/images", "create an image", _body("images", attributes)))
+
+    def update_image(
+        self, image_id: int, *, backed_up_at: str | None = None, anonymisation_script: str | None = None
+    ) -> Image:
+        """Change what is given of an image that is not ready."""
+        given = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
+        attributes = {name: value for name, value in given.items() if value is not None}
+        doing = f"update image {image_id}"
+        return read_image(self._data("PATCH", f"/images/{image_id}", doing, _body("images", attributes)))
+
+    def finalise_image(self, image_id: int) -> Image:
+        """Start finalising, or join the work under way; answers at once, and `get_image` shows how far it is."""
+        doing = f"finalise image {image_id}"
+        return read_image(self._data("POST", f"/images/{image_id}/done", doing, timeout_s=FINALISE_TIMEOUT_S))
+
+    def destroy_image(self, image_id: int, *, cascade: bool = False) -> None:
+        """Destroy an image; refused while it has instances, unless they are to go with it (`cascade`)."""
+        path = f"/images/{image_id}" + ("?cascade=true" if cascade else "")
+        self._send("DELETE", path, f"destroy image {image_id}", timeout_s=WORK_TIMEOUT_S)
+
+    def list_instances(self) -> list[Instance]:
+        """Return the caller's instances, by id, without credentials."""
+        return [read_instance(item) for item in self._list("/instances", "list instances")]
+
+    def get_instance(self, instance_id: int) -> Instance:
+        """Return an instance with fresh credentials."""
+        return read_instance(self._data("GET", f"/instances/{instance_id}", f"show instance {instance_id}"))
+
+    def create_instance(self, image_id: int) -> Instance:
+        """Make an instance and return it, connectable, with credentials."""
+        doing, body = f"create an instance of image {image_id}", _body("instances", {"image_id": image_id})
+        return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))
+
+    def destroy_instance(self, instance_id: int) -> None:
+        """Destroy an instance."""
+        self._send("DELETE", f"/instances/{instance_id}", f"destroy instance {instance_id}", timeout_s=WORK_TIMEOUT_S)
+
+    def _list(self, path: str, doing: str) -> list[object]:
+        data = self._data("GET", path, doing)
+        if not isinstance(data, list):
+            raise BadAnswer(f"Cannot {doing}: the server's answer holds no list; check the url.")
+        return data
+
+    def _data(
+        self, method: str, path: str, doing: str, body: object = None, *, timeout_s: float | None = None
+    ) -> object:
+        """Send a request and return the `data` of its answer."""
+        response = self._send(method, path, doing, body, timeout_s=timeout_s)
+        try:
+            answer = response.json()
+        except ValueError as error:
+            raise BadAnswer(f"Cannot {doing}: the server's answer is not JSON; check the url.") from error
+        return answer.get("data") if isinstance(answer, dict) else None
+
+    def _send(
+        self, method: str, path: str, doing: str, body: object = None, *, timeout_s: float | None = None
+    ) -> httpx.Response:
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S) if timeout_s else self._http.timeout
+        headers = {"Prefer": "respond-async"} if path.endswith("/done") else {}
+        server = str(self._http.base_url).rstrip("/")
+        try:
+            request = self._http.build_request(method, path, json=body, headers=headers, timeout=timeout)
+            response = self._http.send(request, follow_redirects=False)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise problems.from_transport(error, server, doing, changes=method != "GET") from error
+        if not response.is_success:
+            raise problems.from_response(response, server, doing)
+        return response
+
+
+def _body(kind: Literal["images", "instances"], attributes: Mapping[str, object]) -> object:
+    return {"data": {"type": kind, "attributes": attributes}}

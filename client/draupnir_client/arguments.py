@@ -1,0 +1,83 @@
+"""The kinds of values that stand on the command line: times, scripts, and ids that the shell can complete."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import click
+from click.shell_completion import CompletionItem
+
+from draupnir_client.commands import Session
+from draupnir_client.errors import ClientError
+from draupnir_client.output import clean
+
+COMPLETION_TIMEOUT_S = 1.0
+
+
+class Moment(click.ParamType):
+    """A point in time, as the API wants it: RFC 3339 in UTC; `now` is understood."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the time as `2017-05-01T12:00:00Z`."""
+        if value == "now":
+            moment = datetime.now(UTC)
+        else:
+            try:
+                moment = datetime.fromisoformat(value)
+            except ValueError:
+                self.fail(f"{value!r} is no time; write it like 2017-05-01T12:00:00Z, or say now.", param, ctx)
+        if moment.tzinfo is None:
+            self.fail(f"{value!r} has no time zone; end it in Z for UTC, or in an offset like +02:00.", param, ctx)
+        try:
+            return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        except OverflowError:
+            self.fail(f"{value!r} is out of range.", param, ctx)
+
+
+class Script(click.ParamType):
+    """A file of SQL, or `-` for standard input; the value is its text."""
+
+    name = "file"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text of the file, every byte of it."""
+        try:
+            with click.open_file(value, "rb") as file:
+                return bytes(file.read()).decode("utf-8")
+        except UnicodeDecodeError as error:
+            self.fail(f"{clean(value)} is not UTF-8 text ({error.reason} at byte {error.start}).", param, ctx)
+        except OSError as error:
+            self.fail(f"{clean(value)} cannot be read: {error.strerror}.", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Let the shell complete file names."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+class ResourceId(click.IntRange):
+    """The id of an image or an instance; the shell completes it by asking the server, briefly and without a word."""
+
+    def __init__(self, noun: Literal["image", "instance"]) -> None:
+        super().__init__(min=1)
+        self.name = f"{noun} id"
+        self.noun = noun
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Return the ids there are, each with its status."""
+        session = ctx.ensure_object(Session)
+        try:
+            with ctx.scope():
+                api = session.connect(session.config(), COMPLETION_TIMEOUT_S)
+                found = api.list_images() if self.noun == "image" else api.list_instances()
+        except ClientError:
+            return []
+        return [
+            CompletionItem(str(one.id), help=clean(one.status)) for one in found if str(one.id).startswith(incomplete)
+        ]
+
+
+IMAGE_ID = ResourceId("image")
+INSTANCE_ID = ResourceId("instance")

@@ -1,0 +1,140 @@
+"""What all commands share: the session behind them, the options they take anywhere on the line, the one error edge."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import httpx
+
+from draupnir_client.api import READ_TIMEOUT_S, DraupnirAPI, open_http
+from draupnir_client.config import Config, load
+from draupnir_client.errors import ClientError, Interrupted, NotFound, Refused, SeveralFailed
+from draupnir_client.output import say
+
+
+@dataclass
+class Session:
+    """One run of the client: what the global options said, and the doors to the network and the clock."""
+
+    output: str = "table"
+    url: str | None = None
+    open_http: Callable[[Config, float], httpx.Client] = open_http
+    pause: Callable[[float], None] = time.sleep
+    now: Callable[[], float] = time.monotonic
+
+    @property
+    def wants_json(self) -> bool:
+        """Whether a program reads what is printed."""
+        return self.output == "json"
+
+    def config(self) -> Config:
+        """Return where the server is and how to sign in."""
+        return load(self.url)
+
+    def connect(self, settled: Config, timeout_s: float = READ_TIMEOUT_S) -> DraupnirAPI:
+        """Return the API of that server; the connection closes when the command ends."""
+        http = self.open_http(settled, timeout_s)
+        click.get_current_context().call_on_close(http.close)
+        return DraupnirAPI(http)
+
+    def api(self) -> DraupnirAPI:
+        """Return the API of the configured server."""
+        return self.connect(self.config())
+
+
+pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None and parameter.name is not None:
+        setattr(context.ensure_object(Session), parameter.name, value)
+
+
+def _global_options() -> list[click.Parameter]:
+    """The options that every group and command takes, so that they may stand anywhere on the line."""
+    return [
+        click.Option(
+            ["--output"],
+            type=click.Choice(["table", "json"]),
+            help="Tables for people (the default) or JSON for programs.",
+            callback=_remember,
+            expose_value=False,
+        ),
+        click.Option(
+            ["--url"],
+            metavar="URL",
+            help="Address of the server; else DRAUPNIR_URL, else the saved one.",
+            callback=_remember,
+            expose_value=False,
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command that takes the global options too."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params.extend(_global_options())
+
+
+class Group(click.Group):
+    """A group of commands that takes the global options, lists its commands in order of use, and has `help`."""
+
+    command_class = Command
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.params.extend(_global_options())
+
+        @self.command("help")
+        @click.pass_context
+        def show_help(context: click.Context) -> None:
+            """Show this help."""
+            assert context.parent is not None
+            click.echo(context.parent.get_help())
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands as they were added, and `help` last."""
+        return [*(name for name in self.commands if name != "help"), "help"]
+
+
+class Program(Group):
+    """The outermost group: where every failure becomes words on stderr and an exit code."""
+
+    group_class = Group
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a failure a person can read ends the program here."""
+        try:
+            return super().invoke(ctx)
+        except ClientError as error:
+            failure = error
+        except (KeyboardInterrupt, click.Abort):
+            failure = Interrupted("Interrupted.")
+        except OSError as error:
+            # A reader of our output that has gone is click's business: it ends quietly.
+            if error.errno == errno.EPIPE:
+                raise
+            failure = ClientError(f"The system refused: {error}.")
+        say(f"draupnir-client: {failure}")
+        raise click.exceptions.Exit(int(failure.exit_code))
+
+
+def for_each(ids: tuple[int, ...], act: Callable[[int], None]) -> None:
+    """Do `act` for every id; what is refused for one does not stop the others, and is told at the end."""
+    failures: list[ClientError] = []
+    for one in dict.fromkeys(ids):
+        try:
+            act(one)
+        except (NotFound, Refused) as error:
+            failures.append(error)
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise SeveralFailed(failures)

@@ -1,0 +1,153 @@
+"""Where the server is and how to sign in: environment over `~/.config/draupnir/config.toml` over defaults.
+
+A saved token belongs to the url it was saved with, and goes to no other server, whatever DRAUPNIR_URL or --url say.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from draupnir_client.errors import ConfigError
+from draupnir_client.files import base_directory, make_private_directory, write_private
+from draupnir_client.urls import ServerURL, parse_url
+
+DEFAULT_URL = "http://127.0.0.1:8432"
+KEYS = ("url", "token", "database")
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What the file holds; a key that is absent or empty is None."""
+
+    url: str | None = None
+    token: str | None = None
+    database: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What a command works with. `token_of` names the server of a saved token that is not for `url`."""
+
+    url: ServerURL
+    token: str | None
+    database: str
+    token_of: str | None = None
+
+
+def path() -> Path:
+    """Return where the file is, whether or not it exists."""
+    return base_directory("XDG_CONFIG_HOME", ".config") / "draupnir" / "config.toml"
+
+
+def override(url_option: str | None) -> str | None:
+    """Return the url that wins over the saved one, if there is any; `url_option` is what --url said."""
+    return url_option or os.environ.get("DRAUPNIR_URL") or None
+
+
+def load(url_option: str | None = None) -> Config:
+    """Settle url, token and database."""
+    saved = read()
+    home = parse_url(saved.url or DEFAULT_URL)
+    chosen = override(url_option)
+    url = parse_url(chosen) if chosen else home
+    database = saved.database or os.environ.get("PGDATABASE") or "postgres"
+    token = os.environ.get("DRAUPNIR_TOKEN")
+    if token:
+        return Config(url, check_token(token), database)
+    if saved.token and url.origin != home.origin:
+        return Config(url, None, database, token_of=str(home))
+    return Config(url, check_token(saved.token) if saved.token else None, database)
+
+
+def check_token(text: str) -> str:
+    """Return the token without the white space around it; raise ConfigError if it cannot stand in a header."""
+    token = text.strip()
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        raise ConfigError("The token is empty or has blanks or unusual characters in it; copy it again, all of it.")
+    return token
+
+
+def read() -> Saved:
+    """Read the file; unknown keys are left alone, so that versions of the client can share it."""
+    values = _parse(_text())
+    for key in KEYS:
+        if not isinstance(values.get(key, ""), str):
+            raise ConfigError(f'In {path()}, {key} is not a text; write it as {key} = "…".')
+    return Saved(**{key: value for key in KEYS if isinstance(value := values.get(key), str) and value})
+
+
+def save(**changes: str | None) -> None:
+    """Set the given keys in the file, or drop those given as None; comments and everything else in it stays."""
+    before = _text()
+    after = before
+    for key, value in changes.items():
+        after = _edit(after, key, value)
+    expected = {key: value for key, value in (_parse(before) | changes).items() if value is not None}
+    if _parse(after) != expected:
+        raise ConfigError(f"{path()} is laid out in a way that cannot be edited safely; set the values by hand.")
+    # A link stays one: people keep this file in a repository of theirs.
+    target = path().resolve()
+    make_private_directory(path().parent)
+    write_private(target, after)
+
+
+def save_url(text: str) -> bool:
+    """Set the url, or drop it if empty; a token that was saved with another one goes too, and True tells so."""
+    saved = read()
+    url = parse_url(text or DEFAULT_URL)
+    forget = saved.token is not None and saved.url is not None and not _same_server(saved.url, url)
+    save(url=str(url) if text else None, **({"token": None} if forget else {}))
+    return forget
+
+
+def _same_server(saved_url: str, url: ServerURL) -> bool:
+    try:
+        return parse_url(saved_url).origin == url.origin
+    except ConfigError:
+        return False
+
+
+def _text() -> str:
+    try:
+        return path().read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read {path()}: {error}; mend the file or move it away.") from error
+
+
+def _parse(text: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path()} is not valid TOML: {error}; mend that place or move the file away.") from error
+
+
+def _edit(text: str, key: str, value: str | None) -> str:
+    """Replace, add or drop one top-level line; the caller parses the outcome to see that nothing else changed."""
+    lines = text.splitlines(keepends=True)
+    new = [] if value is None else [f"{key} = {toml_string(value)}\n"]
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith("["):
+            return "".join(lines[:number] + new + lines[number:])
+        if re.match(rf"\s*{key}\s*=", line):
+            return "".join(lines[:number] + new + lines[number + 1 :])
+    if lines and not lines[-1].endswith("\n"):
+        lines[-1] += "\n"
+    return "".join(lines + new)
+
+
+def toml_string(text: str) -> str:
+    """Write a TOML basic string (TOML 1.0, "String"): quotes, backslashes and control characters escaped."""
+
+    def escape(match: re.Match[str]) -> str:
+        character = match[0]
+        return f"\\{character}" if character in '"\\' else f"\\u{ord(character):04X}"
+
+    if re.search(r"[\ud800-\udfff]", text):
+        raise ConfigError("The value is not valid text in your locale; use UTF-8.")
+    return '"' + re.sub(r'["\\\x00-\x1f\x7f]', escape, text) + '"'

@@ -1,0 +1,56 @@
+"""Private files of the user: directories only they may enter, and files replaced in one step, never half written."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from draupnir_client.errors import ConfigError
+
+
+def base_directory(variable: str, below_home: str) -> Path:
+    """Return an XDG base directory: `variable`, ignored unless absolute (as XDG asks), or `below_home` in the home."""
+    chosen = Path(os.environ.get(variable, ""))
+    if chosen.is_absolute():
+        return chosen
+    try:
+        return Path.home() / below_home
+    except RuntimeError as error:
+        raise ConfigError(f"There is no home directory to keep files in; set HOME or {variable}.") from error
+
+
+def make_private_directory(path: Path) -> None:
+    """Make `path` with mode 0700; one that exists must be a directory of this user, and is closed to others."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.stat()
+        if found.st_uid != os.geteuid():
+            raise ConfigError(
+                f"{path} belongs to another user, who could read what is kept in it; move it away and try again."
+            )
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            path.chmod(0o700)
+    except OSError as error:
+        raise ConfigError(f"Cannot make the private directory {path}: {error.strerror}; check who owns it.") from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Put `text` into `path` with mode 0600: a reader sees the old file or the new one, also after a crash."""
+    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink()
+            raise
+    except OSError as error:
+        raise ConfigError(
+            f"Cannot write {path}: {error.strerror}; make room or give yourself the right to write there."
+        ) from error

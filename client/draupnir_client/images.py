@@ -1,0 +1,245 @@
+"""The commands of `draupnir-client images`: from a backup to an image that instances can be made of."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import click
+
+from draupnir_client import credentials
+from draupnir_client.api import DraupnirAPI
+from draupnir_client.arguments import IMAGE_ID, Moment, Script
+from draupnir_client.commands import Group, Session, for_each, pass_session
+from draupnir_client.errors import FinaliseFailed, Interrupted, ProgramFailed, ServerUnreachable
+from draupnir_client.models import Image
+from draupnir_client.output import format_size, print_fields, print_json, print_table, say
+from draupnir_client.progress import Display
+
+POLL_S = 0.5
+# The work goes on while the service restarts, so the client waits for it too.
+PATIENCE_S = 60.0
+
+
+@click.group(cls=Group)
+def images() -> None:
+    """Images: data sets that instances are made of."""
+
+
+@images.command("list")
+@pass_session
+def list_all(session: Session) -> None:
+    """List the images."""
+    found = session.api().list_images()
+    if session.wants_json:
+        print_json([image.document for image in found])
+    elif found:
+        _print_table(found)
+    else:
+        say("There are no images; make one with `draupnir-client images create`.")
+
+
+@images.command()
+@click.argument("image_id", metavar="ID", type=IMAGE_ID)
+@pass_session
+def show(session: Session, image_id: int) -> None:
+    """Show an image, why it failed, and its script."""
+    image = session.api().get_image(image_id)
+    if session.wants_json:
+        print_json(image.document)
+        return
+    print_fields(
+        [
+            ("ID", str(image.id)),
+            ("Status", image.status),
+            *([("Error", image.error)] if image.error else []),
+            *([("Progress", f"{image.progress.step} {image.progress.activity}")] if image.progress else []),
+            ("Backed up at", image.backed_up_at),
+            ("Created at", image.created_at),
+            ("Updated at", image.updated_at),
+            ("Postgres", image.postgres_version or "-"),
+            ("Size", format_size(image.size_bytes)),
+            # Always on lines of its own, so that it can be told from the rest.
+            ("Anonymisation script", image.anonymisation_script.rstrip("\n") + "\n"),
+        ]
+    )
+
+
+@images.command()
+@click.argument("values", metavar="BACKED_UP_AT SCRIPT", nargs=-1, type=click.Path())
+@click.option("--backed-up-at", metavar="TIME", help="The time, in place of the first argument.")
+@click.pass_context
+def create(context: click.Context, values: tuple[str, ...], backed_up_at: str | None) -> None:
+    """Create an image of a backup.
+
+    BACKED_UP_AT is when the backup was made, such as 2017-05-01T12:00:00Z, or now. SCRIPT is a file of SQL, - for
+    standard input, that takes out of the data what its users must not see. psql runs it when the image is finalised,
+    and the image is only ready if every statement succeeds.
+    """
+    texts = values if backed_up_at is None else (backed_up_at, *values)
+    if len(texts) != 2:
+        raise click.UsageError("Give the time of the backup and one script, such as: 2017-05-01T12:00:00Z anon.sql")
+    moment = Moment().convert(texts[0], None, context)
+    script = Script().convert(texts[1], None, context)
+    session = context.ensure_object(Session)
+    image = session.api().create_image(moment, script)
+    _print_one(session, image)
+    say(f"Image {image.id} awaits its upload: draupnir-client images upload {image.id} BACKUP")
+
+
+@images.command()
+@click.argument("image_id", metavar="ID", type=IMAGE_ID)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, readable=True))
+@click.option("-i", "key", metavar="KEY", type=click.Path(exists=True, dir_okay=False), help="The ssh key to use.")
+@click.option("--host", help="The server, where it is not the one of the url.")
+@pass_session
+def upload(session: Session, image_id: int, files: tuple[str, ...], key: str | None, host: str | None) -> None:
+    """Upload a backup to an image with scp.
+
+    FILE is a tarball of a data directory, or such a directory itself. What scp is told in ~/.ssh/config holds here too.
+    """
+    if shutil.which("scp") is None:
+        raise ProgramFailed("scp is not installed; install openssh-client.")
+    settled = session.config()
+    status = session.connect(settled).get_image(image_id).status
+    if status not in ("awaiting_upload", "failed"):
+        raise ProgramFailed(f"Image {image_id} is {status} and takes no upload; create a new image for a new backup.")
+    arguments = upload_arguments(image_id, files, key, host or settled.url.host)
+    # scp draws its progress on stdout, which is for data here.
+    outcome = subprocess.run(arguments, stdout=2, check=False)
+    if outcome.returncode != 0:
+        raise ProgramFailed(
+            f"The upload to image {image_id} failed: scp ended with {outcome.returncode}, and said why above;"
+            " the server's administrator lets a key in with `draupnir upload-key add`."
+        )
+    say(f"Uploaded; what comes next: draupnir-client images finalise {image_id}")
+
+
+def upload_arguments(image_id: int, files: tuple[str, ...], key: str | None, host: str) -> list[str]:
+    """Return the scp command line; the paths are absolute, so that none looks like an option or like HOST:PATH."""
+    identity = ["-i", key] if key else []
+    recursive = ["-r"] if any(Path(file).is_dir() for file in files) else []
+    sources = [str(Path.cwd() / file) for file in files]
+    bracketed = f"[{host}]" if ":" in host else host
+    return ["scp", *identity, *recursive, "--", *sources, f"upload@{bracketed}:/draupnir/image_uploads/{image_id}"]
+
+
+@images.command()
+@click.argument("image_id", metavar="ID", type=IMAGE_ID)
+@click.option("--no-wait", is_flag=True, help="Start the work and return at once.")
+@pass_session
+def finalise(session: Session, image_id: int, no_wait: bool) -> None:
+    """Recover, anonymise and try out an uploaded image.
+
+    The work is the server's: it goes on when this command is interrupted, and the same command joins it again.
+    """
+    api = session.api()
+    image = api.finalise_image(image_id)
+    if no_wait:
+        _print_one(session, image)
+        say(f"Image {image_id} is {image.status}; see how it stands: draupnir-client images show {image_id}")
+        return
+    image = _follow(session, api, image)
+    if not image.ready:
+        raise FinaliseFailed(_why_not_ready(image))
+    _print_one(session, image)
+    say(f"Image {image_id} is ready; make an instance of it: draupnir-client instances create {image_id}")
+
+
+def _follow(session: Session, api: DraupnirAPI, image: Image) -> Image:
+    """Show progress until the image is no longer being finalised, and return it as it is then."""
+    display = Display()
+    started_s = answered_s = session.now()
+    try:
+        while image.status == "finalising":
+            elapsed_s = session.now() - started_s
+            display.show(image, elapsed_s)
+            session.pause(POLL_S)
+            try:
+                image = api.get_image(image.id)
+                answered_s = session.now()
+            except ServerUnreachable:
+                if session.now() - answered_s > PATIENCE_S:
+                    raise
+                display.wait_for_server(session.now() - started_s)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"Image {image.id} is still being finalised on the server;"
+            f" `draupnir-client images finalise {image.id}` joins the work again."
+        ) from None
+    finally:
+        display.close()
+    return image
+
+
+def _why_not_ready(image: Image) -> str:
+    if image.status == "failed":
+        return (
+            f"Image {image.id} failed: {(image.error or 'the server gives no reason').rstrip()}\n"
+            f"The upload is kept; mend the script with `draupnir-client images update {image.id} --script FILE`"
+            f" or upload again, then finalise again."
+        )
+    if image.status == "awaiting_upload":
+        return f"Image {image.id} was not finalised: nothing had been uploaded; upload the backup and finalise again."
+    return f"Image {image.id} was not finalised: it is {image.status}."
+
+
+@images.command()
+@click.argument("image_id", metavar="ID", type=IMAGE_ID)
+@click.option("--script", type=Script(), help="A new anonymisation script, - for standard input.")
+@click.option("--backed-up-at", type=Moment(), help="When the backup was made.")
+@pass_session
+def update(session: Session, image_id: int, script: str | None, backed_up_at: str | None) -> None:
+    """Correct the script or the time of an image.
+
+    The image must not be ready. It can then be finalised again without a second upload.
+    """
+    if script is None and backed_up_at is None:
+        raise click.UsageError("Say what to change: --script or --backed-up-at.")
+    image = session.api().update_image(image_id, backed_up_at=backed_up_at, anonymisation_script=script)
+    _print_one(session, image)
+    say(f"Image {image.id} is changed; what comes next: draupnir-client images finalise {image.id}")
+
+
+@images.command()
+@click.argument("image_ids", metavar="ID...", nargs=-1, required=True, type=IMAGE_ID)
+@click.option("--cascade", is_flag=True, help="Destroy its instances too.")
+@pass_session
+def destroy(session: Session, image_ids: tuple[int, ...], cascade: bool) -> None:
+    """Destroy images."""
+    settled = session.config()
+    api = session.connect(settled)
+
+    def destroy_one(image_id: int) -> None:
+        orphans = [one.id for one in api.list_instances() if one.image_id == image_id] if cascade else []
+        api.destroy_image(image_id, cascade=cascade)
+        for instance_id in orphans:
+            credentials.remove(settled.url, instance_id)
+        say(f"Image {image_id} is destroyed.")
+
+    for_each(image_ids, destroy_one)
+
+
+def _print_one(session: Session, image: Image) -> None:
+    if session.wants_json:
+        print_json(image.document)
+    else:
+        _print_table([image])
+
+
+def _print_table(found: list[Image]) -> None:
+    print_table(
+        ["ID", "STATUS", "BACKED UP", "READY", "SIZE", "POSTGRES"],
+        [
+            [
+                str(image.id),
+                image.status,
+                image.backed_up_at,
+                "yes" if image.ready else "no",
+                format_size(image.size_bytes),
+                image.postgres_version or "-",
+            ]
+            for image in found
+        ],
+    )

@@ -1,0 +1,166 @@
+"""The commands that make, show, reach and destroy instances: `instances …`, `new`, `env` and `psql`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import click
+
+from draupnir_client import credentials, environment
+from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID
+from draupnir_client.commands import Command, Group, Session, for_each, pass_session
+from draupnir_client.config import Config
+from draupnir_client.errors import BadAnswer, NotFound, ProgramFailed, Refused
+from draupnir_client.models import Instance
+from draupnir_client.output import print_fields, print_json, print_table, say
+
+
+@click.group(cls=Group)
+def instances() -> None:
+    """Instances: private, writable copies of an image."""
+
+
+@instances.command("list")
+@pass_session
+def list_own(session: Session) -> None:
+    """List your instances."""
+    found = session.api().list_instances()
+    if session.wants_json:
+        print_json([instance.document for instance in found])
+    elif found:
+        _print_table(found)
+    else:
+        say("You have no instances; make one with `draupnir-client new`.")
+
+
+@instances.command()
+@click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
+@pass_session
+def show(session: Session, instance_id: int) -> None:
+    """Show an instance."""
+    instance = session.api().get_instance(instance_id)
+    if session.wants_json:
+        print_json(instance.document)
+        return
+    print_fields(
+        [
+            ("ID", str(instance.id)),
+            ("Image", str(instance.image_id)),
+            ("Status", instance.status),
+            ("Host", instance.hostname or "-"),
+            ("Port", instance.port),
+            ("Owner", instance.owner or "-"),
+            ("Created at", instance.created_at),
+            ("Updated at", instance.updated_at),
+        ]
+    )
+
+
+@instances.command()
+@click.argument("image_id", metavar="IMAGE_ID", type=IMAGE_ID)
+@pass_session
+def create(session: Session, image_id: int) -> None:
+    """Create an instance of an image."""
+    instance = session.api().create_instance(image_id)
+    if session.wants_json:
+        print_json(instance.document)
+    else:
+        _print_table([instance])
+    say(f"Instance {instance.id} is up; connect: eval $(draupnir-client env {instance.id}) and then psql")
+
+
+@instances.command()
+@click.argument("instance_ids", metavar="ID...", nargs=-1, required=True, type=INSTANCE_ID)
+@pass_session
+def destroy(session: Session, instance_ids: tuple[int, ...]) -> None:
+    """Destroy instances."""
+    settled = session.config()
+    api = session.connect(settled)
+
+    def destroy_one(instance_id: int) -> None:
+        try:
+            api.destroy_instance(instance_id)
+        except NotFound:
+            credentials.remove(settled.url, instance_id)
+            raise
+        credentials.remove(settled.url, instance_id)
+        say(f"Instance {instance_id} is destroyed.")
+
+    for_each(instance_ids, destroy_one)
+
+
+@click.command(cls=Command)
+@click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
+@pass_session
+def env(session: Session, instance_id: int) -> None:
+    """Print the line that connects psql to an instance.
+
+    Use it as: eval $(draupnir-client env ID)
+    """
+    settled = session.config()
+    api = session.connect(settled)
+    _print_variables(session, _sign_in(settled, api.get_instance(instance_id)))
+
+
+@click.command(cls=Command)
+@pass_session
+def new(session: Session) -> None:
+    """Create an instance of the newest ready image.
+
+    Use it as: eval $(draupnir-client new)
+    """
+    settled = session.config()
+    api = session.connect(settled)
+    ready = [image for image in api.list_images() if image.ready]
+    if not ready:
+        raise Refused("There is no ready image to make an instance of; see `draupnir-client images list`.", "no_image")
+    image = max(ready, key=lambda one: one.age_key)
+    instance = api.create_instance(image.id)
+    say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
+    _print_variables(session, _sign_in(settled, instance))
+
+
+@click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
+@click.argument("arguments", metavar="[-- PSQL_ARGUMENT...]", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def psql(session: Session, instance_id: int, arguments: tuple[str, ...]) -> None:
+    """Run psql on an instance."""
+    if shutil.which("psql") is None:
+        raise ProgramFailed("psql is not installed; install postgresql-client.")
+    settled = session.config()
+    values = _sign_in(settled, session.connect(settled).get_instance(instance_id))
+    inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
+    # An exec runs no handlers, so what is buffered would be lost.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execvpe("psql", ["psql", *arguments], inherited | values)  # noqa: S606 - no shell is the point
+
+
+def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
+    """Keep the credentials that came with an instance, and return the variables that use them."""
+    if instance.status == "destroying":
+        raise Refused(f"Instance {instance.id} is being destroyed; make another: draupnir-client new", "wrong_state")
+    if instance.credentials is None:
+        raise BadAnswer(f"The server's answer has no credentials for instance {instance.id}; check the url.")
+    files = credentials.save(settled.url, instance.id, instance.credentials)
+    return environment.variables(instance, files, settled.database)
+
+
+def _print_variables(session: Session, values: dict[str, str]) -> None:
+    if session.wants_json:
+        print_json(values)
+        return
+    click.echo(environment.export_line(values))
+    misleading = [name for name in environment.MISLEADING if name in os.environ]
+    if misleading:
+        say(f"Beware: {', '.join(misleading)} in your environment may lead psql elsewhere; unset it.")
+
+
+def _print_table(found: list[Instance]) -> None:
+    print_table(
+        ["ID", "IMAGE", "PORT", "STATUS", "CREATED", "HOST"],
+        [[str(one.id), str(one.image_id), one.port, one.status, one.created_at, one.hostname] for one in found],
+    )

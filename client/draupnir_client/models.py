@@ -1,0 +1,157 @@
+"""What the API answers, as small frozen values; the readers ignore what they do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from draupnir_client.errors import BadAnswer
+
+Document = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a finalise is; bytes and seconds are None where they are not known."""
+
+    step: str
+    activity: str
+    done_bytes: int | None
+    total_bytes: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image; times are as the API wrote them, `document` is the API's object, for programs."""
+
+    document: Document
+    id: int
+    status: str
+    ready: bool
+    backed_up_at: str
+    created_at: str
+    updated_at: str
+    anonymisation_script: str
+    postgres_version: str | None
+    size_bytes: int | None
+    error: str | None
+    progress: Progress | None
+
+    @property
+    def age_key(self) -> tuple[datetime, int]:
+        """Orders images from the oldest backup to the newest; one whose time cannot be read counts as oldest."""
+        try:
+            moment = datetime.fromisoformat(self.backed_up_at)
+        except ValueError:
+            moment = datetime.min.replace(tzinfo=UTC)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)), self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What signs in to an instance: three PEM texts."""
+
+    ca_certificate: str
+    client_certificate: str
+    client_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance; `document` is the API's object without the credentials, so that no key is printed by accident."""
+
+    document: Document
+    id: int
+    image_id: int
+    port: str
+    status: str
+    hostname: str
+    owner: str
+    created_at: str
+    updated_at: str
+    credentials: Credentials | None
+
+
+def read_image(value: object) -> Image:
+    """Read one image object; raise BadAnswer if it is none."""
+    document, attributes = _resource(value, "images")
+    ready = attributes.get("ready") is True
+    error = attributes.get("error")
+    return Image(
+        document=document,
+        id=_integer(document.get("id"), "id"),
+        status=_text(attributes, "status") or ("ready" if ready else "awaiting_upload"),
+        ready=ready,
+        backed_up_at=_text(attributes, "backed_up_at"),
+        created_at=_text(attributes, "created_at"),
+        updated_at=_text(attributes, "updated_at"),
+        anonymisation_script=_text(attributes, "anonymisation_script"),
+        postgres_version=_text(attributes, "postgres_version") or None,
+        size_bytes=_count(attributes.get("size_bytes")),
+        error=(_text(error, "detail") or _text(error, "code") or None) if isinstance(error, Mapping) else None,
+        progress=_progress(attributes.get("progress")),
+    )
+
+
+def read_instance(value: object) -> Instance:
+    """Read one instance object; raise BadAnswer if it is none."""
+    document, attributes = _resource(value, "instances")
+    shown = {key: attributes[key] for key in attributes if key != "credentials"}
+    return Instance(
+        document={**document, "attributes": shown},
+        id=_integer(document.get("id"), "id"),
+        image_id=_integer(attributes.get("image_id"), "image_id"),
+        port=str(_integer(attributes.get("port"), "port")),
+        status=_text(attributes, "status") or "running",
+        hostname=_text(attributes, "hostname"),
+        owner=_text(attributes, "owner"),
+        created_at=_text(attributes, "created_at"),
+        updated_at=_text(attributes, "updated_at"),
+        credentials=_credentials(attributes.get("credentials")),
+    )
+
+
+def _resource(value: object, kind: str) -> tuple[Document, Document]:
+    attributes = value.get("attributes") if isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(attributes, Mapping) or value.get("type", kind) != kind:
+        raise BadAnswer(f"The server's answer holds no {kind}; check that the url is that of a Draupnir server.")
+    return value, attributes
+
+
+def _integer(value: object, name: str) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise BadAnswer(f"The server's answer has no proper {name}; check that the url is that of a Draupnir server.")
+
+
+def _text(values: Document, key: str) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _progress(value: object) -> Progress | None:
+    if not isinstance(value, Mapping):
+        return None
+    seconds = value.get("seconds")
+    return Progress(
+        step=_text(value, "step"),
+        activity=_text(value, "activity"),
+        done_bytes=_count(value.get("done_bytes")),
+        total_bytes=_count(value.get("total_bytes")),
+        seconds=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e9 else None,
+    )
+
+
+def _credentials(value: object) -> Credentials | None:
+    if not isinstance(value, Mapping):
+        return None
+    texts = [_text(value, key) for key in ("ca_certificate", "client_certificate", "client_key")]
+    return Credentials(*texts) if all(texts) else None

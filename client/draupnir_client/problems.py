@@ -1,0 +1,109 @@
+"""Turns what httpx raises and what the API refuses into the client's own errors: what happened, why, what to do."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+
+import httpx
+
+from draupnir_client.errors import BadAnswer, ClientError, NotFound, Refused, ServerUnreachable, Unauthorized
+
+# What the command line offers where the API's own sentence can only speak of the API.
+_ADVICE = {
+    "image_has_instances": "With `draupnir-client images destroy --cascade` they go with it.",
+    "nothing_uploaded": "Upload with `draupnir-client images upload` first.",
+}
+
+
+def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing: str, *, changes: bool) -> ClientError:
+    """Explain why no answer came; `changes` tells that the request may have been carried out all the same."""
+    causes = list(_causes(error))
+    look = " It may have been done all the same: look with `list` before trying again." if changes else ""
+    if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return ServerUnreachable(
+            f"Cannot {doing}: {server} does not answer; check the url, the network and whether the server is up."
+        )
+    if isinstance(error, httpx.TimeoutException):
+        return ServerUnreachable(f"Cannot {doing}: {server} took too long to answer; try again later.{look}")
+    for cause in causes:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return ServerUnreachable(
+                f"Cannot {doing}: the certificate of {server} is not trusted ({cause.verify_message});"
+                " check the host name in the url, or name your authority's certificate in SSL_CERT_FILE."
+            )
+        if isinstance(cause, ssl.SSLError):
+            return ServerUnreachable(
+                f"Cannot {doing}: no TLS with {server} ({cause.reason or cause}); check scheme and port of the url."
+            )
+        if isinstance(cause, socket.gaierror):
+            return ServerUnreachable(
+                f"Cannot {doing}: the host name of {server} is not known ({cause.strerror}); check the url."
+            )
+        if isinstance(cause, ConnectionRefusedError):
+            return ServerUnreachable(
+                f"Cannot {doing}: nothing listens at {server}; check the url"
+                " (`draupnir-client config show`) and that the server is running."
+            )
+    if isinstance(error, httpx.ConnectError | httpx.ProxyError):
+        return ServerUnreachable(f"Cannot {doing}: no connection to {server} ({error}); check the url and the network.")
+    if isinstance(error, httpx.TransportError):
+        return ServerUnreachable(
+            f"Cannot {doing}: the connection to {server} broke ({error}); check the url and try again.{look}"
+        )
+    return BadAnswer(f"Cannot {doing}: the answer of {server} cannot be read ({error}); check the url.")
+
+
+def from_response(response: httpx.Response, server: str, doing: str) -> ClientError:
+    """Explain an answer that is not the success asked for."""
+    status = response.status_code
+    if response.is_redirect:
+        return BadAnswer(
+            f"Cannot {doing}: {server} sends on to {response.headers['location']}, which is not followed"
+            " so that the token goes nowhere else; set the right url with `draupnir-client config set url`."
+        )
+    problem = _problem(response)
+    if problem is None:
+        return BadAnswer(
+            f"Cannot {doing}: {server} answered {status} {response.reason_phrase}, and not as Draupnir does;"
+            " check the url."
+        )
+    code, detail = problem
+    advice = f" {_ADVICE[code]}" if code in _ADVICE else ""
+    message = f"Cannot {doing}: {detail}{advice}"
+    if status == 401:
+        return Unauthorized(
+            f"Cannot {doing}: {server} does not accept the token; sign in with `draupnir-client authenticate`."
+        )
+    if status == 404 and code == "not_found":
+        noun = "image" if "image" in doing else "instance"
+        return NotFound(
+            f"Cannot {doing}: there is no such {noun}, or it is another person's;"
+            f" `draupnir-client {noun}s list` shows those there are."
+        )
+    if status == 429 or (status >= 500 and status != 507):
+        return ServerUnreachable(message)
+    return Refused(message, code)
+
+
+def _problem(response: httpx.Response) -> tuple[str, str] | None:
+    """Return code and detail of the API's error body, None if it has none."""
+    try:
+        body = response.json()
+    except ValueError:
+        return None
+    errors = body.get("errors") if isinstance(body, Mapping) else None
+    first = errors[0] if isinstance(errors, list) and errors else None
+    if not isinstance(first, Mapping):
+        return None
+    detail = first.get("detail") or first.get("title") or response.reason_phrase
+    return str(first.get("code", "")), str(detail)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Walk the chain of causes; httpx wraps what httpcore wrapped around the system's error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

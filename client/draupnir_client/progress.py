@@ -1,0 +1,76 @@
+"""Shows how far a finalise is: one live line on a terminal, a line for each new thing elsewhere; always on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from draupnir_client.models import Image, Progress
+from draupnir_client.output import clean, format_duration, format_size, say
+
+STEPS = ("seal", "extract", "finalise", "publish", "trial")
+BAR_WIDTH = 20
+REMINDER_S = 30.0
+
+
+def describe(image: Image, elapsed_s: float) -> str:
+    """Return one line: image, step, what it does, how much of it is done, and for how long it runs."""
+    progress = image.progress or Progress("", "", None, None, None)
+    parts = [f"Image {image.id}"]
+    if progress.step in STEPS:
+        parts.append(f"step {STEPS.index(progress.step) + 1}/{len(STEPS)}")
+    parts.append(clean(progress.activity or progress.step or image.status))
+    done = _done(progress)
+    if done:
+        parts.append(done)
+    parts.append(format_duration(elapsed_s))
+    return "  ".join(parts)
+
+
+def _done(progress: Progress) -> str:
+    if progress.done_bytes is None:
+        return ""
+    if not progress.total_bytes:
+        return format_size(progress.done_bytes)
+    share = min(progress.done_bytes / progress.total_bytes, 1.0)
+    bar = ("#" * int(share * BAR_WIDTH)).ljust(BAR_WIDTH, "-")
+    return f"[{bar}] {share:4.0%} of {format_size(progress.total_bytes)}"
+
+
+class Display:
+    """Where progress goes; `close` leaves the terminal on an empty line."""
+
+    def __init__(self) -> None:
+        self._live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._said: object = None
+        self._said_at_s = 0.0
+
+    def show(self, image: Image, elapsed_s: float) -> None:
+        """Rewrite the live line; elsewhere say it when the activity is a new one, and every half minute."""
+        what = (image.progress.step, image.progress.activity) if image.progress else ()
+        self._tell(what, describe(image, elapsed_s), elapsed_s)
+
+    def wait_for_server(self, elapsed_s: float) -> None:
+        """Tell that the server does not answer just now."""
+        self._tell("away", f"The server does not answer; waiting for it  {format_duration(elapsed_s)}", elapsed_s)
+
+    def close(self) -> None:
+        """Clear the live line."""
+        if self._live:
+            self._rewrite("")
+
+    def _tell(self, what: object, line: str, elapsed_s: float) -> None:
+        if self._live:
+            self._rewrite(line)
+        elif what != self._said or elapsed_s - self._said_at_s >= REMINDER_S:
+            self._said, self._said_at_s = what, elapsed_s
+            say(line)
+
+    def _rewrite(self, line: str) -> None:
+        try:
+            width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        except OSError:
+            width = 80
+        # One column stays free: terminals wrap when the last one is written.
+        sys.stderr.write(f"\r{line[: width - 1]}\x1b[K")
+        sys.stderr.flush()

@@ -1,0 +1,136 @@
+"""Reads a request's body: bounded in size and time, UTF-8, strict JSON, and one object."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from typing import NoReturn
+
+from starlette.requests import Request
+
+from draupnir import errors
+
+MAX_BODY_BYTES = 1024 * 1024
+BODY_TIMEOUT_S = 30.0
+
+_BAD_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+
+
+class InvalidJson(errors.InvalidRequest):
+    """The body is not one JSON object."""
+
+    code = "invalid_json"
+    title = "Invalid JSON"
+
+
+class BodyTooLarge(errors.DraupnirError):
+    """The body is longer than MAX_BODY_BYTES."""
+
+    code = "body_too_large"
+    title = "Body too large"
+
+    def __init__(self) -> None:
+        super().__init__(f"The body is longer than {MAX_BODY_BYTES} bytes (1 MiB); send a shorter one.")
+
+
+class BodyTooSlow(errors.DraupnirError):
+    """The body did not arrive within BODY_TIMEOUT_S."""
+
+    code = "body_too_slow"
+    title = "Body too slow"
+
+    def __init__(self) -> None:
+        super().__init__(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds; send the request again.")
+
+
+async def read_document(request: Request) -> dict[str, object]:
+    """The body as a JSON object; raises InvalidJson, BodyTooLarge or BodyTooSlow."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await _read_bytes(request)
+    except TimeoutError as error:
+        raise BodyTooSlow from error
+    return parse_document(body)
+
+
+async def _read_bytes(request: Request) -> bytes:
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdecimal() and int(declared[:20]) > MAX_BODY_BYTES:
+        raise BodyTooLarge
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise BodyTooLarge
+    return bytes(body)
+
+
+def parse_document(body: bytes) -> dict[str, object]:
+    """The bytes as a JSON object; raises InvalidJson saying where and why, and what to write in its place."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidJson(
+            f"The body is not UTF-8: byte {error.start + 1} is 0x{body[error.start]:02x}; send the JSON in UTF-8."
+        ) from error
+    if not text.strip():
+        raise InvalidJson('The body is empty; send a JSON object such as {"data": {"attributes": {}}}.')
+    try:
+        document = json.loads(
+            text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_finite_float
+        )
+    except json.JSONDecodeError as error:
+        raise InvalidJson(_explain(text, error)) from error
+    except RecursionError as error:
+        raise InvalidJson("The JSON is nested too deeply; send flat attributes.") from error
+    except ValueError as error:  # what is left: an integer of more digits than Python converts
+        raise InvalidJson("The JSON holds a number with too many digits; write a shorter one.") from error
+    if not isinstance(document, dict):
+        raise InvalidJson('The JSON is not an object; send one such as {"data": {"attributes": {}}}.')
+    return document
+
+
+def _explain(text: str, error: json.JSONDecodeError) -> str:
+    where = f"line {error.lineno}, column {error.colno}"
+    escape = _BAD_ESCAPE.match(text, error.pos)
+    if error.msg.startswith("Invalid \\escape") and escape:
+        found = json.dumps(escape.group(1), ensure_ascii=True)[1:-1]
+        return (
+            f"The JSON has an illegal escape \\{found} at {where}: in JSON a backslash is written twice, "
+            f"so write \\\\{found} where the text shall be \\{found}."
+        )
+    if error.msg.startswith("Invalid control character"):
+        return (
+            f"The JSON has a bare control character inside a text at {where}: "
+            "write \\n for a line end and \\t for a tab."
+        )
+    reason = error.msg[:1].lower() + error.msg[1:].removesuffix(":").rstrip()
+    return f"The body is not JSON at {where}: {reason}; correct it there and send it again."
+
+
+def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    members: dict[str, object] = {}
+    for name, value in pairs:
+        if name in members:
+            raise InvalidJson(f"The JSON names {quote(name)} twice in one object; name it once.")
+        members[name] = value
+    return members
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise InvalidJson(f"The JSON holds {word}, which JSON does not have; write a number or null.")
+
+
+def _finite_float(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise InvalidJson(f"The JSON holds the number {digits[:40]}, which is too large; write a smaller one.")
+    return number
+
+
+def quote(value: object) -> str:
+    """The value as a short piece of ASCII JSON, safe to repeat in an answer or a log line."""
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."

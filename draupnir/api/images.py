@@ -1,0 +1,84 @@
+"""Handlers of /images: each parses, calls one operation and answers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from draupnir import errors
+from draupnir.api import schemas
+from draupnir.api.bodies import quote, read_document
+from draupnir.models import Caller, Image, ImageStatus
+from draupnir.operations import images
+
+
+async def list_all(request: Request, caller: Caller) -> Response:
+    """GET /images"""
+    now = datetime.now(UTC)
+    found = await images.list_all(request.app.state.context)
+    return JSONResponse({"data": [schemas.write_image(image, now) for image in found]})
+
+
+async def create(request: Request, caller: Caller) -> Response:
+    """POST /images"""
+    wish = schemas.read_attributes(await read_document(request), "images", schemas.NewImage)
+    image = await images.create(request.app.state.context, wish.backed_up_at, wish.anonymisation_script)
+    return _answer(image, 201, {"Location": f"/images/{image.id}"})
+
+
+async def show(request: Request, caller: Caller) -> Response:
+    """GET /images/N"""
+    return _answer(await images.get(request.app.state.context, _id(request)))
+
+
+async def update(request: Request, caller: Caller) -> Response:
+    """PATCH /images/N"""
+    image_id = _id(request)
+    change = schemas.read_attributes(await read_document(request), "images", schemas.ImageChange, image_id)
+    if not change.model_fields_set:
+        raise errors.InvalidRequest("`data.attributes` is empty; send backed_up_at or anonymisation_script.")
+    image = await images.update(
+        request.app.state.context,
+        image_id,
+        backed_up_at=change.backed_up_at,
+        anonymisation_script=change.anonymisation_script,
+    )
+    return _answer(image)
+
+
+async def finalise(request: Request, caller: Caller) -> Response:
+    """POST /images/N/done; blocks, unless the caller would rather be answered at once. A body is not looked at."""
+    respond_async = _prefers_async(request)
+    image = await images.finalise(request.app.state.context, _id(request), wait=not respond_async)
+    if not respond_async:
+        return _answer(image)
+    status = 200 if image.status is ImageStatus.READY else 202
+    return _answer(image, status, {"Preference-Applied": "respond-async", "Location": f"/images/{image.id}"})
+
+
+async def destroy(request: Request, caller: Caller) -> Response:
+    """DELETE /images/N, with ?cascade=true also its instances"""
+    await images.destroy(request.app.state.context, _id(request), cascade=_cascade(request))
+    return Response(status_code=204)
+
+
+def _answer(image: Image, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"data": schemas.write_image(image, datetime.now(UTC))}, status, headers)
+
+
+def _id(request: Request) -> int:
+    return schemas.existing_id(request.path_params["image_id"], "image")
+
+
+def _prefers_async(request: Request) -> bool:
+    preferences = ",".join(request.headers.getlist("prefer")).split(",")
+    return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
+
+
+def _cascade(request: Request) -> bool:
+    word = request.query_params.get("cascade", "false")
+    if word not in ("true", "false"):
+        raise errors.InvalidRequest(f"`cascade` must be true or false, not {quote(word)}.")
+    return word == "true"

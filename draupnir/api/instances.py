@@ -1,0 +1,56 @@
+"""Handlers of /instances: each parses, calls one operation and answers."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from draupnir.api import schemas
+from draupnir.api.bodies import read_document
+from draupnir.models import Caller, Credentials, Instance
+from draupnir.operations import instances
+
+
+async def list_own(request: Request, caller: Caller) -> Response:
+    """GET /instances"""
+    context = request.app.state.context
+    found = await instances.list_own(context, caller)
+    hostname = context.settings.public_hostname
+    return JSONResponse({"data": [schemas.write_instance(instance, hostname) for instance in found]})
+
+
+async def create(request: Request, caller: Caller) -> Response:
+    """POST /instances"""
+    wish = schemas.read_attributes(await read_document(request), "instances", schemas.NewInstance)
+    image_id = schemas.existing_id(wish.image_id, "image")
+    instance, credentials = await instances.create(request.app.state.context, caller, image_id)
+    return _answer(request, instance, credentials, 201, {"Location": f"/instances/{instance.id}"})
+
+
+async def show(request: Request, caller: Caller) -> Response:
+    """GET /instances/N"""
+    instance, credentials = await instances.get(request.app.state.context, caller, _id(request))
+    return _answer(request, instance, credentials)
+
+
+async def destroy(request: Request, caller: Caller) -> Response:
+    """DELETE /instances/N"""
+    await instances.destroy(request.app.state.context, caller, _id(request))
+    return Response(status_code=204)
+
+
+def _answer(
+    request: Request,
+    instance: Instance,
+    credentials: Credentials,
+    status: int = 200,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    hostname = request.app.state.context.settings.public_hostname
+    # A private key is in it, so no proxy or cache on the way may keep it.
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    return JSONResponse({"data": schemas.write_instance(instance, hostname, credentials)}, status, headers)
+
+
+def _id(request: Request) -> int:
+    return schemas.existing_id(request.path_params["instance_id"], "instance")

@@ -1,0 +1,83 @@
+"""Turns errors into answers: the one table from error class to HTTP status, and the errors body."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from draupnir import errors
+from draupnir.api.bodies import BodyTooLarge, BodyTooSlow, quote
+
+# The most particular class wins.
+STATUSES: dict[type[errors.DraupnirError], int] = {
+    errors.InvalidRequest: 400,
+    errors.Unauthorized: 401,
+    errors.NotFound: 404,
+    BodyTooSlow: 408,
+    errors.WrongState: 409,
+    BodyTooLarge: 413,
+    errors.Impossible: 422,
+    errors.Unavailable: 503,
+    errors.NoRoom: 507,
+    errors.DraupnirError: 500,
+}
+
+HEADERS: dict[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer"},
+    408: {"Connection": "close"},
+    413: {"Connection": "close"},
+    503: {"Retry-After": "5"},
+}
+
+
+def status_of(error: errors.DraupnirError) -> int:
+    """The HTTP status of an error, by the nearest of its classes in the table."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def errors_body(status: int, code: str, title: str, detail: str) -> dict[str, object]:
+    """The body of every answer that is not a success."""
+    return {"errors": [{"status": str(status), "code": code, "title": title, "detail": detail}]}
+
+
+def problem(status: int, code: str, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """An answer that says what went wrong."""
+    return JSONResponse(
+        errors_body(status, code, title, detail), status, {**HEADERS.get(status, {}), **(headers or {})}
+    )
+
+
+async def answer_error(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a DraupnirError that an operation or the parsing of a request raised."""
+    assert isinstance(error, errors.DraupnirError)
+    return problem(status_of(error), error.code, error.title, error.detail)
+
+
+async def answer_routing(request: Request, error: Exception) -> JSONResponse:
+    """The answer to a path or method that no route has."""
+    assert isinstance(error, HTTPException)
+    path = quote(request.url.path)
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        detail = f"There is nothing at {path}; the resources are /images, /instances and /health_check."
+        return problem(404, "not_found", "Not found", detail)
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{quote(request.method)} cannot be done to {path}; what can be done is {allowed}."
+        return problem(405, "method_not_allowed", "Method not allowed", detail, error.headers)
+    return problem(error.status_code, "invalid_request", "Invalid request", error.detail, error.headers)
+
+
+def answer_unexpected(request_id: str) -> JSONResponse:
+    """The answer to a fault of our own; the journal has the rest under the same request id."""
+    detail = f"Something went wrong inside the service; its journal says what, under request {request_id}."
+    return problem(500, "internal", "Internal error", detail)
+
+
+def answer_stopping() -> JSONResponse:
+    """The answer to a request that was still waiting when the service was stopped."""
+    detail = "The service is being restarted and work under way goes on afterwards; ask again in a moment."
+    return problem(503, "unavailable", "Not available", detail)

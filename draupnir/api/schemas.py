@@ -1,0 +1,209 @@
+"""Bodies of requests and answers: requests are read tolerantly into frozen values, answers are built from models."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from draupnir import errors
+from draupnir.api.bodies import quote
+from draupnir.models import Credentials, Image, ImageStatus, Instance
+from draupnir_helper.wire import MAX_ID
+
+EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def read_time(value: object) -> datetime:
+    """An RFC 3339 time with a zone, in UTC; raises ValueError."""
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError('must be a time with its zone, such as "2017-05-01T12:00:00Z"')
+    try:
+        time = datetime.fromisoformat(value.upper())
+    except ValueError as error:
+        raise ValueError(f"must be a time that exists ({error})") from error
+    if not EARLIEST_YEAR <= time.year <= LATEST_YEAR:
+        raise ValueError(f"must be a time of the years {EARLIEST_YEAR} to {LATEST_YEAR}")
+    return time.astimezone(UTC)
+
+
+def read_text(value: object) -> str:
+    """A text that Postgres can store; raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    if found := _UNSTORABLE.search(value):
+        raise ValueError(f"must not hold the character U+{ord(found.group()):04X}, which is character {found.start()}")
+    return value
+
+
+def read_id(value: object) -> int:
+    """A positive integer, also written as a decimal string; raises ValueError."""
+    if isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError("must be a positive integer, such as 1")
+
+
+class Attributes(BaseModel):
+    """Base of what can be asked: frozen, and closed to attributes that cannot be set, lest they be lost unsaid."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NewImage(Attributes):
+    """The attributes of POST /images."""
+
+    backed_up_at: Annotated[datetime, BeforeValidator(read_time)]
+    anonymisation_script: Annotated[str, BeforeValidator(read_text)]
+
+
+class ImageChange(Attributes):
+    """The attributes of PATCH /images/N; what is absent stays."""
+
+    backed_up_at: Annotated[datetime | None, BeforeValidator(read_time)] = None
+    anonymisation_script: Annotated[str | None, BeforeValidator(read_text)] = None
+
+
+class NewInstance(Attributes):
+    """The attributes of POST /instances; an id above MAX_ID is read, for it names an image that is not there."""
+
+    image_id: Annotated[int, BeforeValidator(read_id)]
+
+
+AnyAttributes = TypeVar("AnyAttributes", bound=Attributes)
+
+
+def read_attributes(
+    document: dict[str, object], kind: str, attributes: type[AnyAttributes], expected_id: int | None = None
+) -> AnyAttributes:
+    """The attributes of `{"data": {"type", "id", "attributes"}}`; raises InvalidRequest naming what is wrong.
+
+    `type` and `id` may be absent or empty (clients of the Go program send them empty); `id` must be `expected_id`.
+    """
+    data = _member(document, "data", "data")
+    given_kind = data.get("type", "")
+    if given_kind not in ("", kind):
+        raise errors.InvalidRequest(f"`data.type` must be {quote(kind)} here, not {quote(given_kind)}.")
+    if data.get("id", "") != "":
+        _check_id(data["id"], expected_id)
+    try:
+        return attributes.model_validate(_member(data, "attributes", "data.attributes"))
+    except ValidationError as error:
+        raise errors.InvalidRequest(_explain(error, attributes)) from error
+
+
+def _member(parent: dict[str, object], name: str, path: str) -> dict[str, object]:
+    if name not in parent:
+        raise errors.InvalidRequest(f'`{path}` is missing; send {{"data": {{"attributes": {{…}}}}}}.')
+    value = parent[name]
+    if not isinstance(value, dict):
+        raise errors.InvalidRequest(f"`{path}` must be an object, not {quote(value)}.")
+    return value
+
+
+def _check_id(value: object, expected_id: int | None) -> None:
+    try:
+        given_id = read_id(value)
+    except ValueError as error:
+        raise errors.InvalidRequest(f"`data.id` {error}, not {quote(value)}.") from error
+    if expected_id is None:
+        raise errors.InvalidRequest("`data.id` is chosen by the service; leave it out.")
+    if given_id != expected_id:
+        raise errors.InvalidRequest(f"`data.id` is {given_id} and the path says {expected_id}; make them the same.")
+
+
+def _explain(error: ValidationError, attributes: type[Attributes]) -> str:
+    return " ".join(
+        _explain_one(str(found["loc"][0]), found["type"], found.get("ctx", {}).get("error"), found["input"], attributes)
+        for found in error.errors(include_url=False)
+    )
+
+
+def _explain_one(name: str, kind: str, reason: object, value: object, attributes: type[Attributes]) -> str:
+    if kind == "missing":
+        hint = ' (send "" if nothing is to be run)' if name == "anonymisation_script" else ""
+        return f"`data.attributes.{name}` is missing; send it{hint}."
+    if kind == "extra_forbidden":
+        known = " and ".join(attributes.model_fields)
+        return f"`data.attributes` holds {quote(name)}, which cannot be set; what can be set is {known}."
+    return f"`data.attributes.{name}` {reason}, not {quote(value)}."
+
+
+def write_time(time: datetime) -> str:
+    """A time as `2017-05-01T12:00:00Z`, cut to whole seconds."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_image(image: Image, now: datetime) -> dict[str, object]:
+    """The resource object of an image."""
+    attributes: dict[str, object] = {
+        "backed_up_at": write_time(image.backed_up_at),
+        "created_at": write_time(image.created_at),
+        "updated_at": write_time(image.updated_at),
+        "ready": image.status is ImageStatus.READY,
+        "status": image.status.value,
+        "error": _write_failure(image),
+        "progress": _write_progress(image, now),
+        "anonymisation_script": image.anonymisation_script,
+        "postgres_version": None if image.postgres_major is None else str(image.postgres_major),
+        "size_bytes": image.size_bytes,
+    }
+    return {"type": "images", "id": image.id, "attributes": attributes}
+
+
+def _write_failure(image: Image) -> dict[str, object] | None:
+    if image.status is not ImageStatus.FAILED or image.failure is None:
+        return None
+    return {"code": image.failure.code, "detail": image.failure.detail}
+
+
+def _write_progress(image: Image, now: datetime) -> dict[str, object] | None:
+    if image.status is not ImageStatus.FINALISING or image.step is None:
+        return None
+    progress = image.progress
+    started_at = progress.started_at if progress else None
+    return {
+        "step": image.step.value,
+        "activity": progress.activity if progress else "",
+        "done_bytes": progress.done_bytes if progress else None,
+        "total_bytes": progress.total_bytes if progress else None,
+        "seconds": None if started_at is None else max(0, int((now - started_at).total_seconds())),
+    }
+
+
+def write_instance(instance: Instance, hostname: str, credentials: Credentials | None = None) -> dict[str, object]:
+    """The resource object of an instance; the credentials only where its owner asked for this one."""
+    attributes: dict[str, object] = {
+        "created_at": write_time(instance.created_at),
+        "updated_at": write_time(instance.updated_at),
+        "image_id": instance.image_id,
+        "port": str(instance.port),
+        "status": instance.status.value,
+        "hostname": hostname,
+        "owner": instance.owner,
+    }
+    if credentials is not None:
+        attributes["credentials"] = {
+            "ca_certificate": credentials.ca_certificate,
+            "client_certificate": credentials.client_certificate,
+            "client_key": credentials.client_key,
+            "user": "draupnir",
+        }
+    return {"type": "instances", "id": instance.id, "attributes": attributes}
+
+
+def existing_id(value: str | int, noun: str) -> int:
+    """The id of an `image` or `instance` that could exist; raises NotFound for any other text or number."""
+    text = str(value)
+    if not _DECIMAL.fullmatch(text) or int(text) > MAX_ID:
+        error = errors.NotFound(f"There is no {noun} {quote(value)}; list them with GET /{noun}s.")
+        error.title = f"{noun.capitalize()} not found"
+        raise error
+    return int(text)

@@ -1,0 +1,118 @@
+"""The operator's command `draupnir`: serve, doctor, upload-key; the only edge where its errors become exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import asdict
+from typing import BinaryIO
+
+import click
+
+import draupnir
+from draupnir import shared_secret, upload_keys
+from draupnir.findings import Finding, Verdict
+from draupnir.settings import CONFIG_PATH, SettingsError, load
+
+MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(draupnir.__version__, prog_name="draupnir")
+def main() -> None:
+    """Serve on-demand Postgres databases with preloaded data."""
+
+
+@main.command()
+def serve() -> None:
+    """Run the daemon; started by systemd, as draupnir.service."""
+    # Imported here, for the other commands have no need of a web server.
+    from draupnir.app import create_app
+    from draupnir.helper import HelperClient
+    from draupnir.logs import log_to_journal
+    from draupnir.operations.context import Context
+    from draupnir.operations.tasks import Tasks
+    from draupnir.serving import ServingError, inherited_sockets
+    from draupnir.serving import serve as serve_app
+    from draupnir.store import Store
+
+    log_to_journal()
+    try:
+        settings = load(CONFIG_PATH)
+        secret = shared_secret.read(shared_secret.PATH)
+        sockets = inherited_sockets()
+        if not sockets:
+            raise ServingError(
+                "systemd handed over no socket; start it with `systemctl start draupnir.socket draupnir`."
+            )
+        context = Context(settings, Store(settings.dsn), HelperClient(), Tasks())
+        asyncio.run(serve_app(create_app(context, secret), sockets, settings.http))
+    except (SettingsError, shared_secret.SecretError, ServingError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@click.option("--output", type=click.Choice(["text", "json"]), default="text", help="For people or for programs.")
+def doctor(output: str) -> None:
+    """Check every part of the service, and say what to do about what is wrong.
+
+    Exits with 0 when nothing is broken (warnings are not), with 1 otherwise.
+    """
+    from draupnir.doctor import examine
+
+    if os.geteuid() != 0:
+        raise click.ClickException("doctor looks at what only root may see; run `sudo draupnir doctor`.")
+    found = examine()
+    well = all(finding.verdict is not Verdict.BAD for finding in found)
+    if output == "json":
+        click.echo(json.dumps({"ok": well, "findings": [asdict(finding) for finding in found]}, indent=2))
+    else:
+        for finding in found:
+            click.echo(line_of(finding))
+    sys.exit(0 if well else 1)
+
+
+def line_of(finding: Finding) -> str:
+    """A finding as one line for people."""
+    line = f"{MARKS[finding.verdict]} {finding.part}: {finding.text}"
+    return f"{line}; {finding.advice}" if finding.advice else line
+
+
+@main.group("upload-key")
+def upload_key() -> None:
+    """Say whose SSH keys may upload backups."""
+
+
+@upload_key.command("add")
+@click.argument("file", type=click.File("rb"))
+def add_key(file: BinaryIO) -> None:
+    """Let the key in FILE (a .pub file, or - for stdin) upload."""
+    content = file.read(upload_keys.MAX_FILE_BYTES + 1)
+    try:
+        key = upload_keys.parse_file(content, str(file.name))
+        click.echo(upload_keys.add(upload_keys.PATH, key))
+    except upload_keys.UploadKeyError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@upload_key.command("list")
+def list_keys() -> None:
+    """Show the keys that may upload, numbered."""
+    try:
+        for number, key in enumerate(upload_keys.read_all(upload_keys.PATH), start=1):
+            click.echo(f"{number}\t{upload_keys.fingerprint(key)}")
+    except upload_keys.UploadKeyError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@upload_key.command("remove")
+@click.argument("which", metavar="NUMBER|COMMENT")
+def remove_key(which: str) -> None:
+    """Stop a key from uploading; name it by its number in the list or by its comment."""
+    try:
+        removed = upload_keys.remove(upload_keys.PATH, which)
+    except upload_keys.UploadKeyError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"removed {removed.line}")

@@ -1,0 +1,188 @@
+"""`draupnir doctor`: looks at every part of the service as it is on this machine; changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import http.client
+import json
+import os
+import pwd
+import subprocess
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from draupnir import errors, findings, serving, shared_secret, upload_keys
+from draupnir.findings import Finding, bad, ok
+from draupnir.helper import HelperClient
+from draupnir.settings import CONFIG_PATH, Settings, SettingsError, load
+from draupnir.store import Store
+from draupnir_helper import wire
+
+API_HOST, API_PORT = "127.0.0.1", 8432
+DAEMON_USER = "draupnir"
+EMBEDDED_DISK = Path("/var/lib/draupnir/data.btrfs")
+COMMAND_TIMEOUT_S = 10
+HTTP_TIMEOUT_S = 15
+
+
+def examine() -> list[Finding]:
+    """Every finding, in the order in which one part needs the next; to be run as root."""
+    try:
+        settings = load(CONFIG_PATH)
+    except SettingsError as error:
+        return [bad("configuration", str(error), "correct it and run `systemctl restart draupnir`")]
+    return [
+        ok("configuration", f"{CONFIG_PATH} is valid"),
+        _examine_secret(),
+        *_examine_embedded_disk(),
+        *_examine_as_daemon(settings),
+        _examine_health(),
+        _examine_sshd(),
+        _examine_upload_keys(),
+        *_examine_certificate(settings),
+    ]
+
+
+def _examine_secret() -> Finding:
+    try:
+        shared_secret.read(shared_secret.PATH)
+        status = shared_secret.PATH.stat()
+    except (shared_secret.SecretError, OSError) as error:
+        return bad("shared secret", str(error), "then run `systemctl restart draupnir`")
+    return findings.judge_secret_file(status.st_mode, _user_name(status.st_uid), _group_name(status.st_gid))
+
+
+def _examine_embedded_disk() -> list[Finding]:
+    if not EMBEDDED_DISK.exists():
+        return []
+    status, host = EMBEDDED_DISK.stat(), os.statvfs(EMBEDDED_DISK.parent)
+    # st_blocks counts units of 512 bytes whatever the filesystem's own block is, see stat(2).
+    return [findings.judge_embedded_disk(status.st_size, status.st_blocks * 512, host.f_bavail * host.f_frsize)]
+
+
+def _examine_as_daemon(settings: Settings) -> list[Finding]:
+    """Asks helper and metadata as the daemon's user, so that what is seen is what the daemon sees."""
+    try:
+        with _acting_as(DAEMON_USER):
+            return asyncio.run(_examine_helper_and_metadata(settings))
+    except KeyError:
+        return [bad("daemon", f"the user {DAEMON_USER} does not exist", "run `systemd-sysusers`, or install anew")]
+
+
+async def _examine_helper_and_metadata(settings: Settings) -> list[Finding]:
+    helper = HelperClient()
+    result: list[Finding] = []
+    inventory: wire.Inventory | None = None
+    try:
+        inspection = await helper.inspect()
+        result += findings.judge_inspection(inspection)
+        if inspection.storage is not None:
+            inventory = await helper.ask(wire.TakeInventory())
+    except errors.DraupnirError as error:
+        result.append(bad("helper", error.detail, "see `systemctl status draupnir-helper.socket draupnir-helper`"))
+    store = Store(settings.dsn)
+    try:
+        # Brings the schema up to date, as the daemon of this same version does at its start.
+        await store.open()
+        image_ids = [image.id for image in await store.images.list_all()]
+        instance_ids = [instance.id for instance in await store.instances.list_all()]
+        result.append(ok("metadata", f"answers; {len(image_ids)} images, {len(instance_ids)} instances"))
+        if inventory is not None:
+            result += findings.judge_inventory(inventory, image_ids, instance_ids)
+    except errors.DraupnirError as error:
+        result.append(bad("metadata", error.detail, "see `systemctl status draupnir-metadata`, or database_url"))
+    finally:
+        await store.close()
+    return result
+
+
+def _examine_health() -> Finding:
+    connection = http.client.HTTPConnection(API_HOST, API_PORT, timeout=HTTP_TIMEOUT_S)
+    try:
+        connection.request("GET", "/health_check")
+        response = connection.getresponse()
+        body = json.loads(response.read())
+        return findings.judge_health(response.status, body.get("parts", {}))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        text = f"no answer at http://{API_HOST}:{API_PORT}/health_check ({error})"
+        return bad("daemon", text, "see `systemctl status draupnir.socket draupnir` and `journalctl -u draupnir`")
+    finally:
+        connection.close()
+
+
+def _examine_sshd() -> Finding:
+    sshd = _run("sshd", "-T", "-C", "user=upload,host=localhost,addr=127.0.0.1")
+    if sshd is None or sshd.returncode != 0:
+        why = (
+            "sshd is not installed" if sshd is None else f"sshd does not take its configuration: {sshd.stderr.strip()}"
+        )
+        return bad("uploads", why, "install openssh-server, and run `sshd -t` until it is content")
+    active = _run("systemctl", "is-active", "ssh.service", "ssh.socket", "sshd.service")
+    return findings.judge_sshd(active is not None and "active" in active.stdout.split(), sshd.stdout)
+
+
+def _examine_upload_keys() -> Finding:
+    try:
+        return findings.judge_upload_keys(len(upload_keys.read_all(upload_keys.PATH)))
+    except upload_keys.UploadKeyError as error:
+        return bad("upload keys", str(error), "then add the keys again with `draupnir upload-key add`")
+
+
+def _examine_certificate(settings: Settings) -> list[Finding]:
+    path = settings.http.tls_certificate
+    if path is None:
+        return []
+    try:
+        serving.check_certificate(settings.http)
+        return [findings.judge_certificate(path, path.read_bytes(), datetime.now(UTC))]
+    except (serving.ServingError, OSError) as error:
+        return [bad("api certificate", str(error), "then run `systemctl restart draupnir`")]
+
+
+@contextlib.contextmanager
+def _acting_as(user: str) -> Iterator[None]:
+    """Takes the user's identity for a while, as the kernel shows it to the sockets' other ends; raises KeyError."""
+    entry = pwd.getpwnam(user)
+    own_uid, own_gid, own_groups = os.geteuid(), os.getegid(), os.getgroups()
+    os.initgroups(user, entry.pw_gid)
+    os.setegid(entry.pw_gid)
+    os.seteuid(entry.pw_uid)
+    try:
+        yield
+    finally:
+        os.seteuid(own_uid)
+        os.setegid(own_gid)
+        os.setgroups(own_groups)
+
+
+def _run(*argv: str) -> subprocess.CompletedProcess[str] | None:
+    """The command's result, or None where it is not installed or does not end."""
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    try:
+        return subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+            env={"PATH": path, "LANG": "C"},
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -1,0 +1,143 @@
+"""Everything that can go wrong for a person, as exceptions with a stable code and a sentence; knows no HTTP.
+
+    DraupnirError
+    ├── InvalidRequest          the caller sent something that cannot be meant
+    ├── Unauthorized            who are you
+    ├── NotFound                not there, or not yours
+    ├── WrongState              there, but not in a state for this
+    │   └── NothingUploaded
+    ├── Impossible              understood, and not possible as asked
+    │   ├── ImageNotReady  ImageHasInstances  NoFreePort  PostgresMissing
+    │   └── ImageFailed         carries the code of what failed
+    ├── NoRoom                  the disk is full
+    └── Unavailable             not now: a part of the service is away
+        ├── HelperUnavailable  MetadataUnavailable  StorageMissing
+"""
+
+from __future__ import annotations
+
+
+class DraupnirError(Exception):
+    """An error a person can read: `code` is stable, `title` names the kind, `detail` says what happened and what to do."""
+
+    code = "internal"
+    title = "Internal error"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class InvalidRequest(DraupnirError):
+    """The request cannot be meant as it stands; the detail names the attribute."""
+
+    code = "invalid_request"
+    title = "Invalid request"
+
+
+class Unauthorized(DraupnirError):
+    """No token, or one that nobody has been given."""
+
+    code = "unauthorized"
+    title = "Unauthorized"
+
+
+class NotFound(DraupnirError):
+    """There is no such thing, or it is another person's."""
+
+    code = "not_found"
+    title = "Not found"
+
+
+class WrongState(DraupnirError):
+    """The thing is not in a state in which this can be done."""
+
+    code = "wrong_state"
+    title = "Wrong state"
+
+
+class NothingUploaded(WrongState):
+    """The image was to be finalised before anything had been uploaded."""
+
+    code = "nothing_uploaded"
+    title = "Nothing uploaded"
+
+
+class Impossible(DraupnirError):
+    """Understood, and not possible as asked."""
+
+    code = "impossible"
+    title = "Not possible"
+
+
+class ImageNotReady(Impossible):
+    """An instance was asked of an image that is not ready."""
+
+    code = "image_not_ready"
+    title = "Image not ready"
+
+
+class ImageHasInstances(Impossible):
+    """The image still has instances."""
+
+    code = "image_has_instances"
+    title = "Image has instances"
+
+
+class NoFreePort(Impossible):
+    """Every port of the configured range is taken."""
+
+    code = "no_free_port"
+    title = "No free port"
+
+
+class PostgresMissing(Impossible):
+    """The image needs a Postgres major that is not installed on the server."""
+
+    code = "postgres_missing"
+    title = "Postgres not installed"
+
+
+class ImageFailed(Impossible):
+    """Finalising failed; `code` is that of the failure."""
+
+    title = "Image failed"
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class NoRoom(DraupnirError):
+    """The disk is full."""
+
+    code = "no_room"
+    title = "No room"
+
+
+class Unavailable(DraupnirError):
+    """A part of the service is away just now."""
+
+    code = "unavailable"
+    title = "Not available"
+
+
+class HelperUnavailable(Unavailable):
+    """The helper does not answer, or answers something else than the contract."""
+
+    code = "helper_unavailable"
+    title = "Helper not available"
+
+
+class MetadataUnavailable(Unavailable):
+    """The metadata database does not answer."""
+
+    code = "metadata_unavailable"
+    title = "Metadata not available"
+
+
+class StorageMissing(Unavailable):
+    """The data filesystem is not mounted, or not as it has to be."""
+
+    code = "storage_missing"
+    title = "Storage missing"

@@ -1,0 +1,212 @@
+"""What doctor makes of what it sees: pure judgements, each from observed facts to findings in plain words."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from cryptography import x509
+
+from draupnir import shared_secret, upload_keys
+from draupnir_helper.wire import Inspection, Inventory, Storage
+
+WARN_FREE, BAD_FREE = 0.15, 0.05
+HOST_RESERVE_BYTES = 1024**3
+CERTIFICATE_WARN = timedelta(days=30)
+
+
+class Verdict(StrEnum):
+    """How a part is: fine, worth a look, or broken."""
+
+    OK = "ok"
+    WARNING = "warning"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part of the service, how it is, and (unless it is fine) what to do about it."""
+
+    verdict: Verdict
+    part: str
+    text: str
+    advice: str = ""
+
+
+def ok(part: str, text: str) -> Finding:
+    """A part that is fine."""
+    return Finding(Verdict.OK, part, text)
+
+
+def warning(part: str, text: str, advice: str) -> Finding:
+    """A part that works and deserves a look."""
+    return Finding(Verdict.WARNING, part, text, advice)
+
+
+def bad(part: str, text: str, advice: str) -> Finding:
+    """A part that does not work."""
+    return Finding(Verdict.BAD, part, text, advice)
+
+
+def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
+    """The shared secret may be read by the daemon and by nobody else."""
+    permissions = stat.S_IMODE(mode)
+    if owner == "root" and group == "draupnir" and permissions == 0o640:
+        return ok("shared secret", "present, readable by root and the daemon only")
+    path = shared_secret.PATH
+    return bad(
+        "shared secret",
+        f"{path} is {permissions:04o} {owner}:{group} and has to be 0640 root:draupnir",
+        f"run `chown root:draupnir {path} && chmod 0640 {path}`; if others could read it, replace it",
+    )
+
+
+def judge_inspection(inspection: Inspection) -> list[Finding]:
+    """What the helper sees of the machine: storage, room, Postgres."""
+    findings = [ok("helper", f"answers; systemd {inspection.systemd_version}")]
+    if inspection.storage is None:
+        findings.append(
+            bad("storage", "the data filesystem is not there", "see `systemctl status draupnir-setup` and data_path")
+        )
+    else:
+        findings += [*judge_storage(inspection.storage), judge_room(inspection.storage)]
+    findings.append(judge_postgres(inspection.postgres_majors))
+    return findings
+
+
+def judge_storage(storage: Storage) -> list[Finding]:
+    """The data filesystem: its mount options and its quotas."""
+    kind = "the embedded disk" if storage.embedded else "a btrfs filesystem of your own"
+    missing = ",".join(storage.missing_mount_options)
+    quotas = ok("quotas", "simple quotas are on")
+    if not storage.simple_quotas:
+        quotas = bad(
+            "quotas",
+            "simple quotas are off, so nobody knows what an instance uses",
+            "run `systemctl restart draupnir-setup`, or `btrfs quota enable --simple /run/draupnir/data/`",
+        )
+    if missing:
+        advice = f"add {missing} to its options (in /etc/fstab or its mount unit) and mount it anew"
+        return [bad("storage", f"{kind} is mounted without {missing}", advice), quotas]
+    return [ok("storage", f"{kind} is mounted as it has to be"), quotas]
+
+
+def judge_room(storage: Storage) -> Finding:
+    """How much of the data filesystem is free."""
+    share = storage.free_bytes / storage.size_bytes if storage.size_bytes else 0.0
+    text = f"{gigabytes(storage.free_bytes)} of {gigabytes(storage.size_bytes)} free ({share:.0%})"
+    advice = "destroy instances and images that nobody needs, or give it a larger disk"
+    if share < BAD_FREE:
+        return bad("free space", text, advice)
+    return warning("free space", text, advice) if share < WARN_FREE else ok("free space", text)
+
+
+def judge_embedded_disk(size_bytes: int, allocated_bytes: int, host_free_bytes: int) -> Finding:
+    """The sparse file grows as it is written to, and breaks under writers when its host filesystem is full."""
+    to_grow_bytes = max(0, size_bytes - allocated_bytes)
+    text = f"may grow by {gigabytes(to_grow_bytes)}, and its host filesystem has {gigabytes(host_free_bytes)} free"
+    advice = "free room on the filesystem that holds /var/lib/draupnir, or move the data to a disk of its own"
+    if host_free_bytes < min(to_grow_bytes, HOST_RESERVE_BYTES):
+        return bad("embedded disk", text, advice)
+    if host_free_bytes < to_grow_bytes:
+        return warning("embedded disk", text, advice)
+    return ok("embedded disk", text)
+
+
+def judge_postgres(majors: list[int]) -> Finding:
+    """At least one Postgres server has to be installed; an image needs the one of its own major."""
+    if not majors:
+        return bad("postgres", "no Postgres server is installed", "install one, such as `apt install postgresql-17`")
+    return ok("postgres", "installed: " + ", ".join(map(str, sorted(majors))))
+
+
+def judge_sshd(running: bool, effective: str) -> Finding:
+    """`effective` is what `sshd -T` says of the user upload; it decides where uploads may go."""
+    words = dict(line.partition(" ")[::2] for line in effective.splitlines())
+    wrong = [
+        name
+        for name, fine in {
+            "ChrootDirectory": words.get("chrootdirectory", "").endswith("/chroot"),
+            "ForceCommand": words.get("forcecommand", "").startswith("internal-sftp"),
+            "AuthorizedKeysFile": str(upload_keys.PATH) in words.get("authorizedkeysfile", "").split(),
+        }.items()
+        if not fine
+    ]
+    if wrong:
+        return bad(
+            "uploads",
+            f"sshd does not take {' and '.join(wrong)} for the user upload from our file",
+            "have /etc/ssh/sshd_config include /etc/ssh/sshd_config.d/*.conf before any other rule for upload, "
+            "and run `systemctl reload ssh`",
+        )
+    if not running:
+        return bad("uploads", "sshd is not running", "run `systemctl enable --now ssh`")
+    return ok("uploads", "sshd runs, and keeps the user upload to sftp in its folder")
+
+
+def judge_upload_keys(keys: int) -> Finding:
+    """Nobody can upload without a key."""
+    if not keys:
+        return warning("upload keys", "none, so nobody can upload", "run `draupnir upload-key add FILE.pub`")
+    return ok("upload keys", f"{keys} present")
+
+
+def judge_health(status: int, parts: dict[str, str]) -> Finding:
+    """The daemon's own word, asked over HTTP as a monitor would."""
+    if status == 200:
+        return ok("daemon", "answers on 127.0.0.1:8432 and is well")
+    away = "; ".join(f"{part}: {state}" for part, state in parts.items() if state != "ok") or f"status {status}"
+    return bad("daemon", f"answers, and is not well: {away}", "see the other lines here and `journalctl -u draupnir`")
+
+
+def judge_inventory(inventory: Inventory, image_ids: Iterable[int], instance_ids: Iterable[int]) -> list[Finding]:
+    """What lies on disk or runs and is in no metadata: never deleted by the service, so a person has to decide."""
+    images, instances = set(image_ids), set(instance_ids)
+    strays = [
+        *_strays("upload", inventory.uploads, images),
+        *_strays("seal", inventory.seals, images),
+        *_strays("work", inventory.work, images),
+        *_strays("image", (found.image_id for found in inventory.images), images),
+        *_strays("job of image", (job.image_id for job in inventory.jobs), images),
+        *_strays("instance", inventory.instances, instances),
+        *_strays("units of instance", (unit.instance_id for unit in inventory.instance_units), instances),
+        *inventory.unknown,
+    ]
+    if not strays:
+        return [ok("inventory", "everything on disk and in systemd is known")]
+    return [
+        warning(
+            "inventory",
+            f"{stray} is there and not in the metadata",
+            "the service leaves it alone; look at it, then remove it by hand or restore the metadata it belongs to",
+        )
+        for stray in strays
+    ]
+
+
+def _strays(noun: str, found: Iterable[int], known: set[int]) -> list[str]:
+    return [f"{noun} {stray}" for stray in sorted(set(found) - known)]
+
+
+def judge_certificate(path: Path, pem: bytes, now: datetime) -> Finding:
+    """The API's own certificate, where one is configured."""
+    try:
+        expires_at = x509.load_pem_x509_certificate(pem).not_valid_after_utc
+    except ValueError as error:
+        return bad("api certificate", f"{path} is no PEM certificate ({error})", "put the certificate chain there")
+    text = f"valid until {expires_at:%Y-%m-%d}"
+    advice = f"renew {path} and run `systemctl restart draupnir`"
+    if expires_at <= now:
+        return bad("api certificate", f"expired on {expires_at:%Y-%m-%d}", advice)
+    return (
+        warning("api certificate", text, advice) if expires_at - now < CERTIFICATE_WARN else ok("api certificate", text)
+    )
+
+
+def gigabytes(size_bytes: int) -> str:
+    """A size for people."""
+    return f"{size_bytes / 1e9:.1f} GB"

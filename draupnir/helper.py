@@ -1,0 +1,193 @@
+"""The daemon's side of the helper's socket: one typed question, one answer; the only place that opens that socket."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import ABC, abstractmethod
+from contextlib import suppress
+from typing import overload
+
+from pydantic import ValidationError
+
+from draupnir.errors import (
+    DraupnirError,
+    HelperUnavailable,
+    ImageHasInstances,
+    Impossible,
+    NoRoom,
+    NotFound,
+    PostgresMissing,
+    StorageMissing,
+    WrongState,
+)
+from draupnir_helper import wire
+
+DEADLINE_S = 60.0
+# These wait for Postgres to stop or recover, or for btrfs to delete a tree.
+LONG_DEADLINES_S: dict[type[wire.Wire], float] = {
+    wire.StartInstance: 180.0,
+    wire.DestroyInstance: 300.0,
+    wire.DestroyImage: 600.0,
+    wire.PublishImage: 600.0,
+    wire.EmptyTrash: 600.0,
+}
+
+
+class PortInUse(Impossible):
+    """A process that is none of ours holds the port; another one may be tried."""
+
+    code = "port_in_use"
+    title = "Port in use"
+
+
+class UnitFailed(DraupnirError):
+    """systemd could not start what the helper asked of it; the detail ends with the unit's own words."""
+
+    code = "unit_failed"
+    title = "Unit failed"
+
+
+_ERRORS: dict[wire.ErrorCode, type[DraupnirError]] = {
+    wire.ErrorCode.BAD_REQUEST: HelperUnavailable,
+    wire.ErrorCode.NOT_FOUND: NotFound,
+    wire.ErrorCode.WRONG_STATE: WrongState,
+    wire.ErrorCode.IN_USE: ImageHasInstances,
+    wire.ErrorCode.PORT_IN_USE: PortInUse,
+    wire.ErrorCode.PORT_OUT_OF_RANGE: DraupnirError,
+    wire.ErrorCode.NO_ROOM: NoRoom,
+    wire.ErrorCode.STORAGE_MISSING: StorageMissing,
+    wire.ErrorCode.POSTGRES_MISSING: PostgresMissing,
+    wire.ErrorCode.UNIT_FAILED: UnitFailed,
+    wire.ErrorCode.BUSY: HelperUnavailable,
+    wire.ErrorCode.INTERNAL: DraupnirError,
+}
+
+_REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
+    wire.Inspect: wire.Inspection,
+    wire.TakeInventory: wire.Inventory,
+    wire.CreateUpload: wire.Done,
+    wire.SealUpload: wire.Sealed,
+    wire.StartExtract: wire.Job,
+    wire.StartFinalise: wire.Job,
+    wire.InspectJob: wire.Job,
+    wire.StopJobs: wire.Done,
+    wire.PublishImage: wire.Published,
+    wire.DiscardParts: wire.Done,
+    wire.DestroyImage: wire.Done,
+    wire.CreateInstance: wire.Done,
+    wire.StartInstance: wire.InstanceState,
+    wire.DestroyInstance: wire.Done,
+    wire.EmptyTrash: wire.Trash,
+}
+
+Doing = (
+    wire.CreateUpload
+    | wire.StopJobs
+    | wire.DiscardParts
+    | wire.DestroyImage
+    | wire.CreateInstance
+    | wire.DestroyInstance
+)
+
+
+class Helper(ABC):
+    """What the operations ask of the helper. Every request raises the DraupnirError its refusal stands for.
+
+    HelperUnavailable means that it is not known whether the thing was done; every request may be asked again.
+    """
+
+    @abstractmethod
+    async def exchange(self, request: wire.AnyRequest) -> bytes:
+        """Carry one request over and bring back the bytes of its Answer. Raises HelperUnavailable."""
+
+    @overload
+    async def ask(self, request: Doing) -> wire.Done: ...
+    @overload
+    async def ask(self, request: wire.Inspect) -> wire.Inspection: ...
+    @overload
+    async def ask(self, request: wire.TakeInventory) -> wire.Inventory: ...
+    @overload
+    async def ask(self, request: wire.SealUpload) -> wire.Sealed: ...
+    @overload
+    async def ask(self, request: wire.StartExtract | wire.StartFinalise | wire.InspectJob) -> wire.Job: ...
+    @overload
+    async def ask(self, request: wire.PublishImage) -> wire.Published: ...
+    @overload
+    async def ask(self, request: wire.StartInstance) -> wire.InstanceState: ...
+    @overload
+    async def ask(self, request: wire.EmptyTrash) -> wire.Trash: ...
+
+    async def ask(self, request: wire.AnyRequest) -> wire.AnyReply:
+        """Ask, and return the reply that belongs to the request."""
+        text = await self.exchange(request)
+        try:
+            answer = wire.Answer.model_validate_json(text)
+            if answer.reply is not None and answer.refusal is None:
+                # Validated as JSON, where strict still lets a string be an enum.
+                return _REPLIES[type(request)].model_validate_json(json.dumps(answer.reply))
+        except ValidationError as error:
+            raise _outside_the_contract(request) from error
+        if answer.refusal is None or answer.reply is not None:
+            raise _outside_the_contract(request)
+        raise _ERRORS[answer.refusal.code](answer.refusal.detail)
+
+    async def inspect(self) -> wire.Inspection:
+        """What the machine offers; what health checks ask."""
+        return await self.ask(wire.Inspect())
+
+
+class HelperClient(Helper):
+    """The helper behind its unix socket, one connection a request."""
+
+    def __init__(self, socket_path: str = wire.SOCKET_PATH) -> None:
+        self._socket_path = socket_path
+
+    async def exchange(self, request: wire.AnyRequest) -> bytes:
+        """Ask; once more when a helper that was restarted under us cut the first connection."""
+        deadline_s = LONG_DEADLINES_S.get(type(request), DEADLINE_S)
+        try:
+            async with asyncio.timeout(deadline_s):
+                answer = await self._converse(request) or await self._converse(request)
+        except TimeoutError as error:
+            raise HelperUnavailable(
+                f"The helper did not answer {request.op} within {deadline_s:.0f} s;"
+                " see `systemctl status draupnir-helper` and try again."
+            ) from error
+        except OSError as error:
+            raise HelperUnavailable(
+                f"The helper cannot be reached at {self._socket_path} ({error.strerror or error});"
+                " see `systemctl status draupnir-helper.socket` and try again."
+            ) from error
+        if not answer:
+            raise HelperUnavailable(
+                f"The helper went away during {request.op}; see `journalctl -u draupnir-helper` and try again."
+            )
+        return answer
+
+    async def _converse(self, request: wire.AnyRequest) -> bytes:
+        """One connection's answer; empty when the helper went away without one."""
+        reader, writer = await asyncio.open_unix_connection(self._socket_path)
+        try:
+            writer.write(request.model_dump_json().encode())
+            writer.write_eof()
+            await writer.drain()
+            answer = bytearray()
+            while chunk := await reader.read(64 * 1024):
+                answer += chunk
+                if len(answer) > wire.MAX_REPLY_BYTES:
+                    raise _outside_the_contract(request)
+            return bytes(answer)
+        except (ConnectionResetError, BrokenPipeError):
+            return b""
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+def _outside_the_contract(request: wire.AnyRequest) -> HelperUnavailable:
+    return HelperUnavailable(
+        f"The helper's answer to {request.op} is not one this version knows;"
+        " `systemctl restart draupnir-helper draupnir` brings both to the installed version."
+    )

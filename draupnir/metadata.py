@@ -1,0 +1,137 @@
+"""Prepares the private metadata cluster and becomes its Postgres: `python3 -m draupnir.metadata`. Runs as draupnir.
+
+With `--wanted` it only says, by its exit code, whether there is to be such a cluster: 0 yes, 1 no (the configuration
+names a database elsewhere), 255 the configuration is bad; the codes ExecCondition= understands.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from draupnir import settings
+
+DATA = Path("/var/lib/draupnir/metadata")
+SOCKET_DIRECTORY = Path("/run/draupnir-metadata")
+POSTGRES_ROOT = Path("/usr/lib/postgresql")
+DATABASE = "draupnir"
+
+NOT_WANTED = 1
+BAD_CONFIGURATION = 255
+
+# A few small tables and one client: as little memory as Postgres can do with.
+PARAMETERS = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "max_connections": "30",
+    "shared_buffers": "16MB",
+    "huge_pages": "off",
+    "jit": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "min_wal_size": "32MB",
+    "max_wal_size": "128MB",
+    "logging_collector": "off",
+    "log_destination": "stderr",
+    "log_line_prefix": "",
+}
+
+
+class PreparationFailed(Exception):
+    """The cluster cannot be brought up; the text says why and what to do."""
+
+
+def prepare(data: Path = DATA, root: Path = POSTGRES_ROOT) -> Path:
+    """Make the cluster if there is none, and return the `bin` directory of its Postgres. Raises PreparationFailed."""
+    majors = installed_majors(root)
+    if (data / "PG_VERSION").exists():
+        major = int((data / "PG_VERSION").read_text(encoding="ascii"))
+        if major not in majors:
+            raise PreparationFailed(
+                f"The metadata in {data} are of Postgres {major}, whose server is not installed;"
+                f" run apt install postgresql-{major}."
+            )
+        return majors[major]
+    if not majors:
+        raise PreparationFailed(f"There is no Postgres server under {root}; run apt install postgresql.")
+    if data.exists() and any(data.iterdir()):
+        raise PreparationFailed(f"{data} is neither empty nor a Postgres cluster; move what is in it elsewhere.")
+    binaries = majors[max(majors)]
+    _create(data, binaries)
+    return binaries
+
+
+def installed_majors(root: Path = POSTGRES_ROOT) -> dict[int, Path]:
+    """The `bin` directory of each installed server by its major, as Debian's packages lay them out."""
+    return {
+        int(found.parent.parent.name): found.parent
+        for found in root.glob("*/bin/initdb")
+        if found.parent.parent.name.isdecimal()
+    }
+
+
+def command(binaries: Path, data: Path, socket_directory: Path) -> list[str]:
+    """The argv of the cluster's Postgres; Debian's tells systemd by itself when it is ready."""
+    parameters = PARAMETERS | {"unix_socket_directories": str(socket_directory)}
+    options = [option for name, value in parameters.items() for option in ("-c", f"{name}={value}")]
+    return [str(binaries / "postgres"), "-D", str(data), *options]
+
+
+def main(arguments: list[str]) -> int:
+    """Answer `--wanted`, or prepare the cluster and become it; returns only to say what stands in the way."""
+    if arguments == ["--wanted"]:
+        return _wanted()
+    if arguments:
+        sys.stderr.write("usage: python3 -m draupnir.metadata [--wanted]\n")
+        return 2
+    try:
+        binaries = prepare()
+    except PreparationFailed as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    argv = command(binaries, DATA, SOCKET_DIRECTORY)
+    os.execv(argv[0], argv)  # noqa: S606
+
+
+def _wanted() -> int:
+    try:
+        return NOT_WANTED if settings.load().database_url else 0
+    except settings.SettingsError as error:
+        sys.stderr.write(f"{error}\n")
+        return BAD_CONFIGURATION
+
+
+def _create(data: Path, binaries: Path) -> None:
+    """All of it beside its place, then one rename: whoever dies here leaves nothing that looks like a cluster."""
+    draft = data.with_name(f"{data.name}.new")
+    if draft.exists():
+        shutil.rmtree(draft)
+    # Nobody but draupnir reaches the socket through its 0700 directory, and root needs no password to anything.
+    authentication = ["--auth-local=trust", "--auth-host=reject", f"--username={DATABASE}"]
+    encoding = ["--locale=C.UTF-8", "--encoding=UTF8", "--data-checksums"]
+    _run([str(binaries / "initdb"), "--pgdata", str(draft), *authentication, *encoding])
+    _run(
+        [str(binaries / "postgres"), "--single", "-D", str(draft), "-c", "exit_on_error=on", "postgres"],
+        text=f"CREATE DATABASE {DATABASE};\n",
+    )
+    draft.rename(data)
+    parent = os.open(data.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(parent)
+    finally:
+        os.close(parent)
+
+
+def _run(argv: list[str], text: str = "") -> None:
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise PreparationFailed(
+            f"{argv[0]} could not prepare the metadata cluster (exit code {done.returncode}): {done.stderr.strip()}"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

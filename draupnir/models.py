@@ -1,0 +1,118 @@
+"""What the daemon knows of images, instances and callers, as frozen values; knows no HTTP and no SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class ImageStatus(StrEnum):
+    """The life of an image; transitions are compare-and-swap in the store."""
+
+    AWAITING_UPLOAD = "awaiting_upload"
+    FINALISING = "finalising"
+    READY = "ready"
+    FAILED = "failed"
+    DESTROYING = "destroying"
+
+
+class FinaliseStep(StrEnum):
+    """Where a finalise stands; written before the step is taken, so that it can be taken up again."""
+
+    SEAL = "seal"
+    EXTRACT = "extract"
+    FINALISE = "finalise"
+    PUBLISH = "publish"
+    TRIAL = "trial"
+
+
+class InstanceStatus(StrEnum):
+    """The life of an instance as intended; what its units do is observed, not stored."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    DESTROYING = "destroying"
+
+
+class Purpose(StrEnum):
+    """Whom an instance is for: a person or program, or the trial boot of its image."""
+
+    USE = "use"
+    TRIAL = "trial"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a finalise is: what its job says it does now, bytes done of bytes in all, and since when."""
+
+    activity: str
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    started_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an image failed: a stable code, and a text for people (one sentence, then the tail of the log)."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A data set; `size_bytes` and `postgres_major` are known once it was finalised or extracted."""
+
+    id: int
+    status: ImageStatus
+    backed_up_at: datetime
+    anonymisation_script: str
+    created_at: datetime
+    updated_at: datetime
+    step: FinaliseStep | None = None
+    progress: Progress | None = None
+    failure: Failure | None = None
+    postgres_major: int | None = None
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """The certificate authority of one instance: PEM of its certificate and of its private key."""
+
+    certificate: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A writable copy of an image behind a port; `postgres_major` is its image's."""
+
+    id: int
+    image_id: int
+    owner: str
+    purpose: Purpose
+    status: InstanceStatus
+    port: int
+    postgres_major: int
+    authority: Authority
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client needs to sign in to an instance: PEM texts, issued anew each time and never stored."""
+
+    ca_certificate: str
+    client_certificate: str
+    client_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a name that owns instances, and whether everything is theirs to do."""
+
+    name: str
+    may_do_everything: bool

@@ -1,0 +1,1 @@
+"""The stories of images and instances: intent to the metadata, idempotent steps, then what was observed."""

@@ -1,0 +1,20 @@
+"""What every operation is given: the settings, the metadata, the helper and the tasks under way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from draupnir.helper import Helper
+from draupnir.operations.tasks import Tasks
+from draupnir.settings import Settings
+from draupnir.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """One daemon's hands; made once by whoever composes the program."""
+
+    settings: Settings
+    store: Store
+    helper: Helper
+    tasks: Tasks

@@ -1,0 +1,300 @@
+"""How an upload becomes an image: seal, extract, finalise, publish, trial boot; each step recorded, then taken.
+
+Whatever cuts it short, `finish` takes it up again at the step that the metadata shows. A step of half-done work goes
+back to the extraction; nothing is ever published but the work of a job that systemd has seen succeed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from draupnir import certificates, probes
+from draupnir.errors import (
+    DraupnirError,
+    ImageFailed,
+    Impossible,
+    NoFreePort,
+    NoRoom,
+    NotFound,
+    NothingUploaded,
+    Unavailable,
+    WrongState,
+)
+from draupnir.helper import UnitFailed
+from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
+from draupnir.operations import instances
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Subject
+from draupnir_helper import wire
+
+FIRST_ACTIVITY = "sealing the upload"
+TRYING_OUT = "trial boot"
+WAITING_FOR_PORT = "waiting for a free port"
+POLL_S = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class _NoLongerFinalising(Exception):
+    """The row is not where this finalise left it: the image is being destroyed."""
+
+
+def start(context: Context, image_id: int) -> asyncio.Task[Image]:
+    """Take up the finalise of an image that is meant to be finalised, without waiting for it."""
+    return context.tasks.start("finalise", Subject("image", image_id), lambda: _carry_on(context, image_id))
+
+
+async def finish(context: Context, image_id: int) -> Image:
+    """Take it up, or join who did, until the image is ready.
+
+    Raises NothingUploaded, WrongState, Unavailable (then the work goes on later), and ImageFailed or NoRoom.
+    """
+    while True:
+        try:
+            return await context.tasks.run("finalise", Subject("image", image_id), lambda: _carry_on(context, image_id))
+        except (Impossible, NoRoom, NothingUploaded):
+            image = await context.store.images.get(image_id)
+            if image is None or image.step is None:
+                raise
+            # What failed was an earlier attempt in its last moments; the one that was asked for has only been recorded.
+
+
+async def clear_up(context: Context, image_id: int) -> None:
+    """Drop what finalising left beside an image that is no longer finalising."""
+    await context.tasks.run("clear up", Subject("image", image_id), lambda: _clear_up(context, image_id))
+
+
+async def _carry_on(context: Context, image_id: int) -> Image:
+    image = await context.store.images.get(image_id)
+    if image is None:
+        raise NotFound(f"There is no image {image_id}.")
+    try:
+        while image.step is not None:
+            image = await _STEPS[image.step](context, image)
+    except _NoLongerFinalising:
+        raise _destroyed_meanwhile(image_id) from None
+    except (Unavailable, NothingUploaded):
+        raise
+    except DraupnirError as error:
+        if not await _record_failure(context, image_id, error):
+            raise _destroyed_meanwhile(image_id) from error
+        raise
+    match image.status:
+        case ImageStatus.READY:
+            return image
+        case ImageStatus.FAILED if image.failure is not None:
+            raise _error_of(image.failure)
+        case ImageStatus.AWAITING_UPLOAD:
+            raise NothingUploaded(_nothing_uploaded(image_id))
+        case _:
+            raise WrongState(f"Image {image_id} is {image.status} and cannot be finalised; create a new image.")
+
+
+async def _seal(context: Context, image: Image) -> Image:
+    # What an earlier attempt may have left must not be taken for this one's.
+    await context.helper.ask(wire.StopJobs(image_id=image.id))
+    sealed = await context.helper.ask(wire.SealUpload(image_id=image.id))
+    if sealed.empty:
+        await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["seal"]))
+        _still(await context.store.images.leave_finalising(image.id))
+        raise NothingUploaded(_nothing_uploaded(image.id))
+    return _still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
+
+
+async def _extract(context: Context, image: Image) -> Image:
+    await context.helper.ask(wire.StartExtract(image_id=image.id))
+    report = await _follow(context, image, wire.JobKind.EXTRACT)
+    if report.postgres_major is None:
+        raise ImageFailed("job_killed", "The extract job ended without saying which Postgres the data are of.")
+    return _still(
+        await context.store.images.move_to_step(
+            image, FinaliseStep.FINALISE, "starting Postgres", postgres_major=report.postgres_major
+        )
+    )
+
+
+async def _finalise(context: Context, image: Image) -> Image:
+    if await _job_state(context, image, wire.JobKind.FINALISE) is wire.JobState.ABSENT:
+        # Only work that comes fresh from its extraction may be started on.
+        if await _job_state(context, image, wire.JobKind.EXTRACT) is not wire.JobState.SUCCEEDED:
+            return await _extract_anew(context, image)
+        await context.helper.ask(
+            wire.StartFinalise(
+                image_id=image.id,
+                postgres_major=_major(image),
+                anonymisation_script=image.anonymisation_script,
+            )
+        )
+    report = await _follow(context, image, wire.JobKind.FINALISE)
+    return _still(
+        await context.store.images.move_to_step(image, FinaliseStep.PUBLISH, "publishing", size_bytes=report.size_bytes)
+    )
+
+
+async def _publish(context: Context, image: Image) -> Image:
+    if await _job_state(context, image, wire.JobKind.FINALISE) is not wire.JobState.SUCCEEDED:
+        return await _extract_anew(context, image)
+    await context.helper.ask(
+        wire.PublishImage(
+            image_id=image.id,
+            postgres_major=_major(image),
+            backed_up_at=image.backed_up_at,
+            created_at=image.created_at,
+        )
+    )
+    return _still(await context.store.images.move_to_step(image, FinaliseStep.TRIAL, TRYING_OUT))
+
+
+async def _try_out(context: Context, image: Image) -> Image:
+    await _end_trials(context, image.id)
+    try:
+        instance = await instances.reserve_trial(context, image)
+        instance = await instances.bring_up(context, instance.id)
+    except NoFreePort:
+        image = await _note(context, image, WAITING_FOR_PORT, None, None)
+        await asyncio.sleep(POLL_S)
+        return image
+    except UnitFailed as error:
+        raise ImageFailed("trial_failed", f"Postgres does not start on the image: {error.detail}") from error
+    await _note(context, image, TRYING_OUT, None, None)
+    await probes.run(instance.port, certificates.issue_client(instance.authority))
+    await _end_trials(context, image.id)
+    ready = _still(await context.store.images.mark_ready(image))
+    _clear_up_later(context, image.id)
+    return ready
+
+
+_STEPS: dict[FinaliseStep, Callable[[Context, Image], Awaitable[Image]]] = {
+    FinaliseStep.SEAL: _seal,
+    FinaliseStep.EXTRACT: _extract,
+    FinaliseStep.FINALISE: _finalise,
+    FinaliseStep.PUBLISH: _publish,
+    FinaliseStep.TRIAL: _try_out,
+}
+
+
+async def _extract_anew(context: Context, image: Image) -> Image:
+    # Before the step is changed: at `extract`, a job that succeeded would be believed.
+    await context.helper.ask(wire.StopJobs(image_id=image.id))
+    return _still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
+
+
+async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.JobReport:
+    """Wait for a job and pass on what it says of itself. Raises ImageFailed or NoRoom with the reason it failed for."""
+    while True:
+        job = await context.helper.ask(wire.InspectJob(kind=kind, image_id=image.id))
+        match job.state:
+            case wire.JobState.SUCCEEDED:
+                return job.report
+            case wire.JobState.FAILED:
+                raise _error_of(_failure_of(job))
+            case wire.JobState.ABSENT:
+                raise ImageFailed("job_killed", f"The {kind} job vanished; finalise the image again.")
+            case wire.JobState.RUNNING:
+                image = await _note(context, image, job.report.step, job.report.done_bytes, job.report.total_bytes)
+                await asyncio.sleep(POLL_S)
+
+
+async def _note(context: Context, image: Image, activity: str, done: int | None, total: int | None) -> Image:
+    """Write down how far it is, if that is news; notices also that the image came to be destroyed."""
+    known = image.progress
+    activity = _printable(activity) or (known.activity if known else "")
+    if known is None or (known.activity, known.done_bytes, known.total_bytes) != (activity, done, total):
+        return _still(await context.store.images.note_progress(image, activity, done, total))
+    return await _current(context, image)
+
+
+async def _current(context: Context, image: Image) -> Image:
+    """The row as it is, provided that it still is at this step."""
+    now = await context.store.images.get(image.id)
+    return _still(now if now is not None and now.step is image.step else None)
+
+
+async def _job_state(context: Context, image: Image, kind: wire.JobKind) -> wire.JobState:
+    return (await context.helper.ask(wire.InspectJob(kind=kind, image_id=image.id))).state
+
+
+async def _end_trials(context: Context, image_id: int) -> None:
+    for instance in await context.store.instances.list_of_image(image_id):
+        if instance.purpose is Purpose.TRIAL:
+            await context.store.instances.begin_destroying(instance.id)
+            await instances.tear_down(context, instance.id)
+
+
+async def _record_failure(context: Context, image_id: int, error: DraupnirError) -> bool:
+    """Write down why, and drop all but the upload; False if the image is no longer finalising. Raises Unavailable."""
+    await _end_trials(context, image_id)
+    failed = await context.store.images.mark_failed(image_id, Failure(error.code, _printable(error.detail)))
+    if failed is not None:
+        _clear_up_later(context, image_id)
+    return failed is not None
+
+
+def _clear_up_later(context: Context, image_id: int) -> None:
+    """As a task of its own: the outcome is known, and what cannot be tidied now the reconciler tidies."""
+    context.tasks.start("clear up", Subject("image", image_id), lambda: _clear_up(context, image_id))
+
+
+async def _clear_up(context: Context, image_id: int) -> None:
+    image = await context.store.images.get(image_id)
+    if image is None or image.status in {ImageStatus.FINALISING, ImageStatus.DESTROYING}:
+        return
+    await context.helper.ask(wire.StopJobs(image_id=image_id))
+    if image.status is ImageStatus.READY:
+        await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["upload", "seal", "work"]))
+    else:
+        await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["seal", "work"]))
+
+
+def _failure_of(job: wire.Job) -> Failure:
+    """A failed job's own words, or systemd's where it had none left to say any."""
+    if job.report.error_code and job.report.error:
+        return Failure(job.report.error_code, _printable(job.report.error))
+    doing = f" while {_printable(job.report.step)}" if job.report.step else ""
+    match job.result:
+        case "timeout" | "watchdog":
+            return Failure("timed_out", f"The {job.kind} job took longer than it may{doing}; it was stopped.")
+        case "oom-kill":
+            return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; give the server more.")
+        case result:
+            unit = f"draupnir-{job.kind}-{job.image_id}"
+            return Failure(
+                "job_killed",
+                f"The {job.kind} job ended{doing} without saying why ({result}); see `journalctl -u {unit}`.",
+            )
+
+
+def _error_of(failure: Failure) -> DraupnirError:
+    if failure.code == NoRoom.code:
+        return NoRoom(failure.detail)
+    return ImageFailed(failure.code, failure.detail)
+
+
+def _destroyed_meanwhile(image_id: int) -> WrongState:
+    return WrongState(f"Image {image_id} was destroyed while it was being finalised; create a new image.")
+
+
+def _nothing_uploaded(image_id: int) -> str:
+    return (
+        f"Nothing has been uploaded for image {image_id};"
+        f" copy the backup to upload@HOST:/draupnir/image_uploads/{image_id} and finalise again."
+    )
+
+
+def _still(image: Image | None) -> Image:
+    if image is None:
+        raise _NoLongerFinalising
+    return image
+
+
+def _major(image: Image) -> int:
+    if image.postgres_major is None:
+        raise ImageFailed("job_killed", "It is not known which Postgres the data are of; finalise the image again.")
+    return image.postgres_major
+
+
+def _printable(text: str) -> str:
+    """Text of a job, which may be anything, as text that the metadata can hold and a terminal may show."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

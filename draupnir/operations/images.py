@@ -1,0 +1,141 @@
+"""The stories of images: made, described, finalised, destroyed. How one is finalised is told in finalise.py."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+
+from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
+from draupnir.models import Image, ImageStatus
+from draupnir.operations import finalise as finalising
+from draupnir.operations import instances
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Subject
+from draupnir_helper import wire
+
+MAX_SCRIPT_BYTES = 1024 * 1024
+
+log = logging.getLogger(__name__)
+
+
+async def create(context: Context, backed_up_at: datetime, anonymisation_script: str) -> Image:
+    """A new image whose upload folder is there. Raises InvalidRequest, NoRoom, Unavailable."""
+    _check_script(anonymisation_script)
+    image = await context.store.images.insert(backed_up_at, anonymisation_script)
+    await context.tasks.run("create", Subject("image", image.id), lambda: _make_upload_or_undo(context, image.id))
+    return image
+
+
+async def get(context: Context, image_id: int) -> Image:
+    """The image. Raises NotFound."""
+    image = await context.store.images.get(image_id)
+    if image is None:
+        raise NotFound(f"There is no image {image_id}; `draupnir-client images list` shows those there are.")
+    return image
+
+
+async def list_all(context: Context) -> list[Image]:
+    """All images, by id."""
+    return await context.store.images.list_all()
+
+
+async def update(
+    context: Context, image_id: int, *, backed_up_at: datetime | None, anonymisation_script: str | None
+) -> Image:
+    """Change what is not None. Raises InvalidRequest, NotFound, and WrongState once it is finalising or ready."""
+    if anonymisation_script is not None:
+        _check_script(anonymisation_script)
+    image = await context.store.images.update(
+        image_id, backed_up_at=backed_up_at, anonymisation_script=anonymisation_script
+    )
+    if image is None:
+        status = (await get(context, image_id)).status
+        raise WrongState(
+            f"Image {image_id} is {status} and can be changed only while it awaits its upload or has failed;"
+            " create a new image instead."
+        )
+    return image
+
+
+async def finalise(context: Context, image_id: int, *, wait: bool) -> Image:
+    """Start to finalise, or join who does; the work goes on whether or not anybody waits for it.
+
+    Raises NotFound, WrongState, NothingUploaded, and, when waiting, ImageFailed or NoRoom for an image that failed.
+    """
+    image = await context.store.images.begin_finalising(image_id, finalising.FIRST_ACTIVITY)
+    if image is None:
+        image = await get(context, image_id)
+    if image.status is ImageStatus.READY:
+        return image
+    if image.status is ImageStatus.DESTROYING:
+        raise WrongState(f"Image {image_id} is being destroyed; create a new image instead.")
+    if wait:
+        return await finalising.finish(context, image_id)
+    finalising.start(context, image_id)
+    return image
+
+
+async def destroy(context: Context, image_id: int, *, cascade: bool) -> None:
+    """Gone when this returns, with its instances if `cascade`. A finalise under way notices and ends first.
+
+    Raises NotFound, ImageHasInstances, Unavailable.
+    """
+    await context.store.images.begin_destroying(image_id, cascade=cascade)
+    await tear_down(context, image_id)
+
+
+async def make_upload(context: Context, image_id: int) -> None:
+    """Make the upload folder of an image whose creation was cut short, or that has lost it."""
+    await context.tasks.run("make upload", Subject("image", image_id), lambda: _make_upload(context, image_id))
+
+
+async def tear_down(context: Context, image_id: int) -> None:
+    """Finish the destruction of an image that is meant to be gone, or join who does."""
+    await context.tasks.run("destroy", Subject("image", image_id), lambda: _tear_down(context, image_id))
+
+
+async def _make_upload(context: Context, image_id: int) -> None:
+    image = await context.store.images.get(image_id)
+    if image is not None and image.status in {ImageStatus.AWAITING_UPLOAD, ImageStatus.FAILED}:
+        await context.helper.ask(wire.CreateUpload(image_id=image_id))
+
+
+async def _make_upload_or_undo(context: Context, image_id: int) -> None:
+    try:
+        await _make_upload(context, image_id)
+    except DraupnirError:
+        await _undo(context, image_id)
+        raise
+
+
+async def _undo(context: Context, image_id: int) -> None:
+    """Take back a creation that failed. What cannot be done now, the reconciler does later."""
+    try:
+        await context.store.images.begin_destroying(image_id, cascade=False)
+        await _tear_down(context, image_id)
+    except DraupnirError as error:
+        log.warning("image %s is left to the reconciler: %s", image_id, error.detail)
+
+
+async def _tear_down(context: Context, image_id: int) -> None:
+    image = await context.store.images.get(image_id)
+    if image is None or image.status is not ImageStatus.DESTROYING:
+        return
+    descendants = await context.store.instances.list_of_image(image_id)
+    await asyncio.gather(*(instances.tear_down(context, each.id) for each in descendants))
+    await context.helper.ask(wire.DestroyImage(image_id=image_id))
+    await context.store.images.delete(image_id)
+
+
+def _check_script(script: str) -> None:
+    if "\0" in script:
+        raise InvalidRequest("anonymisation_script contains a NUL character, which SQL cannot; remove it.")
+    try:
+        size_bytes = len(script.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"anonymisation_script contains half of a surrogate pair at character {error.start}; send valid Unicode."
+        ) from None
+    if size_bytes > MAX_SCRIPT_BYTES:
+        raise InvalidRequest(f"anonymisation_script is longer than {MAX_SCRIPT_BYTES} bytes; shorten it.")

@@ -1,0 +1,177 @@
+"""The stories of instances: a row with a port, a copy of the image, three units; and back."""
+
+from __future__ import annotations
+
+import logging
+
+from draupnir import certificates
+from draupnir.errors import DraupnirError, NoFreePort, NotFound, WrongState
+from draupnir.helper import PortInUse
+from draupnir.models import Caller, Credentials, Image, Instance, InstanceStatus, Purpose
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Subject
+from draupnir_helper import wire
+
+# A port may be held by a process that the metadata knows nothing of; so many may be met before giving up.
+PORTS_TRIED = 5
+
+log = logging.getLogger(__name__)
+
+
+async def create(context: Context, caller: Caller, image_id: int) -> tuple[Instance, Credentials]:
+    """A running instance of a ready image, and what it takes to sign in.
+
+    Raises NotFound, ImageNotReady, NoFreePort, NoRoom, Unavailable.
+    """
+    instance = await _reserve(context, image_id, caller.name, Purpose.USE)
+    instance = await bring_up(context, instance.id)
+    return instance, certificates.issue_client(instance.authority)
+
+
+async def get(context: Context, caller: Caller, instance_id: int) -> tuple[Instance, Credentials]:
+    """One of the caller's instances, with fresh credentials. Raises NotFound."""
+    instance = await _owned(context, caller, instance_id)
+    return instance, certificates.issue_client(instance.authority)
+
+
+async def list_own(context: Context, caller: Caller) -> list[Instance]:
+    """The instances the caller may see, by id; trial instances are nobody's."""
+    return [instance for instance in await context.store.instances.list_all() if _may_see(caller, instance)]
+
+
+async def destroy(context: Context, caller: Caller, instance_id: int) -> None:
+    """Gone when this returns, and never back once it was accepted. Raises NotFound, Unavailable."""
+    instance = await _owned(context, caller, instance_id)
+    await context.store.instances.begin_destroying(instance.id)
+    await tear_down(context, instance.id)
+
+
+async def reserve_trial(context: Context, image: Image) -> Instance:
+    """A row and a port for the trial boot of an image. Raises NoFreePort, ImageNotReady if it is being destroyed."""
+    return await _reserve(context, image.id, "draupnir", Purpose.TRIAL)
+
+
+async def bring_up(context: Context, instance_id: int) -> Instance:
+    """Finish the creation of an instance whose row is there, or join who does; undone if it cannot be finished."""
+    subject = Subject("instance", instance_id)
+    return await context.tasks.run("create", subject, lambda: _bring_up(context, instance_id))
+
+
+async def start_again(context: Context, instance_id: int) -> None:
+    """Open the port of an instance that is meant to run; its data stay as they are."""
+    subject = Subject("instance", instance_id)
+    await context.tasks.run("start", subject, lambda: _start_again(context, instance_id))
+
+
+async def tear_down(context: Context, instance_id: int) -> None:
+    """Finish the destruction of an instance that is meant to be gone, or join who does."""
+    subject = Subject("instance", instance_id)
+    await context.tasks.run("destroy", subject, lambda: _tear_down(context, instance_id))
+
+
+async def _reserve(context: Context, image_id: int, owner: str, purpose: Purpose) -> Instance:
+    return await context.store.instances.insert(
+        image_id, owner, purpose, certificates.create_authority(), context.settings.instance_ports
+    )
+
+
+async def _bring_up(context: Context, instance_id: int) -> Instance:
+    instance = await context.store.instances.get(instance_id)
+    if instance is not None and instance.status is InstanceStatus.RUNNING:
+        return instance
+    if instance is None or instance.status is InstanceStatus.DESTROYING:
+        raise _destroyed_meanwhile(instance_id)
+    try:
+        await _copy_and_start(context, instance)
+    except DraupnirError:
+        await _undo(context, instance_id)
+        raise
+    if not await context.store.instances.change_status(instance_id, InstanceStatus.CREATING, InstanceStatus.RUNNING):
+        # Whoever destroys it waits for this task to end, then takes it down.
+        raise _destroyed_meanwhile(instance_id)
+    running = await context.store.instances.get(instance_id)
+    if running is None:
+        raise _destroyed_meanwhile(instance_id)
+    return running
+
+
+async def _copy_and_start(context: Context, instance: Instance) -> None:
+    refused: list[int] = []
+    while True:
+        try:
+            await context.helper.ask(
+                wire.CreateInstance(
+                    instance_id=instance.id,
+                    image_id=instance.image_id,
+                    owner=instance.owner,
+                    port=instance.port,
+                    created_at=instance.created_at,
+                )
+            )
+            await _start(context, instance)
+            return
+        except PortInUse:
+            refused.append(instance.port)
+            if len(refused) == PORTS_TRIED:
+                raise NoFreePort(
+                    f"Other programs on the server hold the ports {', '.join(map(str, refused))};"
+                    " move min_instance_port and max_instance_port in /etc/draupnir/config.toml out of their way."
+                ) from None
+        moved = await context.store.instances.move(instance, context.settings.instance_ports, refused)
+        if moved is None or moved.status is not InstanceStatus.CREATING:
+            raise _destroyed_meanwhile(instance.id)
+        instance = moved
+
+
+async def _start(context: Context, instance: Instance) -> None:
+    server = certificates.issue_server(instance.authority, context.settings.public_hostname)
+    await context.helper.ask(
+        wire.StartInstance(
+            instance_id=instance.id,
+            image_id=instance.image_id,
+            owner=instance.owner,
+            port=instance.port,
+            postgres_major=instance.postgres_major,
+            loopback_only=instance.purpose is Purpose.TRIAL,
+            authority_certificate=instance.authority.certificate,
+            server_certificate=server.certificate,
+            server_key=server.key,
+        )
+    )
+
+
+async def _undo(context: Context, instance_id: int) -> None:
+    """Take back a creation that failed. What cannot be done now, the reconciler does later."""
+    try:
+        await context.store.instances.begin_destroying(instance_id)
+        await _tear_down(context, instance_id)
+    except DraupnirError as error:
+        log.warning("instance %s is left to the reconciler: %s", instance_id, error.detail)
+
+
+async def _start_again(context: Context, instance_id: int) -> None:
+    instance = await context.store.instances.get(instance_id)
+    if instance is not None and instance.status is InstanceStatus.RUNNING:
+        await _start(context, instance)
+
+
+async def _tear_down(context: Context, instance_id: int) -> None:
+    instance = await context.store.instances.get(instance_id)
+    if instance is not None and instance.status is InstanceStatus.DESTROYING:
+        await context.helper.ask(wire.DestroyInstance(instance_id=instance_id))
+        await context.store.instances.delete(instance_id)
+
+
+async def _owned(context: Context, caller: Caller, instance_id: int) -> Instance:
+    instance = await context.store.instances.get(instance_id)
+    if instance is None or not _may_see(caller, instance):
+        raise NotFound(f"There is no instance {instance_id} of yours; `draupnir-client instances list` shows those.")
+    return instance
+
+
+def _may_see(caller: Caller, instance: Instance) -> bool:
+    return instance.purpose is Purpose.USE and (caller.may_do_everything or instance.owner == caller.name)
+
+
+def _destroyed_meanwhile(instance_id: int) -> WrongState:
+    return WrongState(f"Instance {instance_id} was destroyed while it was being created; create another one.")

@@ -1,0 +1,167 @@
+"""What keeps the machine as the metadata mean it: compares the two, then finishes or undoes what was cut short.
+
+It acts through the same tasks as the operations, never beside one; it never deletes what it does not know.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+from draupnir.errors import DraupnirError
+from draupnir.models import Image, ImageStatus, Instance, InstanceStatus, Purpose
+from draupnir.operations import finalise, images, instances
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Subject
+from draupnir_helper import wire
+
+INTERVAL_S = 10.0
+# After a reboot every instance is to be started; so many at a time.
+AT_ONCE = 8
+
+TRASH = Subject("trash", 0)
+
+log = logging.getLogger(__name__)
+
+Repair = Callable[[], Awaitable[object]]
+
+
+class Complaints:
+    """What was last found wrong that no repair is known for; logged when it appears, not each time it is seen."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def replace(self, found: set[str]) -> None:
+        """These are all there are now."""
+        for complaint in sorted(found - self._known):
+            log.error("%s", complaint)
+        self._known = found
+
+
+async def run(context: Context) -> None:
+    """Reconcile at once and then every ten seconds, for ever."""
+    complaints = Complaints()
+    while True:
+        try:
+            await reconcile_once(context, complaints)
+        except DraupnirError as error:
+            complaints.replace({error.detail})
+        await asyncio.sleep(INTERVAL_S)
+
+
+async def reconcile_once(context: Context, complaints: Complaints | None = None) -> None:
+    """One pass; repairs that take minutes (a finalise, the trash) are started and not waited for.
+
+    Raises Unavailable, having done nothing, when it cannot see what is meant or what is there.
+    """
+    before = await _rows(context)
+    inventory = await context.helper.ask(wire.TakeInventory())
+    after = await _rows(context)
+    # A row that changed while the inventory was taken is in somebody's hands: judged by the next pass.
+    rows = {subject: row for subject, row in after.items() if before.get(subject) == row}
+    idle = {subject: row for subject, row in rows.items() if not context.tasks.busy(subject)}
+
+    found = set(_unexplained(inventory, before.keys() | after.keys()))
+    repairs: list[Repair] = []
+    for row in idle.values():
+        if isinstance(row, Image):
+            found.update(_image_complaints(row, inventory))
+            repairs.extend(_image_repairs(context, row, inventory))
+        else:
+            found.update(_instance_complaints(row, inventory))
+            repairs.extend(_instance_repairs(context, row, after, inventory))
+    if complaints is not None:
+        complaints.replace(found)
+    if inventory.trash:
+        context.tasks.start("empty", TRASH, partial(context.helper.ask, wire.EmptyTrash()))
+    gate = asyncio.Semaphore(AT_ONCE)
+    # The tasks have logged what went wrong; one row that cannot be repaired must not keep the others from it.
+    await asyncio.gather(*(_attempt(gate, repair) for repair in repairs), return_exceptions=True)
+
+
+async def _rows(context: Context) -> dict[Subject, Image | Instance]:
+    # Instances first: a trial seen here whose image is seen later as not finalising is nobody's any more.
+    found: list[tuple[str, Image | Instance]] = []
+    found += [("instance", each) for each in await context.store.instances.list_all()]
+    found += [("image", each) for each in await context.store.images.list_all()]
+    return {Subject(kind, each.id): each for kind, each in found}
+
+
+async def _attempt(gate: asyncio.Semaphore, repair: Repair) -> None:
+    async with gate:
+        await repair()
+
+
+def _image_repairs(context: Context, image: Image, inventory: wire.Inventory) -> Iterator[Repair]:
+    left_over = image.id in {*inventory.seals, *inventory.work, *(job.image_id for job in inventory.jobs)}
+    match image.status:
+        case ImageStatus.AWAITING_UPLOAD | ImageStatus.FAILED:
+            if image.id not in inventory.uploads:
+                yield partial(images.make_upload, context, image.id)
+            if left_over:
+                yield partial(finalise.clear_up, context, image.id)
+        case ImageStatus.FINALISING:
+            yield partial(_take_up, context, image)
+        case ImageStatus.READY:
+            published = any(found.image_id == image.id for found in inventory.images)
+            if published and (left_over or image.id in inventory.uploads):
+                yield partial(finalise.clear_up, context, image.id)
+        case ImageStatus.DESTROYING:
+            yield partial(images.tear_down, context, image.id)
+
+
+def _image_complaints(image: Image, inventory: wire.Inventory) -> Iterator[str]:
+    if image.status is ImageStatus.READY:
+        snapshot = next((found for found in inventory.images if found.image_id == image.id), None)
+        if snapshot is None:
+            yield f"Image {image.id} is ready, but its snapshot is not on the disk; destroy it, or bring the disk back."
+        elif not snapshot.read_only:
+            yield f"The snapshot of image {image.id} is writable; somebody has changed it by hand. Destroy the image."
+
+
+def _instance_repairs(
+    context: Context, instance: Instance, rows: dict[Subject, Image | Instance], inventory: wire.Inventory
+) -> Iterator[Repair]:
+    image = rows.get(Subject("image", instance.image_id))
+    if instance.purpose is Purpose.TRIAL and instance.status is not InstanceStatus.DESTROYING:
+        if image is not None and image.status is not ImageStatus.FINALISING:
+            yield partial(_end_trial, context, instance)
+        return
+    match instance.status:
+        case InstanceStatus.CREATING:
+            yield partial(instances.bring_up, context, instance.id)
+        case InstanceStatus.RUNNING:
+            listening = {unit.instance_id for unit in inventory.instance_units if unit.listening}
+            if instance.id in inventory.instances and instance.id not in listening:
+                yield partial(instances.start_again, context, instance.id)
+        case InstanceStatus.DESTROYING:
+            yield partial(instances.tear_down, context, instance.id)
+
+
+def _instance_complaints(instance: Instance, inventory: wire.Inventory) -> Iterator[str]:
+    if instance.status is InstanceStatus.RUNNING and instance.id not in inventory.instances:
+        yield f"The data of instance {instance.id} are not on the disk; destroy it, or bring the disk back."
+
+
+async def _take_up(context: Context, image: Image) -> None:
+    finalise.start(context, image.id)
+
+
+async def _end_trial(context: Context, instance: Instance) -> None:
+    await context.store.instances.begin_destroying(instance.id)
+    await instances.tear_down(context, instance.id)
+
+
+def _unexplained(inventory: wire.Inventory, known: set[Subject]) -> Iterator[str]:
+    """Things of ours by name that no row explains; quarantine is for people, so they are only named."""
+    for image_id in {*inventory.uploads, *inventory.seals, *inventory.work, *(it.image_id for it in inventory.images)}:
+        if Subject("image", image_id) not in known:
+            yield f"There are subvolumes of an image {image_id} on the disk that the metadata do not know; left alone."
+    for instance_id in {*inventory.instances, *(unit.instance_id for unit in inventory.instance_units)}:
+        if Subject("instance", instance_id) not in known:
+            yield f"There is an instance {instance_id} on the server that the metadata do not know; left alone."
+    for name in inventory.unknown:
+        yield f"{name!r} on the data disk is nothing of Draupnir's; left alone."

@@ -1,0 +1,163 @@
+"""The administrator's configuration file as one frozen value; a bad file is refused with the line and what to do."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+CONFIG_PATH = Path("/etc/draupnir/config.toml")
+PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
+
+LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; the text names the file, the line and what to do."""
+
+
+class Section(BaseModel):
+    """Base of the file's tables: frozen, no coercion between types, closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class HttpSettings(Section):
+    """The extra HTTPS listener; its three keys are given together or not at all."""
+
+    listen_address: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):[0-9]{1,5}$")] | None = None
+    tls_certificate: Annotated[Path, Field(strict=False)] | None = None
+    tls_private_key: Annotated[Path, Field(strict=False)] | None = None
+
+    @model_validator(mode="after")
+    def _all_or_none(self) -> Self:
+        given = [name for name in HttpSettings.model_fields if getattr(self, name) is not None]
+        missing = [name for name in HttpSettings.model_fields if name not in given]
+        if given and missing:
+            raise PydanticCustomError(
+                "incomplete", "needs {missing} beside it", {"missing": " and ".join(missing), "keys": given}
+            )
+        return self
+
+
+class Settings(Section):
+    """Every key of the file, with its default; `public_hostname` defaults to the machine's fully qualified name."""
+
+    data_path: Annotated[Path, Field(strict=False)] = Path("/srv/draupnir")
+    data_disk_size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[MGT]$")] | None = None
+    database_url: Annotated[str, Field(min_length=1)] | None = None
+    public_hostname: str = Field(default_factory=socket.getfqdn)
+    min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
+    max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
+    shared_preload_libraries: Annotated[tuple[LibraryName, ...], Field(strict=False)] = ()
+    http: HttpSettings = HttpSettings()
+
+    @property
+    def dsn(self) -> str:
+        """Where the metadata is: the configured database, or the private cluster."""
+        return self.database_url or PRIVATE_DSN
+
+    @property
+    def instance_ports(self) -> range:
+        """The ports instances may have; `max_instance_port` is not among them."""
+        return range(self.min_instance_port, self.max_instance_port)
+
+    @field_validator("data_path")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        if not re.fullmatch(r"/[A-Za-z0-9._/-]+", str(path)):
+            raise PydanticCustomError("path", "has to be an absolute path of letters, digits, dots, _, - and /")
+        return path
+
+    @field_validator("public_hostname")
+    @classmethod
+    def _name_or_address(cls, name: str) -> str:
+        if re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", name):
+            return name
+        try:
+            return str(ipaddress.ip_address(name))
+        except ValueError:
+            raise PydanticCustomError("hostname", "has to be a host name or an IP address") from None
+
+    @model_validator(mode="after")
+    def _ports_in_order(self) -> Self:
+        if self.min_instance_port >= self.max_instance_port:
+            raise PydanticCustomError(
+                "upside_down",
+                "leave no port: min_instance_port ({low}) has to be lower than max_instance_port ({high})",
+                {
+                    "low": self.min_instance_port,
+                    "high": self.max_instance_port,
+                    "keys": ["min_instance_port", "max_instance_port"],
+                },
+            )
+        return self
+
+
+def load(path: Path = CONFIG_PATH) -> Settings:
+    """Read the file; one that is not there means all defaults. Raises SettingsError."""
+    try:
+        text = path.read_bytes().decode()
+        return Settings.model_validate(tomllib.loads(text))
+    except FileNotFoundError:
+        return Settings()
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise SettingsError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(_broken_toml(path, str(error))) from error
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(path, text, each) for each in error.errors())) from error
+
+
+def _broken_toml(path: Path, message: str) -> str:
+    at_line = re.search(r" \(at line (\d+), column \d+\)$", message)
+    where = f"{path}:{at_line[1]}" if at_line else f"{path}"
+    what = message[: at_line.start()] if at_line else message
+    return f"{where}: not valid TOML: {what}; correct this line."
+
+
+def _explain(path: Path, text: str, error: ErrorDetails) -> str:
+    tables = [str(part) for part in error["loc"] if isinstance(part, str)]
+    keys = error.get("ctx", {}).get("keys") or tables[-1:]
+    if tables and keys == tables[-1:]:
+        tables.pop()
+    line = next((found for key in reversed(keys) if (found := _line_of(text, tables, key))), None)
+    where = f"{path}:{line}" if line else f"{path}"
+    name = " and ".join(keys)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {name} is not a key that exists here; remove it or correct its spelling."
+    if "keys" in error.get("ctx", {}):
+        return f"{where}: {name} {error['msg']}; correct the value or remove the line."
+    reason = error["msg"].removeprefix("Input should be ").removeprefix("has to be ")
+    return f"{where}: {name} = {error['input']!r} has to be {reason}; correct the value or remove the line."
+
+
+def _line_of(text: str, tables: list[str], key: str) -> int | None:
+    """The line that sets `key` of the table, else the line that opens the table; tomllib keeps no lines."""
+    opens = None
+    current: list[str] = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        header = re.match(r"\s*\[+([^\]]*)\]", line)
+        if header:
+            current = [part.strip(" \t\"'") for part in header[1].split(".")]
+            if current == [*tables, key]:
+                return number
+        name = re.match(r"""\s*([A-Za-z0-9_."' -]+?)\s*=""", line)
+        if name:
+            dotted = current + [part.strip(" \t\"'") for part in name[1].split(".")]
+            if dotted == [*tables, key]:
+                return number
+            if dotted == tables:
+                opens = number
+        elif header and current == tables:
+            opens = number
+    return opens

@@ -1,0 +1,38 @@
+"""The metadata in Postgres; with probes.py the only place that knows psycopg. Raises MetadataUnavailable and NoRoom."""
+
+from __future__ import annotations
+
+from draupnir.store import migrate
+from draupnir.store.database import Database
+from draupnir.store.images import Images
+from draupnir.store.instances import Instances
+
+
+class Store:
+    """What the daemon remembers. Nothing works before `open`."""
+
+    def __init__(self, dsn: str) -> None:
+        self._database = Database(dsn)
+        self.images = Images(self._database)
+        self.instances = Instances(self._database)
+
+    async def open(self) -> None:
+        """Connect and bring the schema up to date; may be tried again after it raised.
+
+        Raises MetadataUnavailable, and its subclass SchemaTooNew when a newer Draupnir has been here.
+        """
+        await self._database.open()
+        try:
+            await migrate.run(self._database)
+        except BaseException:
+            await self._database.close()
+            raise
+
+    async def close(self) -> None:
+        """Give up the connections."""
+        await self._database.close()
+
+    async def ping(self) -> None:
+        """Return if the database answers a query, raise MetadataUnavailable otherwise."""
+        async with self._database.connection() as connection:
+            await connection.execute("SELECT 1")

@@ -1,0 +1,78 @@
+"""The pool of connections, and the one place where psycopg's errors become ours."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from draupnir.errors import MetadataUnavailable, NoRoom
+
+Connection = psycopg.AsyncConnection[DictRow]
+Row = dict[str, Any]
+
+MAX_CONNECTIONS = 8
+# How long a caller waits for a connection. The pool's own attempts end sooner: while one lasts, with ever longer
+# pauses, it would start no other, and a database that came back would go unnoticed for minutes.
+PATIENCE_S = 10.0
+RECONNECT_S = 5.0
+
+
+class Database:
+    """A pool that is opened once; each use of a connection is one transaction."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._pool: AsyncConnectionPool[Connection] | None = None
+
+    async def open(self) -> None:
+        """Connect. Raises MetadataUnavailable."""
+        try:
+            # The pool keeps the reason why it cannot connect to the log, so this is asked first.
+            await (await psycopg.AsyncConnection.connect(self._dsn, connect_timeout=int(PATIENCE_S))).close()
+        except psycopg.Error as error:
+            raise _unavailable(error) from error
+        self._pool = AsyncConnectionPool(
+            self._dsn,
+            connection_class=Connection,
+            kwargs={"row_factory": dict_row},
+            min_size=1,
+            max_size=MAX_CONNECTIONS,
+            timeout=PATIENCE_S,
+            reconnect_timeout=RECONNECT_S,
+            # Without this the first request after a restart of the database would be told of it.
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+        await self._pool.open()
+
+    async def close(self) -> None:
+        """Close the pool, if it is open."""
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            await pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """One transaction: committed at the end, rolled back by an exception. Raises MetadataUnavailable, NoRoom."""
+        if self._pool is None:
+            raise MetadataUnavailable("The metadata database is not open yet; try again in a moment.")
+        try:
+            async with self._pool.connection() as connection:
+                yield connection
+        except psycopg.errors.DiskFull as error:
+            raise NoRoom("The disk of the metadata database is full; free some room on it and try again.") from error
+        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: psycopg.Error) -> MetadataUnavailable:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return MetadataUnavailable(
+        f"The metadata database does not answer ({reason}); see `systemctl status draupnir-metadata`,"
+        " or the server that database_url names."
+    )

@@ -1,0 +1,178 @@
+"""The images table. Every change of status or step is a compare-and-swap: None says that somebody else was first."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from draupnir.errors import ImageHasInstances, NotFound
+from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, InstanceStatus, Progress, Purpose
+from draupnir.store.database import Database, Row
+
+
+class Images:
+    """Rows of images."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, backed_up_at: datetime, anonymisation_script: str) -> Image:
+        """A new image, awaiting its upload."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "INSERT INTO images (status, backed_up_at, anonymisation_script) VALUES (%s, %s, %s) RETURNING *",
+                [ImageStatus.AWAITING_UPLOAD, backed_up_at, anonymisation_script],
+            )
+            (row,) = await cursor.fetchall()
+            return _image(row)
+
+    async def get(self, image_id: int) -> Image | None:
+        """The image, if there is one."""
+        return await self._one("SELECT * FROM images WHERE id = %s", [image_id])
+
+    async def list_all(self) -> list[Image]:
+        """All images, by id."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute("SELECT * FROM images ORDER BY id")
+            return [_image(row) async for row in cursor]
+
+    async def update(
+        self, image_id: int, *, backed_up_at: datetime | None, anonymisation_script: str | None
+    ) -> Image | None:
+        """Change what is not None, while the image awaits its upload or has failed."""
+        return await self._one(
+            "UPDATE images SET backed_up_at = coalesce(%s, backed_up_at),"
+            " anonymisation_script = coalesce(%s, anonymisation_script), updated_at = now()"
+            " WHERE id = %s AND status IN ('awaiting_upload', 'failed') RETURNING *",
+            [backed_up_at, anonymisation_script, image_id],
+        )
+
+    async def begin_finalising(self, image_id: int, activity: str) -> Image | None:
+        """From awaiting_upload or failed to the first step."""
+        return await self._one(
+            "UPDATE images SET status = 'finalising', step = 'seal', activity = %s, step_started_at = now(),"
+            " done_bytes = NULL, total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, updated_at = now()"
+            " WHERE id = %s AND status IN ('awaiting_upload', 'failed') RETURNING *",
+            [activity, image_id],
+        )
+
+    async def move_to_step(
+        self,
+        image: Image,
+        step: FinaliseStep,
+        activity: str,
+        *,
+        postgres_major: int | None = None,
+        size_bytes: int | None = None,
+    ) -> Image | None:
+        """From the step the image was seen at to another, with what was learnt."""
+        return await self._one(
+            "UPDATE images SET step = %s, activity = %s, step_started_at = now(), done_bytes = NULL,"
+            " total_bytes = NULL, postgres_major = coalesce(%s, postgres_major),"
+            " size_bytes = coalesce(%s, size_bytes), updated_at = now()"
+            " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
+            [step, activity, postgres_major, size_bytes, image.id, image.step],
+        )
+
+    async def note_progress(self, image: Image, activity: str, done: int | None, total: int | None) -> Image | None:
+        """What the step now under way says of itself; bytes are unsigned and bounded here, for jobs are not trusted."""
+        bound = 2**63 - 1
+        return await self._one(
+            "UPDATE images SET activity = %s, done_bytes = %s, total_bytes = %s, updated_at = now()"
+            " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
+            [
+                activity,
+                None if done is None else min(done, bound),
+                None if total is None else min(total, bound),
+                image.id,
+                image.step,
+            ],
+        )
+
+    async def mark_ready(self, image: Image) -> Image | None:
+        """From the last step to ready."""
+        return await self._one(
+            "UPDATE images SET status = 'ready', step = NULL, activity = NULL, failure_code = NULL,"
+            " failure_detail = NULL, updated_at = now()"
+            " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
+            [image.id, image.step],
+        )
+
+    async def mark_failed(self, image_id: int, failure: Failure) -> Image | None:
+        """From any step to failed."""
+        return await self._one(
+            "UPDATE images SET status = 'failed', step = NULL, activity = NULL, failure_code = %s,"
+            " failure_detail = %s, updated_at = now() WHERE id = %s AND status = 'finalising' RETURNING *",
+            [failure.code, failure.detail, image_id],
+        )
+
+    async def leave_finalising(self, image_id: int) -> Image | None:
+        """Back to what the image was before it was to be finalised."""
+        return await self._one(
+            "UPDATE images SET status = CASE WHEN failure_code IS NULL THEN 'awaiting_upload' ELSE 'failed' END,"
+            " step = NULL, activity = NULL, updated_at = now()"
+            " WHERE id = %s AND status = 'finalising' RETURNING *",
+            [image_id],
+        )
+
+    async def begin_destroying(self, image_id: int, *, cascade: bool) -> None:
+        """Mean the image to be gone, and with `cascade` its instances; a trial instance never stands in the way.
+
+        The lock on the row keeps new instances out meanwhile. Raises NotFound, ImageHasInstances.
+        """
+        async with self._database.connection() as connection:
+            cursor = await connection.execute("SELECT FROM images WHERE id = %s FOR UPDATE", [image_id])
+            if await cursor.fetchone() is None:
+                raise NotFound(f"There is no image {image_id}.")
+            cursor = await connection.execute(
+                "SELECT id FROM instances WHERE image_id = %s AND purpose = %s AND status <> %s ORDER BY id",
+                [image_id, Purpose.USE, InstanceStatus.DESTROYING],
+            )
+            living = [str(row["id"]) async for row in cursor]
+            if living and not cascade:
+                raise ImageHasInstances(
+                    f"Image {image_id} still has the instances {', '.join(living)}; destroy them first."
+                )
+            await connection.execute(
+                "UPDATE instances SET status = 'destroying', updated_at = now()"
+                " WHERE image_id = %s AND status <> 'destroying'",
+                [image_id],
+            )
+            await connection.execute(
+                "UPDATE images SET status = 'destroying', step = NULL, activity = NULL, updated_at = now()"
+                " WHERE id = %s AND status <> 'destroying'",
+                [image_id],
+            )
+
+    async def delete(self, image_id: int) -> None:
+        """Forget an image that was being destroyed and has no instances left."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM images WHERE id = %s AND status = 'destroying'", [image_id])
+
+    async def _one(self, query: str, values: list[object]) -> Image | None:
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(query.encode(), values)
+            row = await cursor.fetchone()
+            return None if row is None else _image(row)
+
+
+def _image(row: Row) -> Image:
+    status = ImageStatus(row["status"])
+    progress = None
+    if status is ImageStatus.FINALISING:
+        progress = Progress(row["activity"] or "", row["done_bytes"], row["total_bytes"], row["step_started_at"])
+    failure = None
+    if status is ImageStatus.FAILED:
+        failure = Failure(row["failure_code"], row["failure_detail"])
+    return Image(
+        id=row["id"],
+        status=status,
+        backed_up_at=row["backed_up_at"],
+        anonymisation_script=row["anonymisation_script"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        step=FinaliseStep(row["step"]) if row["step"] else None,
+        progress=progress,
+        failure=failure,
+        postgres_major=row["postgres_major"],
+        size_bytes=row["size_bytes"],
+    )

@@ -1,0 +1,47 @@
+"""Numbered SQL files, each applied once and in one transaction with its number, one daemon at a time."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+from draupnir.errors import MetadataUnavailable
+from draupnir.store.database import Database
+
+# Any number that no other program uses as an advisory lock in this database.
+_LOCK = 0x64_72_61_75
+
+
+class SchemaTooNew(MetadataUnavailable):
+    """A newer version has migrated this database; an older one would misread it."""
+
+
+def migrations() -> dict[int, str]:
+    """The SQL of each migration by its number, ascending."""
+    found = {}
+    for file in files("draupnir.store").joinpath("migrations").iterdir():
+        if number := re.fullmatch(r"(\d{4})_[a-z0-9_]+\.sql", file.name):
+            found[int(number[1])] = file.read_text(encoding="utf-8")
+    return dict(sorted(found.items()))
+
+
+async def run(database: Database) -> None:
+    """Apply what is missing. Raises SchemaTooNew, MetadataUnavailable."""
+    known = migrations()
+    async with database.connection() as connection:
+        await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS migrations"
+            " (number integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        cursor = await connection.execute("SELECT number FROM migrations")
+        applied = {row["number"] for row in await cursor.fetchall()}
+        if unknown := applied - known.keys():
+            raise SchemaTooNew(
+                f"The metadata database has schema {max(unknown)}, this version of Draupnir knows {max(known)};"
+                " install the newer version again, or restore the database from before it was installed."
+            )
+        for number, sql in known.items():
+            if number not in applied:
+                await connection.execute(sql.encode())
+                await connection.execute("INSERT INTO migrations (number) VALUES (%s)", [number])

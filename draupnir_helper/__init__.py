@@ -1,0 +1,1 @@
+"""The privileged helper; empty, so that `draupnir_helper.wire` loads nothing else."""

@@ -1,0 +1,47 @@
+"""The helper's start: settings, the inherited socket, a sweep, then requests until it is told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import signal
+import socket
+import sys
+from types import FrameType
+
+from draupnir_helper import settings, storage, subvolumes
+from draupnir_helper.dispatch import Dispatcher
+from draupnir_helper.errors import HelperError
+from draupnir_helper.notify import notify
+from draupnir_helper.server import serve
+
+_FIRST_INHERITED = 3  # sd_listen_fds(3)
+_DAEMON_USER = "draupnir"
+
+log = logging.getLogger("draupnir_helper")
+
+
+def main() -> None:
+    """Serve the socket that systemd passed in."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
+    os.umask(0o077)
+    loaded = settings.load()
+    try:
+        with storage.root() as root:
+            subvolumes.sweep(root)
+    except HelperError as error:
+        log.warning("%s", error.detail)
+    listener = socket.socket(fileno=_FIRST_INHERITED)
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        listener.close()
+
+    signal.signal(signal.SIGTERM, stop)
+    notify(READY="1")
+    # root may ask too: that is how `draupnir doctor` looks.
+    serve(listener, Dispatcher(loaded), {0, pwd.getpwnam(_DAEMON_USER).pw_uid})
+
+
+if __name__ == "__main__":
+    main()

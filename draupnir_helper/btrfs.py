@@ -1,0 +1,150 @@
+"""btrfs subvolumes by ioctl, relative to directory descriptors; knows no images and no instances.
+
+The numbers and structures are those of linux/btrfs.h. None of the calls needs CAP_SYS_ADMIN where the filesystem
+is mounted `user_subvol_rm_allowed`. Names are single components; every failure is an OSError with its errno.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_SUBVOL_CREATE = 0x5000940E
+_SNAP_DESTROY = 0x5000940F
+_SNAP_CREATE_V2 = 0x50009417
+_SUBVOL_GETFLAGS = 0x80089419
+_SUBVOL_SETFLAGS = 0x4008941A
+_FS_INFO = 0x8400941F
+_GET_SUBVOL_INFO = 0x81F8943C
+_GET_SUBVOL_ROOTREF = 0xD000943D
+_INO_LOOKUP_USER = 0xD000943E
+
+_READ_ONLY = 1 << 1
+_SUBVOLUME_INODE = 256  # every subvolume's top directory has it
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Subvolume:
+    """What btrfs tells of a subvolume."""
+
+    id: int
+    uuid: str
+    parent_uuid: str
+    read_only: bool
+
+
+@contextmanager
+def directory(name: str | Path, parent: int | None = None) -> Iterator[int]:
+    """A descriptor of a directory that is not a link, closed at the end."""
+    descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _component(name: str) -> bytes:
+    if not name or "/" in name or name in {".", ".."} or len(name) > 255:
+        raise ValueError(f"not a single path component: {name!r}")
+    return os.fsencode(name)
+
+
+def is_subvolume(descriptor: int) -> bool:
+    """Whether the directory is the top of a subvolume."""
+    return os.fstat(descriptor).st_ino == _SUBVOLUME_INODE
+
+
+def create(parent: int, name: str) -> None:
+    """Make an empty subvolume in the parent directory."""
+    fcntl.ioctl(parent, _SUBVOL_CREATE, bytearray(struct.pack("=q4088s", 0, _component(name))))
+
+
+def snapshot(source: int, parent: int, name: str, *, read_only: bool) -> None:
+    """Snapshot the source subvolume into the parent directory; commits a transaction.
+
+    FileExistsError if the name is there: unlike the command line tool this never nests into it.
+    """
+    flags = _READ_ONLY if read_only else 0
+    arguments = struct.pack("=qQQ4Q4040s", source, 0, flags, 0, 0, 0, 0, _component(name))
+    fcntl.ioctl(parent, _SNAP_CREATE_V2, bytearray(arguments))
+
+
+def info(descriptor: int) -> Subvolume:
+    """What btrfs tells of the subvolume that the descriptor lies in."""
+    buffer = bytearray(504)
+    fcntl.ioctl(descriptor, _GET_SUBVOL_INFO, buffer)
+    (number,) = struct.unpack_from("=Q", buffer, 0)
+    flags, own, parent = struct.unpack_from("=Q16s16s", buffer, 288)
+    return Subvolume(number, str(uuid.UUID(bytes=own)), str(uuid.UUID(bytes=parent)), bool(flags & 1))
+
+
+def clear_read_only(descriptor: int) -> None:
+    """Make the subvolume writable; anything else about it stays."""
+    buffer = bytearray(8)
+    fcntl.ioctl(descriptor, _SUBVOL_GETFLAGS, buffer)
+    (flags,) = struct.unpack("=Q", buffer)
+    if flags & _READ_ONLY:
+        fcntl.ioctl(descriptor, _SUBVOL_SETFLAGS, struct.pack("=Q", flags & ~_READ_ONLY))
+
+
+def filesystem_id(descriptor: int) -> str:
+    """The uuid of the btrfs filesystem; OSError ENOTTY if it is not one."""
+    buffer = bytearray(1024)
+    fcntl.ioctl(descriptor, _FS_INFO, buffer)
+    return str(uuid.UUID(bytes=bytes(buffer[16:32])))
+
+
+def _nested(descriptor: int) -> list[tuple[str, str]]:
+    """Directory path (relative, may be empty) and name of each subvolume directly below this one."""
+    found = []
+    minimum = 0
+    while True:
+        references = bytearray(4096)
+        struct.pack_into("=Q", references, 0, minimum)
+        try:
+            fcntl.ioctl(descriptor, _GET_SUBVOL_ROOTREF, references)
+            more = False
+        except OSError as error:
+            if error.errno != errno.EOVERFLOW:  # EOVERFLOW: 255 entries were filled in and there are more
+                raise
+            more = True
+        for index in range(references[4088]):
+            tree, directory_id = struct.unpack_from("=QQ", references, 8 + 16 * index)
+            lookup = bytearray(4096)
+            struct.pack_into("=QQ", lookup, 0, directory_id, tree)
+            fcntl.ioctl(descriptor, _INO_LOOKUP_USER, lookup)
+            name = os.fsdecode(bytes(lookup[16:272]).split(b"\0", 1)[0])
+            path = os.fsdecode(bytes(lookup[272:]).split(b"\0", 1)[0])
+            found.append((path.strip("/"), name))
+            minimum = tree + 1
+        if not more:
+            return found
+
+
+def delete(parent: int, name: str) -> None:
+    """Delete a subvolume with all that is nested in it.
+
+    Whoever owned it may have nested subvolumes at any depth and set any of them read-only. Nothing may run in it any
+    more; still no component is followed if it is a link.
+    """
+    with directory(name, parent) as descriptor:
+        clear_read_only(descriptor)
+        for path, nested_name in _nested(descriptor):
+            holder = os.dup(descriptor)
+            try:
+                for component in filter(None, path.split("/")):
+                    below = os.open(component, _DIRECTORY, dir_fd=holder)
+                    os.close(holder)
+                    holder = below
+                delete(holder, nested_name)
+            finally:
+                os.close(holder)
+    fcntl.ioctl(parent, _SNAP_DESTROY, bytearray(struct.pack("=q4088s", 0, _component(name))))

@@ -1,0 +1,57 @@
+"""Everything that root can be asked to do, on one screen, one request at a time for each id."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from draupnir_helper import images, instances, inventory, storage, subvolumes, wire
+from draupnir_helper.settings import Settings
+from draupnir_helper.wire import AnyReply, AnyRequest
+
+
+def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyReply]]:
+    """Request class → what answers it."""
+    return {
+        wire.Inspect: lambda _: inventory.inspect(),
+        wire.TakeInventory: lambda _: inventory.take_inventory(),
+        wire.CreateUpload: images.create_upload,
+        wire.SealUpload: images.seal_upload,
+        wire.StartExtract: images.start_extract,
+        wire.StartFinalise: lambda request: images.start_finalise(request, settings),
+        wire.InspectJob: images.inspect_job,
+        wire.StopJobs: images.stop_jobs,
+        wire.PublishImage: images.publish_image,
+        wire.DiscardParts: images.discard_parts,
+        wire.DestroyImage: images.destroy_image,
+        wire.CreateInstance: instances.create_instance,
+        wire.StartInstance: lambda request: instances.start_instance(request, settings),
+        wire.DestroyInstance: instances.destroy_instance,
+        wire.EmptyTrash: lambda _: _empty_trash(),
+    }
+
+
+class Dispatcher:
+    """Hands each request to its handler, holding a lock on the image or instance that it changes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._handlers = handlers(settings)
+        self._locks: dict[str, threading.Lock] = {}
+
+    def __call__(self, request: AnyRequest) -> AnyReply:
+        # setdefault is atomic, where a look and an assignment would not be.
+        with self._locks.setdefault(_subject(request), threading.Lock()):
+            return self._handlers[type(request)](request)
+
+
+def _subject(request: AnyRequest) -> str:
+    for attribute in ("instance_id", "image_id"):
+        if some_id := getattr(request, attribute, None):
+            return f"{attribute} {some_id}"
+    return request.op
+
+
+def _empty_trash() -> wire.Trash:
+    with storage.root() as root:
+        return wire.Trash(left=subvolumes.empty_trash(root))

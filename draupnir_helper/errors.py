@@ -1,0 +1,28 @@
+"""What a handler raises when it refuses or fails: one exception that carries its wire code."""
+
+from __future__ import annotations
+
+import errno
+
+from draupnir_helper.wire import ErrorCode
+
+
+class HelperError(Exception):
+    """A refusal with a stable code and a sentence for people."""
+
+    def __init__(self, code: ErrorCode, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
+
+
+def from_os_error(error: OSError) -> HelperError:
+    """Translate the kernel's word: a full disk is NO_ROOM, anything else INTERNAL with its errno."""
+    if error.errno in _NO_ROOM:
+        return HelperError(
+            ErrorCode.NO_ROOM, "The data disk is full; destroy instances or images, or give it more room."
+        )
+    return HelperError(ErrorCode.INTERNAL, f"The server's disk answered: {error.strerror or error}.")

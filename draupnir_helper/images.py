@@ -1,0 +1,177 @@
+"""The requests about images: check, then subvolumes and units, then what was observed."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+from pydantic import ValidationError
+
+from draupnir_helper import btrfs, files, layout, manifests, postgres, storage, subvolumes, units, users, wire
+from draupnir_helper.errors import HelperError
+from draupnir_helper.layout import Place
+from draupnir_helper.settings import Settings
+from draupnir_helper.wire import ErrorCode, JobKind, JobState
+
+SCRIPT_NAME = "anonymisation_script.sql"
+PRELOAD_NAME = "shared_preload_libraries"
+_PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK}
+
+
+def create_upload(request: wire.CreateUpload) -> wire.Done:
+    """Make the upload subvolume and hand it to the upload user."""
+    user = pwd.getpwnam(layout.UPLOAD_USER)
+    with storage.root() as root:
+        storage.require_room(root)
+        subvolumes.make(root, Place.UPLOADS, request.image_id, uid=user.pw_uid, gid=user.pw_gid)
+    return wire.Done()
+
+
+def seal_upload(request: wire.SealUpload) -> wire.Sealed:
+    """Freeze what has been uploaded so far, in place of an earlier seal; all later work reads the seal alone."""
+    with storage.root() as root:
+        _require(root, Place.UPLOADS, request.image_id, "There is no upload for this image.")
+        subvolumes.discard(root, Place.SEALS, request.image_id)
+        subvolumes.copy(root, Place.UPLOADS, Place.SEALS, request.image_id, request.image_id, owner=None)
+        with subvolumes.opened(root, Place.SEALS, request.image_id) as seal, os.scandir(seal) as entries:
+            return wire.Sealed(empty=next(entries, None) is None)
+
+
+def start_extract(request: wire.StartExtract) -> wire.Job:
+    """Start the extract job on a new work subvolume, unless its unit is there already."""
+    image_id = request.image_id
+    with storage.root() as root:
+        job = job_state(JobKind.EXTRACT, image_id)
+        if job.state is not JobState.ABSENT:
+            return job
+        _require(root, Place.SEALS, image_id, "The upload is not sealed.")
+        storage.require_room(root)
+        subvolumes.discard(root, Place.WORK, image_id)
+        # The job reads what the upload user wrote, whatever its mode, so it runs as that user.
+        uid = pwd.getpwnam(layout.UPLOAD_USER).pw_uid
+        subvolumes.make(root, Place.WORK, image_id, uid=uid, gid=_data_gid())
+    units.start_transient(
+        layout.job_unit(JobKind.EXTRACT, image_id), {"Description": f"Draupnir unpacks the upload of image {image_id}"}
+    )
+    return job_state(JobKind.EXTRACT, image_id)
+
+
+def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
+    """Hand the extracted work to the image's own user and start the finalise job, unless its unit is there already."""
+    image_id = request.image_id
+    job = job_state(JobKind.FINALISE, image_id)
+    if job.state is not JobState.ABSENT:
+        return job
+    if job_state(JobKind.EXTRACT, image_id).state is not JobState.SUCCEEDED:
+        raise HelperError(ErrorCode.WRONG_STATE, "The upload has not been extracted.")
+    require_major(request.postgres_major)
+    name, uid = layout.image_user(image_id)
+    users.ensure(name, uid, f"Draupnir image {image_id}")
+    directory = layout.image_run_directory(image_id)
+    files.make_directory(directory, mode=0o750, gid=uid)
+    files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=uid)
+    files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=uid)
+    with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
+        subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
+    units.start_transient(
+        layout.job_unit(JobKind.FINALISE, image_id), {"Description": f"Draupnir finalises image {image_id}"}
+    )
+    # Gone with the unit is the only proof that the work is as it was extracted.
+    units.stop(layout.job_unit(JobKind.EXTRACT, image_id))
+    return job_state(JobKind.FINALISE, image_id)
+
+
+def inspect_job(request: wire.InspectJob) -> wire.Job:
+    """How a job stands."""
+    return job_state(request.kind, request.image_id)
+
+
+def stop_jobs(request: wire.StopJobs) -> wire.Done:
+    """Stop the image's jobs and forget their results, their user and their files."""
+    _stop_jobs(request.image_id)
+    return wire.Done()
+
+
+def publish_image(request: wire.PublishImage) -> wire.Published:
+    """Snapshot the finalised work read-only under the image's id; an image that is there already stays as it is."""
+    image_id = request.image_id
+    with storage.root() as root:
+        if not subvolumes.exists(root, Place.IMAGES, image_id):
+            if job_state(JobKind.FINALISE, image_id).state is not JobState.SUCCEEDED:
+                raise HelperError(ErrorCode.WRONG_STATE, "The image has not been finalised.")
+            manifests.write(root, Place.IMAGES, image_id, request)
+            subvolumes.copy(root, Place.WORK, Place.IMAGES, image_id, image_id, owner=None)
+            with btrfs.directory(Place.IMAGES, root) as parent:
+                os.fsync(parent)
+        with subvolumes.opened(root, Place.IMAGES, image_id) as image:
+            return wire.Published(uuid=btrfs.info(image).uuid)
+
+
+def discard_parts(request: wire.DiscardParts) -> wire.Done:
+    """Move upload, seal or work to the trash; refused while a job still uses them."""
+    if any(job_state(kind, request.image_id).state is JobState.RUNNING for kind in JobKind):
+        raise HelperError(ErrorCode.IN_USE, "A job of this image is still running.")
+    with storage.root() as root:
+        for part in request.parts:
+            subvolumes.discard(root, _PARTS[part], request.image_id)
+    return wire.Done()
+
+
+def destroy_image(request: wire.DestroyImage) -> wire.Done:
+    """Move all that the image has to the trash; never an image with living descendants."""
+    image_id = request.image_id
+    with storage.root() as root:
+        image = subvolumes.find(root, Place.IMAGES, image_id)
+        for instance_id in subvolumes.ids(root, Place.INSTANCES)[0] if image else []:
+            instance = subvolumes.find(root, Place.INSTANCES, instance_id)
+            if image and instance and instance.parent_uuid == image.uuid:
+                detail = f"Instance {instance_id} is a copy of this image; destroy it first."
+                raise HelperError(ErrorCode.IN_USE, detail)
+        _stop_jobs(image_id)
+        for place in (Place.IMAGES, Place.WORK, Place.SEALS, Place.UPLOADS):
+            subvolumes.discard(root, place, image_id)
+        manifests.remove(root, Place.IMAGES, image_id)
+    return wire.Done()
+
+
+def job_state(kind: JobKind, image_id: int) -> wire.Job:
+    """What systemd shows of a job; the report is the job's own word, checked against its bounds."""
+    name = layout.job_unit(kind, image_id)
+    unit = units.find_one(name)
+    if unit is None or unit.active == "inactive":
+        return wire.Job(kind=kind, image_id=image_id, state=JobState.ABSENT, report=wire.JobReport(), result="")
+    states = {("active", "exited"): JobState.SUCCEEDED, ("failed", "failed"): JobState.FAILED}
+    try:
+        report = wire.JobReport.model_validate_json(units.service_property(name, "StatusText"))
+    except ValidationError:
+        report = wire.JobReport()
+    return wire.Job(
+        kind=kind,
+        image_id=image_id,
+        state=states.get((unit.active, unit.sub), JobState.RUNNING),
+        report=report,
+        result=units.service_property(name, "Result"),
+    )
+
+
+def require_major(major: int) -> None:
+    """POSTGRES_MISSING, naming the package, unless that major's server is installed."""
+    if major not in postgres.installed_majors():
+        detail = f"The image needs Postgres {major}, which is not installed on the server; run apt install postgresql-{major}."
+        raise HelperError(ErrorCode.POSTGRES_MISSING, detail)
+
+
+def _stop_jobs(image_id: int) -> None:
+    units.stop(*(layout.job_unit(kind, image_id) for kind in JobKind), kill=True)
+    files.remove_directory(layout.image_run_directory(image_id))
+    users.remove(*layout.image_user(image_id))
+
+
+def _require(root: int, place: Place, some_id: int, detail: str) -> None:
+    if not subvolumes.exists(root, place, some_id):
+        raise HelperError(ErrorCode.NOT_FOUND, detail)
+
+
+def _data_gid() -> int:
+    return grp.getgrnam(layout.DATA_GROUP).gr_gid

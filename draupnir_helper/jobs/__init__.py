@@ -1,0 +1,1 @@
+"""What runs unprivileged inside the sandboxes: the extract and the finalise job."""

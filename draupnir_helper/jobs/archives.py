@@ -1,0 +1,178 @@
+"""Archives by content: recognise, decompress through the usual programs, and unpack nothing but files and directories.
+
+Everything read here is the uploader's. Names are taken apart and refused when absolute or pointing upwards; links,
+devices and pipes are refused by name; modes and owners are ours. Python's own extraction filter is not relied upon.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from draupnir_helper.jobs.reports import JobError
+
+_CHUNK_BYTES = 1024 * 1024
+_MAX_DEPTH = 32
+_DECOMPRESSORS: tuple[tuple[bytes, tuple[str, ...]], ...] = (
+    (b"\x1f\x8b", ("/usr/bin/gzip", "-dc")),
+    (b"\x28\xb5\x2f\xfd", ("/usr/bin/zstd", "-dcq", "--long=31")),
+    (b"\xfd7zXZ\x00", ("/usr/bin/xz", "-dc", "-T0")),
+    (b"BZh", ("/usr/bin/bzip2", "-dc")),
+    (b"\x04\x22\x4d\x18", ("/usr/bin/lz4", "-dcq")),
+)
+_TAR_MAGIC_OFFSET = 257
+_END_BYTES = 1024
+_ENDS_EARLY = ("end of", "ends unexpectedly", "premature", "unfinished", "truncated")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the content is a tar file or something we can decompress."""
+    with path.open("rb") as file:
+        head = file.read(_TAR_MAGIC_OFFSET + 8)
+    return head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + 5] == b"ustar" or _decompressor(head) is not None
+
+
+def _decompressor(head: bytes) -> tuple[str, ...] | None:
+    return next((command for magic, command in _DECOMPRESSORS if head.startswith(magic)), None)
+
+
+class _Source:
+    """A reader that knows how much went through it, and where the last byte was that is not zero."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.count = 0
+        self.content_end = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        content = len(data.rstrip(b"\0"))
+        if content:
+            self.content_end = self.count + content
+        self.count += len(data)
+        return data
+
+    def drain(self) -> None:
+        while self.read(_CHUNK_BYTES):
+            pass
+
+
+@contextmanager
+def _decompressed(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
+    """The content, decompressed where need be, and a function that tells how many bytes of the file are read.
+
+    The decompressor shares the file's offset with us. Its exit code is checked at the end.
+    """
+    with path.open("rb", buffering=0) as file:
+        command = _decompressor(file.read(16))
+        file.seek(0)
+        if command is None:
+            yield file, file.tell
+            return
+        with subprocess.Popen(
+            command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            try:
+                yield process.stdout, lambda: os.lseek(file.fileno(), 0, os.SEEK_CUR)
+            except BaseException:
+                process.kill()
+                raise
+            complaint = process.stderr.read(2000).decode(errors="replace").strip()
+            if process.wait() != 0:
+                raise _damaged(path, complaint)
+
+
+def _damaged(path: Path, complaint: str) -> JobError:
+    if any(words in complaint.lower() for words in _ENDS_EARLY):
+        return _truncated(path)
+    detail = f"{path.name} is damaged and cannot be decompressed ({complaint}); upload it again and finalise again."
+    return JobError("damaged_archive", detail)
+
+
+def _truncated(path: Path) -> JobError:
+    detail = f"{path.name} ends too early, as if its upload had been cut short; upload it again and finalise again."
+    return JobError("truncated_archive", detail)
+
+
+def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> None:
+    """Unpack the archive below the target directory, which exists; raises JobError with the archive's name in it."""
+    total_bytes = path.stat().st_size
+    problem: JobError | None = None
+    with _decompressed(path) as (stream, position):
+        source = _Source(stream)
+        try:
+            with tarfile.open(fileobj=source, mode="r|", bufsize=_CHUNK_BYTES) as tar:  # type: ignore[call-overload]
+                for member in tar:
+                    _unpack_member(path, tar, member, target, lambda: progress(position(), total_bytes))
+                    tar.members.clear()  # tarfile would keep every header it has seen
+                end = tar.offset
+            source.drain()
+            problem = _judge_end(path, source, end)
+        except tarfile.ReadError as error:
+            source.drain()
+            problem = _unreadable(path, source, error)
+    # What the decompressor complains of, on leaving the block, is nearer to the cause than what tar made of it.
+    if problem is not None:
+        raise problem
+
+
+def _judge_end(path: Path, source: _Source, end: int) -> JobError | None:
+    """A tar file ends in two blocks of zeros; tarfile stops without a word at a damaged header, or at none."""
+    if source.content_end > end:
+        detail = f"{path.name} is damaged at byte {end} of the tar; upload it again and finalise again."
+        return JobError("damaged_archive", detail)
+    if source.count < end + _END_BYTES:
+        return _truncated(path)
+    return None
+
+
+def _unreadable(path: Path, source: _Source, error: tarfile.ReadError) -> JobError:
+    if source.count == 0 or "unexpected end" in str(error):
+        return _truncated(path)
+    detail = f"{path.name} is not a tar archive ({error}); upload a tar of the data directory and finalise again."
+    return JobError("not_an_archive", detail)
+
+
+def _unpack_member(
+    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, advance: Callable[[], None]
+) -> None:
+    destination = target.joinpath(*_components(path, member.name))
+    if member.isdir():
+        destination.mkdir(parents=True, exist_ok=True)
+        return
+    if not member.isreg():
+        kind = "a link" if member.issym() or member.islnk() else "neither a file nor a directory"
+        advice = "; pack the data directory with tar --dereference" if member.issym() else ""
+        raise _unsafe(path, member.name, f"is {kind}", advice)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    content = tar.extractfile(member)
+    assert content is not None
+    descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
+        while chunk := content.read(_CHUNK_BYTES):
+            file.write(chunk)
+            advance()
+
+
+def _components(path: Path, name: str) -> list[str]:
+    components = [component for component in name.split("/") if component not in {"", "."}]
+    if name.startswith("/"):
+        raise _unsafe(path, name, "is an absolute name", "")
+    if ".." in components:
+        raise _unsafe(path, name, "points out of the archive", "")
+    if len(components) > _MAX_DEPTH:
+        raise _unsafe(path, name, "is nested too deeply", "")
+    return components
+
+
+def _unsafe(path: Path, name: str, what: str, advice: str) -> JobError:
+    shown = ascii(name)[1:-1][:200]
+    detail = f"{path.name} is refused, because {shown} in it {what}; nothing of it was used{advice}."
+    return JobError("unsafe_archive", detail)

@@ -1,0 +1,190 @@
+"""One Postgres server for the time of a finalise: start, questions by psql, clean stop; reached by nobody else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from draupnir_helper import postgres
+from draupnir_helper.jobs import reports
+from draupnir_helper.jobs.reports import JobError
+
+_LOG_LINES = 30
+_NO_SPACE = "No space left on device"
+
+log = logging.getLogger(__name__)
+
+
+class Cluster:
+    """A running server on the sandbox's data directory, asked as its bootstrap superuser."""
+
+    def __init__(self, major: int, directory: Path) -> None:
+        self.major = major
+        self.superuser = "postgres"
+        self._directory = directory
+        self._log: deque[str] = deque(maxlen=_LOG_LINES)
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    @contextmanager
+    def running(self, preload_libraries: list[str]) -> Iterator[None]:
+        """Recover and serve until the end of the block, then stop cleanly; killed when the block fails."""
+        try:
+            self._start(preload_libraries)
+            if self._psql("template1", "-c", "SELECT").returncode != 0:
+                self._stop()
+                self.superuser = self._read_superuser(preload_libraries)
+                self._start(preload_libraries)
+            yield
+            self._stop()
+        finally:
+            if self._process is not None and self._process.poll() is None:
+                self._process.kill()
+                self._process.wait()
+
+    def log_tail(self) -> str:
+        """The last lines the server wrote."""
+        return "\n".join(self._log)
+
+    def _start(self, preload_libraries: list[str]) -> None:
+        prepared = int(control_data(self.major).get("max_prepared_xacts setting", "0"))
+        texts = postgres.finalise_files(str(self._directory), major=self.major, max_prepared_transactions=prepared)
+        for name, text in texts.items():
+            (self._directory / name).write_text(text, encoding="utf-8")
+        command = postgres.command(self.major, str(self._directory / "postgresql.conf"), preload_libraries)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            errors="replace", env={"LC_ALL": "C", "PATH": "/usr/bin"},
+        )  # fmt: skip
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        self._await_ready()
+
+    def _read_log(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        for line in self._process.stderr:
+            self._log.append(line.rstrip())
+            log.info("postgres: %s", line.rstrip())
+
+    def _await_ready(self) -> None:
+        """Until the last line of postmaster.pid says ready, as pg_ctl does; it has no event to wait for."""
+        assert self._process is not None
+        pid_file = Path(postgres.PGDATA) / "postmaster.pid"
+        while self._process.poll() is None:
+            try:
+                if pid_file.read_text(encoding="utf-8").splitlines()[7:8] == ["ready   "]:
+                    return
+            except FileNotFoundError:
+                pass
+            time.sleep(0.02)
+        self._join_reader()
+        if _NO_SPACE in self.log_tail():
+            raise JobError("no_room", reports.NO_ROOM, self.log_tail())
+        detail = (
+            "Postgres could not recover the data directory; take the backup with pg_basebackup or from a stopped server, "
+            "with all of pg_wal, then upload and finalise again."
+        )
+        raise JobError("recovery_failed", detail, self.log_tail())
+
+    def _read_superuser(self, preload_libraries: list[str]) -> str:
+        """The name of the role with oid 10, asked in single-user mode, which needs no name to sign in with."""
+        server, *options = postgres.command(self.major, str(self._directory / "postgresql.conf"), preload_libraries)
+        finished = subprocess.run(
+            [server, "--single", *options, "template1"], input="SELECT rolname FROM pg_authid WHERE oid = 10;\n",
+            capture_output=True, text=True, errors="replace", check=False, env={"LC_ALL": "C", "PATH": "/usr/bin"},
+        )  # fmt: skip
+        found = re.search(r'rolname = "(.*)"\t', finished.stdout)
+        if found is None:
+            detail = "Nobody can sign in to the data directory as its superuser; give it a role postgres and upload it again."
+            raise JobError("no_superuser", detail, finished.stderr[-2000:])
+        return found[1]
+
+    def query(self, database: str, sql: str) -> list[str]:
+        """The lines that the statement answers, unaligned, without headers."""
+        return self._checked(self._psql(database, "-c", sql), f"A question to database {database} failed").splitlines()
+
+    def run_file(self, database: str, path: Path, **variables: str) -> None:
+        """Run one of our own SQL files in the database."""
+        options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+        self._checked(self._psql(database, *options, "-f", str(path)), f"{path.name} failed in database {database}")
+
+    def run_script(self, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
+        """Run the uploader's script as psql does, then the file that looks what it left open, in one session."""
+        database = "postgres" if "postgres" in self.databases() else "template1"
+        return self._psql(database, "-f", path.name, "-f", str(after), working_directory=path.parent)
+
+    def databases(self) -> list[str]:
+        """The names of the databases that can be connected to."""
+        return self.query("template1", "SELECT datname FROM pg_database WHERE datallowconn ORDER BY oid")
+
+    def vacuum(self) -> None:
+        """VACUUM and ANALYZE every table of every database, catalogs included."""
+        jobs = str(max(1, len(os.sched_getaffinity(0))))
+        command = [postgres.binary(self.major, "vacuumdb"), "--all", "--analyze", "--quiet", f"--jobs={jobs}"]
+        finished = subprocess.run(
+            [*command, "-h", str(self._directory), "-U", self.superuser],
+            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, env=_environment(),
+        )  # fmt: skip
+        self._checked(finished, "VACUUM failed")
+
+    def _psql(
+        self, database: str, *arguments: str, working_directory: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        return subprocess.run(
+            [*command, "-h", str(self._directory), "-U", self.superuser, "-d", database, *arguments],
+            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, env=_environment(),
+            cwd=working_directory,
+        )  # fmt: skip
+
+    def _checked(self, finished: subprocess.CompletedProcess[str], what: str) -> str:
+        if finished.returncode == 0:
+            return finished.stdout
+        if _NO_SPACE in finished.stderr:
+            raise JobError("no_room", reports.NO_ROOM, finished.stderr[-2000:])
+        raise JobError("cleaning_failed", f"{what}; the upload is kept.", finished.stderr[-2000:])
+
+    def _stop(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait()
+        self._join_reader()
+        if control_data(self.major).get("Database cluster state") != "shut down":
+            raise JobError("unclean_stop", "Postgres did not stop cleanly; finalise again.", self.log_tail())
+
+    def _join_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.join(timeout=5)
+
+
+def control_data(major: int) -> dict[str, str]:
+    """What pg_controldata says of the data directory, label → value; raises damaged_control_file."""
+    command = [postgres.binary(major, "pg_controldata"), "-D", postgres.PGDATA]
+    finished = subprocess.run(
+        command, capture_output=True, text=True, errors="replace", check=False, env={"LC_ALL": "C"}
+    )
+    if finished.returncode != 0 or "CRC" in finished.stdout.splitlines()[0]:
+        detail = "global/pg_control of the data directory is damaged; upload another copy and finalise again."
+        raise JobError("recovery_failed", detail, finished.stderr[-1000:])
+    pairs = (line.partition(":") for line in finished.stdout.splitlines())
+    return {label.strip(): value.strip() for label, _, value in pairs}
+
+
+def _environment() -> dict[str, str]:
+    return {
+        "PATH": "/usr/bin",
+        "LC_ALL": "C.UTF-8",
+        "PGCONNECT_TIMEOUT": "60",
+        "HOME": "/nonexistent",
+        "PSQLRC": "/dev/null",
+    }

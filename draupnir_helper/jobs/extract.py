@@ -1,0 +1,212 @@
+"""The extract job: from the sealed upload, whatever its form, to a clean data directory; runs as the upload user."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from draupnir_helper import postgres
+from draupnir_helper.jobs import archives, reports
+from draupnir_helper.jobs.reports import JobError, Reporter
+from draupnir_helper.wire import JobReport
+
+SEAL = Path("/srv/seal")
+TARGET = Path(postgres.PGDATA)
+_INCOMING = ".incoming"
+_FICLONE = 0x40049409  # linux/fs.h
+_BASE_BACKUP = re.compile(r"(base|pg_wal)\.tar(\.[a-z0-9]+)?")
+_TABLESPACE = re.compile(r"[0-9]+\.tar(\.[a-z0-9]+)?")
+
+# What a server leaves behind that must not be found by the next one, or says where production is, or quotes it.
+_LEFTOVERS = (
+    "*.conf", "*.auto.conf.tmp", "*.signal", "*.pid", "*.opts", "*.old", "*.done", "recovery.*", "current_logfiles*",
+    "backup_manifest", "core*", "log", "pg_log", "server.*", "root.*",
+)  # fmt: skip
+_EMPTIED = ("pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp")
+
+
+def main(reporter: Reporter) -> JobReport:
+    """Unpack or copy, find the data directory, verify it, clean it, and say which major it is."""
+    incoming = TARGET / _INCOMING
+    incoming.mkdir()
+    fill(SEAL, incoming, lambda done, total: reporter.progress("extracting", done, total))
+    directory = find_data_directory(incoming)
+    major = read_major(directory)
+    verify_manifest(directory, major, reporter)
+    clean(directory)
+    lift(directory, TARGET)
+    shutil.rmtree(incoming)
+    return JobReport(step="extracted", postgres_major=major)
+
+
+def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> None:
+    """Bring what was uploaded into the incoming directory: one archive, a base backup's archives, or plain files."""
+    entries = sorted(
+        (entry for entry in seal.iterdir() if not entry.name.startswith(".")), key=lambda entry: entry.name
+    )
+    for entry in entries:
+        if not stat.S_ISREG(entry.lstat().st_mode) and not stat.S_ISDIR(entry.lstat().st_mode):
+            raise JobError(
+                "unsafe_archive", f"{_shown(entry.name)} is neither a file nor a directory; upload it as one."
+            )
+    if (seal / "PG_VERSION").exists() or any((entry / "PG_VERSION").exists() for entry in entries if entry.is_dir()):
+        copy_tree(seal, incoming)
+        return
+    files = [entry for entry in entries if entry.is_file()]
+    found = [entry for entry in files if archives.is_archive(entry)]
+    base_backup = [entry for entry in found if _BASE_BACKUP.fullmatch(entry.name)]
+    if any(entry.name.startswith("base.tar") for entry in base_backup):
+        _fill_from_base_backup(seal, incoming, found, progress)
+    elif len(found) == 1:
+        archives.unpack(found[0], incoming, progress)
+    elif found:
+        names = ", ".join(_shown(entry.name) for entry in found)
+        detail = f"There are several archives ({names}) and no telling which is meant; leave one and finalise again."
+        raise JobError("several_archives", detail)
+    else:
+        raise _not_an_archive(files)
+
+
+def _fill_from_base_backup(seal: Path, incoming: Path, found: list[Path], progress: Callable[[int, int], None]) -> None:
+    """The files of `pg_basebackup -Ft`: base.tar, pg_wal.tar and backup_manifest, each perhaps compressed."""
+    for entry in found:
+        if _TABLESPACE.fullmatch(entry.name):
+            raise _tablespaces()
+        if not _BASE_BACKUP.fullmatch(entry.name):
+            detail = (
+                f"{_shown(entry.name)} lies beside a base backup and is not part of it; remove it and finalise again."
+            )
+            raise JobError("several_archives", detail)
+    for entry in sorted(found, key=lambda entry: entry.name):
+        target = incoming if entry.name.startswith("base.") else incoming / "pg_wal"
+        target.mkdir(exist_ok=True)
+        archives.unpack(entry, target, progress)
+    if (seal / "backup_manifest").is_file():
+        copy_file(seal / "backup_manifest", incoming / "backup_manifest")
+
+
+def _not_an_archive(files: list[Path]) -> JobError:
+    if not files:
+        return JobError(
+            "no_data_directory", "The upload holds no archive and no data directory; upload one and finalise again."
+        )
+    name = files[0].name
+    with files[0].open("rb") as file:
+        is_dump = file.read(5) == b"PGDMP"
+    what = "is a pg_dump file, not a copy of the data directory" if is_dump else "is not an archive that Draupnir knows"
+    advice = "upload a tar of the data directory, plain or compressed with gzip, zstd, xz, bzip2 or lz4"
+    return JobError("not_an_archive", f"{_shown(name)} {what}; {advice}, and finalise again.")
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy files and directories, sharing their extents where the filesystem can; links and the like are refused."""
+    for entry in os.scandir(source):
+        if entry.is_dir(follow_symlinks=False):
+            (target / entry.name).mkdir()
+            copy_tree(Path(entry.path), target / entry.name)
+        elif entry.is_file(follow_symlinks=False):
+            copy_file(Path(entry.path), target / entry.name)
+        else:
+            detail = f"{_shown(entry.name)} in the upload is a link or no regular file; upload the file itself."
+            raise JobError("unsafe_archive", detail)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy one file, by reference where possible."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        try:
+            fcntl.ioctl(writer, _FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 1024 * 1024)
+
+
+def find_data_directory(incoming: Path) -> Path:
+    """The data directory, at the top or in one folder; raises no_data_directory."""
+    candidates = [incoming, *(entry for entry in sorted(incoming.iterdir()) if entry.is_dir())]
+    found = [path for path in candidates if (path / "PG_VERSION").is_file() and (path / "global/pg_control").is_file()]
+    if not found:
+        detail = (
+            "There is no data directory in the upload (no PG_VERSION with global/pg_control, at the top or in one folder); "
+            "upload a tar of the whole data directory and finalise again."
+        )
+        raise JobError("no_data_directory", detail)
+    return found[0]
+
+
+def read_major(directory: Path) -> int:
+    """The Postgres major of the data directory; raises postgres_missing when its server is not installed."""
+    text = (directory / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()[:20]
+    if not re.fullmatch(r"[1-9][0-9]", text):
+        raise JobError(
+            "postgres_missing", f"The data directory is of Postgres {_shown(text)}, which is too old to be served."
+        )
+    major = int(text)
+    if major not in postgres.installed_majors():
+        detail = (
+            f"The data directory is of Postgres {major}, which is not installed on the server; "
+            f"run apt install postgresql-{major} there and finalise again."
+        )
+        raise JobError("postgres_missing", detail)
+    return major
+
+
+def verify_manifest(directory: Path, major: int, reporter: Reporter) -> None:
+    """Hold a base backup against its manifest; one without backup_label is older than what the server wrote since."""
+    if major < 13 or not (directory / "backup_manifest").exists() or not (directory / "backup_label").exists():
+        return
+    reporter.step("verifying the backup manifest")
+    command = [postgres.binary(major, "pg_verifybackup"), "--no-parse-wal", "--quiet", str(directory)]
+    finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    if finished.returncode != 0:
+        detail = "The backup does not match its manifest; take and upload it again, and finalise again."
+        raise JobError("manifest_mismatch", detail, finished.stderr[-2000:])
+
+
+def clean(directory: Path) -> None:
+    """Remove the configuration, signals, logs and transient state of the server that the copy was taken from."""
+    if (directory / "tablespace_map").exists():
+        raise _tablespaces()
+    for pattern in _LEFTOVERS:
+        for path in directory.glob(pattern):
+            _remove(path)
+    (directory / "postgresql.auto.conf").touch()
+    for name in _EMPTIED:
+        (directory / name).mkdir(exist_ok=True)
+        for path in (directory / name).iterdir():
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def lift(directory: Path, target: Path) -> None:
+    """Move what is in the directory up to the target; names cannot clash, since the target holds nothing else."""
+    for path in list(directory.iterdir()):
+        if path.name != _INCOMING:
+            path.rename(target / path.name)
+
+
+def _tablespaces() -> JobError:
+    detail = (
+        "The backup has tablespaces outside the data directory, which Draupnir cannot take; "
+        "move their tables to pg_default before the backup, then upload and finalise again."
+    )
+    return JobError("tablespaces", detail)
+
+
+def _shown(text: str) -> str:
+    return ascii(text)[1:-1][:200]
+
+
+if __name__ == "__main__":
+    reports.run(main)

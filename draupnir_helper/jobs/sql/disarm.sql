@@ -1,0 +1,13 @@
+-- Run in every database, before the script and after it.
+SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()
+\gexec
+SELECT statement FROM pg_subscription s,
+       LATERAL (VALUES (1, format('ALTER SUBSCRIPTION %I DISABLE', subname)),
+                       (2, format('ALTER SUBSCRIPTION %I SET (slot_name = NONE)', subname)),
+                       (3, format('DROP SUBSCRIPTION %I', subname))) AS steps(step, statement)
+ WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
+ ORDER BY s.oid, step
+\gexec
+SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(usename) END, srvname)
+  FROM pg_user_mappings
+\gexec

@@ -1,0 +1,35 @@
+-- One role may sign in, and it is no superuser; all others stay as owners of their grants and can do nothing.
+SELECT 'CREATE ROLE draupnir' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'draupnir')
+\gexec
+ALTER ROLE draupnir LOGIN INHERIT NOSUPERUSER CREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
+  PASSWORD NULL CONNECTION LIMIT -1 VALID UNTIL 'infinity';
+ALTER ROLE draupnir RESET ALL;
+SELECT format('ALTER ROLE draupnir IN DATABASE %I RESET ALL', datname)
+  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase JOIN pg_roles r ON r.oid = s.setrole
+ WHERE r.rolname = 'draupnir'
+\gexec
+SELECT format('REVOKE %I FROM draupnir', granted.rolname)
+  FROM pg_auth_members m JOIN pg_roles granted ON granted.oid = m.roleid JOIN pg_roles member ON member.oid = m.member
+ WHERE member.rolname = 'draupnir'
+\gexec
+SELECT format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL', rolname)
+  FROM pg_roles WHERE oid >= 16384 AND rolname <> 'draupnir'
+\gexec
+SELECT format('ALTER ROLE %I PASSWORD NULL', rolname) FROM pg_roles WHERE oid = 10
+\gexec
+-- Libraries that every session of a database or role would load.
+SELECT format('ALTER DATABASE %I RESET %I', datname, parameter)
+  FROM pg_database, (VALUES ('session_preload_libraries'), ('local_preload_libraries')) AS p(parameter)
+ WHERE datname <> 'template0'
+\gexec
+-- From Postgres 15 on, a role can be allowed to change a server parameter.
+SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl
+\gset
+\if :has_parameter_acl
+SELECT DISTINCT format('REVOKE ALL ON PARAMETER %I FROM %s CASCADE', parname,
+                       CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
+  FROM pg_parameter_acl, aclexplode(paracl) WHERE grantee <> 10
+\gexec
+\endif
+SELECT format('ALTER DATABASE %I OWNER TO draupnir', datname) FROM pg_database WHERE NOT datistemplate
+\gexec

@@ -1,0 +1,82 @@
+"""Where things are: the only module that turns ids into directories, unit names, user names and uids."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+
+from draupnir_helper.wire import MAX_ID, JobKind
+
+RUN = Path("/run/draupnir")
+DATA_LINK = RUN / "data"
+USERDB = Path("/run/userdb")
+MARKER = ".draupnir-filesystem-id"
+
+UPLOAD_USER = "upload"
+DATA_GROUP = "draupnir-data"
+
+# 0x70000000 to 0x7fffffff is the range that systemd's UIDS-GIDS document leaves to nobody.
+IMAGE_UID_BASE = 0x70000000
+INSTANCE_UID_BASE = 0x78000000
+assert MAX_ID < INSTANCE_UID_BASE - IMAGE_UID_BASE
+
+
+class Place(StrEnum):
+    """The directories of the data filesystem that hold one subvolume per id."""
+
+    UPLOADS = "chroot/draupnir/image_uploads"
+    SEALS = "seals"
+    WORK = "work"
+    IMAGES = "image_snapshots"
+    INSTANCES = "instances"
+
+
+TRASH = "trash"
+
+# Snapshots are made under this prefix and renamed: `btrfs subvolume snapshot` onto an existing name nests silently.
+NEW_PREFIX = ".new-"
+
+
+def image_user(image_id: int) -> tuple[str, int]:
+    """Name and uid (equal to the gid) of the jobs of an image."""
+    return f"draupnir-m{image_id}", IMAGE_UID_BASE + image_id
+
+
+def instance_user(instance_id: int) -> tuple[str, int]:
+    """Name and uid (equal to the gid) of an instance."""
+    return f"draupnir-i{instance_id}", INSTANCE_UID_BASE + instance_id
+
+
+def job_unit(kind: JobKind, image_id: int) -> str:
+    """The service of a job."""
+    return f"draupnir-{kind}-{image_id}.service"
+
+
+def postgres_unit(instance_id: int) -> str:
+    """The service of an instance's Postgres."""
+    return f"draupnir-instance-{instance_id}.service"
+
+
+def port_socket(instance_id: int) -> str:
+    """The socket that owns an instance's port."""
+    return f"draupnir-port-{instance_id}.socket"
+
+
+def port_service(instance_id: int) -> str:
+    """The proxy from an instance's port into its network namespace."""
+    return f"draupnir-port-{instance_id}.service"
+
+
+def image_run_directory(image_id: int) -> Path:
+    """Root-owned files for the jobs of an image."""
+    return RUN / "images" / str(image_id)
+
+
+def instance_run_directory(instance_id: int) -> Path:
+    """Root-owned configuration and server key of an instance; never inside its data directory."""
+    return RUN / "instances" / str(instance_id)
+
+
+def manifest_name(some_id: int) -> str:
+    """The file beside a published image or an instance that says what it is, for the day the metadata is lost."""
+    return f"{some_id}.json"

@@ -1,0 +1,18 @@
+"""A word to systemd, sd_notify(3); standard library only, since the sandboxed jobs use it too."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+
+def notify(**fields: str) -> None:
+    """Send NAME=value lines to the service manager; does nothing where none listens."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    message = "\n".join(f"{name}={value}" for name, value in fields.items())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        channel.sendto(message.encode(), address)

@@ -1,0 +1,99 @@
+"""The socket: accept, SO_PEERCRED, size cap, decode, dispatch, encode; knows no operation."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import struct
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+
+from pydantic import ValidationError
+
+from draupnir_helper.errors import HelperError, from_os_error
+from draupnir_helper.wire import MAX_REQUEST_BYTES, Answer, AnyReply, AnyRequest, ErrorCode, Refusal, Request
+
+THREADS = 16
+_READ_TIMEOUT_S = 5
+
+log = logging.getLogger(__name__)
+
+Dispatch = Callable[[AnyRequest], AnyReply]
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """The uid of whoever connected, from the kernel; struct ucred is a pid_t and two unsigned ids."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=iII"))
+    _, uid, _ = struct.unpack("=iII", credentials)
+    return int(uid)
+
+
+def serve(listener: socket.socket, dispatch: Dispatch, allowed_uids: Collection[int]) -> None:
+    """Answer one request a connection until the listener is closed; a stranger is hung up on before a byte is read."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="request") as pool:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                if listener.fileno() == -1:
+                    return
+                raise
+            uid = peer_uid(connection)
+            if uid not in allowed_uids:
+                log.warning("refused a connection from uid %d", uid)
+                connection.close()
+                continue
+            pool.submit(_converse, connection, dispatch)
+
+
+def _converse(connection: socket.socket, dispatch: Dispatch) -> None:
+    with connection:
+        connection.settimeout(_READ_TIMEOUT_S)
+        try:
+            answer = answer_to(_read(connection), dispatch)
+            connection.sendall(answer.model_dump_json(exclude_none=True).encode())
+        except (TimeoutError, ConnectionError) as error:
+            log.info("the caller went away: %s", error)
+
+
+def _read(connection: socket.socket) -> bytes:
+    """Everything up to the caller's half-close, one byte over the cap at the most."""
+    received = bytearray()
+    while len(received) <= MAX_REQUEST_BYTES:
+        chunk = connection.recv(65536)
+        if not chunk:
+            break
+        received += chunk
+    return bytes(received)
+
+
+def answer_to(frame: bytes, dispatch: Dispatch) -> Answer:
+    """Decode, dispatch, and turn whatever happens into an answer; never raises."""
+    try:
+        if len(frame) > MAX_REQUEST_BYTES:
+            raise HelperError(ErrorCode.BAD_REQUEST, f"The request is larger than {MAX_REQUEST_BYTES} bytes.")
+        request = Request.model_validate_json(frame).root
+    except ValidationError as error:
+        # Neither the values nor the messages of pydantic go back: they may quote what was sent.
+        places = sorted({".".join(map(str, item["loc"])) or "request" for item in error.errors()})
+        return _refuse(
+            HelperError(ErrorCode.BAD_REQUEST, f"The request does not fit the contract: {', '.join(places)[:500]}.")
+        )
+    except HelperError as error:
+        return _refuse(error)
+    try:
+        reply = dispatch(request)
+    except HelperError as error:
+        log.warning("%s: %s: %s", request.op, error.code, error.detail)
+        return _refuse(error)
+    except OSError as error:
+        log.exception("%s failed", request.op)
+        return _refuse(from_os_error(error))
+    except Exception:
+        log.exception("%s failed", request.op)
+        return _refuse(HelperError(ErrorCode.INTERNAL, "The helper failed; see journalctl -u draupnir-helper."))
+    return Answer(reply=reply.model_dump(mode="json"))
+
+
+def _refuse(error: HelperError) -> Answer:
+    return Answer(refusal=Refusal(code=error.code, detail=error.detail))

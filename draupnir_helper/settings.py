@@ -1,0 +1,31 @@
+"""The few lines of /etc/draupnir/config.toml that root acts on; the file belongs to root, the daemon reads it too."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CONFIG_PATH = Path("/etc/draupnir/config.toml")
+
+
+class Settings(BaseModel):
+    """Keys as in the configuration file; the daemon refuses a file with others, so they are passed over here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    data_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/srv/draupnir"
+    data_disk_size: Annotated[str, Field(pattern=r"^[0-9]{1,6}[MGT]$")] | None = None
+    min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
+    max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
+    shared_preload_libraries: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = []
+
+
+def load(path: Path = CONFIG_PATH) -> Settings:
+    """Read the file, or take the defaults where there is none; raises OSError, TOMLDecodeError or ValidationError."""
+    if not path.exists():
+        return Settings()
+    with path.open("rb") as file:
+        return Settings.model_validate(tomllib.load(file))

@@ -1,0 +1,184 @@
+"""systemd units over D-Bus; the only module that speaks it, and the only one that imports pystemd.
+
+Static settings stand in prefix drop-ins (`draupnir-instance-.service.d/`), so a call passes only what differs.
+Method and property names are those of org.freedesktop.systemd1(5).
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from pystemd.dbusexc import DBusBaseError, DBusNoSuchUnitError
+from pystemd.dbuslib import DBus, apply_signature, path_encode
+from pystemd.systemd1.unit_signatures import signature_array
+
+from draupnir_helper.errors import HelperError
+from draupnir_helper.wire import ErrorCode
+
+_SYSTEMD = b"org.freedesktop.systemd1"
+_PATH = b"/org/freedesktop/systemd1"
+_MANAGER = b"org.freedesktop.systemd1.Manager"
+_UNIT_EXISTS = b"org.freedesktop.systemd1.UnitExists"  # pystemd has no class for it
+_GONE = frozenset({"inactive", "failed"})
+
+Properties = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A loaded unit: ActiveState and SubState, and whether a job is queued for it."""
+
+    name: str
+    active: str
+    sub: str
+    job_queued: bool
+
+
+@contextmanager
+def _bus() -> Iterator[DBus]:
+    try:
+        with DBus() as bus:
+            yield bus
+    except DBusBaseError as error:
+        message = error.err_message.decode() if isinstance(error.err_message, bytes) else str(error)
+        raise HelperError(ErrorCode.UNIT_FAILED, f"systemd refused: {message}") from error
+
+
+def _call(bus: DBus, method: str, signature: bytes, *arguments: object) -> object:
+    return bus.call_method(_SYSTEMD, _PATH, _MANAGER, method.encode(), apply_signature(signature, list(arguments))).body
+
+
+def version() -> str:
+    """systemd's version, as it tells it."""
+    with _bus() as bus:
+        return str(bus.get_property(_SYSTEMD, _PATH, _MANAGER, b"Version", b"s").decode())
+
+
+def find(*patterns: str) -> list[Unit]:
+    """The loaded units whose names match one of the glob patterns."""
+    with _bus() as bus:
+        return _find(bus, *patterns)
+
+
+def _find(bus: DBus, *patterns: str) -> list[Unit]:
+    rows = _call(bus, "ListUnitsByPatterns", b"asas", [], [pattern.encode() for pattern in patterns])
+    assert isinstance(rows, list)
+    return [Unit(row[0].decode(), row[3].decode(), row[4].decode(), row[7] != 0) for row in rows]
+
+
+def find_one(name: str) -> Unit | None:
+    """The loaded unit of that name, if there is one."""
+    found = find(name)
+    return found[0] if found else None
+
+
+def service_property(name: str, property_name: str) -> str:
+    """A string property of a loaded service, such as StatusText or Result."""
+    path = path_encode(b"/org/freedesktop/systemd1/unit", name.encode())
+    with _bus() as bus:
+        value = bus.get_property(_SYSTEMD, path, _SYSTEMD + b".Service", property_name.encode(), b"s")
+    return value.decode(errors="replace") if isinstance(value, bytes) else ""
+
+
+def start_transient(
+    name: str, properties: Properties, companions: Sequence[tuple[str, Properties]] = (), *, timeout_s: float = 30
+) -> Unit:
+    """Make and start a transient unit, with companions that are made but not started; wait for the start job.
+
+    A unit of that name that is just being forgotten is waited for. Raises UNIT_FAILED when it does not come up.
+    """
+    with _bus() as bus:
+        deadline = time.monotonic() + timeout_s
+        arguments = apply_signature(b"ss", [name.encode(), b"fail"]) + signature_array(_encoded(properties))
+        arguments += [(ord(b"a"), b"(sa(sv))")]
+        for companion, companion_properties in companions:
+            arguments += [(ord(b"r"), b"sa(sv)"), *apply_signature(b"s", [companion.encode()])]
+            arguments += [*signature_array(_encoded(companion_properties)), (-1, None)]
+        arguments += [(-1, None)]
+        for pause_s in _pauses(deadline):
+            try:
+                bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"StartTransientUnit", arguments)
+            except DBusBaseError as error:
+                if error.err_name != _UNIT_EXISTS:
+                    raise
+                time.sleep(pause_s)
+            else:
+                return _wait_for_job(bus, name, deadline)
+        raise HelperError(ErrorCode.BUSY, f"{name} is still there from before; try again in a moment.")
+
+
+def start(name: str) -> None:
+    """Queue the start of a loaded unit; does not wait."""
+    with _bus() as bus:
+        _call(bus, "StartUnit", b"ss", name.encode(), b"replace")
+
+
+def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
+    """Stop units in this order, wait until each is down, and let systemd forget them; absent ones are fine.
+
+    With `kill` a service gets no chance to end in order: nothing of it is wanted any more.
+    """
+    with _bus() as bus:
+        deadline = time.monotonic() + timeout_s
+        for name in names:
+            try:
+                _call(bus, "StopUnit", b"ss", name.encode(), b"replace")
+                if kill and name.endswith(".service"):
+                    _kill(bus, name)
+            except DBusNoSuchUnitError:
+                continue
+            for pause_s in _pauses(deadline):
+                found = _find(bus, name)
+                if not found or (found[0].active in _GONE and not found[0].job_queued):
+                    break
+                time.sleep(pause_s)
+            else:
+                raise HelperError(
+                    ErrorCode.BUSY, f"{name} did not stop within {timeout_s:.0f} s; it is still being stopped."
+                )
+        for name in names:
+            try:
+                _call(bus, "ResetFailedUnit", b"s", name.encode())
+            except DBusNoSuchUnitError:
+                continue
+
+
+def _kill(bus: DBus, name: str) -> None:
+    with suppress(DBusBaseError):  # it may be gone already, or never have run
+        _call(bus, "KillUnit", b"ssi", name.encode(), b"all", signal.SIGKILL)
+
+
+def _wait_for_job(bus: DBus, name: str, deadline: float) -> Unit:
+    for pause_s in _pauses(deadline):
+        found = _find(bus, name)
+        if not found:
+            raise HelperError(ErrorCode.UNIT_FAILED, f"{name} ended at once; see journalctl -u {name}.")
+        if not found[0].job_queued:
+            return found[0]
+        time.sleep(pause_s)
+    raise HelperError(ErrorCode.BUSY, f"{name} did not start in time; see journalctl -u {name}.")
+
+
+def _pauses(deadline: float) -> Iterator[float]:
+    """Ever longer pauses, 1 ms to 50 ms, until the deadline: state in PID 1 has no event that pystemd delivers."""
+    pause_s = 0.001
+    while time.monotonic() < deadline:
+        yield pause_s
+        pause_s = min(pause_s * 1.5, 0.05)
+
+
+def _encoded(properties: Properties) -> dict[str, object]:
+    """Strings to bytes, as pystemd wants them, in values one list or tuple deep as well."""
+
+    def encode(value: object) -> object:
+        if isinstance(value, str):
+            return value.encode()
+        if isinstance(value, list | tuple):
+            return type(value)(encode(item) for item in value)
+        return value
+
+    return {key: encode(value) for key, value in properties.items()}

@@ -1,0 +1,345 @@
+"""The contract between daemon and helper: requests, replies and error codes as strict frozen values.
+
+Imports pydantic and the standard library only; the daemon imports this module and nothing else of the package.
+
+One request a connection: the client writes one JSON object and half-closes, the helper answers with one JSON
+object and closes. Ids and small typed values cross; never a path, a unit name, an environment or a command line.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+
+PROTOCOL = 1
+SOCKET_PATH = "/run/draupnir-helper.sock"
+MAX_REQUEST_BYTES = 2 * 1024 * 1024
+MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+# Uids are an id added to a base (layout.py), so ids stay below the width of a uid block.
+MAX_ID = 2**26 - 1
+
+ImageId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
+InstanceId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
+Port = Annotated[int, Field(strict=True, ge=1024, le=65535)]
+PostgresMajor = Annotated[int, Field(strict=True, ge=10, le=99)]
+Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+@-]{1,254}$")]
+Pem = Annotated[
+    str,
+    Field(
+        max_length=16 * 1024,
+        pattern=r"^(-----BEGIN [A-Z ]{1,40}-----\n[A-Za-z0-9+/=\n]{1,8192}-----END [A-Z ]{1,40}-----\n)+$",
+    ),
+]
+Script = Annotated[str, Field(max_length=1024 * 1024)]
+
+
+class Wire(BaseModel):
+    """Base of everything that crosses the socket: frozen, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ErrorCode(StrEnum):
+    """Why a request was refused or failed; stable, the daemon maps each to an error of its own."""
+
+    BAD_REQUEST = "bad_request"
+    NOT_FOUND = "not_found"
+    WRONG_STATE = "wrong_state"
+    IN_USE = "in_use"
+    PORT_IN_USE = "port_in_use"
+    PORT_OUT_OF_RANGE = "port_out_of_range"
+    NO_ROOM = "no_room"
+    STORAGE_MISSING = "storage_missing"
+    POSTGRES_MISSING = "postgres_missing"
+    UNIT_FAILED = "unit_failed"
+    BUSY = "busy"
+    INTERNAL = "internal"
+
+
+# Requests. Every one is idempotent: asked twice, it finds its work done and answers the same.
+
+
+class Inspect(Wire):
+    """What the machine offers: storage, Postgres majors, systemd. Reply: Inspection."""
+
+    op: Literal["inspect"] = "inspect"
+
+
+class TakeInventory(Wire):
+    """Everything that exists on disk and in systemd under our names. Reply: Inventory."""
+
+    op: Literal["take_inventory"] = "take_inventory"
+
+
+class CreateUpload(Wire):
+    """Make the upload subvolume, owned by the upload user. Reply: Done."""
+
+    op: Literal["create_upload"] = "create_upload"
+    image_id: ImageId
+
+
+class SealUpload(Wire):
+    """Take a fresh read-only snapshot of the upload, in place of any earlier seal. Reply: Sealed."""
+
+    op: Literal["seal_upload"] = "seal_upload"
+    image_id: ImageId
+
+
+class StartExtract(Wire):
+    """Start the extract job on the seal, into a new work subvolume; joins one that runs. Reply: Job."""
+
+    op: Literal["start_extract"] = "start_extract"
+    image_id: ImageId
+
+
+class StartFinalise(Wire):
+    """Start the finalise job on the extracted work; joins one that runs. Reply: Job."""
+
+    op: Literal["start_finalise"] = "start_finalise"
+    image_id: ImageId
+    postgres_major: PostgresMajor
+    anonymisation_script: Script
+
+
+class InspectJob(Wire):
+    """How a job stands. Reply: Job."""
+
+    op: Literal["inspect_job"] = "inspect_job"
+    kind: JobKind
+    image_id: ImageId
+
+
+class StopJobs(Wire):
+    """Stop both jobs of the image and forget their results. Reply: Done."""
+
+    op: Literal["stop_jobs"] = "stop_jobs"
+    image_id: ImageId
+
+
+class PublishImage(Wire):
+    """Snapshot the work read-only as the image; refused unless its finalise job succeeded. Reply: Published."""
+
+    op: Literal["publish_image"] = "publish_image"
+    image_id: ImageId
+    postgres_major: PostgresMajor
+    backed_up_at: Annotated[AwareDatetime, Field(strict=False)]
+    created_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class DiscardParts(Wire):
+    """Move the named parts of an image that is not published to the trash. Reply: Done."""
+
+    op: Literal["discard_parts"] = "discard_parts"
+    image_id: ImageId
+    parts: Annotated[list[Literal["upload", "seal", "work"]], Field(max_length=3)]
+
+
+class DestroyImage(Wire):
+    """Stop the image's jobs and move all it has to the trash; IN_USE while instances descend from it. Reply: Done."""
+
+    op: Literal["destroy_image"] = "destroy_image"
+    image_id: ImageId
+
+
+class CreateInstance(Wire):
+    """Snapshot the image as the instance, owned by the instance's own uid. Reply: Done."""
+
+    op: Literal["create_instance"] = "create_instance"
+    instance_id: InstanceId
+    image_id: ImageId
+    owner: Owner
+    port: Port
+    created_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class StartInstance(Wire):
+    """Open the port and start Postgres behind it; certificates of a running instance stay. Reply: InstanceState."""
+
+    op: Literal["start_instance"] = "start_instance"
+    instance_id: InstanceId
+    image_id: ImageId
+    owner: Owner
+    port: Port
+    postgres_major: PostgresMajor
+    loopback_only: bool
+    authority_certificate: Pem
+    server_certificate: Pem
+    server_key: Pem
+
+
+class DestroyInstance(Wire):
+    """Close the port, stop Postgres, move the subvolume to the trash. Reply: Done."""
+
+    op: Literal["destroy_instance"] = "destroy_instance"
+    instance_id: InstanceId
+
+
+class EmptyTrash(Wire):
+    """Delete what lies in the trash, nested subvolumes included. Reply: Trash."""
+
+    op: Literal["empty_trash"] = "empty_trash"
+
+
+AnyRequest = Annotated[
+    Inspect
+    | TakeInventory
+    | CreateUpload
+    | SealUpload
+    | StartExtract
+    | StartFinalise
+    | InspectJob
+    | StopJobs
+    | PublishImage
+    | DiscardParts
+    | DestroyImage
+    | CreateInstance
+    | StartInstance
+    | DestroyInstance
+    | EmptyTrash,
+    Field(discriminator="op"),
+]
+
+
+class Request(RootModel[AnyRequest]):
+    """Any one request, told apart by its `op`."""
+
+
+# Replies: observed state, never an echo of the request.
+
+
+class JobKind(StrEnum):
+    """The two unprivileged jobs of an image."""
+
+    EXTRACT = "extract"
+    FINALISE = "finalise"
+
+
+class JobState(StrEnum):
+    """What systemd shows of a job's unit; ABSENT also after a reboot."""
+
+    ABSENT = "absent"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class Done(Wire):
+    """The thing asked for is so."""
+
+
+class Storage(Wire):
+    """The btrfs filesystem that holds the data; `missing_mount_options` names what it must still be mounted with."""
+
+    filesystem_id: str
+    missing_mount_options: list[str]
+    simple_quotas: bool
+    size_bytes: int
+    free_bytes: int
+    embedded: bool
+
+
+class Inspection(Wire):
+    """What the helper found; `storage` is absent when the data filesystem is not there."""
+
+    protocol: int
+    storage: Storage | None
+    postgres_majors: list[int]
+    systemd_version: str
+
+
+class Sealed(Wire):
+    """The seal exists; `empty` tells that nothing had been uploaded."""
+
+    empty: bool
+
+
+class JobReport(Wire):
+    """What a job says of itself through its unit's status; written by unprivileged code, so bounded and untrusted.
+
+    `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) by finalise; `error_code`
+    and `error` are set on failure, `error` being one sentence plus the tail of the log.
+    """
+
+    step: Annotated[str, Field(max_length=40)] = ""
+    done_bytes: Annotated[int, Field(ge=0)] | None = None
+    total_bytes: Annotated[int, Field(ge=0)] | None = None
+    postgres_major: PostgresMajor | None = None
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    error_code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
+    error: Annotated[str, Field(max_length=4000)] | None = None
+
+
+class Job(Wire):
+    """One job: its unit's state, its last report, and systemd's word for how a failed one ended (`oom-kill`, …)."""
+
+    kind: JobKind
+    image_id: int
+    state: JobState
+    report: JobReport
+    result: str
+
+
+class Published(Wire):
+    """The published snapshot and its btrfs uuid."""
+
+    uuid: str
+
+
+class InstanceState(Wire):
+    """The units of one instance: whether its port listens, and systemd's ActiveState of its Postgres."""
+
+    instance_id: int
+    listening: bool
+    postgres: str
+
+
+class ImageFound(Wire):
+    """A published image on disk."""
+
+    image_id: int
+    uuid: str
+    read_only: bool
+
+
+class Inventory(Wire):
+    """What exists: ids of subvolumes by place, unit states, and entries whose names are not ours to explain."""
+
+    uploads: list[int]
+    seals: list[int]
+    work: list[int]
+    images: list[ImageFound]
+    instances: list[int]
+    instance_units: list[InstanceState]
+    jobs: list[Job]
+    trash: int
+    unknown: list[str]
+
+
+class Trash(Wire):
+    """How many entries are left in the trash."""
+
+    left: int
+
+
+AnyReply = Done | Inspection | Sealed | Job | Published | InstanceState | Inventory | Trash
+
+
+class Refusal(Wire):
+    """Why it was not done: a stable code and a sentence for people."""
+
+    code: ErrorCode
+    detail: str
+
+
+class Answer(Wire):
+    """What comes back on the socket: exactly one of the two is set."""
+
+    reply: dict[str, object] | None = None
+    refusal: Refusal | None = None
+
+
+InspectJob.model_rebuild()
+Request.model_rebuild()

@@ -1,0 +1,158 @@
+"""Laws of doctor's judgements: each fault is told from health, and whatever is not fine comes with what to do."""
+
+from __future__ import annotations
+
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from draupnir import findings
+from draupnir.cli import line_of
+from draupnir.findings import Finding, Verdict
+from draupnir_helper.wire import ImageFound, InstanceState, Inventory, Job, JobKind, JobReport, JobState, Storage
+
+GB = 10**9
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SNIPPET = """chrootdirectory /run/draupnir/data/chroot
+forcecommand internal-sftp -u 0077
+authorizedkeysfile /etc/draupnir/upload_keys
+"""
+
+
+def verdict(finding: Finding) -> str:
+    assert (finding.advice == "") is (finding.verdict is Verdict.OK)
+    return finding.verdict.value
+
+
+def storage(free_bytes: int = 50 * GB, missing: tuple[str, ...] = (), simple_quotas: bool = True) -> Storage:
+    return Storage(
+        filesystem_id="x",
+        missing_mount_options=list(missing),
+        simple_quotas=simple_quotas,
+        size_bytes=100 * GB,
+        free_bytes=free_bytes,
+        embedded=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "says"), [(50, "ok"), (15, "ok"), (14, "warning"), (5, "warning"), (4, "bad"), (0, "bad")]
+)
+def test_little_room_is_a_warning_and_hardly_any_is_bad(free: int, says: str) -> None:
+    assert verdict(findings.judge_room(storage(free_bytes=free * GB))) == says
+
+
+def test_missing_mount_options_and_quotas_are_bad() -> None:
+    assert [verdict(each) for each in findings.judge_storage(storage())] == ["ok", "ok"]
+    faulty = findings.judge_storage(storage(missing=("nodev", "nosuid"), simple_quotas=False))
+    assert [verdict(each) for each in faulty] == ["bad", "bad"]
+    assert "nodev,nosuid" in faulty[0].text
+
+
+@pytest.mark.parametrize(("host_free", "says"), [(95, "ok"), (89, "warning"), (2, "warning"), (1, "bad"), (0, "bad")])
+def test_a_host_that_cannot_hold_the_grown_disk_is_told_before_it_is_full(host_free: int, says: str) -> None:
+    assert verdict(findings.judge_embedded_disk(100 * GB, 10 * GB, host_free * GB)) == says
+
+
+def test_a_disk_that_has_grown_to_its_end_needs_no_room() -> None:
+    assert verdict(findings.judge_embedded_disk(GB, GB, 0)) == "ok"
+
+
+def test_the_secret_is_for_root_and_the_daemon_only() -> None:
+    regular = stat.S_IFREG
+    assert verdict(findings.judge_secret_file(regular | 0o640, "root", "draupnir")) == "ok"
+    for mode, owner, group in ((0o644, "root", "draupnir"), (0o640, "root", "root"), (0o640, "draupnir", "draupnir")):
+        assert verdict(findings.judge_secret_file(regular | mode, owner, group)) == "bad"
+
+
+@pytest.mark.parametrize("line", SNIPPET.splitlines())
+def test_each_line_of_the_sshd_snippet_is_needed(line: str) -> None:
+    assert verdict(findings.judge_sshd(True, SNIPPET)) == "ok"
+    assert verdict(findings.judge_sshd(False, SNIPPET)) == "bad"
+    name, _, _ = line.partition(" ")
+    assert verdict(findings.judge_sshd(True, SNIPPET.replace(line, f"{name} none"))) == "bad"
+
+
+def test_no_key_is_a_hint_and_no_postgres_is_bad() -> None:
+    assert verdict(findings.judge_upload_keys(0)) == "warning"
+    assert verdict(findings.judge_upload_keys(1)) == "ok"
+    assert verdict(findings.judge_postgres([])) == "bad"
+    assert verdict(findings.judge_postgres([17, 16])) == "ok"
+
+
+def test_an_unwell_daemon_names_the_part() -> None:
+    assert verdict(findings.judge_health(200, {})) == "ok"
+    unwell = findings.judge_health(503, {"metadata": "ok", "helper": "away"})
+    assert verdict(unwell) == "bad"
+    assert "helper: away" in unwell.text
+    assert "metadata" not in unwell.text
+
+
+def inventory(**found: object) -> Inventory:
+    nothing = {
+        "uploads": [],
+        "seals": [],
+        "work": [],
+        "images": [],
+        "instances": [],
+        "instance_units": [],
+        "jobs": [],
+        "trash": 0,
+        "unknown": [],
+    }
+    return Inventory.model_validate({**nothing, **found})
+
+
+@pytest.mark.parametrize(
+    ("found", "named"),
+    [
+        ({"uploads": [9]}, "upload 9"),
+        ({"seals": [9]}, "seal 9"),
+        ({"work": [9]}, "work 9"),
+        ({"images": [ImageFound(image_id=9, uuid="u", read_only=True)]}, "image 9"),
+        ({"instances": [9]}, "instance 9"),
+        ({"instance_units": [InstanceState(instance_id=9, listening=True, postgres="active")]}, "units of instance 9"),
+        (
+            {"jobs": [Job(kind=JobKind.EXTRACT, image_id=9, state=JobState.FAILED, report=JobReport(), result="")]},
+            "job of image 9",
+        ),
+        ({"unknown": ["instances/mine"]}, "instances/mine"),
+    ],
+)
+def test_what_nobody_knows_is_named(found: dict[str, object], named: str) -> None:
+    (stray,) = findings.judge_inventory(inventory(**found), {1}, {1})
+    assert verdict(stray) == "warning"
+    assert stray.text.startswith(named)
+
+
+def test_what_is_known_is_no_stray() -> None:
+    found = inventory(uploads=[1], instances=[2], trash=3)
+    assert [verdict(each) for each in findings.judge_inventory(found, {1}, {2})] == ["ok"]
+
+
+@pytest.mark.parametrize(("days", "says"), [(90, "ok"), (29, "warning"), (-1, "bad")])
+def test_a_certificate_is_told_before_it_expires(days: int, says: str) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(days=365))
+        .not_valid_after(NOW + timedelta(days=days))
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    assert verdict(findings.judge_certificate(Path("x.pem"), pem, NOW)) == says
+
+
+def test_what_is_no_certificate_is_bad() -> None:
+    assert verdict(findings.judge_certificate(Path("x.pem"), b"hello", NOW)) == "bad"
+
+
+def test_a_finding_is_one_line() -> None:
+    assert line_of(findings.ok("postgres", "installed: 17")) == "✓ postgres: installed: 17"
+    assert line_of(findings.bad("postgres", "none", "install one")) == "✗ postgres: none; install one"
