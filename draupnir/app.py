@@ -34,8 +34,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
         try:
             yield
         finally:
-            background.cancel()
-            await asyncio.gather(background, return_exceptions=True)
+            await _end(background)
             await context.tasks.close()
             await context.store.close()
 
@@ -75,3 +74,10 @@ async def _reconcile(context: Context, opened: bool) -> None:
             # The edge of all work that no request waits for: a fault in one pass must not end all later ones.
             log.exception("the reconciler broke; it starts again")
             await asyncio.sleep(RECONCILER_RESTART_S)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancels until it has effect: before Python 3.12 asyncio.wait_for, with which psycopg waits, may lose one."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1)

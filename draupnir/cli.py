@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from dataclasses import asdict
-from typing import BinaryIO
 
 import click
 
@@ -76,7 +75,7 @@ def doctor(output: str) -> None:
 
 def line_of(finding: Finding) -> str:
     """A finding as one line for people."""
-    line = f"{MARKS[finding.verdict]} {finding.part}: {finding.text}"
+    line = f"{MARKS[finding.verdict]} {finding.part}: {finding.text.rstrip('.')}"
     return f"{line}; {finding.advice}" if finding.advice else line
 
 
@@ -86,12 +85,13 @@ def upload_key() -> None:
 
 
 @upload_key.command("add")
-@click.argument("file", type=click.File("rb"))
-def add_key(file: BinaryIO) -> None:
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True))
+def add_key(file: str) -> None:
     """Let the key in FILE (a .pub file, or - for stdin) upload."""
-    content = file.read(upload_keys.MAX_FILE_BYTES + 1)
+    with click.open_file(file, "rb") as opened:
+        content = opened.read(upload_keys.MAX_FILE_BYTES + 1)
     try:
-        key = upload_keys.parse_file(content, str(file.name))
+        key = upload_keys.parse_file(content, "stdin" if file == "-" else file)
         click.echo(upload_keys.add(upload_keys.PATH, key))
     except upload_keys.UploadKeyError as error:
         raise click.ClickException(str(error)) from error

@@ -35,7 +35,7 @@ def examine() -> list[Finding]:
     except SettingsError as error:
         return [bad("configuration", str(error), "correct it and run `systemctl restart draupnir`")]
     return [
-        ok("configuration", f"{CONFIG_PATH} is valid"),
+        ok("configuration", f"{CONFIG_PATH} is valid" if CONFIG_PATH.exists() else f"all defaults, no {CONFIG_PATH}"),
         _examine_secret(),
         *_examine_embedded_disk(),
         *_examine_as_daemon(settings),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from draupnir import settings
 
-DATA = Path("/var/lib/draupnir/metadata")
+DATA = Path("/var/lib/draupnir/metadata/cluster")
 SOCKET_DIRECTORY = Path("/run/draupnir-metadata")
 POSTGRES_ROOT = Path("/usr/lib/postgresql")
 DATABASE = "draupnir"
@@ -48,7 +48,7 @@ def prepare(data: Path = DATA, root: Path = POSTGRES_ROOT) -> Path:
     """Make the cluster if there is none, and return the `bin` directory of its Postgres. Raises PreparationFailed."""
     majors = installed_majors(root)
     if (data / "PG_VERSION").exists():
-        major = int((data / "PG_VERSION").read_text(encoding="ascii"))
+        major = int((data / "PG_VERSION").read_text(encoding="utf-8"))
         if major not in majors:
             raise PreparationFailed(
                 f"The metadata in {data} are of Postgres {major}, whose server is not installed;"
@@ -93,7 +93,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     argv = command(binaries, DATA, SOCKET_DIRECTORY)
-    os.execv(argv[0], argv)  # noqa: S606
+    os.execv(argv[0], argv)  # noqa: S606, RET503
 
 
 def _wanted() -> int:

@@ -16,7 +16,7 @@ from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
 SCRIPT_NAME = "anonymisation_script.sql"
 PRELOAD_NAME = "shared_preload_libraries"
-_PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK}
+_PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK, "image": Place.IMAGES}
 
 
 def create_upload(request: wire.CreateUpload) -> wire.Done:
@@ -109,10 +109,12 @@ def publish_image(request: wire.PublishImage) -> wire.Published:
 
 
 def discard_parts(request: wire.DiscardParts) -> wire.Done:
-    """Move upload, seal or work to the trash; refused while a job still uses them."""
+    """Move parts of the image to the trash; refused while a job or an instance still needs them."""
     if any(job_state(kind, request.image_id).state is JobState.RUNNING for kind in JobKind):
         raise HelperError(ErrorCode.IN_USE, "A job of this image is still running.")
     with storage.root() as root:
+        if "image" in request.parts:
+            _require_no_instances(root, request.image_id)
         for part in request.parts:
             subvolumes.discard(root, _PARTS[part], request.image_id)
     return wire.Done()
@@ -122,12 +124,7 @@ def destroy_image(request: wire.DestroyImage) -> wire.Done:
     """Move all that the image has to the trash; never an image with living descendants."""
     image_id = request.image_id
     with storage.root() as root:
-        image = subvolumes.find(root, Place.IMAGES, image_id)
-        for instance_id in subvolumes.ids(root, Place.INSTANCES)[0] if image else []:
-            instance = subvolumes.find(root, Place.INSTANCES, instance_id)
-            if image and instance and instance.parent_uuid == image.uuid:
-                detail = f"Instance {instance_id} is a copy of this image; destroy it first."
-                raise HelperError(ErrorCode.IN_USE, detail)
+        _require_no_instances(root, image_id)
         _stop_jobs(image_id)
         for place in (Place.IMAGES, Place.WORK, Place.SEALS, Place.UPLOADS):
             subvolumes.discard(root, place, image_id)
@@ -158,7 +155,7 @@ def job_state(kind: JobKind, image_id: int) -> wire.Job:
 def require_major(major: int) -> None:
     """POSTGRES_MISSING, naming the package, unless that major's server is installed."""
     if major not in postgres.installed_majors():
-        detail = f"The image needs Postgres {major}, which is not installed on the server; run apt install postgresql-{major}."
+        detail = f"Postgres {major} of this image is not installed on the server; run apt install postgresql-{major}."
         raise HelperError(ErrorCode.POSTGRES_MISSING, detail)
 
 
@@ -166,6 +163,14 @@ def _stop_jobs(image_id: int) -> None:
     units.stop(*(layout.job_unit(kind, image_id) for kind in JobKind), kill=True)
     files.remove_directory(layout.image_run_directory(image_id))
     users.remove(*layout.image_user(image_id))
+
+
+def _require_no_instances(root: int, image_id: int) -> None:
+    image = subvolumes.find(root, Place.IMAGES, image_id)
+    for instance_id in subvolumes.ids(root, Place.INSTANCES)[0] if image else []:
+        instance = subvolumes.find(root, Place.INSTANCES, instance_id)
+        if image and instance and instance.parent_uuid == image.uuid:
+            raise HelperError(ErrorCode.IN_USE, f"Instance {instance_id} is a copy of this image; destroy it first.")
 
 
 def _require(root: int, place: Place, some_id: int, detail: str) -> None:

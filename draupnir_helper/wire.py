@@ -130,11 +130,14 @@ class PublishImage(Wire):
 
 
 class DiscardParts(Wire):
-    """Move the named parts of an image that is not published to the trash. Reply: Done."""
+    """Move the named parts of an image to the trash; IN_USE while a job or an instance needs them. Reply: Done.
+
+    `image` is the published snapshot, of an attempt that failed after it was published.
+    """
 
     op: Literal["discard_parts"] = "discard_parts"
     image_id: ImageId
-    parts: Annotated[list[Literal["upload", "seal", "work"]], Field(max_length=3)]
+    parts: Annotated[list[Literal["upload", "seal", "work", "image"]], Field(max_length=4)]
 
 
 class DestroyImage(Wire):

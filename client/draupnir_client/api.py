@@ -53,8 +53,6 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S) -> httpx.Client
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         raise ConfigError(f"The proxy in the environment cannot be used ({error}); mend or unset it.") from error
-    except OSError as error:
-        raise ConfigError(f"The trusted certificates cannot be read ({error}); mend SSL_CERT_FILE.") from error
 
 
 class DraupnirAPI:

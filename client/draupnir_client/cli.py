@@ -59,7 +59,7 @@ def settings() -> None:
 @settings.command()
 @pass_session
 def show(session: Session) -> None:
-    """Show the settings in force, and where they are kept; the token itself is not shown."""
+    """Show the settings, but not the token itself."""
     settled = session.config()
     if session.wants_json:
         values = {"url": str(settled.url), "token": settled.token is not None, "database": settled.database}

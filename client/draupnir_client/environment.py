@@ -11,7 +11,7 @@ from draupnir_client.credentials import CredentialFiles
 from draupnir_client.errors import BadAnswer, ConfigError
 from draupnir_client.models import Instance
 
-# What libpq would follow instead of, or on top of, the variables set here (PostgreSQL 17, section 32.15).
+# What libpq would follow instead of, or on top of, the variables set here (its manual, "Environment Variables").
 MISLEADING = (
     "PGSERVICE",
     "PGSERVICEFILE",

@@ -149,20 +149,11 @@ def finalise(session: Session, image_id: int, no_wait: bool) -> None:
 
 def _follow(session: Session, api: DraupnirAPI, image: Image) -> Image:
     """Show progress until the image is no longer being finalised, and return it as it is then."""
-    display = Display()
-    started_s = answered_s = session.now()
+    display = Display(session.now)
     try:
         while image.status == "finalising":
-            elapsed_s = session.now() - started_s
-            display.show(image, elapsed_s)
-            session.pause(POLL_S)
-            try:
-                image = api.get_image(image.id)
-                answered_s = session.now()
-            except ServerUnreachable:
-                if session.now() - answered_s > PATIENCE_S:
-                    raise
-                display.wait_for_server(session.now() - started_s)
+            display.show(image)
+            image = _ask_again(session, api, image.id, display)
     except KeyboardInterrupt:
         raise Interrupted(
             f"Image {image.id} is still being finalised on the server;"
@@ -171,6 +162,18 @@ def _follow(session: Session, api: DraupnirAPI, image: Image) -> Image:
     finally:
         display.close()
     return image
+
+
+def _ask_again(session: Session, api: DraupnirAPI, image_id: int, display: Display) -> Image:
+    patient_until_s = session.now() + PATIENCE_S
+    while True:
+        session.pause(POLL_S)
+        try:
+            return api.get_image(image_id)
+        except ServerUnreachable:
+            if session.now() > patient_until_s:
+                raise
+            display.wait_for_server()
 
 
 def _why_not_ready(image: Image) -> str:

@@ -124,7 +124,7 @@ def new(session: Session) -> None:
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
-@click.argument("arguments", metavar="[-- PSQL_ARGUMENT...]", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arguments", metavar="[--] [PSQL_ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @pass_session
 def psql(session: Session, instance_id: int, arguments: tuple[str, ...]) -> None:
     """Run psql on an instance."""
@@ -133,10 +133,12 @@ def psql(session: Session, instance_id: int, arguments: tuple[str, ...]) -> None
     settled = session.config()
     values = _sign_in(settled, session.connect(settled).get_instance(instance_id))
     inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
+    # click leaves the separator in, as nothing after the id is its own.
+    given = arguments[1:] if arguments[:1] == ("--",) else arguments
     # An exec runs no handlers, so what is buffered would be lost.
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execvpe("psql", ["psql", *arguments], inherited | values)  # noqa: S606 - no shell is the point
+    os.execvpe("psql", ["psql", *given], inherited | values)  # noqa: S606 - no shell is the point
 
 
 def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:

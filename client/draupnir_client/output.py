@@ -45,7 +45,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
     """Print one thing, a name and a value a line; a value of several lines follows indented."""
-    width = max(len(name) for name, _ in fields)
+    width = max(len(name) for name, value in fields if "\n" not in value)
     for name, value in fields:
         if "\n" in value:
             click.echo(f"{name}:")

@@ -10,10 +10,9 @@ import httpx
 
 from draupnir_client.errors import BadAnswer, ClientError, NotFound, Refused, ServerUnreachable, Unauthorized
 
-# What the command line offers where the API's own sentence can only speak of the API.
+# What the command line offers where the API's own sentence does not know of it.
 _ADVICE = {
     "image_has_instances": "With `draupnir-client images destroy --cascade` they go with it.",
-    "nothing_uploaded": "Upload with `draupnir-client images upload` first.",
 }
 
 
@@ -76,12 +75,8 @@ def from_response(response: httpx.Response, server: str, doing: str) -> ClientEr
         return Unauthorized(
             f"Cannot {doing}: {server} does not accept the token; sign in with `draupnir-client authenticate`."
         )
-    if status == 404 and code == "not_found":
-        noun = "image" if "image" in doing else "instance"
-        return NotFound(
-            f"Cannot {doing}: there is no such {noun}, or it is another person's;"
-            f" `draupnir-client {noun}s list` shows those there are."
-        )
+    if status == 404:
+        return NotFound(message)
     if status == 429 or (status >= 500 and status != 507):
         return ServerUnreachable(message)
     return Refused(message, code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from draupnir_client.models import Image, Progress
 from draupnir_client.output import clean, format_duration, format_size, say
@@ -23,7 +24,8 @@ def describe(image: Image, elapsed_s: float) -> str:
     done = _done(progress)
     if done:
         parts.append(done)
-    parts.append(format_duration(elapsed_s))
+    # The server's clock knows better: the work may have begun before this command.
+    parts.append(format_duration(elapsed_s if progress.seconds is None else progress.seconds))
     return "  ".join(parts)
 
 
@@ -40,30 +42,33 @@ def _done(progress: Progress) -> str:
 class Display:
     """Where progress goes; `close` leaves the terminal on an empty line."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self._live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._now = now
+        self._started_s = now()
         self._said: object = None
         self._said_at_s = 0.0
 
-    def show(self, image: Image, elapsed_s: float) -> None:
+    def show(self, image: Image) -> None:
         """Rewrite the live line; elsewhere say it when the activity is a new one, and every half minute."""
         what = (image.progress.step, image.progress.activity) if image.progress else ()
-        self._tell(what, describe(image, elapsed_s), elapsed_s)
+        self._tell(what, describe(image, self._now() - self._started_s))
 
-    def wait_for_server(self, elapsed_s: float) -> None:
+    def wait_for_server(self) -> None:
         """Tell that the server does not answer just now."""
-        self._tell("away", f"The server does not answer; waiting for it  {format_duration(elapsed_s)}", elapsed_s)
+        waited = format_duration(self._now() - self._started_s)
+        self._tell("away", f"The server does not answer; waiting for it  {waited}")
 
     def close(self) -> None:
         """Clear the live line."""
         if self._live:
             self._rewrite("")
 
-    def _tell(self, what: object, line: str, elapsed_s: float) -> None:
+    def _tell(self, what: object, line: str) -> None:
         if self._live:
             self._rewrite(line)
-        elif what != self._said or elapsed_s - self._said_at_s >= REMINDER_S:
-            self._said, self._said_at_s = what, elapsed_s
+        elif what != self._said or self._now() - self._said_at_s >= REMINDER_S:
+            self._said, self._said_at_s = what, self._now()
             say(line)
 
     def _rewrite(self, line: str) -> None:

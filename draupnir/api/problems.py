@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 
@@ -11,6 +12,8 @@ from starlette.responses import JSONResponse
 
 from draupnir import errors
 from draupnir.api.bodies import BodyTooLarge, BodyTooSlow, quote
+
+log = logging.getLogger(__name__)
 
 # The most particular class wins.
 STATUSES: dict[type[errors.DraupnirError], int] = {
@@ -54,7 +57,10 @@ def problem(status: int, code: str, title: str, detail: str, headers: Mapping[st
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
     """The answer to a DraupnirError that an operation or the parsing of a request raised."""
     assert isinstance(error, errors.DraupnirError)
-    return problem(status_of(error), error.code, error.title, error.detail)
+    status = status_of(error)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s %s: %s: %s", request.method, quote(request.url.path), error.code, error.detail)
+    return problem(status, error.code, error.title, error.detail)
 
 
 async def answer_routing(request: Request, error: Exception) -> JSONResponse:

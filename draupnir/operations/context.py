@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+from draupnir import probes
 from draupnir.helper import Helper
+from draupnir.models import Credentials
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
 from draupnir.store import Store
@@ -18,3 +21,5 @@ class Context:
     store: Store
     helper: Helper
     tasks: Tasks
+    # The trial boot's sign-in probes: port and credentials in, ImageFailed out. The one thing that needs a live server.
+    probe: Callable[[int, Credentials], Awaitable[None]] = probes.run

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from draupnir import certificates, probes
+from draupnir import certificates
 from draupnir.errors import (
     DraupnirError,
     ImageFailed,
@@ -93,8 +93,9 @@ async def _carry_on(context: Context, image_id: int) -> Image:
 
 
 async def _seal(context: Context, image: Image) -> Image:
-    # What an earlier attempt may have left must not be taken for this one's.
+    # What an earlier attempt may have left, published or not, must not be taken for this one's.
     await context.helper.ask(wire.StopJobs(image_id=image.id))
+    await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["work", "image"]))
     sealed = await context.helper.ask(wire.SealUpload(image_id=image.id))
     if sealed.empty:
         await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["seal"]))
@@ -159,7 +160,7 @@ async def _try_out(context: Context, image: Image) -> Image:
     except UnitFailed as error:
         raise ImageFailed("trial_failed", f"Postgres does not start on the image: {error.detail}") from error
     await _note(context, image, TRYING_OUT, None, None)
-    await probes.run(instance.port, certificates.issue_client(instance.authority))
+    await context.probe(instance.port, certificates.issue_client(instance.authority))
     await _end_trials(context, image.id)
     ready = _still(await context.store.images.mark_ready(image))
     _clear_up_later(context, image.id)
@@ -178,6 +179,7 @@ _STEPS: dict[FinaliseStep, Callable[[Context, Image], Awaitable[Image]]] = {
 async def _extract_anew(context: Context, image: Image) -> Image:
     # Before the step is changed: at `extract`, a job that succeeded would be believed.
     await context.helper.ask(wire.StopJobs(image_id=image.id))
+    await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["work", "image"]))
     return _still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
 
 
@@ -245,7 +247,7 @@ async def _clear_up(context: Context, image_id: int) -> None:
     if image.status is ImageStatus.READY:
         await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["upload", "seal", "work"]))
     else:
-        await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["seal", "work"]))
+        await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["seal", "work", "image"]))
 
 
 def _failure_of(job: wire.Job) -> Failure:

@@ -96,17 +96,17 @@ async def _attempt(gate: asyncio.Semaphore, repair: Repair) -> None:
 
 
 def _image_repairs(context: Context, image: Image, inventory: wire.Inventory) -> Iterator[Repair]:
+    published = any(found.image_id == image.id for found in inventory.images)
     left_over = image.id in {*inventory.seals, *inventory.work, *(job.image_id for job in inventory.jobs)}
     match image.status:
         case ImageStatus.AWAITING_UPLOAD | ImageStatus.FAILED:
             if image.id not in inventory.uploads:
                 yield partial(images.make_upload, context, image.id)
-            if left_over:
+            if left_over or published:
                 yield partial(finalise.clear_up, context, image.id)
         case ImageStatus.FINALISING:
             yield partial(_take_up, context, image)
         case ImageStatus.READY:
-            published = any(found.image_id == image.id for found in inventory.images)
             if published and (left_over or image.id in inventory.uploads):
                 yield partial(finalise.clear_up, context, image.id)
         case ImageStatus.DESTROYING:

@@ -39,13 +39,11 @@ class Database:
         self._pool = AsyncConnectionPool(
             self._dsn,
             connection_class=Connection,
-            kwargs={"row_factory": dict_row},
+            kwargs={"row_factory": dict_row, "autocommit": True},
             min_size=1,
             max_size=MAX_CONNECTIONS,
             timeout=PATIENCE_S,
             reconnect_timeout=RECONNECT_S,
-            # Without this the first request after a restart of the database would be told of it.
-            check=AsyncConnectionPool.check_connection,
             open=False,
         )
         await self._pool.open()
@@ -61,13 +59,31 @@ class Database:
         """One transaction: committed at the end, rolled back by an exception. Raises MetadataUnavailable, NoRoom."""
         if self._pool is None:
             raise MetadataUnavailable("The metadata database is not open yet; try again in a moment.")
+        pool = self._pool
         try:
-            async with self._pool.connection() as connection:
-                yield connection
+            # Connections to a server that was restarted are passed over, each being replaced as it is given back. The
+            # pool could check by itself, but pauses for seconds after each that it finds broken.
+            while True:
+                connection = await pool.getconn()
+                try:
+                    if await _answers(connection):
+                        async with connection.transaction():
+                            yield connection
+                        return
+                finally:
+                    await pool.putconn(connection)
         except psycopg.errors.DiskFull as error:
             raise NoRoom("The disk of the metadata database is full; free some room on it and try again.") from error
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
             raise _unavailable(error) from error
+
+
+async def _answers(connection: Connection) -> bool:
+    try:
+        await connection.execute("")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _unavailable(error: psycopg.Error) -> MetadataUnavailable:

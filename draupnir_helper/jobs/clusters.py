@@ -91,7 +91,7 @@ class Cluster:
         if _NO_SPACE in self.log_tail():
             raise JobError("no_room", reports.NO_ROOM, self.log_tail())
         detail = (
-            "Postgres could not recover the data directory; take the backup with pg_basebackup or from a stopped server, "
+            "Postgres could not recover the data; take the backup with pg_basebackup or from a stopped server, "
             "with all of pg_wal, then upload and finalise again."
         )
         raise JobError("recovery_failed", detail, self.log_tail())
@@ -105,7 +105,7 @@ class Cluster:
         )  # fmt: skip
         found = re.search(r'rolname = "(.*)"\t', finished.stdout)
         if found is None:
-            detail = "Nobody can sign in to the data directory as its superuser; give it a role postgres and upload it again."
+            detail = "Nobody can sign in to the data as superuser; give them a role postgres and upload them again."
             raise JobError("no_superuser", detail, finished.stderr[-2000:])
         return found[1]
 

@@ -106,7 +106,9 @@ def _not_an_archive(files: list[Path]) -> JobError:
 
 def copy_tree(source: Path, target: Path) -> None:
     """Copy files and directories, sharing their extents where the filesystem can; links and the like are refused."""
-    for entry in os.scandir(source):
+    with os.scandir(source) as scanned:
+        entries = list(scanned)
+    for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             (target / entry.name).mkdir()
             copy_tree(Path(entry.path), target / entry.name)
@@ -132,7 +134,7 @@ def find_data_directory(incoming: Path) -> Path:
     found = [path for path in candidates if (path / "PG_VERSION").is_file() and (path / "global/pg_control").is_file()]
     if not found:
         detail = (
-            "There is no data directory in the upload (no PG_VERSION with global/pg_control, at the top or in one folder); "
+            "The upload holds no data directory (PG_VERSION with global/pg_control), at the top or in one folder; "
             "upload a tar of the whole data directory and finalise again."
         )
         raise JobError("no_data_directory", detail)

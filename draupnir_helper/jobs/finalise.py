@@ -71,7 +71,7 @@ def anonymise(cluster: Cluster, sql: Path) -> None:
 def hand_over(cluster: Cluster, sql: Path) -> None:
     """Give all objects to the role draupnir, and close every other role."""
     if cluster.superuser == postgres.ROLE:
-        detail = "The superuser of the data directory is called draupnir, the name that instances use; rename it in the source."
+        detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
         raise JobError("role_conflict", detail)
     cluster.run_file("template1", sql / "roles.sql")
     for database in cluster.databases():

@@ -198,7 +198,7 @@ def test_a_method_that_a_resource_has_not_is_refused_with_those_it_has(
 def test_nothing_is_done_for_who_has_no_good_token(
     client: TestClient, credential: str | None, method: str, path: str
 ) -> None:
-    headers = {} if credential is None else {"Authorization": credential.encode("latin-1")}
+    headers = {} if credential is None else {b"Authorization": credential.encode("latin-1")}
     response = client.request(method, path, headers=headers)
     assert response.status_code == 401
     assert response.headers["www-authenticate"] == "Bearer"

@@ -105,6 +105,8 @@ class FakeServer:
                 return httpx.Response(200, json={"data": with_credentials(self.instances[int(number)])})
             case "DELETE", ["instances", number] if self.instances.pop(int(number), None):
                 return httpx.Response(204)
+            case _, ["instances", number]:
+                return problem(404, "not_found", f"There is no instance {number} of yours.")
         return problem(404, "not_found", "There is no such thing.")
 
     def _made(self, kind: dict[int, dict[str, Any]], thing: dict[str, Any]) -> httpx.Response:
@@ -125,7 +127,10 @@ class FakeServer:
             return problem(404, "not_found", f"There is no image {number}.")
         found = self.images[number]
         if method == "DELETE":
-            if any(one["attributes"]["image_id"] == number for one in self.instances.values()) and "?" not in self.asked[-1]:
+            if (
+                any(one["attributes"]["image_id"] == number for one in self.instances.values())
+                and "?" not in self.asked[-1]
+            ):
                 return problem(422, "image_has_instances", f"Image {number} has instances.")
             del self.images[number]
             return httpx.Response(204)
@@ -173,7 +178,9 @@ class Clock:
 class Run(Protocol):
     """Runs the client on a command line against the fake server."""
 
-    def __call__(self, *arguments: str, given: str | bytes | None = None, token: str | None = TOKEN) -> click.testing.Result: ...
+    def __call__(
+        self, *arguments: str, given: str | bytes | None = None, token: str | None = TOKEN
+    ) -> click.testing.Result: ...
 
 
 @pytest.fixture
@@ -207,7 +214,9 @@ def address(server: FakeServer) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
             content = self.rfile.read(int(self.headers.get("content-length", 0)))
-            request = httpx.Request(self.command, f"http://server{self.path}", headers=dict(self.headers), content=content)
+            request = httpx.Request(
+                self.command, f"http://server{self.path}", headers=dict(self.headers), content=content
+            )
             answer = server.answer(request)
             self.send_response(answer.status_code)
             self.send_header("Content-Length", str(len(answer.content)))

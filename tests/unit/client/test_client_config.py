@@ -56,13 +56,13 @@ def test_changing_the_url_forgets_the_token_of_the_old_one(run: Run) -> None:
 
 
 def test_a_token_set_before_the_url_is_kept(run: Run) -> None:
-    run("config", "set", "token", "secret")
-    run("config", "set", "url", "https://mine.tld")
+    run("config", "set", "token", "secret", token=None)
+    run("config", "set", "url", "https://mine.tld", token=None)
     assert config.load().token == "secret"
 
 
 def test_a_token_is_kept_with_the_url_it_was_given_for(run: Run) -> None:
-    run("config", "set", "token", "secret", "--url", "https://mine.tld")
+    run("config", "set", "token", "secret", "--url", "https://mine.tld", token=None)
     assert (str(config.load().url), config.load().token) == ("https://mine.tld", "secret")
 
 

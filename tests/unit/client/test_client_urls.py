@@ -24,8 +24,21 @@ def test_one_server_is_written_in_one_way(text: str, written: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "my-draupnir.tld", "ftp://x.tld", "https://", "https://u:p@x.tld", "https://x.tld?a=b", "https://x.tld:99999"]
-    + ["https://-oProxyCommand=x", "https://x.tld\n", "https://a b.tld", "https://[::1", "https://x\x1b.tld", "//x.tld"],
+    [
+        "",
+        "//x.tld",
+        "ftp://x.tld",
+        "https://",
+        "https://-oProxyCommand=x",
+        "https://[::1",
+        "https://a b.tld",
+        "https://u:p@x.tld",
+        "https://x.tld:99999",
+        "https://x.tld?a=b",
+        "https://x.tld\n",
+        "https://x\x1b.tld",
+        "my-draupnir.tld",
+    ],
 )
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):

@@ -1,0 +1,101 @@
+"""What the daemon's tests stand on: a real Postgres for the metadata, a helper in memory, and both in a Context."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Iterator
+
+import psycopg
+import pytest
+
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Tasks
+from draupnir.settings import Settings
+from draupnir.store import Store
+from tests.fakes import FakeHelper, Probe
+from tests.postgres import Cluster, throw_away
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """The daemon runs on asyncio and on nothing else."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One Postgres for the whole run."""
+    with throw_away() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def migrated_dsn(cluster: Cluster) -> str:
+    """A database as the migrations leave it."""
+    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE migrated")
+    store = Store(cluster.dsn("migrated"))
+
+    async def migrate() -> None:
+        await store.open()
+        await store.close()
+
+    asyncio.run(migrate())
+    return cluster.dsn("migrated")
+
+
+@pytest.fixture
+def empty_dsn(cluster: Cluster) -> str:
+    """The DSN of an empty database of the test's own."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return cluster.dsn(name)
+
+
+@pytest.fixture
+def dsn(migrated_dsn: str) -> str:
+    """The DSN of a migrated database without a row; ids go on where the last test ended."""
+    with psycopg.connect(migrated_dsn, autocommit=True) as connection:
+        connection.execute("TRUNCATE images, instances")
+    return migrated_dsn
+
+
+@pytest.fixture
+def settings(dsn: str) -> Settings:
+    """Ten ports, on the test's database."""
+    return Settings(
+        database_url=dsn, public_hostname="db.example.org", min_instance_port=20000, max_instance_port=20010
+    )
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    """An open store on the test's database."""
+    opened = Store(settings.dsn)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def helper() -> FakeHelper:
+    """A helper with an empty disk."""
+    return FakeHelper()
+
+
+@pytest.fixture
+def probe() -> Probe:
+    """Sign-in probes that are content."""
+    return Probe()
+
+
+@pytest.fixture
+async def context(settings: Settings, store: Store, helper: FakeHelper, probe: Probe) -> AsyncIterator[Context]:
+    """One daemon; whatever it still does at the end of the test is cut short."""
+    made = Context(settings, store, helper, Tasks(), probe)
+    yield made
+    await made.tasks.close()

@@ -1,0 +1,234 @@
+"""The command-line client against the real application: both ends as they ship, only the helper is in memory."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click.testing
+import pytest
+from starlette.testclient import TestClient
+
+from draupnir.app import create_app
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Tasks
+from draupnir.settings import Settings
+from draupnir.store import Store
+from draupnir_client import errors
+from draupnir_client.api import DraupnirAPI
+from draupnir_client.cli import program
+from draupnir_client.commands import Session
+from draupnir_client.models import Image
+from draupnir_helper.wire import JobKind, JobReport, JobState
+from tests.fakes import FakeHelper, Probe
+
+SECRET = "a-secret-for-tests-only"
+SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
+BACKED_UP_AT = "2017-05-01T12:00:00Z"
+
+
+@pytest.fixture
+def http(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
+    """The application with a store of its own, which its lifespan opens in the test client's event loop."""
+    app = create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe), SECRET.encode())
+    with TestClient(app, headers={"Authorization": f"Bearer {SECRET}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def api(http: TestClient) -> DraupnirAPI:
+    return DraupnirAPI(http)
+
+
+def finalised(api: DraupnirAPI, image: Image) -> Image:
+    image = api.finalise_image(image.id)
+    deadline = time.monotonic() + 30
+    while image.status == "finalising":
+        assert time.monotonic() < deadline
+        image = api.get_image(image.id)
+    return image
+
+
+def ready_image(api: DraupnirAPI, helper: FakeHelper) -> Image:
+    image = api.create_image(BACKED_UP_AT, SCRIPT)
+    helper.upload(image.id)
+    return finalised(api, image)
+
+
+def test_an_image_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHelper) -> None:
+    assert api.list_images() == []
+    image = api.create_image(BACKED_UP_AT, SCRIPT)
+    assert (image.status, image.ready) == ("awaiting_upload", False)
+    assert (image.backed_up_at, image.anonymisation_script) == (BACKED_UP_AT, SCRIPT)
+    assert (image.postgres_version, image.size_bytes, image.error, image.progress) == (None, None, None, None)
+    assert api.get_image(image.id) == image
+    assert api.list_images() == [image]
+
+    changed = api.update_image(image.id, backed_up_at="2020-02-29T00:00:00Z")
+    assert (changed.backed_up_at, changed.anonymisation_script) == ("2020-02-29T00:00:00Z", SCRIPT)
+    changed = api.update_image(image.id, anonymisation_script="SELECT 'ö';")
+    assert (changed.backed_up_at, changed.anonymisation_script) == ("2020-02-29T00:00:00Z", "SELECT 'ö';")
+
+    helper.upload(image.id)
+    started = api.finalise_image(image.id)
+    assert started.status == "finalising"
+    assert started.progress is not None
+    assert started.progress.step == "seal"
+    ready = finalised(api, started)
+    assert (ready.status, ready.ready, ready.postgres_version, ready.size_bytes) == ("ready", True, "15", 1000)
+    assert api.finalise_image(image.id) == ready
+
+    api.destroy_image(image.id)
+    assert api.list_images() == []
+
+
+def test_an_instance_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHelper) -> None:
+    image = ready_image(api, helper)
+    assert api.list_instances() == []
+    instance = api.create_instance(image.id)
+    assert (instance.image_id, instance.status, instance.owner) == (image.id, "running", "upload")
+    assert (instance.hostname, 20000 <= int(instance.port) < 20010) == ("db.example.org", True)
+    shown, (listed,) = api.get_instance(instance.id), api.list_instances()
+    assert instance.credentials is not None
+    assert shown.credentials is not None
+    assert listed.credentials is None
+    assert instance.document == shown.document == listed.document
+    for credentials in (instance.credentials, shown.credentials):
+        assert credentials.ca_certificate.startswith("-----BEGIN CERTIFICATE-----\n")
+        assert credentials.client_certificate.startswith("-----BEGIN CERTIFICATE-----\n")
+        assert "PRIVATE KEY-----\n" in credentials.client_key
+    api.destroy_instance(instance.id)
+    assert api.list_instances() == []
+
+
+@dataclass
+class There:
+    """What is there when something is refused: an image with an instance, and an image that awaits its upload."""
+
+    api: DraupnirAPI
+    ready: int
+    waiting: int
+
+
+NOT_THERE = 2**26 - 1
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda api: api.get_image(NOT_THERE),
+        lambda api: api.update_image(NOT_THERE, anonymisation_script=""),
+        lambda api: api.finalise_image(NOT_THERE),
+        lambda api: api.destroy_image(NOT_THERE),
+        lambda api: api.create_instance(NOT_THERE),
+        lambda api: api.get_instance(NOT_THERE),
+        lambda api: api.destroy_instance(NOT_THERE),
+        lambda api: api.get_image(2**80),
+    ],
+)
+def test_what_is_not_there_is_not_found(api: DraupnirAPI, ask: Callable[[DraupnirAPI], object]) -> None:
+    with pytest.raises(errors.NotFound):
+        ask(api)
+
+
+@pytest.mark.parametrize(
+    ("code", "ask"),
+    [
+        ("invalid_request", lambda it: it.api.create_image("yesterday", "")),
+        ("body_too_large", lambda it: it.api.create_image(BACKED_UP_AT, "x" * 2**21)),
+        ("image_not_ready", lambda it: it.api.create_instance(it.waiting)),
+        ("wrong_state", lambda it: it.api.update_image(it.ready, anonymisation_script="")),
+        ("image_has_instances", lambda it: it.api.destroy_image(it.ready)),
+    ],
+)
+def test_what_is_refused_keeps_its_code(
+    api: DraupnirAPI, helper: FakeHelper, code: str, ask: Callable[[There], object]
+) -> None:
+    ready = ready_image(api, helper).id
+    api.create_instance(ready)
+    with pytest.raises(errors.Refused) as caught:
+        ask(There(api, ready, api.create_image(BACKED_UP_AT, SCRIPT).id))
+    assert caught.value.code == code
+
+
+def test_cascade_takes_the_instances_along(api: DraupnirAPI, helper: FakeHelper) -> None:
+    image = ready_image(api, helper)
+    api.create_instance(image.id)
+    api.destroy_image(image.id, cascade=True)
+    assert (api.list_images(), api.list_instances()) == ([], [])
+
+
+def test_a_token_that_nobody_was_given_is_told(http: TestClient) -> None:
+    http.headers["Authorization"] = "Bearer wrong"
+    with pytest.raises(errors.Unauthorized, match="authenticate"):
+        DraupnirAPI(http).list_images()
+
+
+def test_a_helper_that_is_away_is_not_now(api: DraupnirAPI, helper: FakeHelper) -> None:
+    image = ready_image(api, helper)
+    helper.away = True
+    with pytest.raises(errors.ServerUnreachable):
+        api.create_instance(image.id)
+
+
+class Shell:
+    """Runs lines of the client against the application."""
+
+    def __init__(self, http: TestClient) -> None:
+        self.http = http
+
+    def __call__(self, line: str, given: str | None = None) -> click.testing.Result:
+        session = Session(open_http=lambda settled, timeout_s: self.http, pause=lambda seconds: time.sleep(0.001))
+        runner = click.testing.CliRunner(mix_stderr=False)
+        return runner.invoke(program, line.split(), input=given, obj=session, catch_exceptions=False)
+
+
+@pytest.fixture
+def shell(http: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("DRAUPNIR_URL", "DRAUPNIR_TOKEN", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    # The command ends by closing its connection; the application has to live on.
+    monkeypatch.setattr(http, "close", lambda: None)
+    return Shell(http)
+
+
+def test_the_life_of_an_image_and_an_instance_in_commands(shell: Shell, helper: FakeHelper) -> None:
+    assert shell("authenticate", given=SECRET).exit_code == 0
+    assert shell("images create 2017-05-01T12:00:00Z -", given=SCRIPT).exit_code == 0
+
+    number = json.loads(shell("images list --output json").stdout)[0]["id"]
+    nothing = shell(f"images finalise {number}")
+    assert (nothing.exit_code, "nothing had been uploaded" in nothing.stderr) == (1, True)
+
+    helper.upload(number)
+    helper.outcomes[JobKind.FINALISE] = JobState.FAILED
+    succeeding = helper.reports[JobKind.FINALISE]
+    helper.reports[JobKind.FINALISE] = JobReport(error_code="script_failed", error="ERROR:  no such table\nLINE 1: x")
+    failed = shell(f"images finalise {number}")
+    assert (failed.exit_code, "ERROR:  no such table\nLINE 1: x" in failed.stderr) == (1, True)
+
+    helper.outcomes[JobKind.FINALISE] = JobState.SUCCEEDED
+    helper.reports[JobKind.FINALISE] = succeeding
+    assert shell(f"images update {number} --script -", given="SELECT 1;").exit_code == 0
+    ready = shell(f"images finalise {number} --output json")
+    assert json.loads(ready.stdout)["attributes"]["status"] == "ready"
+
+    created = json.loads(shell(f"instances create {number} --output json").stdout)
+    values = json.loads(shell(f"env {created['id']} --output json").stdout)
+    assert (values["PGHOST"], values["PGPORT"]) == ("db.example.org", created["attributes"]["port"])
+    assert Path(values["PGSSLKEY"]).is_file()
+    assert shell("new").stdout.startswith("export PGHOST=db.example.org PGPORT=2000")
+    listed = [line.split()[0] for line in shell("instances list").stdout.splitlines()]
+    assert listed[:2] == ["ID", str(created["id"])]
+    assert shell(f"images destroy {number}").exit_code == 6
+    assert shell(f"instances destroy {' '.join(listed[1:])}").exit_code == 0
+    assert not Path(values["PGSSLKEY"]).exists()
+    assert shell(f"instances destroy {created['id']}").exit_code == 5
+    assert shell(f"images destroy {number}").exit_code == 0
+    assert shell("images list").stdout == ""

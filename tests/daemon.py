@@ -1,0 +1,88 @@
+"""What tests of the operations do again and again: make things, start another daemon, hold it to the laws."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+from draupnir.models import Caller, Image, ImageStatus, Instance, InstanceStatus
+from draupnir.operations import images, instances, reconcile
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Tasks
+from tests.fakes import Disk, FakeHelper
+
+CALLER = Caller("upload", may_do_everything=True)
+BACKED_UP_AT = datetime(2017, 5, 1, 12, tzinfo=UTC)
+SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
+
+
+def fake(context: Context) -> FakeHelper:
+    assert isinstance(context.helper, FakeHelper)
+    return context.helper
+
+
+async def uploaded_image(context: Context, script: str = SCRIPT) -> Image:
+    image = await images.create(context, BACKED_UP_AT, script)
+    fake(context).upload(image.id)
+    return image
+
+
+async def ready_image(context: Context) -> Image:
+    image = await images.finalise(context, (await uploaded_image(context)).id, wait=True)
+    await settle(context)
+    return image
+
+
+async def new_instance(context: Context, image: Image) -> Instance:
+    instance, _ = await instances.create(context, CALLER, image.id)
+    return instance
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Until it holds; a test that waits in vain fails."""
+    async with asyncio.timeout(5):
+        while True:
+            if await holds():
+                return
+            await asyncio.sleep(0)
+
+
+async def settle(context: Context) -> None:
+    """Until nothing is under way."""
+    while running := list(context.tasks._running.values()):
+        await asyncio.wait(running)
+
+
+def another_daemon(context: Context, disk: Disk) -> Context:
+    """What systemd starts after the first one died: the same metadata, the same disk, nothing in memory."""
+    return Context(context.settings, context.store, FakeHelper(disk), Tasks(), context.probe)
+
+
+async def converge(context: Context) -> None:
+    """As many passes as thirty seconds have."""
+    for _ in range(3):
+        await reconcile.reconcile_once(context)
+        await settle(context)
+
+
+async def assert_lawful(context: Context) -> None:
+    """Everything that is meant is there, everything that is there is meant, and nothing is half done."""
+    disk = fake(context).disk
+    rows = await context.store.images.list_all()
+    assert {row.status for row in rows} <= {ImageStatus.AWAITING_UPLOAD, ImageStatus.READY, ImageStatus.FAILED}
+    ready = {row.id for row in rows if row.status is ImageStatus.READY}
+    assert disk.uploads.keys() == {row.id for row in rows} - ready
+    assert disk.images.keys() == ready
+    assert not disk.seals
+    assert not disk.work
+    assert not disk.jobs
+    for row in rows:
+        if row.status is ImageStatus.READY:
+            # Extracted once, the script of the row run over it once.
+            assert disk.images[row.id] == f"a backup | {row.anonymisation_script}"
+    meant = await context.store.instances.list_all()
+    assert {row.status for row in meant} <= {InstanceStatus.RUNNING}
+    assert disk.instances == {row.id: row.image_id for row in meant}
+    assert disk.listening == {row.id: row.port for row in meant}
+    assert disk.trash == 0

@@ -1,0 +1,248 @@
+"""A twin of the helper in memory that keeps the laws of wire.py, and can be told to fail, to die or to hang."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from draupnir.errors import HelperUnavailable, ImageFailed
+from draupnir.helper import Helper
+from draupnir.models import Credentials
+from draupnir_helper import wire
+from draupnir_helper.wire import ErrorCode, JobKind, JobState
+
+
+class Killed(BaseException):
+    """The daemon dies here; nothing of it may catch this."""
+
+
+class Refused(Exception):
+    """What the helper answers instead of doing it."""
+
+    def __init__(self, code: ErrorCode, detail: str = "as the test wants it") -> None:
+        super().__init__(detail)
+        self.refusal = wire.Refusal(code=code, detail=detail)
+
+
+class Probe:
+    """Stands for the sign-in probes: content unless told to find a fault."""
+
+    def __init__(self) -> None:
+        self.fault: str | None = None
+        self.ports: list[int] = []
+
+    async def __call__(self, port: int, credentials: Credentials) -> None:
+        self.ports.append(port)
+        if self.fault is not None:
+            raise ImageFailed("trial_failed", self.fault)
+
+
+@dataclass
+class Disk:
+    """What btrfs and systemd would show; outlives every daemon."""
+
+    uploads: dict[int, str] = field(default_factory=dict)
+    seals: dict[int, str] = field(default_factory=dict)
+    work: dict[int, str] = field(default_factory=dict)
+    images: dict[int, str] = field(default_factory=dict)
+    instances: dict[int, int] = field(default_factory=dict)
+    listening: dict[int, int] = field(default_factory=dict)
+    started: dict[int, wire.StartInstance] = field(default_factory=dict)
+    jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
+    trash: int = 0
+
+
+class FakeHelper(Helper):
+    """Requests and answers go through their JSON, so that nothing passes here that the wire would not carry.
+
+    `uploads` get content by `upload`. Jobs succeed at once unless `job_states` says otherwise; `answers` override
+    what a kind of request does. `kill_at` counts requests: at request k the daemon dies before (`kill_after` false)
+    or after it was carried out.
+    """
+
+    def __init__(self, disk: Disk | None = None) -> None:
+        self.disk = disk or Disk()
+        self.away = False
+        self.foreign_ports: set[int] = set()
+        self.reports: dict[JobKind, wire.JobReport] = {
+            JobKind.EXTRACT: wire.JobReport(step="extracting", postgres_major=15),
+            JobKind.FINALISE: wire.JobReport(step="running the anonymisation script", size_bytes=1000),
+        }
+        self.outcomes: dict[JobKind, JobState] = {}
+        self.result = "success"
+        self.answers: dict[type[wire.Wire], Callable[[wire.AnyRequest], wire.AnyReply]] = {}
+        self.gates: dict[type[wire.Wire], asyncio.Event] = {}
+        self.arrived: dict[type[wire.Wire], asyncio.Event] = {}
+        self.asked: list[wire.AnyRequest] = []
+        self.kill_at: int | None = None
+        self.kill_after = False
+        self.dead = False
+
+    def upload(self, image_id: int, content: str = "a backup") -> None:
+        """What scp would do."""
+        self.disk.uploads[image_id] = content
+
+    def reboot(self) -> None:
+        """Units are gone, subvolumes stay."""
+        self.disk.jobs.clear()
+        self.disk.listening.clear()
+
+    def hold(self, kind: type[wire.Wire]) -> tuple[asyncio.Event, asyncio.Event]:
+        """Let requests of this kind wait; returns (one has arrived, let them go on)."""
+        self.arrived[kind], self.gates[kind] = asyncio.Event(), asyncio.Event()
+        return self.arrived[kind], self.gates[kind]
+
+    async def exchange(self, request: wire.AnyRequest) -> bytes:
+        request = wire.Request.model_validate_json(request.model_dump_json()).root
+        await asyncio.sleep(0)
+        number = len(self.asked)
+        self.asked.append(request)
+        if self.dead or (number == self.kill_at and not self.kill_after):
+            self.dead = True
+            raise Killed
+        if self.away:
+            raise HelperUnavailable("The helper is away.")
+        if type(request) in self.gates:
+            self.arrived[type(request)].set()
+            await self.gates[type(request)].wait()
+        try:
+            override = self.answers.get(type(request))
+            answer = override(request) if override else self._do(request)
+            text = wire.Answer(reply=answer.model_dump(mode="json")).model_dump_json()
+        except Refused as error:
+            text = wire.Answer(refusal=error.refusal).model_dump_json()
+        if number == self.kill_at:
+            self.dead = True
+            raise Killed
+        return text.encode()
+
+    def _do(self, request: wire.AnyRequest) -> wire.AnyReply:
+        match request:
+            case wire.Inspect():
+                return wire.Inspection(
+                    protocol=wire.PROTOCOL,
+                    storage=wire.Storage(
+                        filesystem_id="5f0c",
+                        missing_mount_options=[],
+                        simple_quotas=True,
+                        size_bytes=2**40,
+                        free_bytes=2**39,
+                        embedded=True,
+                    ),
+                    postgres_majors=[15],
+                    systemd_version="257",
+                )
+            case wire.TakeInventory():
+                return self._inventory()
+            case wire.EmptyTrash():
+                self.disk.trash = 0
+                return wire.Trash(left=0)
+            case wire.CreateInstance() | wire.StartInstance() | wire.DestroyInstance():
+                return self._do_instance(request)
+            case _:
+                return self._do_image(request)
+
+    def _do_image(self, request: wire.AnyRequest) -> wire.AnyReply:
+        disk = self.disk
+        match request:
+            case wire.CreateUpload(image_id=image_id):
+                disk.uploads.setdefault(image_id, "")
+            case wire.SealUpload(image_id=image_id):
+                if image_id not in disk.uploads:
+                    raise Refused(ErrorCode.NOT_FOUND)
+                disk.seals[image_id] = disk.uploads[image_id]
+                return wire.Sealed(empty=not disk.seals[image_id])
+            case wire.StartExtract(image_id=image_id):
+                if (JobKind.EXTRACT, image_id) not in disk.jobs:
+                    if image_id not in disk.seals:
+                        raise Refused(ErrorCode.NOT_FOUND)
+                    disk.work[image_id] = disk.seals[image_id]
+                    disk.jobs[JobKind.EXTRACT, image_id] = JobState.RUNNING
+                return self._job(JobKind.EXTRACT, image_id)
+            case wire.StartFinalise(image_id=image_id):
+                if (JobKind.FINALISE, image_id) not in disk.jobs:
+                    if disk.jobs.get((JobKind.EXTRACT, image_id)) is not JobState.SUCCEEDED:
+                        raise Refused(ErrorCode.WRONG_STATE)
+                    # Run twice over the same work it would show here.
+                    disk.work[image_id] += " | " + request.anonymisation_script
+                    disk.jobs[JobKind.FINALISE, image_id] = JobState.RUNNING
+                    del disk.jobs[JobKind.EXTRACT, image_id]
+                return self._job(JobKind.FINALISE, image_id)
+            case wire.InspectJob(kind=kind, image_id=image_id):
+                if disk.jobs.get((kind, image_id)) is JobState.RUNNING:
+                    disk.jobs[kind, image_id] = self.outcomes.get(kind, JobState.SUCCEEDED)
+                return self._job(kind, image_id)
+            case wire.StopJobs(image_id=image_id):
+                for kind in JobKind:
+                    disk.jobs.pop((kind, image_id), None)
+            case wire.PublishImage(image_id=image_id):
+                if image_id not in disk.images:
+                    if disk.jobs.get((JobKind.FINALISE, image_id)) is not JobState.SUCCEEDED:
+                        raise Refused(ErrorCode.WRONG_STATE)
+                    disk.images[image_id] = disk.work[image_id]
+                return wire.Published(uuid="00000000-0000-0000-0000-000000000001")
+            case wire.DiscardParts(image_id=image_id, parts=parts):
+                if any(disk.jobs.get((kind, image_id)) is JobState.RUNNING for kind in JobKind):
+                    raise Refused(ErrorCode.IN_USE)
+                if "image" in parts and image_id in disk.instances.values():
+                    raise Refused(ErrorCode.IN_USE)
+                places = {"upload": disk.uploads, "seal": disk.seals, "work": disk.work, "image": disk.images}
+                self._discard(image_id, *(places[part] for part in parts))
+            case wire.DestroyImage(image_id=image_id):
+                if image_id in disk.instances.values():
+                    raise Refused(ErrorCode.IN_USE)
+                for kind in JobKind:
+                    disk.jobs.pop((kind, image_id), None)
+                self._discard(image_id, disk.uploads, disk.seals, disk.work, disk.images)
+            case _:
+                raise AssertionError(request)
+        return wire.Done()
+
+    def _do_instance(self, request: wire.CreateInstance | wire.StartInstance | wire.DestroyInstance) -> wire.AnyReply:
+        disk, instance_id = self.disk, request.instance_id
+        match request:
+            case wire.CreateInstance():
+                if request.image_id not in disk.images:
+                    raise Refused(ErrorCode.NOT_FOUND)
+                disk.instances.setdefault(instance_id, request.image_id)
+            case wire.StartInstance():
+                if instance_id not in disk.instances:
+                    raise Refused(ErrorCode.NOT_FOUND)
+                if instance_id not in disk.listening:
+                    if request.port in {*self.foreign_ports, *disk.listening.values()}:
+                        raise Refused(ErrorCode.PORT_IN_USE)
+                    disk.listening[instance_id] = request.port
+                    disk.started[instance_id] = request
+                return wire.InstanceState(instance_id=instance_id, listening=True, postgres="active")
+            case wire.DestroyInstance():
+                disk.listening.pop(instance_id, None)
+                if disk.instances.pop(instance_id, None) is not None:
+                    disk.trash += 1
+        return wire.Done()
+
+    def _discard(self, image_id: int, *places: dict[int, str]) -> None:
+        for place in places:
+            if place.pop(image_id, None) is not None:
+                self.disk.trash += 1
+
+    def _job(self, kind: JobKind, image_id: int) -> wire.Job:
+        state = self.disk.jobs.get((kind, image_id), JobState.ABSENT)
+        report = wire.JobReport() if state is JobState.ABSENT else self.reports[kind]
+        return wire.Job(kind=kind, image_id=image_id, state=state, report=report, result=self.result)
+
+    def _inventory(self) -> wire.Inventory:
+        disk = self.disk
+        return wire.Inventory(
+            uploads=sorted(disk.uploads),
+            seals=sorted(disk.seals),
+            work=sorted(disk.work),
+            images=[wire.ImageFound(image_id=it, uuid="u", read_only=True) for it in sorted(disk.images)],
+            instances=sorted(disk.instances),
+            instance_units=[
+                wire.InstanceState(instance_id=it, listening=True, postgres="active") for it in sorted(disk.listening)
+            ],
+            jobs=[self._job(kind, image_id) for kind, image_id in disk.jobs],
+            trash=disk.trash,
+            unknown=[],
+        )

@@ -1,0 +1,146 @@
+"""The helper's client against a real socket with a peer that may do anything."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from draupnir import helper
+from draupnir.errors import DraupnirError, HelperUnavailable
+from draupnir.helper import HelperClient, PortInUse
+from draupnir_helper import wire
+
+pytestmark = pytest.mark.anyio
+
+Peer = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+DONE = b'{"reply": {}, "refusal": null}'
+
+
+@asynccontextmanager
+async def answering(tmp_path: Path, peer: Peer) -> AsyncIterator[HelperClient]:
+    """A client of a peer that reads one request to its end, then does what the test wants."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await peer(await reader.read(-1), writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    path = str(tmp_path / "socket")
+    server = await asyncio.start_unix_server(serve, path)
+    async with server:
+        yield HelperClient(path)
+
+
+def saying(*texts: bytes) -> Peer:
+    """Answers by these bytes."""
+
+    async def peer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        for text in texts:
+            writer.write(text)
+            await writer.drain()
+
+    return peer
+
+
+async def test_one_request_is_one_connection_closed_by_halves(tmp_path: Path) -> None:
+    seen: list[object] = []
+
+    async def peer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        seen.append(wire.Request.model_validate_json(request).root)
+        writer.write(DONE)
+
+    script = "é" * 2**19
+    asked = [
+        wire.CreateUpload(image_id=7),
+        wire.StartFinalise(image_id=7, postgres_major=17, anonymisation_script=script),
+    ]
+    async with answering(tmp_path, peer) as client:
+        assert await client.ask(wire.CreateUpload(image_id=7)) == wire.Done()
+        with pytest.raises(HelperUnavailable):
+            await client.ask(wire.StartFinalise(image_id=7, postgres_major=17, anonymisation_script=script))
+    assert seen == asked
+
+
+async def test_a_reply_is_the_one_that_belongs_to_the_request(tmp_path: Path) -> None:
+    job = wire.Job(
+        kind=wire.JobKind.EXTRACT, image_id=1, state=wire.JobState.RUNNING, report=wire.JobReport(), result=""
+    )
+    text = wire.Answer(reply=job.model_dump(mode="json")).model_dump_json().encode()
+    async with answering(tmp_path, saying(text[:9], text[9:])) as client:
+        assert await client.ask(wire.StartExtract(image_id=1)) == job
+        with pytest.raises(HelperUnavailable, match="not one this version knows"):
+            await client.ask(wire.TakeInventory())
+
+
+@pytest.mark.parametrize("code", list(wire.ErrorCode))
+async def test_every_refusal_is_an_error_of_ours(tmp_path: Path, code: wire.ErrorCode) -> None:
+    text = json.dumps({"refusal": {"code": code, "detail": "so it is"}}).encode()
+    async with answering(tmp_path, saying(text)) as client:
+        with pytest.raises(DraupnirError, match="so it is") as raised:
+            await client.ask(wire.DestroyInstance(instance_id=1))
+    assert isinstance(raised.value, PortInUse) == (code is wire.ErrorCode.PORT_IN_USE)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nonsense",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        DONE + DONE,
+        b'{"reply": {}, "refusal": {"code": "busy", "detail": ""}}',
+        b'{"refusal": {"code": "unheard_of", "detail": ""}}',
+        b'{"reply": {"extra": 1}}',
+        b'{"reply": {}',
+        b"x" * (wire.MAX_REPLY_BYTES + 1),
+    ],
+    ids=lambda text: text[:20].decode(errors="replace"),
+)
+async def test_an_answer_outside_the_contract_is_no_answer(tmp_path: Path, text: bytes) -> None:
+    async with answering(tmp_path, saying(text)) as client:
+        with pytest.raises(HelperUnavailable, match="not one this version knows"):
+            await client.ask(wire.DestroyInstance(instance_id=1))
+
+
+async def test_silence_ends_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(helper, "DEADLINE_S", 0.05)
+
+    async def peer(_: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with answering(tmp_path, peer) as client:
+        with pytest.raises(HelperUnavailable, match="did not answer inspect within"):
+            await client.inspect()
+
+
+async def test_a_helper_restarted_under_a_request_is_asked_once_more(tmp_path: Path) -> None:
+    requests: list[bytes] = []
+
+    async def peer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        requests.append(request)
+        if len(requests) == 2:
+            writer.write(DONE)
+
+    async with answering(tmp_path, peer) as client:
+        assert await client.ask(wire.StopJobs(image_id=3)) == wire.Done()
+    assert requests[0] == requests[1]
+
+
+async def test_a_helper_that_keeps_dying_is_unavailable(tmp_path: Path) -> None:
+    async with answering(tmp_path, saying()) as client:
+        with pytest.raises(HelperUnavailable, match="went away during stop_jobs"):
+            await client.ask(wire.StopJobs(image_id=3))
+
+
+async def test_no_socket_is_told_with_its_unit(tmp_path: Path) -> None:
+    with pytest.raises(HelperUnavailable, match=r"draupnir-helper\.socket"):
+        await HelperClient(str(tmp_path / "none")).inspect()

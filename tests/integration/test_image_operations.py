@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from draupnir.errors import (
+    HelperUnavailable,
+    ImageFailed,
+    ImageHasInstances,
+    ImageNotReady,
+    InvalidRequest,
+    NoRoom,
+    NotFound,
+    NothingUploaded,
+    WrongState,
+)
+from draupnir.models import Image, ImageStatus
+from draupnir.operations import finalise, images, instances
+from draupnir.operations.context import Context
+from draupnir_helper import wire
+from draupnir_helper.wire import ErrorCode, JobKind, JobReport, JobState
+from tests.daemon import (
+    BACKED_UP_AT,
+    CALLER,
+    SCRIPT,
+    assert_lawful,
+    converge,
+    new_instance,
+    ready_image,
+    settle,
+    until,
+    uploaded_image,
+)
+from tests.fakes import FakeHelper, Probe, Refused
+
+pytestmark = pytest.mark.anyio
+
+
+async def status(context: Context, image: Image) -> ImageStatus:
+    return (await images.get(context, image.id)).status
+
+
+async def test_an_upload_becomes_an_image(context: Context, helper: FakeHelper, probe: Probe) -> None:
+    image = await uploaded_image(context)
+    assert image.status is ImageStatus.AWAITING_UPLOAD
+    ready = await images.finalise(context, image.id, wait=True)
+    assert (ready.status, ready.postgres_major, ready.size_bytes) == (ImageStatus.READY, 15, 1000)
+    assert (ready.progress, ready.failure, ready.step) == (None, None, None)
+    assert len(probe.ports) == 1
+    await settle(context)
+    await converge(context)
+    await assert_lawful(context)
+    assert await images.finalise(context, image.id, wait=True) == await images.get(context, image.id)
+
+
+async def test_everybody_who_finalises_waits_for_the_one_finalise(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context)
+    found = await asyncio.gather(*(images.finalise(context, image.id, wait=True) for _ in range(5)))
+    assert {it.status for it in found} == {ImageStatus.READY}
+    assert sum(isinstance(request, wire.StartExtract) for request in helper.asked) == 1
+
+
+async def test_the_work_goes_on_when_the_caller_leaves(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context)
+    arrived, go_on = helper.hold(wire.StartExtract)
+    caller = asyncio.create_task(images.finalise(context, image.id, wait=True))
+    await arrived.wait()
+    caller.cancel()
+    await asyncio.wait([caller])
+    go_on.set()
+    await settle(context)
+    assert await status(context, image) is ImageStatus.READY
+
+
+async def test_who_does_not_wait_is_told_at_once(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context)
+    _, go_on = helper.hold(wire.SealUpload)
+    begun = await images.finalise(context, image.id, wait=False)
+    assert begun.status is ImageStatus.FINALISING
+    assert begun.progress is not None
+    go_on.set()
+    await settle(context)
+    assert await status(context, image) is ImageStatus.READY
+
+
+async def test_nothing_uploaded_leaves_the_image_as_it_was(context: Context, helper: FakeHelper) -> None:
+    image = await images.create(context, BACKED_UP_AT, SCRIPT)
+    with pytest.raises(NothingUploaded, match=f"image_uploads/{image.id}"):
+        await images.finalise(context, image.id, wait=True)
+    assert await status(context, image) is ImageStatus.AWAITING_UPLOAD
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_nothing_uploaded_after_a_failure_leaves_the_failure(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context)
+    helper.outcomes[JobKind.EXTRACT] = JobState.FAILED
+    helper.reports[JobKind.EXTRACT] = JobReport(error_code="truncated_archive", error="The archive ends too early.")
+    with pytest.raises(ImageFailed):
+        await images.finalise(context, image.id, wait=True)
+    failure = (await images.get(context, image.id)).failure
+    helper.upload(image.id, "")
+    with pytest.raises(NothingUploaded):
+        await images.finalise(context, image.id, wait=True)
+    assert (await images.get(context, image.id)).failure == failure
+    assert failure is not None
+
+
+async def test_a_corrected_script_needs_no_second_upload(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context, "DELETE FORM users;")
+    outcome = helper.reports[JobKind.FINALISE]
+    helper.outcomes[JobKind.FINALISE] = JobState.FAILED
+    helper.reports[JobKind.FINALISE] = JobReport(error_code="script_failed", error="line 1: syntax error")
+    with pytest.raises(ImageFailed, match="line 1: syntax error") as raised:
+        await images.finalise(context, image.id, wait=True)
+    assert raised.value.code == "script_failed"
+    failed = await images.get(context, image.id)
+    assert failed.failure is not None
+    assert (failed.status, failed.failure.code) == (ImageStatus.FAILED, "script_failed")
+    await converge(context)
+    await assert_lawful(context)
+
+    helper.outcomes.clear()
+    helper.reports[JobKind.FINALISE] = outcome
+    await images.update(context, image.id, backed_up_at=None, anonymisation_script="DELETE FROM users;")
+    ready = await images.finalise(context, image.id, wait=True)
+    assert ready.failure is None
+    assert helper.disk.images[image.id] == "a backup | DELETE FROM users;"
+
+
+async def test_what_fails_its_trial_is_never_what_is_published_later(
+    context: Context, helper: FakeHelper, probe: Probe
+) -> None:
+    image = await uploaded_image(context, "SELECT 'half';")
+    probe.fault = "Trial boot: a connection without TLS was let in."
+    with pytest.raises(ImageFailed, match="without TLS"):
+        await images.finalise(context, image.id, wait=True)
+    assert await context.store.instances.list_all() == []
+    await converge(context)
+    await assert_lawful(context)
+
+    probe.fault = None
+    await images.update(context, image.id, backed_up_at=None, anonymisation_script="SELECT 'whole';")
+    await images.finalise(context, image.id, wait=True)
+    assert helper.disk.images[image.id] == "a backup | SELECT 'whole';"
+
+
+async def test_a_server_that_does_not_start_fails_the_trial(context: Context, helper: FakeHelper) -> None:
+    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+        raise Refused(ErrorCode.UNIT_FAILED, "exit code 1")
+
+    helper.answers[wire.StartInstance] = refuse
+    image = await uploaded_image(context)
+    with pytest.raises(ImageFailed, match="exit code 1") as raised:
+        await images.finalise(context, image.id, wait=True)
+    assert raised.value.code == "trial_failed"
+    await converge(context)
+    await assert_lawful(context)
+
+
+@pytest.mark.parametrize(
+    ("report", "result", "code", "says"),
+    [
+        (JobReport(error_code="no_room", error="The disk is full."), "exit-code", "no_room", "full"),
+        (JobReport(step="extracting"), "oom-kill", "job_killed", "memory while extracting"),
+        (JobReport(), "timeout", "timed_out", "longer"),
+        (JobReport(), "signal", "job_killed", "journalctl -u draupnir-extract-"),
+        (JobReport(error_code="script_failed", error="\x00\x1b[2J"), "exit-code", "script_failed", "\ufffd"),
+    ],
+)
+async def test_a_job_that_fails_is_told_in_words(
+    context: Context, helper: FakeHelper, report: JobReport, result: str, code: str, says: str
+) -> None:
+    helper.outcomes[JobKind.EXTRACT] = JobState.FAILED
+    helper.reports[JobKind.EXTRACT] = report
+    helper.result = result
+    image = await uploaded_image(context)
+    with pytest.raises(NoRoom if code == "no_room" else ImageFailed) as raised:
+        await images.finalise(context, image.id, wait=True)
+    assert raised.value.code == code
+    assert says in raised.value.detail
+    failure = (await images.get(context, image.id)).failure
+    assert failure is not None
+    assert (failure.code, failure.detail) == (code, raised.value.detail)
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_progress_is_what_the_job_says(
+    context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finalise, "POLL_S", 0.001)
+    helper.outcomes[JobKind.EXTRACT] = JobState.RUNNING
+    helper.reports[JobKind.EXTRACT] = JobReport(step="extr\x00acting", done_bytes=2**70, total_bytes=5)
+    image = await uploaded_image(context)
+    await images.finalise(context, image.id, wait=False)
+
+    async def reported() -> bool:
+        progress = (await images.get(context, image.id)).progress
+        return progress is not None and progress.total_bytes is not None
+
+    await until(reported)
+    progress = (await images.get(context, image.id)).progress
+    assert progress is not None
+    assert (progress.activity, progress.total_bytes) == ("extr\ufffdacting", 5)
+    assert progress.started_at is not None
+
+
+async def test_a_helper_that_goes_away_fails_nothing(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context)
+    helper.away = True
+    with pytest.raises(HelperUnavailable):
+        await images.finalise(context, image.id, wait=True)
+    assert await status(context, image) is ImageStatus.FINALISING
+    helper.away = False
+    await converge(context)
+    assert await status(context, image) is ImageStatus.READY
+    await assert_lawful(context)
+
+
+async def test_a_trial_waits_for_a_free_port(
+    context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await ready_image(context)
+    taken = [await new_instance(context, first) for _ in context.settings.instance_ports]
+    monkeypatch.setattr(finalise, "POLL_S", 0.001)
+    image = await uploaded_image(context)
+    waiting = asyncio.create_task(images.finalise(context, image.id, wait=True))
+
+    async def waits() -> bool:
+        progress = (await images.get(context, image.id)).progress
+        return progress is not None and progress.activity == finalise.WAITING_FOR_PORT
+
+    await until(waits)
+    await instances.destroy(context, CALLER, taken[0].id)
+    assert (await waiting).status is ImageStatus.READY
+
+
+@pytest.mark.parametrize(
+    "kind", [wire.SealUpload, wire.StartExtract, wire.StartFinalise, wire.PublishImage, wire.StartInstance]
+)
+async def test_an_image_can_be_destroyed_while_it_is_finalised(
+    context: Context, helper: FakeHelper, kind: type[wire.Wire]
+) -> None:
+    image = await uploaded_image(context)
+    arrived, go_on = helper.hold(kind)
+    finalising = asyncio.create_task(images.finalise(context, image.id, wait=True))
+    await arrived.wait()
+    destroying = asyncio.create_task(images.destroy(context, image.id, cascade=False))
+
+    async def meant_to_go() -> bool:
+        return await status(context, image) is ImageStatus.DESTROYING
+
+    await until(meant_to_go)
+    go_on.set()
+    await destroying
+    with pytest.raises(WrongState, match="was destroyed"):
+        await finalising
+    with pytest.raises(NotFound):
+        await images.get(context, image.id)
+    await converge(context)
+    await assert_lawful(context)
+    assert not helper.disk.images
+
+
+async def test_an_image_with_instances_is_destroyed_only_with_them(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    instance = await new_instance(context, image)
+    with pytest.raises(ImageHasInstances, match=f"instances {instance.id}"):
+        await images.destroy(context, image.id, cascade=False)
+    assert await status(context, image) is ImageStatus.READY
+    await images.destroy(context, image.id, cascade=True)
+    with pytest.raises(NotFound):
+        await images.destroy(context, image.id, cascade=True)
+    await converge(context)
+    await assert_lawful(context)
+    assert not helper.disk.images
+
+
+async def test_an_instance_and_the_end_of_its_image_never_both_happen(context: Context, helper: FakeHelper) -> None:
+    for _ in range(10):
+        image = await ready_image(context)
+        created, destroyed = await asyncio.gather(
+            instances.create(context, CALLER, image.id),
+            images.destroy(context, image.id, cascade=False),
+            return_exceptions=True,
+        )
+        if isinstance(destroyed, BaseException):
+            assert isinstance(destroyed, ImageHasInstances)
+            assert not isinstance(created, BaseException)
+            await images.destroy(context, image.id, cascade=True)
+        else:
+            assert isinstance(created, ImageNotReady | NotFound)
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_an_image_that_cannot_have_an_upload_folder_is_taken_back(context: Context, helper: FakeHelper) -> None:
+    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+        raise Refused(ErrorCode.NO_ROOM, "The disk is full.")
+
+    helper.answers[wire.CreateUpload] = refuse
+    with pytest.raises(NoRoom):
+        await images.create(context, BACKED_UP_AT, SCRIPT)
+    assert await images.list_all(context) == []
+
+    helper.away = True
+    with pytest.raises(HelperUnavailable):
+        await images.create(context, BACKED_UP_AT, SCRIPT)
+    helper.away = False
+    await converge(context)
+    assert await images.list_all(context) == []
+    await assert_lawful(context)
+
+
+async def test_only_an_image_that_waits_or_failed_can_be_changed(context: Context) -> None:
+    image = await uploaded_image(context)
+    changed = await images.update(context, image.id, backed_up_at=None, anonymisation_script="SELECT 1;")
+    assert (changed.anonymisation_script, changed.backed_up_at) == ("SELECT 1;", BACKED_UP_AT)
+    await images.finalise(context, image.id, wait=True)
+    with pytest.raises(WrongState, match="is ready"):
+        await images.update(context, image.id, backed_up_at=BACKED_UP_AT, anonymisation_script=None)
+
+
+@pytest.mark.parametrize("script", ["a\0b", "\ud800", "é" * 2**19 + "x"])
+async def test_a_script_that_postgres_could_not_hold_is_refused(context: Context, script: str) -> None:
+    with pytest.raises(InvalidRequest, match="anonymisation_script"):
+        await images.create(context, BACKED_UP_AT, script)
+    image = await images.create(context, BACKED_UP_AT, "")
+    with pytest.raises(InvalidRequest, match="anonymisation_script"):
+        await images.update(context, image.id, backed_up_at=None, anonymisation_script=script)
+
+
+@pytest.mark.parametrize("image_id", [0, -1, 7, 2**31, 2**63, 2**80])
+async def test_an_image_that_is_not_there_is_not_found(context: Context, image_id: int) -> None:
+    asked = [
+        images.get(context, image_id),
+        images.finalise(context, image_id, wait=True),
+        images.destroy(context, image_id, cascade=True),
+        images.update(context, image_id, backed_up_at=None, anonymisation_script="x"),
+        instances.create(context, CALLER, image_id),
+    ]
+    for each in asked:
+        with pytest.raises(NotFound):
+            await each

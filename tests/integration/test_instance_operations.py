@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from cryptography import x509
+
+from draupnir.errors import (
+    HelperUnavailable,
+    ImageNotReady,
+    NoFreePort,
+    NoRoom,
+    NotFound,
+    PostgresMissing,
+    WrongState,
+)
+from draupnir.models import Caller, InstanceStatus
+from draupnir.operations import images, instances, reconcile
+from draupnir.operations.context import Context
+from draupnir.operations.instances import PORTS_TRIED
+from draupnir_helper import wire
+from draupnir_helper.wire import ErrorCode
+from tests.daemon import CALLER, assert_lawful, converge, new_instance, ready_image, until, uploaded_image
+from tests.fakes import FakeHelper, Refused
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_instance_runs_on_a_port_of_the_range_with_credentials_of_its_own(
+    context: Context, helper: FakeHelper
+) -> None:
+    image = await ready_image(context)
+    instance, credentials = await instances.create(context, CALLER, image.id)
+    assert instance.status is InstanceStatus.RUNNING
+    assert instance.port in context.settings.instance_ports
+    started = helper.disk.started[instance.id]
+    assert not started.loopback_only
+    assert started.authority_certificate == credentials.ca_certificate == instance.authority.certificate
+    ca = x509.load_pem_x509_certificate(credentials.ca_certificate.encode())
+    for pem in (started.server_certificate, credentials.client_certificate):
+        x509.load_pem_x509_certificate(pem.encode()).verify_directly_issued_by(ca)
+    again, others = await instances.get(context, CALLER, instance.id)
+    assert again == instance
+    assert others.ca_certificate == credentials.ca_certificate
+    assert others.client_certificate != credentials.client_certificate
+
+
+async def test_a_port_is_never_given_twice(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    ports = context.settings.instance_ports
+    outcomes = await asyncio.gather(
+        *(instances.create(context, CALLER, image.id) for _ in range(len(ports) + 5)), return_exceptions=True
+    )
+    failures = [it for it in outcomes if isinstance(it, BaseException)]
+    assert [type(it) for it in failures] == [NoFreePort] * 5
+    assert sorted(helper.disk.listening.values()) == list(ports)
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_of_two_creates_with_one_port_left_one_wins(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    made = [await new_instance(context, image) for _ in context.settings.instance_ports]
+    for _ in range(10):
+        await instances.destroy(context, CALLER, made.pop().id)
+        outcomes = await asyncio.gather(
+            *(instances.create(context, CALLER, image.id) for _ in range(2)), return_exceptions=True
+        )
+        winners = [it[0] for it in outcomes if not isinstance(it, BaseException)]
+        assert [type(it) for it in outcomes if isinstance(it, BaseException)] == [NoFreePort]
+        made = winners + made
+
+
+async def test_a_port_that_another_program_holds_is_passed_over(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    ports = list(context.settings.instance_ports)
+    helper.foreign_ports = set(ports[: PORTS_TRIED - 1])
+    for _ in range(len(ports) - PORTS_TRIED + 1):
+        assert (await new_instance(context, image)).port not in helper.foreign_ports
+    with pytest.raises(NoFreePort):
+        await new_instance(context, image)
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_too_many_foreign_ports_are_told_and_leave_nothing(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    helper.foreign_ports = set(context.settings.instance_ports)
+    with pytest.raises(NoFreePort, match="Other programs"):
+        await new_instance(context, image)
+    assert await context.store.instances.list_all() == []
+    await converge(context)
+    await assert_lawful(context)
+
+
+@pytest.mark.parametrize("kind", [wire.CreateInstance, wire.StartInstance])
+@pytest.mark.parametrize(
+    ("code", "error"), [(ErrorCode.NO_ROOM, NoRoom), (ErrorCode.POSTGRES_MISSING, PostgresMissing)]
+)
+async def test_a_creation_that_fails_leaves_nothing(
+    context: Context, helper: FakeHelper, kind: type[wire.Wire], code: ErrorCode, error: type[Exception]
+) -> None:
+    image = await ready_image(context)
+
+    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+        raise Refused(code)
+
+    helper.answers[kind] = refuse
+    with pytest.raises(error):
+        await new_instance(context, image)
+    assert await context.store.instances.list_all() == []
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_a_creation_without_a_helper_leaves_nothing_once_it_is_back(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    helper.away = True
+    with pytest.raises(HelperUnavailable):
+        await new_instance(context, image)
+    helper.away = False
+    await converge(context)
+    assert await context.store.instances.list_all() == []
+    await assert_lawful(context)
+
+
+async def test_only_a_ready_image_has_instances(context: Context) -> None:
+    image = await uploaded_image(context)
+    with pytest.raises(ImageNotReady, match="awaiting_upload"):
+        await new_instance(context, image)
+
+
+@pytest.mark.parametrize("kind", [wire.CreateInstance, wire.StartInstance])
+async def test_destroyed_while_created_it_is_gone(context: Context, helper: FakeHelper, kind: type[wire.Wire]) -> None:
+    image = await ready_image(context)
+    arrived, go_on = helper.hold(kind)
+    creating = asyncio.create_task(instances.create(context, CALLER, image.id))
+    await arrived.wait()
+    (instance,) = await instances.list_own(context, CALLER)
+    destroying = [asyncio.create_task(instances.destroy(context, CALLER, instance.id)) for _ in range(2)]
+
+    async def meant_to_go() -> bool:
+        return (await instances.get(context, CALLER, instance.id))[0].status is InstanceStatus.DESTROYING
+
+    await until(meant_to_go)
+    go_on.set()
+    await asyncio.gather(*destroying)
+    with pytest.raises(WrongState, match="was destroyed"):
+        await creating
+    await converge(context)
+    await assert_lawful(context)
+    assert not helper.disk.instances
+
+
+async def test_destroyed_twice_it_is_gone_once(context: Context, helper: FakeHelper) -> None:
+    instance = await new_instance(context, await ready_image(context))
+    await asyncio.gather(*(instances.destroy(context, CALLER, instance.id) for _ in range(3)), return_exceptions=True)
+    assert sum(isinstance(it, wire.DestroyInstance) and it.instance_id == instance.id for it in helper.asked) == 1
+    with pytest.raises(NotFound):
+        await instances.destroy(context, CALLER, instance.id)
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_what_is_another_persons_is_not_there(context: Context) -> None:
+    image = await ready_image(context)
+    ann, bob = Caller("ann@example.org", may_do_everything=False), Caller("bob@example.org", may_do_everything=False)
+    hers, _ = await instances.create(context, ann, image.id)
+    assert await instances.list_own(context, ann) == await instances.list_own(context, CALLER) == [hers]
+    assert await instances.list_own(context, bob) == []
+    with pytest.raises(NotFound):
+        await instances.get(context, bob, hers.id)
+    with pytest.raises(NotFound):
+        await instances.destroy(context, bob, hers.id)
+    await instances.destroy(context, ann, hers.id)
+
+
+async def test_a_trial_is_nobodys_and_listens_on_the_loopback_only(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context)
+    arrived, go_on = helper.hold(wire.StartInstance)
+    await images.finalise(context, image.id, wait=False)
+    await arrived.wait()
+    (trial,) = await context.store.instances.list_all()
+    assert await instances.list_own(context, CALLER) == []
+    with pytest.raises(NotFound):
+        await instances.get(context, CALLER, trial.id)
+    with pytest.raises(NotFound):
+        await instances.destroy(context, CALLER, trial.id)
+    async with asyncio.timeout(5):
+        await reconcile.reconcile_once(context)
+    assert await context.store.instances.list_all() == [trial]
+    go_on.set()
+    await images.finalise(context, image.id, wait=True)
+    assert helper.disk.started[trial.id].loopback_only
+    await converge(context)
+    await assert_lawful(context)

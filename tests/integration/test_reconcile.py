@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from draupnir.errors import StorageMissing
+from draupnir.models import ImageStatus, InstanceStatus
+from draupnir.operations import images, instances, reconcile
+from draupnir.operations.context import Context
+from draupnir_helper import wire
+from draupnir_helper.wire import ErrorCode
+from tests.daemon import CALLER, assert_lawful, converge, new_instance, ready_image, settle, until, uploaded_image
+from tests.fakes import FakeHelper, Refused
+
+pytestmark = pytest.mark.anyio
+
+
+def asked_since(helper: FakeHelper, number: int) -> set[type[wire.AnyRequest]]:
+    return {type(request) for request in helper.asked[number:]}
+
+
+async def test_what_is_as_meant_is_left_alone(context: Context, helper: FakeHelper) -> None:
+    await uploaded_image(context)
+    await new_instance(context, await ready_image(context))
+    await converge(context)
+    number = len(helper.asked)
+    await reconcile.reconcile_once(context)
+    await settle(context)
+    assert asked_since(helper, number) == {wire.TakeInventory}
+
+
+async def test_after_a_reboot_every_instance_is_back_on_its_port(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    made = [await new_instance(context, image) for _ in context.settings.instance_ports]
+    certificates = {it.id: helper.disk.started[it.id].server_certificate for it in made}
+    helper.reboot()
+    await reconcile.reconcile_once(context)
+    assert helper.disk.listening == {it.id: it.port for it in made}
+    for it in made:
+        started = helper.disk.started[it.id]
+        assert started.authority_certificate == it.authority.certificate
+        assert started.server_certificate != certificates[it.id]
+    await assert_lawful(context)
+
+
+async def test_one_instance_that_cannot_be_started_keeps_no_other_down(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    made = [await new_instance(context, image) for _ in range(3)]
+    helper.reboot()
+    helper.foreign_ports = {made[0].port}
+    await reconcile.reconcile_once(context)
+    assert helper.disk.listening.keys() == {made[1].id, made[2].id}
+    assert (await instances.get(context, CALLER, made[0].id))[0] == made[0]
+    helper.foreign_ports = set()
+    await reconcile.reconcile_once(context)
+    await assert_lawful(context)
+
+
+async def test_nothing_unknown_is_ever_deleted(
+    context: Context, helper: FakeHelper, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = helper.disk
+    disk.uploads[71], disk.seals[72], disk.work[73], disk.images[74] = "a", "b", "c", "d"
+    disk.instances[75] = disk.listening[75] = 20000
+    complaints = reconcile.Complaints()
+    for _ in range(2):
+        await reconcile.reconcile_once(context, complaints)
+        await settle(context)
+    assert (disk.uploads, disk.seals, disk.work, disk.images) == ({71: "a"}, {72: "b"}, {73: "c"}, {74: "d"})
+    assert disk.instances == disk.listening == {75: 20000}
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    # Each once, however often it is seen.
+    assert len(told) == 5
+    for number in range(71, 76):
+        assert any(str(number) in message for message in told)
+
+
+async def test_what_was_lost_is_told_and_otherwise_left_alone(
+    context: Context, helper: FakeHelper, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = await ready_image(context)
+    instance = await new_instance(context, image)
+    await converge(context)
+    helper.disk.images.clear()
+    helper.disk.instances.clear()
+    helper.disk.listening.clear()
+    number = len(helper.asked)
+    await reconcile.reconcile_once(context, reconcile.Complaints())
+    await settle(context)
+    assert asked_since(helper, number) == {wire.TakeInventory}
+    assert (await images.get(context, image.id)).status is ImageStatus.READY
+    assert (await instances.get(context, CALLER, instance.id))[0].status is InstanceStatus.RUNNING
+    told = " ".join(record.getMessage() for record in caplog.records if record.levelno == logging.ERROR)
+    assert f"Image {image.id} is ready, but" in told
+    assert f"data of instance {instance.id} are not" in told
+
+
+async def test_without_storage_nothing_is_done(context: Context, helper: FakeHelper) -> None:
+    await new_instance(context, await ready_image(context))
+    await converge(context)
+    helper.reboot()
+
+    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+        raise Refused(ErrorCode.STORAGE_MISSING, "The data disk is not mounted.")
+
+    helper.answers[wire.TakeInventory] = refuse
+    number = len(helper.asked)
+    with pytest.raises(StorageMissing):
+        await reconcile.reconcile_once(context)
+    await settle(context)
+    assert asked_since(helper, number) == {wire.TakeInventory}
+
+
+async def test_it_never_works_beside_an_operation(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    await converge(context)
+    arrived, go_on = helper.hold(wire.StartInstance)
+    creating = asyncio.create_task(instances.create(context, CALLER, image.id))
+    await arrived.wait()
+    number = len(helper.asked)
+    async with asyncio.timeout(5):
+        await reconcile.reconcile_once(context)
+    assert asked_since(helper, number) == {wire.TakeInventory}
+    go_on.set()
+    await creating
+    await assert_lawful(context)
+
+
+async def test_an_upload_folder_that_went_missing_is_made_again(context: Context, helper: FakeHelper) -> None:
+    image = await uploaded_image(context)
+    helper.disk.uploads.clear()
+    await converge(context)
+    assert helper.disk.uploads == {image.id: ""}
+
+    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+        raise Refused(ErrorCode.NO_ROOM, "The disk is full.")
+
+    helper.disk.uploads.clear()
+    helper.answers[wire.CreateUpload] = refuse
+    await converge(context)
+    # A full disk is no reason to take back an image that has long been there.
+    assert (await images.get(context, image.id)).status is ImageStatus.AWAITING_UPLOAD
+
+
+async def test_it_goes_on_through_outages(
+    context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reconcile, "INTERVAL_S", 0.001)
+    await new_instance(context, await ready_image(context))
+    helper.away = True
+    running = asyncio.create_task(reconcile.run(context))
+    number = len(helper.asked)
+
+    async def asked_often() -> bool:
+        return len(helper.asked) >= number + 5
+
+    await until(asked_often)
+    helper.reboot()
+    helper.away = False
+
+    async def back() -> bool:
+        return bool(helper.disk.listening)
+
+    await until(back)
+    running.cancel()
+    await asyncio.wait([running])
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        "The helper is away."
+    ]

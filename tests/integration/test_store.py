@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from draupnir.errors import ImageNotReady, MetadataUnavailable, NoRoom
+from draupnir.models import Authority, FinaliseStep, ImageStatus, InstanceStatus, Purpose
+from draupnir.store import Store, migrate
+from draupnir.store.database import Database
+from tests.daemon import BACKED_UP_AT, until
+from tests.postgres import Cluster
+
+pytestmark = pytest.mark.anyio
+AUTHORITY = Authority("certificate", "key")
+
+
+async def test_many_daemons_may_migrate_at_once(empty_dsn: str) -> None:
+    stores = [Store(empty_dsn) for _ in range(4)]
+    await asyncio.gather(*(store.open() for store in stores))
+    image = await stores[0].images.insert(BACKED_UP_AT, "")
+    assert [await store.images.get(image.id) for store in stores] == [image] * 4
+    for store in stores:
+        await store.close()
+    again = Store(empty_dsn)
+    await again.open()
+    assert await again.images.list_all() == [image]
+    await again.close()
+
+
+async def test_a_schema_newer_than_the_program_is_refused(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("INSERT INTO migrations (number) VALUES (9000)")
+    store = Store(dsn)
+    with pytest.raises(migrate.SchemaTooNew, match=r"schema 9000, .* install the newer version"):
+        await store.open()
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        connection.execute("DELETE FROM migrations WHERE number = 9000")
+    await store.open()
+    await store.close()
+
+
+async def test_a_migration_that_breaks_leaves_nothing(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = migrate.migrations()
+    monkeypatch.setattr(migrate, "migrations", lambda: whole | {2: "CREATE TABLE half (id integer); SELECT 1/0"})
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        await Store(empty_dsn).open()
+    with psycopg.connect(empty_dsn) as connection:
+        assert connection.execute("SELECT FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
+
+
+@pytest.mark.parametrize("dsn_of_nothing", ["host=/nonexistent dbname=draupnir", "nonsense", "postgresql://[::1]:1/x"])
+async def test_a_database_that_is_not_there_is_unavailable(dsn_of_nothing: str) -> None:
+    store = Store(dsn_of_nothing)
+    with pytest.raises(MetadataUnavailable, match="not open yet"):
+        await store.ping()
+    with pytest.raises(MetadataUnavailable, match="draupnir-metadata"):
+        await store.open()
+
+
+async def test_a_restart_of_the_database_is_not_noticed(store: Store, cluster: Cluster, dsn: str) -> None:
+    await asyncio.gather(*(store.ping() for _ in range(4)))
+    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+        connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+    await store.ping()
+
+
+async def test_errors_of_postgres_become_ours(dsn: str) -> None:
+    database = Database(dsn)
+    await database.open()
+    for sqlstate, error in {
+        "53100": NoRoom,
+        "25006": MetadataUnavailable,
+        "57P01": MetadataUnavailable,
+        "58030": MetadataUnavailable,
+    }.items():
+        with pytest.raises(error):
+            async with database.connection() as connection:
+                await connection.execute(f"DO $$ BEGIN RAISE SQLSTATE '{sqlstate}'; END $$".encode())
+    await database.close()
+
+
+async def test_a_step_is_taken_by_one_only(store: Store) -> None:
+    image = await store.images.insert(BACKED_UP_AT, "")
+    begun = await asyncio.gather(*(store.images.begin_finalising(image.id, "") for _ in range(5)))
+    (one,) = [it for it in begun if it is not None]
+    moved = await asyncio.gather(*(store.images.move_to_step(one, FinaliseStep.EXTRACT, "") for _ in range(5)))
+    assert sum(it is not None for it in moved) == 1
+    assert await store.images.mark_ready(one) is None
+    assert await store.images.note_progress(one, "", 1, 2) is None
+
+
+async def test_running_is_reached_from_creating_only(store: Store) -> None:
+    instance = await ready_with_instance(store)
+    assert await store.instances.change_status(instance, InstanceStatus.CREATING, InstanceStatus.RUNNING)
+    assert not await store.instances.change_status(instance, InstanceStatus.CREATING, InstanceStatus.RUNNING)
+    await store.instances.delete(instance)
+    assert await store.instances.get(instance) is not None
+    await store.instances.begin_destroying(instance)
+    assert not await store.instances.change_status(instance, InstanceStatus.CREATING, InstanceStatus.RUNNING)
+    await store.instances.delete(instance)
+    assert await store.instances.get(instance) is None
+
+
+async def test_ids_are_never_given_twice(store: Store) -> None:
+    first = await store.images.insert(BACKED_UP_AT, "")
+    await store.images.begin_destroying(first.id, cascade=False)
+    await store.images.delete(first.id)
+    assert (await store.images.insert(BACKED_UP_AT, "")).id > first.id
+
+
+async def test_an_image_that_is_being_destroyed_gets_no_instance(store: Store, dsn: str) -> None:
+    first = await store.instances.get(await ready_with_instance(store))
+    assert first is not None
+    with psycopg.connect(dsn) as destroyer, psycopg.connect(dsn, autocommit=True) as watcher:
+        destroyer.execute("UPDATE images SET status = 'destroying' WHERE id = %s", [first.image_id])
+        creating = asyncio.create_task(
+            store.instances.insert(first.image_id, "upload", Purpose.USE, AUTHORITY, range(2001, 2002))
+        )
+
+        async def waits() -> bool:
+            query = "SELECT FROM pg_stat_activity WHERE %s = ANY (pg_blocking_pids(pid))"
+            return watcher.execute(query, [destroyer.info.backend_pid]).fetchone() is not None
+
+        await until(waits)
+        destroyer.commit()
+        with pytest.raises(ImageNotReady):
+            await creating
+
+
+async def ready_with_instance(store: Store) -> int:
+    image = await store.images.insert(BACKED_UP_AT, "")
+    at = await store.images.begin_finalising(image.id, "")
+    assert at is not None
+    at = await store.images.move_to_step(at, FinaliseStep.TRIAL, "", postgres_major=15)
+    assert at is not None
+    ready = await store.images.mark_ready(at)
+    assert ready is not None
+    assert ready.status is ImageStatus.READY
+    return (await store.instances.insert(image.id, "upload", Purpose.USE, AUTHORITY, range(2000, 2001))).id
+
+
+def test_every_migration_has_a_number_of_its_own() -> None:
+    files = sorted((Path(migrate.__file__).parent / "migrations").glob("*.sql"))
+    assert list(migrate.migrations()) == list(range(1, len(files) + 1))

@@ -1,0 +1,1 @@
+"""System tests: the installed packages in the test machine."""

@@ -1,0 +1,63 @@
+"""System tests run as root in the test machine, against the installed packages; each leaves nothing behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system import world
+from tests.system.backups import Source
+from tests.system.service import Service, run
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
+    """A production server with personal data in it, stopped, and backups of it in many forms."""
+    return Source(tmp_path_factory.mktemp("production"))
+
+
+@pytest.fixture(scope="session")
+def backup(source: Source) -> Path:
+    """The brief's db_backup.tar.gz."""
+    return source.tarball("db_backup.tar.gz", "-z")
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The installed service, with a key for uploads."""
+    key = tmp_path_factory.mktemp("keys") / "key.pem"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "system tests", "-f", key)
+    run("draupnir", "upload-key", "add", key.with_suffix(".pem.pub"))
+    yield Service(key)
+    run("draupnir", "upload-key", "remove", "system tests")
+
+
+@pytest.fixture(scope="session")
+def image(service: Service, backup: Path) -> Iterator[int]:
+    """A ready image that all tests may make instances of."""
+    before = world.observe()
+    image_id = service.make_image(backup)
+    yield image_id
+    service.destroy_image(image_id)
+    world.await_equal(before)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(service: Service, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test made is destroyed by it, and nothing else of it stays."""
+    # The image of the session is part of the world for those who use it.
+    if "image" in request.fixturenames:
+        request.getfixturevalue("image")
+    before = world.observe()
+    yield
+    world.await_equal(before)
+
+
+@pytest.fixture
+def instance(service: Service, image: int) -> Iterator[int]:
+    """An instance of the session's image, destroyed at the end."""
+    instance_id = int(service.create_instance(image)["id"])
+    yield instance_id
+    service.ask("DELETE", f"/instances/{instance_id}")

@@ -1,0 +1,108 @@
+"""The installed service as its users reach it: HTTP, scp, the command line, psql; imports nothing of ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+URL = "http://127.0.0.1:8432"
+SECRET = Path("/etc/draupnir/shared_secret")
+ANONYMISE = "\\c my_db\nDELETE FROM secret_tokens;\nUPDATE users SET email = 'user' || id || '@example.com', name = '';"
+
+JSON = dict[str, Any]
+
+
+def run(*command: str | Path, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end; fails the test with what it printed, unless it may fail."""
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False, **options)
+    if ok:
+        assert done.returncode == 0, f"{command} → {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@dataclass
+class Service:
+    """The service, spoken to with the shared secret; `key` signs uploads in."""
+
+    key: Path
+    token: str = field(default_factory=lambda: SECRET.read_text().strip())
+
+    def ask(self, method: str, path: str, attributes: JSON | None = None, **options: Any) -> httpx.Response:
+        """One request; `attributes` become the body's."""
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
+        headers |= options.pop("headers", {})
+        body = None if attributes is None else {"data": {"attributes": attributes}}
+        with httpx.Client(base_url=URL, timeout=600) as client:
+            return client.request(method, path, json=body, headers=headers, **options)
+
+    def create_image(self, script: str = ANONYMISE) -> int:
+        answer = self.ask("POST", "/images", {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": script})
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["data"]["id"])
+
+    def upload(self, image_id: int, *files: Path, ok: bool = True, recursive: bool = False) -> Any:
+        """Exactly the brief's scp line, plus what an unattended run needs."""
+        options = ["-r"] if recursive else []
+        target = f"upload@localhost:/draupnir/image_uploads/{image_id}"
+        return run("scp", *self.ssh_options(), *options, *files, target, ok=ok)
+
+    def ssh_options(self) -> list[str]:
+        options = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR", "BatchMode=yes"]
+        return ["-i", str(self.key), *(part for option in options for part in ("-o", option))]
+
+    def finalise(self, image_id: int, **options: Any) -> httpx.Response:
+        return self.ask("POST", f"/images/{image_id}/done", **options)
+
+    def make_image(self, backup: Path, script: str = ANONYMISE) -> int:
+        """A ready image of the backup."""
+        image_id = self.create_image(script)
+        self.upload(image_id, backup)
+        answer = self.finalise(image_id)
+        assert answer.status_code == 200, answer.text
+        return image_id
+
+    def image(self, image_id: int) -> JSON:
+        answer = self.ask("GET", f"/images/{image_id}")
+        assert answer.status_code == 200, answer.text
+        attributes: JSON = answer.json()["data"]["attributes"]
+        return attributes
+
+    def create_instance(self, image_id: int) -> JSON:
+        answer = self.ask("POST", "/instances", {"image_id": image_id})
+        assert answer.status_code == 201, answer.text
+        data: JSON = answer.json()["data"]
+        return data
+
+    def destroy_image(self, image_id: int) -> None:
+        assert self.ask("DELETE", f"/images/{image_id}?cascade=true").status_code == 204
+
+    def destroy_instance(self, instance_id: int) -> None:
+        assert self.ask("DELETE", f"/instances/{instance_id}").status_code == 204
+
+    def client(self, *arguments: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
+        """draupnir-client with the shared secret."""
+        return run(
+            "draupnir-client", *arguments, ok=ok, env={**os.environ, "DRAUPNIR_TOKEN": self.token, **environment}
+        )
+
+    def environment(self, instance_id: int) -> Mapping[str, str]:
+        """What `draupnir-client env` would export."""
+        found: dict[str, str] = json.loads(self.client("--output", "json", "env", str(instance_id)).stdout)
+        return {**os.environ, **found}
+
+    def psql(
+        self, instance_id: int, sql: str, database: str = "my_db", *, ok: bool = True, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """One statement by psql, unaligned, as the instance's user."""
+        options = {**self.environment(instance_id), "PGDATABASE": database, "PGCONNECT_TIMEOUT": "30", **environment}
+        return run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, ok=ok, env=options)
+
+    def answer(self, instance_id: int, sql: str, database: str = "my_db") -> str:
+        return self.psql(instance_id, sql, database).stdout.strip()

@@ -1,0 +1,213 @@
+"""An image is ready only when its script ran whole and nothing of the raw data can be asked for any more."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.system.backups import CANARY, Source
+from tests.system.service import ANONYMISE, Service
+
+# Every place of every table and catalog that SQL can read, as one text.
+EVERYTHING = """
+SELECT string_agg(x, ' ') FROM (
+  SELECT query_to_xml(format('SELECT * FROM %s', c.oid::regclass), true, false, '')::text
+    FROM pg_class c WHERE relkind IN ('r', 'm') AND has_table_privilege(c.oid, 'SELECT')
+  UNION ALL SELECT query_to_xml('SELECT * FROM pg_stats', true, false, '')::text
+  UNION ALL SELECT query_to_xml('SELECT * FROM pg_stats_ext', true, false, '')::text
+  UNION ALL SELECT query_to_xml('SELECT * FROM pg_user_mappings', true, false, '')::text
+) AS t(x)
+"""
+
+
+@pytest.fixture
+def uploaded(service: Service, backup: Path) -> int:
+    """An image whose backup is uploaded."""
+    image_id = service.create_image()
+    service.upload(image_id, backup)
+    return image_id
+
+
+def failed(service: Service, image_id: int) -> str:
+    """The detail of a finalise that fails in its script."""
+    answer = service.finalise(image_id)
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["code"] == "script_failed", error
+    return str(error["detail"])
+
+
+def test_no_raw_value_can_be_asked_for_by_any_query(service: Service, instance: int) -> None:
+    """Rows, statistics of a table that the script emptied or changed, passwords of foreign servers."""
+    assert CANARY not in service.answer(instance, EVERYTHING)
+    assert service.answer(instance, "SELECT count(*) FROM users WHERE email LIKE '%@example.com'") == "5000"
+
+
+def test_everything_belongs_to_the_one_role_that_may_sign_in(service: Service, instance: int) -> None:
+    owners = """
+        SELECT DISTINCT relowner::regrole FROM pg_class c WHERE oid >= 16384 AND relkind IN ('r', 'v', 'S', 'm')
+           AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
+        UNION SELECT proowner::regrole FROM pg_proc p WHERE oid >= 16384
+           AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
+        UNION SELECT typowner::regrole FROM pg_type t WHERE oid >= 16384
+           AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = t.oid AND deptype = 'e')
+        UNION SELECT nspowner::regrole FROM pg_namespace WHERE oid >= 16384
+        UNION SELECT stxowner::regrole FROM pg_statistic_ext
+        UNION SELECT lomowner::regrole FROM pg_largeobject_metadata
+        UNION SELECT datdba::regrole FROM pg_database WHERE NOT datistemplate"""
+    assert service.answer(instance, owners) == "draupnir"
+    assert service.answer(instance, "SELECT tell()") == "draupnir", "a SECURITY DEFINER function is no way up"
+    attributes = "rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
+    role = service.answer(instance, f"SELECT {attributes} FROM pg_roles WHERE rolname = 'draupnir'")
+    assert role == "f|t|f|f|f"
+    assert (
+        service.answer(instance, "SELECT rolname FROM pg_roles WHERE rolcanlogin ORDER BY oid") == "postgres\ndraupnir"
+    )
+    service.psql(instance, "CREATE DATABASE scratch")
+    service.psql(instance, "DROP TABLE users; ALTER TABLE orders ADD x int; DROP TYPE mood; CREATE SCHEMA s")
+
+
+def test_nothing_ties_the_copy_to_production(service: Service, instance: int) -> None:
+    assert service.answer(instance, "SELECT count(*) FROM pg_subscription") == "0"
+    assert service.answer(instance, "SELECT count(*) FROM pg_prepared_xacts") == "0"
+    assert service.answer(instance, "SELECT count(*) FROM pg_user_mappings") == "0"
+    assert service.answer(instance, "SHOW archive_mode") == "off"
+    assert service.answer(instance, "SHOW shared_preload_libraries") == ""
+
+
+SCRIPTS = {
+    "first statement": "SELECT 1/0;",
+    "a later statement": "\\c my_db\nDELETE FROM secret_tokens;\nUPDATE nope SET x = 1;\n",
+    "a syntax error": "\\c my_db\nDELETE FORM secret_tokens;",
+    "an unknown database": "\\c nope\nDELETE FROM secret_tokens;",
+    "an unknown psql command": "\\nonsense",
+    "a missing file": "\\i /etc/nope.sql",
+    "an unterminated string": "\\c my_db\nUPDATE users SET name = 'x",
+    "an unterminated if": "\\if true\nSELECT 1;",
+    "a transaction left open": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;",
+    "autocommit left off": "\\set AUTOCOMMIT off\n\\c my_db\nDELETE FROM secret_tokens;",
+    "a shell command": "\\set ON_ERROR_STOP on\n\\! id > /tmp/x\n\\copy (select 1) to program 'id'",
+    "a server program": "COPY (SELECT 1) TO PROGRAM 'id > /tmp/draupnir-escaped'",
+    "a session that is ended": "SELECT pg_terminate_backend(pg_backend_pid());",
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_that_fails_anywhere_publishes_nothing(service: Service, uploaded: int, name: str) -> None:
+    service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": SCRIPTS[name]})
+    detail = failed(service, uploaded)
+    assert "anonymisation script" in detail
+    assert service.image(uploaded)["ready"] is False
+    answer = service.ask("POST", "/instances", {"image_id": uploaded})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["code"] == "image_not_ready"
+    service.destroy_image(uploaded)
+
+
+def test_a_failure_names_the_line_and_a_corrected_script_needs_no_second_upload(
+    service: Service, uploaded: int
+) -> None:
+    service.ask(
+        "PATCH", f"/images/{uploaded}", {"anonymisation_script": "\\c my_db\nSELECT 1;\nUPDATE nope SET x = 1;"}
+    )
+    detail = failed(service, uploaded)
+    assert "anonymisation_script.sql:3" in detail
+    assert 'relation "nope" does not exist' in detail
+    answer = service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": ANONYMISE})
+    assert answer.status_code == 200
+    assert service.finalise(uploaded).status_code == 200
+    assert service.image(uploaded)["error"] is None
+    service.destroy_image(uploaded)
+
+
+def test_a_second_finalise_joins_the_first_and_a_third_finds_it_ready(service: Service, uploaded: int) -> None:
+    with concurrent.futures.ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda _: service.finalise(uploaded), range(5)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert service.finalise(uploaded).status_code == 200
+    service.destroy_image(uploaded)
+
+
+def await_status(service: Service, image_id: int, *wanted: str) -> str:
+    deadline = time.monotonic() + 120
+    while (status := service.image(image_id)["status"]) not in wanted:
+        assert time.monotonic() < deadline, status
+        time.sleep(0.1)
+    return str(status)
+
+
+def test_the_work_goes_on_when_the_client_goes_away(service: Service, uploaded: int) -> None:
+    command = ["curl", "-s", "-m", "0.5", "-X", "POST", "-H", f"Authorization: Bearer {service.token}"]
+    subprocess.run([*command, f"http://127.0.0.1:8432/images/{uploaded}/done"], check=False, timeout=10)
+    assert await_status(service, uploaded, "ready", "failed") == "ready"
+    service.destroy_image(uploaded)
+
+
+def test_respond_async_answers_at_once_and_progress_can_be_watched(service: Service, uploaded: int) -> None:
+    answer = service.finalise(uploaded, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202
+    assert answer.json()["data"]["attributes"]["status"] == "finalising"
+    steps: list[str] = []
+    while (attributes := service.image(uploaded))["status"] == "finalising":
+        progress = attributes["progress"]
+        assert progress["seconds"] >= 0
+        if progress["step"] not in steps:
+            steps.append(progress["step"])
+        time.sleep(0.02)
+    assert attributes["status"] == "ready"
+    assert set(steps) <= {"seal", "extract", "finalise", "publish", "trial"}
+    assert len(steps) >= 3, steps
+    service.destroy_image(uploaded)
+
+
+def test_an_image_can_be_destroyed_while_it_is_being_finalised(service: Service, uploaded: int) -> None:
+    service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": "SELECT pg_sleep(600);"})
+    service.finalise(uploaded, headers={"Prefer": "respond-async"})
+    while (service.image(uploaded)["progress"] or {}).get("activity") != "running the anonymisation script":
+        time.sleep(0.1)
+    service.destroy_image(uploaded)
+    assert service.ask("GET", f"/images/{uploaded}").status_code == 404
+
+
+def test_the_command_line_shows_the_failure_and_fails(service: Service, uploaded: int) -> None:
+    service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": "SELECT 1/0;"})
+    done = service.client("images", "finalise", str(uploaded), ok=False)
+    assert done.returncode != 0
+    assert "division by zero" in done.stderr
+    service.client("images", "destroy", str(uploaded))
+
+
+def test_an_image_of_another_superuser_s_name_is_finalised(service: Service, source: Source, tmp_path: Path) -> None:
+    """The bootstrap superuser need not be called postgres."""
+    source.start()
+    source.sql("CREATE ROLE helper SUPERUSER LOGIN")
+    statement = "ALTER ROLE postgres RENAME TO boss"
+    rename = ["-h", str(source.directory), "-p", "5999", "-d", "postgres", "-U", "helper", "-Xqc", statement]
+    try:
+        source._as_postgres("psql", *rename)
+        source.stop()
+        path = source.tarball(f"boss-{time.time_ns()}.tar")
+    finally:
+        source.start()
+        rename[-1] = "ALTER ROLE boss RENAME TO postgres"
+        source._as_postgres("psql", *rename)
+        source.sql("DROP ROLE helper")
+        source.stop()
+    image_id = service.make_image(path)
+    instance_id = int(service.create_instance(image_id)["id"])
+    assert service.answer(instance_id, "SELECT current_user") == "draupnir"
+    service.destroy_image(image_id)
+
+
+def test_the_error_of_a_failed_image_is_json_whatever_the_server_said(service: Service, uploaded: int) -> None:
+    script = "DO $$ BEGIN RAISE EXCEPTION E'\\x1b[31mred \\n ünïcode %', repeat('long ', 3000); END $$;"
+    service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": script})
+    detail = failed(service, uploaded)
+    assert "\x1b" not in detail
+    assert len(json.dumps(detail)) < 8000
+    service.destroy_image(uploaded)

@@ -1,0 +1,144 @@
+"""Every form a backup comes in is taken; the upload user can bring one, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.system.backups import MAJOR, Source
+from tests.system.service import Service, run
+
+
+def check_instance_of(service: Service, image_id: int) -> None:
+    instance_id = int(service.create_instance(image_id)["id"])
+    assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+    service.destroy_instance(instance_id)
+    service.destroy_image(image_id)
+
+
+@pytest.mark.parametrize("option", ["", "-z", "--zstd", "-J", "-j", "-Ilz4"])
+def test_a_tarball_is_recognised_by_content(service: Service, source: Source, option: str) -> None:
+    path = source.tarball(f"backup{option}", *filter(None, [option]))
+    check_instance_of(service, service.make_image(path))
+
+
+def test_the_data_directory_may_stand_in_a_folder(service: Service, source: Source) -> None:
+    path = source.tarball("folder.tar", members="main", base=source.data.parent)
+    check_instance_of(service, service.make_image(path))
+
+
+@pytest.mark.parametrize("options", [(), ("-z",), ("-X", "fetch")], ids=" ".join)
+def test_a_base_backup_in_tar_format_is_taken(service: Service, source: Source, options: tuple[str, ...]) -> None:
+    directory = source.base_backup(*options)
+    image_id = service.create_image()
+    service.upload(image_id, *directory.iterdir())
+    answer = service.finalise(image_id)
+    assert answer.status_code == 200, answer.text
+    check_instance_of(service, image_id)
+
+
+def test_a_base_backup_that_does_not_match_its_manifest_is_refused(service: Service, source: Source) -> None:
+    directory = source.base_backup("-X", "stream")
+    manifest = directory / "backup_manifest"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"Size": 8192', '"Size": 8193'))
+    image_id = service.create_image()
+    service.upload(image_id, *directory.iterdir())
+    (error,) = service.finalise(image_id).json()["errors"]
+    assert error["code"] == "manifest_mismatch"
+    service.destroy_image(image_id)
+
+
+def test_a_directory_copied_in_unpacked_is_taken(service: Service, source: Source) -> None:
+    image_id = service.create_image()
+    service.upload(image_id, source.data, recursive=True)
+    answer = service.finalise(image_id)
+    assert answer.status_code == 200, answer.text
+    check_instance_of(service, image_id)
+
+
+def test_the_major_and_the_size_are_told(service: Service, image: int) -> None:
+    attributes = service.image(image)
+    assert attributes["postgres_version"] == str(MAJOR)
+    assert 10_000_000 < attributes["size_bytes"] < 1_000_000_000
+
+
+def test_after_ready_nothing_can_be_uploaded_any_more(service: Service, image: int, backup: Path) -> None:
+    assert service.upload(image, backup, ok=False).returncode != 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ssh", "upload@localhost", "id"],
+        ["ssh", "upload@localhost"],
+        [
+            "ssh",
+            "-N",
+            "-L",
+            "9999:127.0.0.1:8432",
+            "-o",
+            "ExitOnForwardFailure=yes",
+            "-W",
+            "127.0.0.1:8432",
+            "upload@localhost",
+        ],
+    ],
+    ids=["command", "shell", "forward"],
+)
+def test_the_upload_user_gets_no_shell_and_no_tunnel(service: Service, command: list[str]) -> None:
+    program, *rest = command
+    done = run(program, *service.ssh_options(), *rest, ok=False, input="")
+    assert done.returncode != 0
+    assert "uid=" not in done.stdout
+    assert "HTTP" not in done.stdout
+
+
+def sftp(service: Service, *lines: str) -> tuple[int, str]:
+    done = run("sftp", *service.ssh_options(), "-b", "-", "upload@localhost", ok=False, input="\n".join(lines) + "\n")
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_upload_user_sees_its_folders_and_changes_nothing_else(service: Service, backup: Path) -> None:
+    image_id = service.create_image()
+    folder = f"/draupnir/image_uploads/{image_id}"
+    service.upload(image_id, backup)
+    assert sftp(service, f"ls {folder}")[0] == 0
+    for line in (
+        f"rm {folder}/{backup.name}",
+        f"rename {folder}/{backup.name} {folder}/other",
+        f"symlink /etc/passwd {folder}/link",
+        f"ln {folder}/{backup.name} {folder}/hard",
+        "ls /etc",
+        "mkdir /other",
+        "ls /draupnir/image_uploads",
+        f"put {backup} /draupnir/",
+        f"put {backup} /draupnir/image_uploads/99999",
+        "get /../../../etc/passwd /tmp/taken",
+    ):
+        assert sftp(service, line)[0] != 0, line
+    service.destroy_image(image_id)
+
+
+def test_the_old_scp_protocol_is_told_that_only_sftp_is_served(service: Service, backup: Path) -> None:
+    image_id = service.create_image()
+    target = f"upload@localhost:/draupnir/image_uploads/{image_id}"
+    assert run("scp", "-O", *service.ssh_options(), backup, target, ok=False).returncode != 0
+    service.destroy_image(image_id)
+
+
+def test_an_upload_cut_short_is_noticed_and_can_be_sent_again(service: Service, backup: Path, tmp_path: Path) -> None:
+    half = tmp_path / "db_backup.tar.gz"
+    half.write_bytes(backup.read_bytes()[: backup.stat().st_size // 2])
+    image_id = service.create_image()
+    service.upload(image_id, half)
+    answer = service.finalise(image_id)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["code"] == "truncated_archive"
+    assert service.image(image_id)["status"] == "failed"
+    shutil.copy(backup, half)
+    service.upload(image_id, half)
+    assert service.finalise(image_id).status_code == 200
+    check_instance_of(service, image_id)

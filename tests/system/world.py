@@ -1,0 +1,73 @@
+"""Everything that Draupnir can leave behind on a machine, as sets that are equal before and after a test."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from tests.system.service import run
+
+DATA = Path("/srv/draupnir")
+PLACES = ("chroot/draupnir/image_uploads", "seals", "work", "image_snapshots", "instances", "trash", "quarantine")
+RUN_PLACES = ("/run/draupnir/images", "/run/draupnir/instances", "/run/userdb", "/var/lib/draupnir/scripts")
+FIRST_UID = 0x70000000
+
+World = dict[str, set[str]]
+
+
+def observe() -> World:
+    """Units, subvolumes, files, ports, mounts, rows, processes and loop devices, as they are now."""
+    return {
+        "units": set(
+            run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-*-[0-9]*").stdout.split("\n")
+        ),
+        "transient": {path.name for path in Path("/run/systemd/transient").glob("draupnir-*-[0-9]*")},
+        "subvolumes": {
+            f"{place}/{path.name}" for place in PLACES if (DATA / place).exists() for path in (DATA / place).iterdir()
+        },
+        "files": {str(path) for place in RUN_PLACES if Path(place).exists() for path in Path(place).iterdir()},
+        "ports": {line.split()[3] for line in run("ss", "-Hltn").stdout.splitlines()},
+        "mounts": {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()},
+        "rows": rows(),
+        "processes": {
+            f"{status.parent.name} uid {uid}"
+            for status in Path("/proc").glob("[0-9]*/status")
+            if (uid := _uid(status)) >= FIRST_UID
+        },
+        "loops": set(run("losetup", "--noheadings", "--output", "BACK-FILE").stdout.split()),
+    }
+
+
+def rows() -> set[str]:
+    """Ids and states of images and instances, from the private metadata cluster."""
+    query = "SELECT 'image', id, status FROM images UNION ALL SELECT 'instance', id, status FROM instances"
+    connection = ["-h", "/run/draupnir-metadata", "-d", "draupnir"]
+    done = run("runuser", "-u", "draupnir", "--", "psql", "-XAtq", *connection, "-c", query, cwd="/", ok=False)
+    return set(done.stdout.split()) if done.returncode == 0 else {"metadata away"}
+
+
+def differences(before: World) -> list[str]:
+    """What is there now and was not, and the reverse; empty when the world is as it was."""
+    now = observe()
+    # What lay in the trash before may go meanwhile.
+    before = before | {"subvolumes": {path for path in before["subvolumes"] if not path.startswith("trash/")}}
+    return [
+        f"{kind}: {'+' if item in now[kind] else '-'} {item}"
+        for kind in now
+        for item in sorted(now[kind] ^ before[kind])
+    ]
+
+
+def await_equal(before: World, within_s: float = 30) -> None:
+    """Nothing is left behind: the world is, within 30 s, as it was before."""
+    deadline = time.monotonic() + within_s
+    while left := differences(before):
+        assert time.monotonic() < deadline, "left behind:\n" + "\n".join(left)
+        time.sleep(0.2)
+
+
+def _uid(status: Path) -> int:
+    try:
+        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("Uid:"))
+    except (FileNotFoundError, ProcessLookupError, StopIteration):
+        return 0

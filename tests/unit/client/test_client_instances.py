@@ -1,0 +1,250 @@
+"""Laws of the instance commands, of the certificates they keep, and of reaching an instance."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from draupnir_client import credentials
+from draupnir_client.errors import ConfigError
+from draupnir_client.models import Credentials
+from draupnir_client.urls import parse_url
+
+from .conftest import CREDENTIALS, TOKEN, FakeServer, Run, image, instance
+
+URL = parse_url("http://127.0.0.1:8432")
+
+
+def modes_below(folder: Path) -> set[tuple[bool, int]]:
+    return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in [folder, *folder.rglob("*")]}
+
+
+def test_create_prints_the_instance_and_how_to_connect(run: Run, server: FakeServer) -> None:
+    server.images = {3: image(3)}
+    result = run("instances", "create", "3")
+    assert result.stdout == (
+        "ID  IMAGE  PORT  STATUS   CREATED               HOST\n"
+        "1   3      6543  running  2017-05-01T16:00:00Z  my-draupnir.tld\n"
+    )
+    assert "eval $(draupnir-client env 1)" in result.stderr
+
+
+def test_no_key_is_ever_printed(run: Run, server: FakeServer) -> None:
+    server.images = {3: image(3)}
+    server.instances = {4: instance(4)}
+    for command in (["instances", "create", "3"], ["instances", "show", "4"], ["env", "4"], ["new"]):
+        for form in ("table", "json"):
+            result = run(*command, "--output", form)
+            assert result.exit_code == 0
+            assert "KEY" not in result.stdout.replace("PGSSLKEY", "") + result.stderr
+
+
+def test_env_prints_exactly_one_line(run: Run, server: FakeServer, home: Path) -> None:
+    server.instances = {4: instance(4)}
+    result = run("env", "4")
+    folder = credentials.directory(URL, 4)
+    assert result.stdout == (
+        "export PGHOST=my-draupnir.tld PGPORT=6543 PGUSER=draupnir PGPASSWORD='' PGDATABASE=postgres"
+        f" PGSSLMODE=verify-full PGSSLROOTCERT={folder}/ca.crt PGSSLCERT={folder}/client.crt"
+        f" PGSSLKEY={folder}/client.key\n"
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert folder.is_relative_to(home / ".cache/draupnir/instances")
+
+
+def test_env_gives_the_same_to_programs(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    values = json.loads(run("env", "4", "--output", "json").stdout)
+    assert list(values) == [
+        *("PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"),
+        *("PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"),
+    ]
+    assert Path(values["PGSSLKEY"]).read_text() == CREDENTIALS["client_key"]
+    assert Path(values["PGSSLCERT"]).read_text() == CREDENTIALS["client_certificate"]
+    assert Path(values["PGSSLROOTCERT"]).read_text() == CREDENTIALS["ca_certificate"]
+
+
+@pytest.mark.parametrize("hostname", ["$(touch pwned)", "/tmp", "a\nb"])
+def test_env_prints_nothing_when_the_server_is_hostile(run: Run, server: FakeServer, hostname: str) -> None:
+    server.instances = {4: instance(4, hostname=hostname)}
+    result = run("env", "4")
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_env_of_an_instance_that_goes_away_is_refused(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4, status="destroying")}
+    result = run("env", "4")
+    assert (result.exit_code, result.stdout) == (6, "")
+
+
+def test_what_would_lead_psql_elsewhere_is_told(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.instances = {4: instance(4)}
+    monkeypatch.setenv("PGSERVICE", "production")
+    assert "PGSERVICE" in run("env", "4").stderr
+
+
+def test_new_takes_the_newest_backup_that_is_ready(run: Run, server: FakeServer) -> None:
+    server.images = {
+        1: image(1, backed_up_at="2020-01-02T00:00:00Z"),
+        2: image(2, backed_up_at="2020-01-01T00:00:00Z"),
+        3: image(3, "failed", backed_up_at="2021-01-01T00:00:00Z"),
+        4: image(4, backed_up_at="not a time"),
+    }
+    result = run("new")
+    assert result.stdout.startswith("export PGHOST=")
+    assert server.instances[1]["attributes"]["image_id"] == 1
+    assert "Instance 1 of image 1" in result.stderr
+
+
+def test_new_without_a_ready_image_makes_nothing(run: Run, server: FakeServer) -> None:
+    server.images = {3: image(3, "failed")}
+    assert run("new").exit_code == 6
+    assert server.instances == {}
+
+
+def test_only_the_user_gets_at_certificates_and_keys(home: Path) -> None:
+    (home / ".cache/draupnir").mkdir(parents=True)
+    (home / ".cache/draupnir").chmod(0o777)
+    credentials.save(URL, 4, Credentials("ca", "certificate", "key"))
+    assert modes_below(home / ".cache/draupnir") == {(True, 0o700), (False, 0o600)}
+
+
+def test_instances_of_two_servers_are_kept_apart() -> None:
+    other = parse_url("https://other.tld")
+    credentials.save(URL, 4, Credentials("a", "b", "c"))
+    credentials.save(other, 4, Credentials("d", "e", "f"))
+    assert (credentials.directory(URL, 4) / "ca.crt").read_text() == "a"
+    credentials.remove(other, 4)
+    assert (credentials.directory(URL, 4) / "ca.crt").exists()
+
+
+def test_xdg_cache_home_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert credentials.directory(URL, 4).is_relative_to(tmp_path / "cache/draupnir/instances")
+
+
+def test_certificate_and_key_match_whatever_runs_at_once() -> None:
+    def save(name: str) -> None:
+        for _ in range(20):
+            credentials.save(URL, 4, Credentials(name, name, name))
+
+    threads = [threading.Thread(target=save, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    folder = credentials.directory(URL, 4)
+    assert len({path.read_text() for path in folder.iterdir()}) == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["ca.crt", "client.crt", "client.key"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory to another user takes root")
+def test_a_directory_of_another_user_is_not_trusted(home: Path) -> None:
+    (home / ".cache/draupnir").mkdir(parents=True)
+    os.chown(home / ".cache/draupnir", 12345, 12345)
+    with pytest.raises(ConfigError, match="belongs to another user"):
+        credentials.save(URL, 4, Credentials("a", "b", "c"))
+
+
+def test_destroy_removes_the_certificates(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4), 5: instance(5), 6: instance(6)}
+    for number in (4, 5, 6):
+        run("env", str(number))
+    assert run("instances", "destroy", "4", "6").exit_code == 0
+    assert list(server.instances) == [5]
+    assert [credentials.directory(URL, number).exists() for number in (4, 5, 6)] == [False, True, False]
+
+
+def test_certificates_of_an_instance_that_is_gone_go_too(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    run("env", "4")
+    server.instances.clear()
+    assert run("instances", "destroy", "4").exit_code == 5
+    assert not credentials.directory(URL, 4).exists()
+
+
+def test_show_tells_where_it_is(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    assert "Host:       my-draupnir.tld\nPort:       6543\n" in run("instances", "show", "4").stdout
+
+
+def test_an_empty_list_says_what_to_do(run: Run) -> None:
+    result = run("instances", "list")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "draupnir-client new" in result.stderr
+
+
+def client(address: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "draupnir_client", *arguments],
+        env={**os.environ, "DRAUPNIR_URL": address, "DRAUPNIR_TOKEN": TOKEN, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_psql_is_run_in_place_of_the_client(address: str, server: FakeServer, tmp_path: Path) -> None:
+    server.instances = {4: instance(4)}
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "$PGHOST $PGPORT $PGSSLMODE ${PGSERVICE-unset}"; printf "<%s>" "$@"; exit 7\n')
+    program.chmod(0o755)
+    for separator in (["--"], []):
+        result = client(
+            address,
+            "psql",
+            "4",
+            *separator,
+            "-c",
+            "select 1",
+            "--output",
+            "x",
+            PATH=str(tmp_path),
+            PGSERVICE="production",
+        )
+        assert result.stdout == "my-draupnir.tld 6543 verify-full unset\n<-c><select 1><--output><x>"
+        assert (result.returncode, result.stderr) == (7, "")
+
+
+def test_without_psql_the_package_is_named(address: str, tmp_path: Path) -> None:
+    result = client(address, "psql", "4", PATH=str(tmp_path))
+    assert result.returncode == 1
+    assert "postgresql-client" in result.stderr
+
+
+def test_the_lines_of_the_brief_work_in_a_shell(address: str, server: FakeServer, tmp_path: Path) -> None:
+    server.images = {3: image(3)}
+    program = tmp_path / "psql"
+    program.write_text('#!/bin/sh\necho "$PGHOST:$PGPORT/$PGDATABASE"; cat "$PGSSLKEY"\n')
+    program.chmod(0o755)
+    launcher = tmp_path / "draupnir-client"
+    launcher.write_text(f'#!/bin/sh\nexec {sys.executable} -m draupnir_client "$@"\n')
+    launcher.chmod(0o755)
+    script = """
+        draupnir-client instances create 3
+        eval $(draupnir-client env 1)
+        psql
+        draupnir-client instances destroy 1
+    """
+    result = subprocess.run(
+        ["bash", "-euc", script],
+        env={
+            **os.environ,
+            "DRAUPNIR_URL": address,
+            "DRAUPNIR_TOKEN": TOKEN,
+            "PATH": f"{tmp_path}:/usr/bin:/bin",
+            "PGDATABASE": "my db's",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "my-draupnir.tld:6543/my db's\n" + CREDENTIALS["client_key"] in result.stdout
+    assert server.instances == {}

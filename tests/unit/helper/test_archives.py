@@ -1,0 +1,187 @@
+"""Archives are recognised by content, and nothing but files and directories comes out of them."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from draupnir_helper.jobs import archives
+from draupnir_helper.jobs.reports import JobError
+
+CONTENT = {"PG_VERSION": b"17\n", "global/pg_control": b"\x00\x01" * 4096, "base/1/1259": b"row" * 50_000}
+COMPRESSORS = {
+    "gzip": ["gzip", "-c"],
+    "zstd": ["zstd", "-cq"],
+    "xz": ["xz", "-c"],
+    "bzip2": ["bzip2", "-c"],
+    "lz4": ["lz4", "-cq"],
+}
+
+
+def tar_of(content: dict[str, bytes], *members: tarfile.TarInfo, mode: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:  # type: ignore[call-overload]
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+        for member in members:
+            tar.addfile(member)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes, directory: Path) -> Path:
+    archive, target = directory / "backup", directory / "target"
+    archive.write_bytes(data)
+    target.mkdir(exist_ok=True)
+    archives.unpack(archive, target, lambda done, total: None)
+    return target
+
+
+def files_below(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def compress(name: str, data: bytes) -> bytes:
+    return subprocess.run(COMPRESSORS[name], input=data, capture_output=True, check=True).stdout
+
+
+@pytest.mark.parametrize("name", [None, *COMPRESSORS])
+def test_what_went_in_comes_out(tmp_path: Path, name: str | None) -> None:
+    """Plain or compressed by any of the known programs, told by content and not by name."""
+    data = tar_of(CONTENT)
+    if name is not None:
+        data = compress(name, data)
+    assert files_below(unpack(data, tmp_path)) == CONTENT
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_of_every_tar_dialect_come_out(tmp_path: Path, kind: int) -> None:
+    content = {"/".join(["directory" * 5] * 3) + "/file": b"x"}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert files_below(unpack(buffer.getvalue(), tmp_path)) == content
+
+
+def hostile(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.type = kind
+    member.linkname = target
+    return member
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        hostile("../outside", tarfile.REGTYPE),
+        hostile("a/../../outside", tarfile.REGTYPE),
+        hostile("/etc/outside", tarfile.REGTYPE),
+        hostile("..", tarfile.DIRTYPE),
+        hostile("pg_wal", tarfile.SYMTYPE, "/var/wal"),
+        hostile("inside", tarfile.SYMTYPE, "PG_VERSION"),
+        hostile("hard", tarfile.LNKTYPE, "PG_VERSION"),
+        hostile("hard", tarfile.LNKTYPE, "/etc/passwd"),
+        hostile("disk", tarfile.BLKTYPE),
+        hostile("tty", tarfile.CHRTYPE),
+        hostile("pipe", tarfile.FIFOTYPE),
+        hostile("/".join("d" * 40), tarfile.DIRTYPE),
+    ],
+    ids=lambda member: f"{member.name[:20]}-{member.type.decode()}",
+)
+def test_what_is_neither_file_nor_directory_inside_is_refused_by_name(tmp_path: Path, member: tarfile.TarInfo) -> None:
+    canary = tmp_path / "outside"
+    with pytest.raises(JobError) as caught:
+        unpack(tar_of({"PG_VERSION": b"17\n"}, member), tmp_path)
+    assert caught.value.code == "unsafe_archive"
+    assert member.name[:100] in caught.value.detail
+    assert not canary.exists()
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_modes_and_owners_of_the_archive_are_not_taken_over(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("setuid")
+    member.mode, member.uid = 0o6777, 12345
+    target = unpack(tar_of({}, member), tmp_path)
+    found = (target / "setuid").stat()
+    assert not found.st_mode & 0o7111
+    assert found.st_uid != 12345
+
+
+@pytest.mark.parametrize("name", [None, *COMPRESSORS])
+def test_an_archive_cut_short_anywhere_is_refused(tmp_path: Path, name: str | None) -> None:
+    data = tar_of(CONTENT)
+    if name is not None:
+        data = compress(name, data)
+    for fraction in range(20):
+        with pytest.raises(JobError) as caught:
+            unpack(data[: max(20, len(data.rstrip(b"\0")) * fraction // 20)], tmp_path)
+        assert caught.value.code in {"truncated_archive", "damaged_archive", "not_an_archive"}, fraction
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_a_flipped_byte_is_noticed_by_the_compressors_own_check(tmp_path: Path, name: str) -> None:
+    data = bytearray(compress(name, tar_of({"file": bytes(range(256)) * 4000})))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(JobError) as caught:
+        unpack(bytes(data), tmp_path)
+    assert caught.value.code in {"damaged_archive", "truncated_archive"}
+
+
+def test_a_damaged_header_in_the_middle_is_no_silent_end(tmp_path: Path) -> None:
+    """tarfile stops there without a word; half a data directory would follow."""
+    data = bytearray(tar_of({"a": b"x" * 512, "b": b"y" * 512}))
+    data[1024:1030] = b"\xff" * 6
+    with pytest.raises(JobError) as caught:
+        unpack(bytes(data), tmp_path)
+    assert caught.value.code == "damaged_archive"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(b"", "truncated_archive"), (b"CREATE TABLE t();\n" * 100, "not_an_archive")],
+)
+def test_what_is_no_tar_says_so(tmp_path: Path, data: bytes, code: str) -> None:
+    with pytest.raises(JobError) as caught:
+        unpack(compress("gzip", data), tmp_path)
+    assert caught.value.code == code
+
+
+def test_progress_counts_the_bytes_of_the_file_itself(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    archive = tmp_path / "backup"
+    archive.write_bytes(compress("gzip", tar_of(CONTENT)))
+    (tmp_path / "target").mkdir()
+    record: Callable[[int, int], None] = lambda done, total: seen.append((done, total))  # noqa: E731
+    archives.unpack(archive, tmp_path / "target", record)
+    size = archive.stat().st_size
+    assert seen
+    assert all(0 <= done <= total == size for done, total in seen)
+    assert seen[-1][0] == size
+
+
+@settings(max_examples=150, deadline=None)
+@given(position=st.integers(0, 4000), garbage=st.binary(min_size=1, max_size=600))
+def test_garbage_in_a_tar_never_writes_outside_nor_fails_otherwise(
+    tmp_path_factory: pytest.TempPathFactory, position: int, garbage: bytes
+) -> None:
+    directory = tmp_path_factory.mktemp("garbage")
+    data = bytearray(tar_of({"a/b": b"x" * 700, "c": b""}, hostile("d", tarfile.DIRTYPE)))
+    data[position : position + len(garbage)] = garbage
+    try:
+        unpack(bytes(data), directory)
+    except JobError as error:
+        assert error.detail  # noqa: PT017
+    outside = {path.name for path in directory.iterdir()}
+    assert outside == {"backup", "target"}
+    assert not any(path.is_symlink() for path in (directory / "target").rglob("*"))

@@ -1,0 +1,148 @@
+"""Whatever form an upload has, its data directory is found, cleaned and lifted into place, or it is refused."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from draupnir_helper import postgres
+from draupnir_helper.jobs import extract
+from draupnir_helper.jobs.reports import JobError, Reporter
+
+MINIMAL = {"PG_VERSION": b"17\n", "global/pg_control": b"control"}
+
+
+@pytest.fixture(autouse=True)
+def _sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "seal").mkdir()
+    (tmp_path / "pgdata").mkdir()
+    monkeypatch.setattr(extract, "SEAL", tmp_path / "seal")
+    monkeypatch.setattr(extract, "TARGET", tmp_path / "pgdata")
+    monkeypatch.setattr(postgres, "installed_majors", lambda: [15, 17])
+
+
+def write_tar(path: Path, content: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w") as tar:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+
+
+def write_tree(directory: Path, content: dict[str, bytes]) -> None:
+    for name, data in content.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "main/", "./main/", "17/"])
+def test_the_data_directory_may_stand_at_the_top_or_in_one_folder(tmp_path: Path, prefix: str) -> None:
+    write_tar(tmp_path / "seal/backup.tar", {prefix + name: data for name, data in MINIMAL.items()})
+    report = extract.main(Reporter())
+    assert report.postgres_major == 17
+    assert (tmp_path / "pgdata/global/pg_control").read_bytes() == b"control"
+    assert not (tmp_path / "pgdata/.incoming").exists()
+
+
+@pytest.mark.parametrize("prefix", ["", "main/"])
+def test_a_directory_copied_in_unpacked_is_taken_as_it_is(tmp_path: Path, prefix: str) -> None:
+    write_tree(tmp_path / "seal", {prefix + name: data for name, data in MINIMAL.items()})
+    extract.main(Reporter())
+    assert (tmp_path / "pgdata/PG_VERSION").read_bytes() == b"17\n"
+    assert (tmp_path / "seal" / prefix / "PG_VERSION").exists(), "the seal is only read"
+
+
+def test_the_archives_of_a_base_backup_belong_together(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/base.tar", MINIMAL)
+    write_tar(tmp_path / "seal/pg_wal.tar", {"000000010000000000000001": b"wal"})
+    extract.main(Reporter())
+    assert (tmp_path / "pgdata/pg_wal/000000010000000000000001").read_bytes() == b"wal"
+
+
+LEFTOVERS = [
+    "postgresql.conf", "pg_hba.conf", "pg_ident.conf", "recovery.conf", "conf.d.conf", "recovery.signal",
+    "standby.signal", "postmaster.pid", "postmaster.opts", "backup_label.old", "current_logfiles", "server.key",
+    "root.crt", "log/postgresql.log", "pg_log/old.log", "pg_replslot/slot/state", "pg_stat/pgstat.stat",
+    "pg_stat_tmp/pgss_query_texts.stat", "backup_manifest",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFTOVERS)
+def test_what_the_old_server_left_is_gone(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {name: b"secret"})
+    extract.main(Reporter())
+    assert not (tmp_path / "pgdata" / name).exists()
+
+
+def test_settings_of_the_old_server_are_emptied_and_its_backup_label_kept(tmp_path: Path) -> None:
+    write_tar(
+        tmp_path / "seal/backup.tar",
+        MINIMAL | {"postgresql.auto.conf": b"archive_command = 'evil'", "backup_label": b"START WAL"},
+    )
+    extract.main(Reporter())
+    assert (tmp_path / "pgdata/postgresql.auto.conf").read_bytes() == b""
+    assert (tmp_path / "pgdata/backup_label").read_bytes() == b"START WAL"
+
+
+def refused(tmp_path: Path) -> JobError:
+    with pytest.raises(JobError) as caught:
+        extract.main(Reporter())
+    assert not (tmp_path / "pgdata/PG_VERSION").exists(), "nothing refused is lifted into place"
+    return caught.value
+
+
+def test_an_archive_without_a_data_directory_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/backup.tar", {"readme": b"hello"})
+    assert refused(tmp_path).code == "no_data_directory"
+
+
+def test_a_missing_major_names_the_package_to_install(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {"PG_VERSION": b"16\n"})
+    error = refused(tmp_path)
+    assert error.code == "postgres_missing"
+    assert "apt install postgresql-16" in error.detail
+
+
+@pytest.mark.parametrize("version", [b"9.6\n", b"", b"\xff\xfe", b"17; rm -rf /\n", b"99999999999\n"])
+def test_a_version_that_is_none_is_refused(tmp_path: Path, version: bytes) -> None:
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {"PG_VERSION": version})
+    assert refused(tmp_path).code == "postgres_missing"
+
+
+def test_several_archives_are_named_and_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/monday.tar", MINIMAL)
+    write_tar(tmp_path / "seal/tuesday.tar", MINIMAL)
+    error = refused(tmp_path)
+    assert error.code == "several_archives"
+    assert "monday.tar, tuesday.tar" in error.detail
+
+
+@pytest.mark.parametrize(("content", "word"), [(b"PGDMP\x01\x0e", "pg_dump"), (b"hello", "not an archive")])
+def test_a_file_that_is_no_archive_says_what_is_wanted(tmp_path: Path, content: bytes, word: str) -> None:
+    (tmp_path / "seal/backup.dump").write_bytes(content)
+    error = refused(tmp_path)
+    assert error.code == "not_an_archive"
+    assert word in error.detail
+
+
+@pytest.mark.parametrize("name", ["tablespace_map"])
+def test_tablespaces_are_refused(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {name: b"16400 /ssd"})
+    assert refused(tmp_path).code == "tablespaces"
+
+
+def test_a_tablespace_of_a_base_backup_is_refused(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/base.tar", MINIMAL)
+    write_tar(tmp_path / "seal/16400.tar", {"PG_17": b""})
+    assert refused(tmp_path).code == "tablespaces"
+
+
+@pytest.mark.parametrize("where", ["top", "inside"])
+def test_a_link_in_an_unpacked_upload_is_never_followed(tmp_path: Path, where: str) -> None:
+    write_tree(tmp_path / "seal", MINIMAL)
+    directory = tmp_path / "seal" / ("" if where == "top" else "global")
+    (directory / "pg_wal").symlink_to("/etc")
+    assert refused(tmp_path).code == "unsafe_archive"

@@ -1,0 +1,190 @@
+"""The gate of the helper: whoever and whatever comes, it answers by the contract or hangs up."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from draupnir_helper import server, wire
+from draupnir_helper.errors import HelperError
+from draupnir_helper.server import answer_to
+from draupnir_helper.wire import AnyReply, AnyRequest, ErrorCode
+
+Ask = Callable[[bytes], bytes]
+
+
+def echo(request: AnyRequest) -> AnyReply:
+    match request:
+        case wire.DestroyImage():
+            raise HelperError(ErrorCode.IN_USE, "in use")
+        case wire.CreateUpload(image_id=28):
+            raise OSError(28, "No space left on device")
+        case wire.CreateUpload(image_id=13):
+            raise RuntimeError("a secret of the helper")
+    return wire.Done()
+
+
+GOOD = b'{"op": "create_upload", "image_id": 1}'
+PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
+START = {
+    "op": "start_instance", "instance_id": 1, "image_id": 1, "owner": "a@b.example", "port": 6432, "postgres_major": 17,
+    "loopback_only": False, "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
+}  # fmt: skip
+
+
+def refusal(frame: bytes | dict[str, object]) -> wire.Refusal:
+    answer = answer_to(frame if isinstance(frame, bytes) else json.dumps(frame).encode(), echo)
+    assert answer.reply is None
+    assert answer.refusal is not None
+    return answer.refusal
+
+
+def test_a_good_request_is_answered() -> None:
+    assert answer_to(GOOD, echo) == wire.Answer(reply={})
+    assert answer_to(json.dumps(START).encode(), echo).refusal is None
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"", b"{", b"null", b"[]", b"1", b'"inspect"', b"\xff\xfe", b"\x00" * 100, b"[" * 10_000,
+        b"{}", b'{"op": "nope"}', b'{"op": 1}', b'{"op": "inspect", "extra": 1}', b'{"op": "create_upload"}',
+        b'{"op": "create_upload", "image_id": "1"}', b'{"op": "create_upload", "image_id": true}',
+        b'{"op": "create_upload", "image_id": 1.0}', b'{"op": "create_upload", "image_id": 0}',
+        b'{"op": "create_upload", "image_id": -1}', b'{"op": "create_upload", "image_id": 67108864}',
+        b'{"op": "create_upload", "image_id": 1e9}', b'{"op": "create_upload", "image_id": null}',
+        b'{"op": "create_upload", "image_id": [1]}', b'{"op": "create_upload", "image_id": "../1"}',
+        GOOD + GOOD, GOOD + b"x",
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_the_contract_is_refused(frame: bytes) -> None:
+    assert refusal(frame).code is ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("owner", ""), ("owner", "a b"), ("owner", "x" * 255), ("owner", "a\n"), ("owner", "%n"), ("owner", "../x"),
+        ("port", 80), ("port", 65536), ("postgres_major", 9), ("postgres_major", 100), ("loopback_only", 1),
+        ("server_key", "x"), ("server_key", PEM + "x"), ("server_key", PEM.rstrip()), ("server_key", PEM * 400),
+        ("server_key", PEM.replace("QUJD", "Q\0JD")), ("instance_id", 2**31),
+    ],
+)  # fmt: skip
+def test_a_value_outside_its_type_is_refused(key: str, value: object) -> None:
+    assert refusal(START | {key: value}).code is ErrorCode.BAD_REQUEST
+
+
+def test_nothing_that_was_sent_is_quoted_back() -> None:
+    assert "canary" not in refusal({"op": "create_upload", "image_id": "canary"}).detail
+
+
+def test_an_oversized_frame_is_refused() -> None:
+    assert "larger" in refusal(b" " * (wire.MAX_REQUEST_BYTES + 1)).detail
+
+
+def test_failures_come_back_as_codes_without_internals() -> None:
+    assert refusal(b'{"op": "destroy_image", "image_id": 1}').code is ErrorCode.IN_USE
+    assert refusal(b'{"op": "create_upload", "image_id": 28}').code is ErrorCode.NO_ROOM
+    internal = refusal(b'{"op": "create_upload", "image_id": 13}')
+    assert internal.code is ErrorCode.INTERNAL
+    assert "secret" not in internal.detail
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=400) | st.text(max_size=400).map(str.encode))
+def test_no_frame_whatever_escapes_the_contract(frame: bytes) -> None:
+    answer = answer_to(frame, echo)
+    assert (answer.reply is None) != (answer.refusal is None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4),
+    max_leaves=8,
+)
+KEYS = st.sampled_from([*START, "parts", "kind", "anonymisation_script", "backed_up_at"])
+OPS = st.sampled_from([*(model.model_fields["op"].default for model in wire.AnyRequest.__args__[0].__args__), "x"])  # type: ignore[attr-defined]
+
+
+@settings(max_examples=500, deadline=None)
+@given(OPS, st.dictionaries(KEYS, JSON, max_size=8))
+def test_no_shape_of_a_known_request_escapes_the_contract(op: str, values: dict[str, object]) -> None:
+    answer = answer_to(json.dumps(values | {"op": op}).encode(), echo)
+    assert (answer.reply is None) != (answer.refusal is None)
+
+
+@pytest.fixture
+def listener(tmp_path: Path) -> Iterator[socket.socket]:
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(tmp_path / "helper.sock"))
+    listening.listen()
+    with listening:
+        yield listening
+        # Wakes accept(), which a close alone does not.
+        if listening.fileno() != -1:
+            listening.shutdown(socket.SHUT_RDWR)
+
+
+def served(listener: socket.socket, uids: set[int]) -> threading.Thread:
+    def serve() -> None:
+        try:
+            server.serve(listener, echo, uids)
+        except OSError:
+            return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
+
+
+def ask(listener: socket.socket, frame: bytes) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(listener.getsockname())
+        try:
+            connection.sendall(frame)
+            connection.shutdown(socket.SHUT_WR)
+            return b"".join(iter(lambda: connection.recv(65536), b""))
+        except (BrokenPipeError, ConnectionResetError):
+            return b""
+
+
+def test_a_stranger_is_hung_up_on_without_an_answer(listener: socket.socket) -> None:
+    served(listener, {os.getuid() + 1})
+    assert ask(listener, GOOD) == b""
+
+
+def test_the_allowed_uid_is_answered(listener: socket.socket) -> None:
+    served(listener, {os.getuid()})
+    assert json.loads(ask(listener, GOOD)) == {"reply": {}}
+
+
+def test_silent_callers_do_not_hold_up_the_next_one(listener: socket.socket) -> None:
+    served(listener, {os.getuid()})
+    silent = [socket.socket(socket.AF_UNIX) for _ in range(server.THREADS - 1)]
+    try:
+        for connection in silent:
+            connection.connect(listener.getsockname())
+        assert json.loads(ask(listener, GOOD)) == {"reply": {}}
+    finally:
+        for connection in silent:
+            connection.close()
+
+
+def test_a_uid_beyond_two_billion_is_no_other(listener: socket.socket) -> None:
+    """struct ucred holds unsigned ids: read as signed, a high uid would be taken for a negative one."""
+
+    class Peer:
+        def getsockopt(self, *_: int) -> bytes:
+            return struct.pack("=iII", 1, 2**31 + 1, 0)
+
+    assert server.peer_uid(Peer()) == 2**31 + 1  # type: ignore[arg-type]

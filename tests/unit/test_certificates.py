@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import ipaddress
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from pydantic import TypeAdapter
+
+from draupnir.certificates import create_authority, issue_client, issue_server
+from draupnir_helper.wire import Pem
+
+
+def names(pem: str) -> x509.SubjectAlternativeName:
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+
+
+def test_what_is_issued_is_signed_by_its_authority_and_by_no_other() -> None:
+    authority, other = create_authority(), create_authority()
+    ca = x509.load_pem_x509_certificate(authority.certificate.encode())
+    wrong = x509.load_pem_x509_certificate(other.certificate.encode())
+    for pem in (issue_server(authority, "db").certificate, issue_client(authority).client_certificate):
+        leaf = x509.load_pem_x509_certificate(pem.encode())
+        leaf.verify_directly_issued_by(ca)
+        with pytest.raises(Exception, match=r"^$"):
+            leaf.verify_directly_issued_by(wrong)
+        assert leaf.not_valid_after_utc <= ca.not_valid_after_utc
+        assert not leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+
+
+@pytest.mark.parametrize("hostname", ["db.example.org", "localhost"])
+def test_the_server_is_known_by_its_name_and_on_the_loopback(hostname: str) -> None:
+    alternative = names(issue_server(create_authority(), hostname).certificate)
+    assert set(alternative.get_values_for_type(x509.DNSName)) == {hostname, "localhost"}
+    assert len(alternative) == len(set(alternative))
+    addresses = alternative.get_values_for_type(x509.IPAddress)
+    assert addresses == [ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1")]
+
+
+@pytest.mark.parametrize("address", ["192.0.2.7", "2001:db8::1", "127.0.0.1"])
+def test_a_public_address_is_an_address_in_the_certificate(address: str) -> None:
+    alternative = names(issue_server(create_authority(), address).certificate)
+    assert ipaddress.ip_address(address) in alternative.get_values_for_type(x509.IPAddress)
+    assert alternative.get_values_for_type(x509.DNSName) == ["localhost"]
+
+
+def test_a_client_is_draupnir_for_thirty_days_and_a_server_is_no_client() -> None:
+    authority = create_authority()
+    client = x509.load_pem_x509_certificate(issue_client(authority).client_certificate.encode())
+    server = x509.load_pem_x509_certificate(issue_server(authority, "db").certificate.encode())
+    assert [name.value for name in client.subject.get_attributes_for_oid(NameOID.COMMON_NAME)] == ["draupnir"]
+    left = client.not_valid_after_utc - datetime.now(UTC)
+    assert timedelta(days=29) < left <= timedelta(days=30)
+    assert client.not_valid_before_utc < datetime.now(UTC) - timedelta(minutes=59)
+    usages = [it.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value for it in (client, server)]
+    assert [list(usage) for usage in usages] == [[ExtendedKeyUsageOID.CLIENT_AUTH], [ExtendedKeyUsageOID.SERVER_AUTH]]
+
+
+def test_each_client_certificate_has_a_key_of_its_own() -> None:
+    authority = create_authority()
+    first, second = issue_client(authority), issue_client(authority)
+    assert first.client_key != second.client_key
+    key = load_pem_private_key(first.client_key.encode(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    assert isinstance(key.curve, ec.SECP256R1)
+
+
+def test_all_of_it_fits_through_the_wire() -> None:
+    authority = create_authority()
+    server = issue_server(authority, "db.example.org")
+    for pem in (authority.certificate, server.certificate, server.key):
+        TypeAdapter(Pem).validate_python(pem)
