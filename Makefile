@@ -10,7 +10,7 @@ help:
 	@echo 'make clean    remove what was built here (the cached Debian is in $${DRAUPNIR_CACHE:-/var/cache/draupnir-build})'
 
 demo: deb
-	packaging/demo
+	packaging/machine run --bare -- /usr/src/draupnir/packaging/demo
 
 test: check deb
 	packaging/system-tests
@@ -23,7 +23,7 @@ deb:
 	packaging/machine build
 
 bench: deb
-	packaging/machine run -- tests/bench/run
+	packaging/machine run -- /usr/src/draupnir/tests/bench/run
 
 machine: deb
 	packaging/machine shell

@@ -1,24 +1,24 @@
 """Everything that can go wrong for a person, as exceptions with a stable code and a sentence; knows no HTTP.
 
-    DraupnirError
-    ├── InvalidRequest          the caller sent something that cannot be meant
-    ├── Unauthorized            who are you
-    ├── NotFound                not there, or not yours
-    ├── WrongState              there, but not in a state for this
-    │   └── NothingUploaded
-    ├── Impossible              understood, and not possible as asked
-    │   ├── ImageNotReady  ImageHasInstances  NoFreePort  PostgresMissing
-    │   └── ImageFailed         carries the code of what failed
-    ├── NoRoom                  the disk is full
-    └── Unavailable             not now: a part of the service is away
-        ├── HelperUnavailable  MetadataUnavailable  StorageMissing
+DraupnirError
+├── InvalidRequest          the caller sent something that cannot be meant
+├── Unauthorized            who are you
+├── NotFound                not there, or not yours
+├── WrongState              there, but not in a state for this
+│   └── NothingUploaded
+├── Impossible              understood, and not possible as asked
+│   ├── ImageNotReady  ImageHasInstances  NoFreePort  PostgresMissing
+│   └── ImageFailed         carries the code of what failed
+├── NoRoom                  the disk is full
+└── Unavailable             not now: a part of the service is away
+    ├── HelperUnavailable  MetadataUnavailable  StorageMissing
 """
 
 from __future__ import annotations
 
 
 class DraupnirError(Exception):
-    """An error a person can read: `code` is stable, `title` names the kind, `detail` says what happened and what to do."""
+    """An error for people: its `code` is stable, its `title` names the kind, its `detail` says what happened."""
 
     code = "internal"
     title = "Internal error"
