@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import psycopg
 
 ROOT = Path("/usr/lib/postgresql")
 
@@ -55,38 +59,67 @@ def give_away(path: Path) -> None:
 
 @contextmanager
 def throw_away() -> Iterator[Cluster]:
-    """A cluster without fsync on a socket in a temporary directory, stopped and removed at the end."""
+    """A cluster without fsync on a socket in a temporary directory, stopped and removed at the end.
+
+    It also ends when the test run is killed: the kernel tells it that its parent has died.
+    """
     directory = Path(tempfile.mkdtemp(prefix="draupnir-test-"))
     give_away(directory)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     cluster = Cluster(directory, port)
     who = unprivileged()
-
-    def run(*argv: str | Path, check: bool = True) -> None:
-        # Not a pipe: the server would keep it open.
-        with (directory / "output").open("w+") as output:
-            done = subprocess.run(
-                argv,
-                check=False,
-                stdout=output,
-                stderr=output,
-                cwd=directory,
-                user=who.get("user"),
-                group=who.get("group"),
-            )
-            if check and done.returncode:
-                raise RuntimeError((directory / "output").read_text())
-
-    run(binaries() / "initdb", "-D", cluster.data, "-A", "trust", "-U", "postgres", "-N", "--locale=C.UTF-8")
-    options = (
-        f"-c listen_addresses=127.0.0.1 -p {port} -k {directory} -c fsync=off -c full_page_writes=off"
-        " -c max_connections=60 -c jit=off"
-    )
-    control: list[str | Path] = [binaries() / "pg_ctl", "-D", cluster.data, "-l", directory / "log", "-w"]
+    drop = [f"--reuid={who['user']}", f"--regid={who['group']}", "--clear-groups"] if who else []
+    initdb: list[str | Path] = [
+        binaries() / "initdb",
+        "-D",
+        cluster.data,
+        "-A",
+        "trust",
+        "-U",
+        "postgres",
+        "-N",
+        "--locale=C.UTF-8",
+    ]
+    made = subprocess.run(["setpriv", *drop, *initdb], check=False, capture_output=True, text=True, cwd=directory)
+    if made.returncode:
+        raise RuntimeError(made.stderr)
+    parameters = {
+        "listen_addresses": "127.0.0.1",
+        "port": port,
+        "unix_socket_directories": directory,
+        "fsync": "off",
+        "full_page_writes": "off",
+        "max_connections": 60,
+        "jit": "off",
+    }
+    options: list[str | Path] = [option for name, value in parameters.items() for option in ("-c", f"{name}={value}")]
+    postgres: list[str | Path] = [
+        "setpriv",
+        *drop,
+        "--pdeathsig=QUIT",
+        binaries() / "postgres",
+        "-D",
+        cluster.data,
+        *options,
+    ]
+    with (directory / "log").open("w") as log:
+        server = subprocess.Popen(postgres, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=directory)
     try:
-        run(*control, "-o", options, "start")
+        while not _answers(cluster):
+            if server.poll() is not None:
+                raise RuntimeError((directory / "log").read_text())
         yield cluster
     finally:
-        run(*control, "-m", "immediate", "stop", check=False)
+        server.send_signal(signal.SIGQUIT)
+        server.wait()
         shutil.rmtree(directory)
+
+
+def _answers(cluster: Cluster) -> bool:
+    try:
+        psycopg.connect(cluster.dsn()).close()
+    except psycopg.OperationalError:
+        time.sleep(0.02)
+        return False
+    return True

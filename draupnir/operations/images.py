@@ -9,7 +9,7 @@ from datetime import datetime
 from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
 from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
-from draupnir.operations import instances
+from draupnir.operations import instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -126,6 +126,7 @@ async def _tear_down(context: Context, image_id: int) -> None:
     await asyncio.gather(*(instances.tear_down(context, each.id) for each in descendants))
     await context.helper.ask(wire.DestroyImage(image_id=image_id))
     await context.store.images.delete(image_id)
+    trash.empty(context)
 
 
 def _check_script(script: str) -> None:

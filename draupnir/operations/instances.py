@@ -8,6 +8,7 @@ from draupnir import certificates
 from draupnir.errors import DraupnirError, NoFreePort, NotFound, WrongState
 from draupnir.helper import PortInUse
 from draupnir.models import Caller, Credentials, Image, Instance, InstanceStatus, Purpose
+from draupnir.operations import trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -160,6 +161,7 @@ async def _tear_down(context: Context, instance_id: int) -> None:
     if instance is not None and instance.status is InstanceStatus.DESTROYING:
         await context.helper.ask(wire.DestroyInstance(instance_id=instance_id))
         await context.store.instances.delete(instance_id)
+        trash.empty(context)
 
 
 async def _owned(context: Context, caller: Caller, instance_id: int) -> Instance:

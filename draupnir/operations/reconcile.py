@@ -12,7 +12,7 @@ from functools import partial
 
 from draupnir.errors import DraupnirError
 from draupnir.models import Image, ImageStatus, Instance, InstanceStatus, Purpose
-from draupnir.operations import finalise, images, instances
+from draupnir.operations import finalise, images, instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -20,8 +20,6 @@ from draupnir_helper import wire
 INTERVAL_S = 10.0
 # After a reboot every instance is to be started; so many at a time.
 AT_ONCE = 8
-
-TRASH = Subject("trash", 0)
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +62,9 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
     rows = {subject: row for subject, row in after.items() if before.get(subject) == row}
     idle = {subject: row for subject, row in rows.items() if not context.tasks.busy(subject)}
 
-    found = set(_unexplained(inventory, before.keys() | after.keys()))
+    unexplained = _unexplained(inventory, before.keys() | after.keys())
+    await _pass_over_ids(context, unexplained)
+    found = {*map(_complaint, unexplained), *(_foreign(name) for name in inventory.unknown)}
     repairs: list[Repair] = []
     for row in idle.values():
         if isinstance(row, Image):
@@ -76,7 +76,7 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
     if complaints is not None:
         complaints.replace(found)
     if inventory.trash:
-        context.tasks.start("empty", TRASH, partial(context.helper.ask, wire.EmptyTrash()))
+        trash.empty(context)
     gate = asyncio.Semaphore(AT_ONCE)
     # The tasks have logged what went wrong; one row that cannot be repaired must not keep the others from it.
     await asyncio.gather(*(_attempt(gate, repair) for repair in repairs), return_exceptions=True)
@@ -155,13 +155,25 @@ async def _end_trial(context: Context, instance: Instance) -> None:
     await instances.tear_down(context, instance.id)
 
 
-def _unexplained(inventory: wire.Inventory, known: set[Subject]) -> Iterator[str]:
-    """Things of ours by name that no row explains; quarantine is for people, so they are only named."""
-    for image_id in {*inventory.uploads, *inventory.seals, *inventory.work, *(it.image_id for it in inventory.images)}:
-        if Subject("image", image_id) not in known:
-            yield f"There are subvolumes of an image {image_id} on the disk that the metadata do not know; left alone."
-    for instance_id in {*inventory.instances, *(unit.instance_id for unit in inventory.instance_units)}:
-        if Subject("instance", instance_id) not in known:
-            yield f"There is an instance {instance_id} on the server that the metadata do not know; left alone."
-    for name in inventory.unknown:
-        yield f"{name!r} on the data disk is nothing of Draupnir's; left alone."
+async def _pass_over_ids(context: Context, unexplained: set[Subject]) -> None:
+    """Metadata that were lost, or are of an older day, must not give the ids of what is there to anything new."""
+    if image_ids := [subject.id for subject in unexplained if subject.kind == "image"]:
+        await context.store.images.pass_over(image_ids)
+    if instance_ids := [subject.id for subject in unexplained if subject.kind == "instance"]:
+        await context.store.instances.pass_over(instance_ids)
+
+
+def _unexplained(inventory: wire.Inventory, known: set[Subject]) -> set[Subject]:
+    """Images and instances that are on the machine and have no row."""
+    image_ids = {*inventory.uploads, *inventory.seals, *inventory.work, *(it.image_id for it in inventory.images)}
+    instance_ids = {*inventory.instances, *(unit.instance_id for unit in inventory.instance_units)}
+    there = {Subject("image", each) for each in image_ids} | {Subject("instance", each) for each in instance_ids}
+    return there - known
+
+
+def _complaint(subject: Subject) -> str:
+    return f"There is an {subject.kind} {subject.id} on the server that the metadata do not know; left alone."
+
+
+def _foreign(name: str) -> str:
+    return f"{name!r} on the data disk is nothing of Draupnir's; left alone."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -76,6 +76,17 @@ class Database:
             raise NoRoom("The disk of the metadata database is full; free some room on it and try again.") from error
         except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
             raise _unavailable(error) from error
+
+
+async def pass_over(connection: Connection, sequences: Collection[str], ids: Collection[int]) -> None:
+    """Move each sequence past those of the ids that lie in its range; never back."""
+    await connection.execute(
+        "SELECT setval(sequencename::text, highest) FROM pg_sequences,"
+        " LATERAL (SELECT max(id) AS highest FROM unnest(%(ids)s::integer[]) AS id"
+        "          WHERE id BETWEEN min_value AND max_value) AS found"
+        " WHERE sequencename = ANY (%(sequences)s) AND coalesce(last_value, min_value - 1) < highest",
+        {"sequences": list(sequences), "ids": list(ids)},
+    )
 
 
 async def _answers(connection: Connection) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from draupnir.errors import ImageHasInstances, NotFound
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, InstanceStatus, Progress, Purpose
-from draupnir.store.database import Database, Row
+from draupnir.store.database import Database, Row, pass_over
 
 
 class Images:
@@ -24,6 +25,11 @@ class Images:
             )
             (row,) = await cursor.fetchall()
             return _image(row)
+
+    async def pass_over(self, ids: Collection[int]) -> None:
+        """Give none of these ids, and none below, to a new image."""
+        async with self._database.connection() as connection:
+            await pass_over(connection, ["image_ids"], ids)
 
     async def get(self, image_id: int) -> Image | None:
         """The image, if there is one."""

@@ -15,7 +15,7 @@ from draupnir.models import (
     InstanceStatus,
     Purpose,
 )
-from draupnir.store.database import Connection, Database, Row
+from draupnir.store.database import Connection, Database, Row, pass_over
 
 _SELECT = "SELECT instances.*, images.postgres_major FROM instances JOIN images ON images.id = instances.image_id "
 _FREE_PORT = (
@@ -24,6 +24,7 @@ _FREE_PORT = (
     " AND NOT EXISTS (SELECT FROM instances WHERE instances.port = port.port)"
     " ORDER BY random() LIMIT 1"
 )
+_SEQUENCES = {Purpose.USE: "instance_ids", Purpose.TRIAL: "trial_ids"}
 
 
 class Instances:
@@ -42,6 +43,7 @@ class Instances:
             "image_id": image_id,
             "owner": owner,
             "purpose": purpose,
+            "sequence": _SEQUENCES[purpose],
             "certificate": authority.certificate,
             "key": authority.key,
         }
@@ -51,8 +53,9 @@ class Instances:
                 port = await _free_port(connection, ports, avoided=())
                 cursor = await connection.execute(
                     "INSERT INTO instances"
-                    " (image_id, owner, purpose, status, port, authority_certificate, authority_key)"
-                    " VALUES (%(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s, %(certificate)s, %(key)s)"
+                    " (id, image_id, owner, purpose, status, port, authority_certificate, authority_key)"
+                    " VALUES (nextval(%(sequence)s), %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s,"
+                    " %(certificate)s, %(key)s)"
                     " ON CONFLICT (port) DO NOTHING RETURNING id",
                     values | {"port": port},
                 )
@@ -61,6 +64,11 @@ class Instances:
                     cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %s".encode(), [row["id"]])
                     (found,) = await cursor.fetchall()
                     return _instance(found)
+
+    async def pass_over(self, ids: Collection[int]) -> None:
+        """Give none of these ids, and none below, to a new instance."""
+        async with self._database.connection() as connection:
+            await pass_over(connection, _SEQUENCES.values(), ids)
 
     async def get(self, instance_id: int) -> Instance | None:
         """The instance, if there is one."""

@@ -169,3 +169,18 @@ async def test_it_goes_on_through_outages(
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
         "The helper is away."
     ]
+
+
+async def test_ids_of_what_the_metadata_have_lost_are_given_to_nothing_new(
+    context: Context, helper: FakeHelper
+) -> None:
+    """A new image must not find an old one's upload under its id, nor an instance another's data."""
+    image, instance = 1_000_000, 2_000_000
+    helper.disk.uploads[image] = "of an image that was forgotten"
+    helper.disk.instances = {instance: image, 60_000_000: image}
+    await reconcile.reconcile_once(context)
+    made = await ready_image(context)
+    assert made.id > image
+    assert (await new_instance(context, made)).id > instance
+    assert helper.disk.uploads[image] == "of an image that was forgotten"
+    assert helper.disk.instances[60_000_000] == image

@@ -35,9 +35,9 @@ def test_versions_agree() -> None:
     assert packaged[1] == code[1]
 
 
-def test_every_unit_an_upgrade_treats_is_there() -> None:
-    rules = (ROOT / "debian/rules").read_text(encoding="utf-8")
-    named = set(re.findall(r"draupnir[a-z-]*\.(?:service|socket)", rules))
+def test_every_unit_is_enabled_or_treated_at_an_upgrade() -> None:
+    scripts = "".join((ROOT / "debian" / name).read_text(encoding="utf-8") for name in ("rules", "draupnir.postinst"))
+    named = set(re.findall(r"\bdraupnir[a-z-]*\.(?:service|socket)", scripts))
     shipped = {path.name for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket")}
     assert named == shipped
 

@@ -1,7 +1,9 @@
 -- Images and instances. Ids are never given twice, and stay below wire.MAX_ID because uids are made from them.
 
+CREATE SEQUENCE image_ids AS integer MAXVALUE 67108863;
+
 CREATE TABLE images (
-    id integer GENERATED ALWAYS AS IDENTITY (MAXVALUE 67108863) PRIMARY KEY,
+    id integer PRIMARY KEY DEFAULT nextval('image_ids'),
     status text NOT NULL CHECK (status IN ('awaiting_upload', 'finalising', 'ready', 'failed', 'destroying')),
     step text CHECK (step IN ('seal', 'extract', 'finalise', 'publish', 'trial')),
     backed_up_at timestamptz NOT NULL,
@@ -22,8 +24,12 @@ CREATE TABLE images (
     CHECK (status <> 'ready' OR postgres_major IS NOT NULL)
 );
 
+-- People count their own instances from 1, so trials are numbered apart.
+CREATE SEQUENCE instance_ids AS integer MAXVALUE 49999999;
+CREATE SEQUENCE trial_ids AS integer MINVALUE 50000000 MAXVALUE 67108863;
+
 CREATE TABLE instances (
-    id integer GENERATED ALWAYS AS IDENTITY (MAXVALUE 67108863) PRIMARY KEY,
+    id integer PRIMARY KEY,
     image_id integer NOT NULL REFERENCES images (id),
     owner text NOT NULL,
     purpose text NOT NULL CHECK (purpose IN ('use', 'trial')),
