@@ -50,6 +50,7 @@ class Settings(Section):
     """Every key of the file, with its default; `public_hostname` defaults to the machine's fully qualified name."""
 
     data_path: Annotated[Path, Field(strict=False)] = Path("/srv/draupnir")
+    data_device: Annotated[str, Field(pattern=r"^/dev/[A-Za-z0-9._/:+-]+$")] | None = None
     data_disk_size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[MGT]$")] | None = None
     database_url: Annotated[str, Field(min_length=1)] | None = None
     public_hostname: str = Field(default_factory=socket.getfqdn)

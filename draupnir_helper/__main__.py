@@ -30,8 +30,9 @@ def main() -> None:
     try:
         with storage.root() as root:
             subvolumes.sweep(root)
-    except HelperError as error:
-        log.warning("%s", error.detail)
+    except (HelperError, OSError) as error:
+        # What could not be swept is in nobody's way; a helper that does not start would be.
+        log.warning("did not sweep: %s", error)
     listener = socket.socket(fileno=_FIRST_INHERITED)
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -102,9 +102,30 @@ def filesystem_id(descriptor: int) -> str:
     return str(uuid.UUID(bytes=bytes(buffer[16:32])))
 
 
-def _nested(descriptor: int) -> list[tuple[str, str]]:
-    """Directory path (relative, may be empty) and name of each subvolume directly below this one."""
-    found = []
+def nested(descriptor: int) -> Iterator[tuple[int, str]]:
+    """Each subvolume directly below this one: its directory, as a descriptor until the next is asked for, and name.
+
+    Whoever owned the subvolume made those directories, so no component is followed if it is a link.
+    """
+    for tree, directory_id in list(_references(descriptor)):
+        lookup = bytearray(4096)
+        struct.pack_into("=QQ", lookup, 0, directory_id, tree)
+        fcntl.ioctl(descriptor, _INO_LOOKUP_USER, lookup)
+        name = os.fsdecode(bytes(lookup[16:272]).split(b"\0", 1)[0])
+        path = os.fsdecode(bytes(lookup[272:]).split(b"\0", 1)[0])
+        holder = os.dup(descriptor)
+        try:
+            for component in filter(None, path.split("/")):
+                below = os.open(component, _DIRECTORY, dir_fd=holder)
+                os.close(holder)
+                holder = below
+            yield holder, name
+        finally:
+            os.close(holder)
+
+
+def _references(descriptor: int) -> Iterator[tuple[int, int]]:
+    """Tree id, and inode of the directory it lies in, of each subvolume directly below this one."""
     minimum = 0
     while True:
         references = bytearray(4096)
@@ -118,33 +139,14 @@ def _nested(descriptor: int) -> list[tuple[str, str]]:
             more = True
         for index in range(references[4088]):
             tree, directory_id = struct.unpack_from("=QQ", references, 8 + 16 * index)
-            lookup = bytearray(4096)
-            struct.pack_into("=QQ", lookup, 0, directory_id, tree)
-            fcntl.ioctl(descriptor, _INO_LOOKUP_USER, lookup)
-            name = os.fsdecode(bytes(lookup[16:272]).split(b"\0", 1)[0])
-            path = os.fsdecode(bytes(lookup[272:]).split(b"\0", 1)[0])
-            found.append((path.strip("/"), name))
+            yield tree, directory_id
             minimum = tree + 1
         if not more:
-            return found
+            return
 
 
 def delete(parent: int, name: str) -> None:
-    """Delete a subvolume with all that is nested in it.
-
-    Whoever owned it may have nested subvolumes at any depth and set any of them read-only. Nothing may run in it any
-    more; still no component is followed if it is a link.
-    """
+    """Delete a subvolume in which none is nested, read-only or not; OSError ENOTEMPTY if one is."""
     with directory(name, parent) as descriptor:
         clear_read_only(descriptor)
-        for path, nested_name in _nested(descriptor):
-            holder = os.dup(descriptor)
-            try:
-                for component in filter(None, path.split("/")):
-                    below = os.open(component, _DIRECTORY, dir_fd=holder)
-                    os.close(holder)
-                    holder = below
-                delete(holder, nested_name)
-            finally:
-                os.close(holder)
     fcntl.ioctl(parent, _SNAP_DESTROY, bytearray(struct.pack("=q4088s", 0, _component(name))))

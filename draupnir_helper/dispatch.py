@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 from draupnir_helper import images, instances, inventory, storage, subvolumes, wire
 from draupnir_helper.settings import Settings
@@ -37,11 +38,14 @@ class Dispatcher:
 
     def __init__(self, settings: Settings) -> None:
         self._handlers = handlers(settings)
-        self._locks: dict[str, threading.Lock] = {}
+        # A lock is forgotten when nobody holds it or waits for it, or there would be one for every id there ever was.
+        self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._guard = threading.Lock()
 
     def __call__(self, request: AnyRequest) -> AnyReply:
-        # setdefault is atomic, where a look and an assignment would not be.
-        with self._locks.setdefault(_subject(request), threading.Lock()):
+        with self._guard:
+            lock = self._locks.setdefault(_subject(request), threading.Lock())
+        with lock:
             return self._handlers[type(request)](request)
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from draupnir_helper import btrfs, files, layout, manifests, postgres, storage, subvolumes, units, users, wire
 from draupnir_helper.errors import HelperError
 from draupnir_helper.layout import Place
+from draupnir_helper.notify import unescape
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
@@ -117,6 +118,8 @@ def discard_parts(request: wire.DiscardParts) -> wire.Done:
             _require_no_instances(root, request.image_id)
         for part in request.parts:
             subvolumes.discard(root, _PARTS[part], request.image_id)
+        if "image" in request.parts:
+            manifests.remove(root, Place.IMAGES, request.image_id)
     return wire.Done()
 
 
@@ -140,7 +143,7 @@ def job_state(kind: JobKind, image_id: int) -> wire.Job:
         return wire.Job(kind=kind, image_id=image_id, state=JobState.ABSENT, report=wire.JobReport(), result="")
     states = {("active", "exited"): JobState.SUCCEEDED, ("failed", "failed"): JobState.FAILED}
     try:
-        report = wire.JobReport.model_validate_json(units.service_property(name, "StatusText"))
+        report = wire.JobReport.model_validate_json(unescape(units.service_property(name, "StatusText")))
     except ValidationError:
         report = wire.JobReport()
     return wire.Job(

@@ -35,6 +35,7 @@ TRASH = "trash"
 
 # Snapshots are made under this prefix and renamed: `btrfs subvolume snapshot` onto an existing name nests silently.
 NEW_PREFIX = ".new-"
+MANIFEST_SUFFIX = ".json"
 
 
 def image_user(image_id: int) -> tuple[str, int]:
@@ -79,4 +80,4 @@ def instance_run_directory(instance_id: int) -> Path:
 
 def manifest_name(some_id: int) -> str:
     """The file beside a published image or an instance that says what it is, for the day the metadata is lost."""
-    return f"{some_id}.json"
+    return f"{some_id}{MANIFEST_SUFFIX}"

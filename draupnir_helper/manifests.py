@@ -17,9 +17,13 @@ def write(root: int, place: Place, some_id: int, request: BaseModel) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with btrfs.directory(place, root) as parent:
         descriptor = os.open(new, flags, 0o600, dir_fd=parent)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(request.model_dump_json(exclude={"op"}) + "\n")
-        os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(request.model_dump_json(exclude={"op"}) + "\n")
+            os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
+        except OSError:
+            os.unlink(new, dir_fd=parent)
+            raise
 
 
 def remove(root: int, place: Place, some_id: int) -> None:

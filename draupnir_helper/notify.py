@@ -6,6 +6,16 @@ import os
 import socket
 
 
+def escape(text: str) -> str:
+    """The text without backslashes: systemd takes one level of them off what it is told, as if it were quoted."""
+    return text.replace("%", "%25").replace("\\", "%5C")
+
+
+def unescape(text: str) -> str:
+    """The reverse of `escape`, whatever the text."""
+    return text.replace("%5C", "\\").replace("%25", "%")
+
+
 def notify(**fields: str) -> None:
     """Send NAME=value lines to the service manager; does nothing where none listens."""
     address = os.environ.get("NOTIFY_SOCKET")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 import struct
+import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +15,7 @@ from draupnir_helper.errors import HelperError, from_os_error
 from draupnir_helper.wire import MAX_REQUEST_BYTES, Answer, AnyReply, AnyRequest, ErrorCode, Refusal, Request
 
 THREADS = 16
-_READ_TIMEOUT_S = 5
+_TIMEOUT_S = 5
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,9 @@ def serve(listener: socket.socket, dispatch: Dispatch, allowed_uids: Collection[
 
 def _converse(connection: socket.socket, dispatch: Dispatch) -> None:
     with connection:
-        connection.settimeout(_READ_TIMEOUT_S)
         try:
             answer = answer_to(_read(connection), dispatch)
+            connection.settimeout(_TIMEOUT_S)
             connection.sendall(answer.model_dump_json(exclude_none=True).encode())
         except (TimeoutError, ConnectionError) as error:
             log.info("the caller went away: %s", error)
@@ -59,7 +60,10 @@ def _converse(connection: socket.socket, dispatch: Dispatch) -> None:
 def _read(connection: socket.socket) -> bytes:
     """Everything up to the caller's half-close, one byte over the cap at the most."""
     received = bytearray()
+    deadline = time.monotonic() + _TIMEOUT_S
     while len(received) <= MAX_REQUEST_BYTES:
+        # For the whole frame: bytes that drip in would hold a thread for as long as they liked.
+        connection.settimeout(max(0.001, deadline - time.monotonic()))
         chunk = connection.recv(65536)
         if not chunk:
             break

@@ -17,6 +17,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     data_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/srv/draupnir"
+    data_device: Annotated[str, Field(pattern=r"^/dev/[A-Za-z0-9._/:+-]+$")] | None = None
     data_disk_size: Annotated[str, Field(pattern=r"^[0-9]{1,6}[MGT]$")] | None = None
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432

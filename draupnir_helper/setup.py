@@ -49,22 +49,26 @@ def make_secret(path: Path = SECRET) -> None:
 
 
 def prepare_filesystem(data_path: Path, loaded: Settings) -> None:
-    """See to it that `data_path` is btrfs: an operator's own, or the embedded disk mounted on it."""
+    """See to it that `data_path` is btrfs: mounted by the operator, or by us from their device or the embedded disk.
+
+    A device is never formatted here: what is on it is the operator's.
+    """
     data_path.mkdir(mode=0o711, parents=True, exist_ok=True)
     if _filesystem_id(data_path) is not None:
         return
     if any(data_path.iterdir()):
         raise SetupError(f"{data_path} is not on btrfs and is not empty; mount a btrfs filesystem there, or empty it")
-    if not EMBEDDED_DISK.exists():
+    if loaded.data_device is None and not EMBEDDED_DISK.exists():
         _make_embedded_disk(_disk_size_bytes(loaded))
+    source = loaded.data_device or str(EMBEDDED_DISK)
     options = ",".join(("noatime", *MOUNT_OPTIONS))
     # A mount unit, so that systemd unmounts it in order; After= there means that it goes last.
     _run(
         "systemd-mount", "--quiet", "--type=btrfs", f"--options={options}", "--property=Before=draupnir-setup.service",
-        str(EMBEDDED_DISK), str(data_path),
+        source, str(data_path),
     )  # fmt: skip
     if _filesystem_id(data_path) is None:
-        raise SetupError(f"{data_path} is still not btrfs after mounting {EMBEDDED_DISK} there")
+        raise SetupError(f"{data_path} is still not btrfs after mounting {source} there")
 
 
 def prepare_directories(data_path: Path) -> None:

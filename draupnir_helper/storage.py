@@ -24,27 +24,31 @@ def root() -> Iterator[int]:
     """A descriptor of the data filesystem's top; STORAGE_MISSING unless it is the marked one, safely mounted."""
     missing = "The data filesystem is not mounted; run draupnir doctor on the server."
     try:
-        path = layout.DATA_LINK.resolve(strict=True)
-        with btrfs.directory(path) as descriptor:
-            if _marker(descriptor) != btrfs.filesystem_id(descriptor):
-                raise HelperError(ErrorCode.STORAGE_MISSING, missing)
-            lacking = [name for name, flag in _FLAGS.items() if not os.fstatvfs(descriptor).f_flag & flag]
-            if lacking:
-                detail = (
-                    f"The data filesystem is mounted without {', '.join(lacking)}; run draupnir doctor on the server."
-                )
-                raise HelperError(ErrorCode.STORAGE_MISSING, detail)
-            yield descriptor
+        descriptor = os.open(layout.DATA_LINK.resolve(strict=True), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError) as error:
-        if error.filename not in {str(layout.DATA_LINK), layout.MARKER}:
-            raise
         raise HelperError(ErrorCode.STORAGE_MISSING, missing) from error
+    try:
+        if _identity(descriptor) is None:
+            raise HelperError(ErrorCode.STORAGE_MISSING, missing)
+        lacking = [name for name, flag in _FLAGS.items() if not os.fstatvfs(descriptor).f_flag & flag]
+        if lacking:
+            detail = f"The data filesystem is mounted without {', '.join(lacking)}; run draupnir doctor on the server."
+            raise HelperError(ErrorCode.STORAGE_MISSING, detail)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
-def _marker(descriptor: int) -> str:
-    marker = os.open(layout.MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
-    with os.fdopen(marker, encoding="ascii") as file:
-        return file.read(64).strip()
+def _identity(descriptor: int) -> str | None:
+    """The filesystem's id, if it is btrfs and the one that it is marked to be."""
+    try:
+        marker = os.open(layout.MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+        with os.fdopen(marker, encoding="ascii", errors="replace") as file:
+            marked = file.read(64).strip()
+        found = btrfs.filesystem_id(descriptor)
+    except OSError:
+        return None
+    return found if found == marked else None
 
 
 def require_room(descriptor: int) -> None:

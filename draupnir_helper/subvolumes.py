@@ -80,7 +80,9 @@ def sweep(root: int) -> None:
     for place in Place:
         with btrfs.directory(place, root) as parent:
             for name in os.listdir(parent):
-                if name.startswith(layout.NEW_PREFIX):
+                if name.startswith(layout.NEW_PREFIX) and name.endswith(layout.MANIFEST_SUFFIX):
+                    os.unlink(name, dir_fd=parent)
+                elif name.startswith(layout.NEW_PREFIX):
                     _discard(root, parent, name)
 
 
@@ -93,7 +95,7 @@ def ids(root: int, place: Place) -> tuple[list[int], list[str]]:
                 continue
             if name.isascii() and name.isdecimal() and str(int(name)) == name:
                 known.append(int(name))
-            elif not name.endswith(".json"):
+            elif not name.endswith(layout.MANIFEST_SUFFIX):
                 unknown.append(f"{place}/{name}")
     return sorted(known), sorted(unknown)
 
@@ -102,8 +104,9 @@ def empty_trash(root: int) -> int:
     """Delete what lies in the trash and say how much had to stay."""
     with btrfs.directory(layout.TRASH, root) as trash:
         for name in os.listdir(trash):
-            # A process that still holds on to it, or another thread that deletes it, is met again next time.
+            # Whatever keeps one entry there must not keep the others; it is met again next time.
             with suppress(OSError):
+                _lift_nested(trash, name)
                 btrfs.delete(trash, name)
         return len(os.listdir(trash))
 
@@ -112,6 +115,23 @@ def trash_size(root: int) -> int:
     """How many entries lie in the trash."""
     with btrfs.directory(layout.TRASH, root) as trash:
         return len(os.listdir(trash))
+
+
+def _lift_nested(trash: int, name: str) -> None:
+    """Move what is nested in an entry up beside it, to be deleted like it, and so on until nothing is nested.
+
+    Whoever owned it may have nested subvolumes to any depth, so this neither recurses nor holds descriptors meanwhile.
+    """
+    waiting = [name]
+    while waiting:
+        with btrfs.directory(waiting.pop(), trash) as descriptor:
+            btrfs.clear_read_only(descriptor)
+            for holder, nested_name in btrfs.nested(descriptor):
+                with btrfs.directory(nested_name, holder) as nested:
+                    btrfs.clear_read_only(nested)
+                lifted = f"nested-{time.time_ns()}"
+                os.rename(nested_name, lifted, src_dir_fd=holder, dst_dir_fd=trash)
+                waiting.append(lifted)
 
 
 def _has(parent: int, name: str) -> bool:

@@ -12,7 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from pystemd.dbusexc import DBusBaseError, DBusNoSuchUnitError
+from pystemd.dbusexc import (
+    DBusAccessDeniedError,
+    DBusBaseError,
+    DBusFailedError,
+    DBusInvalidArgsError,
+    DBusNoSuchUnitError,
+    DBusNotSupportedError,
+    DBusPropertyReadOnlyError,
+    DBusUnknownMethodError,
+    DBusUnknownPropertyError,
+)
 from pystemd.dbuslib import DBus, apply_signature, path_encode
 from pystemd.systemd1.unit_signatures import signature_array
 
@@ -23,6 +33,14 @@ _SYSTEMD = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _UNIT_EXISTS = b"org.freedesktop.systemd1.UnitExists"  # pystemd has no class for it
+# What pystemd has classes for; errors with other names are DBusBaseError itself, with the name.
+_REFUSALS = (
+    DBusNoSuchUnitError, DBusFailedError, DBusAccessDeniedError, DBusInvalidArgsError, DBusUnknownMethodError,
+    DBusUnknownPropertyError, DBusPropertyReadOnlyError, DBusNotSupportedError,
+)  # fmt: skip
+_SHUTTING_DOWN = frozenset(
+    {b"org.freedesktop.systemd1.ShuttingDown", b"org.freedesktop.systemd1.TransactionIsDestructive"}
+)
 _GONE = frozenset({"inactive", "failed"})
 
 Properties = Mapping[str, object]
@@ -45,7 +63,17 @@ def _bus() -> Iterator[DBus]:
             yield bus
     except DBusBaseError as error:
         message = error.err_message.decode() if isinstance(error.err_message, bytes) else str(error)
-        raise HelperError(ErrorCode.UNIT_FAILED, f"systemd refused: {message}") from error
+        if _is_refusal(error):
+            raise HelperError(ErrorCode.UNIT_FAILED, f"systemd refused: {message}") from error
+        raise HelperError(ErrorCode.BUSY, f"systemd cannot be asked just now: {message}") from error
+
+
+def _is_refusal(error: DBusBaseError) -> bool:
+    """Whether systemd said no for good: not the bus for it, nor systemd because it is shutting down or loading anew."""
+    if isinstance(error, _REFUSALS):
+        return True
+    name: bytes | str = error.err_name
+    return isinstance(name, bytes) and name.startswith(_SYSTEMD) and name not in _SHUTTING_DOWN
 
 
 def _call(bus: DBus, method: str, signature: bytes, *arguments: object) -> object:
@@ -166,9 +194,10 @@ def _wait_for_job(bus: DBus, name: str, deadline: float) -> Unit:
 def _pauses(deadline: float) -> Iterator[float]:
     """Ever longer pauses, 1 ms to 50 ms, until the deadline: state in PID 1 has no event that pystemd delivers."""
     pause_s = 0.001
+    yield pause_s
     while time.monotonic() < deadline:
-        yield pause_s
         pause_s = min(pause_s * 1.5, 0.05)
+        yield pause_s
 
 
 def _encoded(properties: Properties) -> dict[str, object]:

@@ -172,8 +172,12 @@ def verify_manifest(directory: Path, major: int, reporter: Reporter) -> None:
 
 def clean(directory: Path) -> None:
     """Remove the configuration, signals, logs and transient state of the server that the copy was taken from."""
-    if (directory / "tablespace_map").exists():
-        raise _tablespaces()
+    # A base backup in tar format always has the file, empty where there are no tablespaces.
+    tablespace_map = directory / "tablespace_map"
+    if tablespace_map.exists():
+        if tablespace_map.stat().st_size > 0:
+            raise _tablespaces()
+        tablespace_map.unlink()
     for pattern in _LEFTOVERS:
         for path in directory.glob(pattern):
             _remove(path)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from draupnir_helper.notify import notify
+from draupnir_helper.notify import escape, notify
 from draupnir_helper.wire import JobReport
 
 _STATUS_BYTES = 3800  # systemd reads 4096 bytes of a notification
@@ -51,7 +51,11 @@ class Reporter:
 
 def send(report: JobReport) -> None:
     """Make the report the unit's status."""
-    notify(STATUS=report.model_dump_json(exclude_none=True))
+    notify(STATUS=_status(report))
+
+
+def _status(report: JobReport) -> str:
+    return escape(report.model_dump_json(exclude_none=True))
 
 
 def run(job: Callable[[Reporter], JobReport]) -> None:
@@ -84,7 +88,7 @@ def failure_report(error: JobError) -> JobReport:
     while True:
         text = f"{detail}\n{tail}" if tail else detail
         report = JobReport(step="failed", error_code=error.code, error=text[:4000])
-        excess = len(report.model_dump_json(exclude_none=True).encode()) - _STATUS_BYTES
+        excess = len(_status(report).encode()) - _STATUS_BYTES
         if excess <= 0:
             return report
         if tail:

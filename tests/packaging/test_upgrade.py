@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 DIST = Path(__file__).parents[2] / "dist"
-INSTANCE = "draupnir-instance-999.service"
 
 pytestmark = pytest.mark.skipif(
     not Path("/usr/lib/systemd/system/draupnir.service").exists(), reason="the packages are not installed here"
@@ -62,38 +61,38 @@ def next_version(tmp_path: Path, packages: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def instance() -> Iterator[str]:
-    """A unit with the name of an instance, for dpkg to leave alone or to stop."""
-    output_of(
-        "systemd-run",
-        f"--unit={INSTANCE}",
-        "--property=NotifyAccess=all",
-        "sh",
-        "-c",
-        "systemd-notify --ready; sleep inf",
-    )
-    yield INSTANCE
-    subprocess.run(["systemctl", "stop", INSTANCE], check=False, capture_output=True)
+def instance() -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a unit with the name of an instance: a scope, for the services' sandbox suits only Postgres."""
+    with subprocess.Popen(
+        ["systemd-run", "--quiet", "--scope", "--unit=draupnir-instance-999", "sleep", "inf"]
+    ) as process:
+        yield process
+        process.kill()
 
 
-def test_an_upgrade_replaces_the_services_and_nothing_else(next_version: list[str], instance: str) -> None:
-    kept = {unit: main_pid(unit) for unit in (instance, "draupnir-metadata")}
-    replaced = {unit: main_pid(unit) for unit in ("draupnir",)}
+def test_an_upgrade_replaces_the_services_and_nothing_else(
+    next_version: list[str], instance: subprocess.Popen[bytes]
+) -> None:
+    daemon, metadata = main_pid("draupnir"), main_pid("draupnir-metadata")
     listening = sockets()
     secret = Path("/etc/draupnir/shared_secret").read_bytes()
 
     apt("install", *next_version)
 
-    assert {unit: main_pid(unit) for unit in kept} == kept
-    assert not {unit: main_pid(unit) for unit in replaced}.items() & replaced.items()
+    assert instance.poll() is None
+    assert main_pid("draupnir") != daemon
+    assert main_pid("draupnir-metadata") == metadata
     assert sockets() == listening
     assert Path("/etc/draupnir/shared_secret").read_bytes() == secret
     output_of("curl", "--fail", "--silent", "http://127.0.0.1:8432/health_check")
 
 
-def test_a_purge_takes_all_but_the_databases_and_says_where_they_are(packages: list[str], instance: str) -> None:
+def test_a_purge_takes_all_but_the_databases_and_says_where_they_are(
+    packages: list[str], instance: subprocess.Popen[bytes]
+) -> None:
     said = apt("purge", "draupnir", "draupnir-client")
 
+    assert instance.wait(timeout=10) != 0
     for kept in ("/var/lib/draupnir/data.btrfs", "/var/lib/draupnir/metadata"):
         assert Path(kept).exists()
         assert re.search(rf"^    rm (-r )?{kept}$", said, re.MULTILINE)

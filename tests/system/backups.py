@@ -46,6 +46,7 @@ class Source:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        directory.mkdir(exist_ok=True)
         # pytest's directories are closed to other users, and Postgres does not run as root.
         for path in (directory, *directory.parents[:2]):
             path.chmod(0o755)
@@ -78,6 +79,10 @@ class Source:
         connection = ["-h", str(self.directory), "-p", "5999", "-d", database]
         self._as_postgres("psql", "-Xq", "-v", "ON_ERROR_STOP=1", *connection, "-c", statement)
 
+    def pgbench(self, scale: int) -> None:
+        """Fill my_db with pgbench's tables, about 16 MB a scale; the server runs."""
+        self._as_postgres("pgbench", "-i", "-q", "-s", scale, "-h", self.directory, "-p", "5999", "my_db")
+
     def tarball(self, name: str, *options: str, members: str = ".", base: Path | None = None) -> Path:
         """A tar of the data directory."""
         path = self.directory / name
@@ -91,7 +96,7 @@ class Source:
         self.start()
         try:
             connection = ["-h", str(self.directory), "-p", "5999"]
-            self._as_postgres("pg_basebackup", "-Ft", *options, *connection, "-D", directory)
+            self._as_postgres("pg_basebackup", "-c", "fast", "-Ft", *options, *connection, "-D", directory)
         finally:
             self.stop()
         return directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,10 +29,12 @@ def backup(source: Source) -> Path:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The installed service, with a key for uploads."""
     key = tmp_path_factory.mktemp("keys") / "key.pem"
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "system tests", "-f", key)
+    # A name of its own: a run that was cut short leaves its key behind.
+    name = f"system tests {time.time_ns()}"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", key)
     run("draupnir", "upload-key", "add", key.with_suffix(".pem.pub"))
     yield Service(key)
-    run("draupnir", "upload-key", "remove", "system tests")
+    run("draupnir", "upload-key", "remove", name)
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +53,7 @@ def _nothing_left_behind(service: Service, request: pytest.FixtureRequest) -> It
     # The image of the session is part of the world for those who use it.
     if "image" in request.fixturenames:
         request.getfixturevalue("image")
+    world.await_quiet()
     before = world.observe()
     yield
     world.await_equal(before)

@@ -34,8 +34,21 @@ def observe() -> World:
             for status in Path("/proc").glob("[0-9]*/status")
             if (uid := _uid(status)) >= FIRST_UID
         },
-        "loops": set(run("losetup", "--noheadings", "--output", "BACK-FILE").stdout.split()),
+        # Those of the machine that this one runs on show too.
+        "loops": {
+            line.strip()
+            for line in run("losetup", "--noheadings", "--output", "BACK-FILE").stdout.splitlines()
+            if line.startswith("/var/lib/draupnir/")
+        },
     }
+
+
+def await_quiet(within_s: float = 30) -> None:
+    """Until what a finished finalise leaves behind is tidied up: that happens after its answer, by itself."""
+    deadline = time.monotonic() + within_s
+    while passing := [path for place in ("seals", "work") for path in (DATA / place).iterdir()]:
+        assert time.monotonic() < deadline, passing
+        time.sleep(0.1)
 
 
 def rows() -> set[str]:

@@ -1,0 +1,71 @@
+"""A figure and its comparison, as series of seconds or bytes, and the table they make."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class Figure:
+    """One line of the table: our series, what stands beside it, and the ratio of medians that it must reach."""
+
+    name: str
+    unit: str
+    ours: list[float]
+    beside: list[float] = field(default_factory=list)
+    beside_name: str = ""
+    bound: float | None = None  # of the ratio where there is a comparison, of the median where there is none
+
+    @property
+    def ratio(self) -> float | None:
+        return statistics.median(self.ours) / statistics.median(self.beside) if self.beside else None
+
+    @property
+    def reached(self) -> bool | None:
+        if self.bound is None:
+            return None
+        return (self.ratio if self.ratio is not None else statistics.median(self.ours)) <= self.bound
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self) | {"ratio": self.ratio, "reached": self.reached}
+
+
+SCALES: dict[str, tuple[float, str]] = {"s": (1000, "ms"), "MB": (1, "MB"), "kB": (1, "kB"), "tps": (1, "tps")}
+
+
+def spread(series: list[float], unit: str) -> str:
+    """Median, and the least and the greatest."""
+    if not series:
+        return "–"
+    scale, shown = SCALES[unit]
+    low, middle, high = (value * scale for value in (min(series), statistics.median(series), max(series)))
+    digits = 1 if middle < 100 else 0
+    return f"{middle:.{digits}f} {shown} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def table(figures: list[Figure]) -> str:
+    """The figures as aligned text."""
+    head = ("measure", "ours", "beside", "", "ratio", "must reach", "")
+    rows = [head]
+    for figure in figures:
+        ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else ""
+        bound = "" if figure.bound is None else f"≤ {figure.bound:g}{' x' if figure.beside else ''}"
+        mark = {True: "yes", False: "NO", None: ""}[figure.reached]
+        beside = spread(figure.beside, figure.unit)
+        rows.append((figure.name, spread(figure.ours, figure.unit), beside, figure.beside_name, ratio, bound, mark))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def in_turn(times: int, *measures: Callable[[], float]) -> list[list[float]]:
+    """Each measure so many times, A B A B …, so that a machine that slows down slows all of them."""
+    series: list[list[float]] = [[] for _ in measures]
+    for _ in range(times):
+        for one, measure in zip(series, measures, strict=True):
+            one.append(measure())
+    return series

@@ -1,0 +1,139 @@
+"""A bad configuration is refused with its file and line; doctor says in plain words what is wrong."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.system.faults import DAEMON, HELPER, METADATA, await_healthy, await_that
+from tests.system.service import SECRET, Service, run
+
+CONFIGURATION = Path("/etc/draupnir/config.toml")
+SSHD = Path("/etc/ssh/sshd_config.d/draupnir.conf")
+ALL = ("draupnir-setup.service", METADATA, "draupnir-helper.socket", HELPER, "draupnir.socket", DAEMON)
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was(service: Service) -> Iterator[None]:
+    """The configuration and the units are afterwards what they were, and the service is well."""
+    kept = {path: path.read_bytes() for path in (CONFIGURATION, SSHD, SECRET) if path.exists()}
+    yield
+    for path in (CONFIGURATION, SSHD, SECRET):
+        if path in kept:
+            path.write_bytes(kept[path])
+        else:
+            path.unlink(missing_ok=True)
+    SECRET.chmod(0o640)
+    with suppress(AssertionError):
+        run("chown", "root:draupnir", SECRET)
+    run("systemctl", "reload", "ssh")
+    run("systemctl", "start", *ALL[:-1])
+    run("systemctl", "restart", DAEMON)
+    await_healthy(service)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("# a comment\n\nmin_instance_prt = 7000\n", 3, "min_instance_prt is not a key"),
+        ('min_instance_port = "7000"\n', 1, "min_instance_port"),
+        ("data_path = 5\n", 1, "data_path"),
+        ("min_instance_port = 80\n", 1, "min_instance_port"),
+        ("\nmin_instance_port = 8000\nmax_instance_port = 7000\n", 3, "min_instance_port"),
+        ("public_hostname = 'a b'\n", 1, "public_hostname"),
+        ("[http]\nlisten_address = '0.0.0.0:8443'\n", 2, "tls_certificate"),
+        ("\n\n= 5\n", 3, "not valid TOML"),
+    ],
+    ids=[
+        "unknown key",
+        "text for a number",
+        "number for text",
+        "privileged port",
+        "upside down",
+        "hostname",
+        "half",
+        "TOML",
+    ],
+)
+def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, words: str) -> None:
+    CONFIGURATION.write_text(text)
+    since = f"@{time.time():.6f}"
+    assert run("systemctl", "restart", DAEMON, ok=False).returncode != 0
+
+    def said() -> bool:
+        journal = run("journalctl", "-u", DAEMON, "-o", "cat", "--since", since).stdout
+        return any(f"{CONFIGURATION}:{line}:" in entry and words in entry for entry in journal.splitlines())
+
+    await_that(said, f"the journal says {CONFIGURATION}:{line}: … {words}", within_s=10)
+    done = run("draupnir", "doctor", ok=False)
+    assert done.returncode == 1
+    assert f"{CONFIGURATION}:{line}:" in done.stdout
+
+
+def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, instance: int) -> None:
+    before = service.environment(instance)
+    CONFIGURATION.write_text("nonsense = 1\n")
+    run("systemctl", "restart", HELPER, DAEMON, ok=False)
+    query = ["psql", "-XAtq", "-d", "my_db", "-c", "SELECT count(*) FROM users"]
+    assert run(*query, env=dict(before)).stdout.strip() == "5000"
+
+
+def test_doctor_is_content_with_a_service_that_is_well() -> None:
+    done = run("draupnir", "doctor")
+    assert "✗" not in done.stdout
+
+
+def stop(*units: str) -> None:
+    run("systemctl", "stop", *units)
+
+
+@pytest.mark.parametrize(
+    ("part", "units", "words"),
+    [
+        ("helper", ("draupnir-helper.socket", HELPER), "systemctl status draupnir-helper"),
+        ("daemon", ("draupnir.socket", DAEMON), "systemctl status draupnir.socket draupnir"),
+        ("metadata", (METADATA,), "systemctl status draupnir-metadata"),
+        ("uploads", ("ssh.socket", "ssh.service"), "systemctl enable --now ssh"),
+    ],
+    ids=["helper", "daemon", "metadata", "sshd"],
+)
+def test_doctor_says_what_to_do_when_a_part_is_stopped(part: str, units: tuple[str, ...], words: str) -> None:
+    running = [unit for unit in units if run("systemctl", "is-active", unit, ok=False).returncode == 0]
+    stop(*running)
+    try:
+        assert_doctor_says(part, words)
+    finally:
+        run("systemctl", "start", *running)
+
+
+def assert_doctor_says(part: str, words: str) -> None:
+    done = run("draupnir", "doctor", ok=False)
+    assert done.returncode == 1, done.stdout
+    assert f"✗ {part}:" in done.stdout, done.stdout
+    assert words in done.stdout, done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_doctor_says_when_the_secret_is_missing() -> None:
+    SECRET.unlink()
+    assert_doctor_says("shared secret", str(SECRET))
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o666, 0o600])
+def test_doctor_says_when_the_secret_is_open_to_others_or_closed_to_the_daemon(mode: int) -> None:
+    SECRET.chmod(mode)
+    assert_doctor_says("shared secret", f"chmod 0640 {SECRET}")
+
+
+def test_doctor_says_when_the_secret_belongs_to_somebody_else() -> None:
+    run("chown", "upload:upload", SECRET)
+    assert_doctor_says("shared secret", f"chown root:draupnir {SECRET}")
+
+
+def test_doctor_says_when_sshd_does_not_take_our_rules() -> None:
+    SSHD.unlink()
+    assert_doctor_says("uploads", "/etc/ssh/sshd_config.d/*.conf")

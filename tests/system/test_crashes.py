@@ -1,0 +1,374 @@
+"""Whatever is killed, at whatever point: nothing is lost, nothing is orphaned, and nobody has to ask again.
+
+That nothing is left behind within 30 s is held by the fixture that compares the world before and after each test.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.system import world
+from tests.system.faults import (
+    DAEMON,
+    HELPER,
+    METADATA,
+    await_healthy,
+    await_that,
+    injected,
+    kill,
+    main_pid,
+    processes,
+)
+from tests.system.service import ANONYMISE, JSON, Service, run
+
+SLOW = f"SELECT pg_sleep(4);\n{ANONYMISE}"
+ENDLESS = "SELECT pg_sleep(3600);"
+SCRIPT = "running the anonymisation script"
+
+# The daemon opens one connection to the helper for each request and half-closes it when the request is written, so
+# these are the moments before and after each request. The helper's are before each change of disk or identity.
+DAEMON_POINTS = ["connect:signal=KILL:when=1", "shutdown:signal=KILL:when=1", "shutdown:signal=KILL:when=2"]
+HELPER_POINTS = [f"{call}:signal=KILL:when=1" for call in ("accept4", "ioctl", "mkdir", "fchown", "rename", "sendto")]
+POINTS = [(DAEMON, point) for point in DAEMON_POINTS] + [(HELPER, point) for point in HELPER_POINTS]
+
+
+@pytest.fixture(autouse=True)
+def _well_before_and_after(service: Service) -> Iterator[None]:
+    await_healthy(service)
+    yield
+    await_healthy(service)
+
+
+def listed(service: Service, kind: str) -> dict[int, JSON]:
+    answer = service.ask("GET", f"/{kind}")
+    assert answer.status_code == 200, answer.text
+    return {int(each["id"]): each["attributes"] for each in answer.json()["data"]}
+
+
+def ask_anyhow(service: Service, method: str, path: str, attributes: JSON | None = None) -> httpx.Response | None:
+    """The answer, or None where the connection broke because the daemon died."""
+    with suppress(httpx.TransportError):
+        return service.ask(method, path, attributes)
+    return None
+
+
+def crash_during(
+    service: Service, unit: str, point: str, method: str, path: str, attributes: JSON | None = None
+) -> None:
+    """Ask while the unit is bound to be killed at the point; back to health afterwards.
+
+    A helper that dies is not even noticed: the daemon asks the next one again.
+    """
+    pid = main_pid(unit)
+    with injected(unit, point):
+        answer = ask_anyhow(service, method, path, attributes)
+    if unit == HELPER:
+        assert answer is not None
+        assert answer.is_success, answer.text
+    await_healthy(service)
+    if main_pid(unit) == pid:
+        pytest.skip(f"{method} {path} does not pass {point}")
+
+
+@pytest.mark.parametrize(("unit", "point"), POINTS)
+def test_an_image_whose_creation_is_cut_short_has_its_folder_or_is_not_there(
+    service: Service, unit: str, point: str
+) -> None:
+    before = listed(service, "images")
+    attributes = {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""}
+    crash_during(service, unit, point, "POST", "/images", attributes)
+    for image_id in listed(service, "images").keys() - before.keys():
+        folder = world.DATA / f"chroot/draupnir/image_uploads/{image_id}"
+        await_that(folder.exists, f"{folder} exists")
+        assert folder.owner() == "upload"
+        service.destroy_image(image_id)
+
+
+@pytest.mark.parametrize(("unit", "point"), POINTS)
+def test_an_image_whose_destruction_is_cut_short_is_gone_all_the_same(
+    service: Service, backup: Path, unit: str, point: str
+) -> None:
+    image_id = service.create_image()
+    service.upload(image_id, backup)
+    crash_during(service, unit, point, "DELETE", f"/images/{image_id}")
+    if main_pid(unit) and unit == DAEMON and image_id in listed(service, "images"):
+        # Either it was never accepted, or it goes on by itself.
+        service.ask("DELETE", f"/images/{image_id}")
+    await_that(lambda: image_id not in listed(service, "images"), "the image is gone")
+
+
+@pytest.mark.parametrize(("unit", "point"), POINTS)
+def test_an_instance_whose_creation_is_cut_short_runs_or_is_not_there(
+    service: Service, image: int, unit: str, point: str
+) -> None:
+    before = listed(service, "instances")
+    crash_during(service, unit, point, "POST", "/instances", {"image_id": image})
+
+    def settled() -> bool:
+        return {each["status"] for each in listed(service, "instances").values()} <= {"running"}
+
+    await_that(settled, "the instance runs or is gone")
+    for instance_id in listed(service, "instances").keys() - before.keys():
+        assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+        service.destroy_instance(instance_id)
+
+
+@pytest.mark.parametrize(("unit", "point"), POINTS)
+def test_an_instance_whose_destruction_is_cut_short_is_gone_and_never_back(
+    service: Service, image: int, unit: str, point: str
+) -> None:
+    instance_id = int(service.create_instance(image)["id"])
+    service.answer(instance_id, "CREATE TABLE t ()")
+    crash_during(service, unit, point, "DELETE", f"/instances/{instance_id}")
+    await_that(lambda: instance_id not in listed(service, "instances"), "the instance is gone")
+
+
+@pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
+def test_an_instance_that_btrfs_refuses_leaves_nothing(service: Service, image: int, number: int, error: str) -> None:
+    """Each of the helper's first ioctls fails once, counted by thread; the one after succeeds."""
+    with injected(HELPER, f"ioctl:error={error}:when={number}"):
+        answer = service.ask("POST", "/instances", {"image_id": image})
+    if answer.is_success:
+        service.destroy_instance(answer.json()["data"]["id"])
+    else:
+        assert answer.json()["errors"][0]["code"] in {"no_room", "storage_missing", "internal"}, answer.text
+    again = int(service.create_instance(image)["id"])
+    assert service.answer(again, "SELECT count(*) FROM users") == "5000"
+    service.destroy_instance(again)
+
+
+def test_an_upload_that_is_killed_is_sent_again(service: Service, backup: Path) -> None:
+    image_id = service.create_image()
+    target = f"upload@localhost:/draupnir/image_uploads/{image_id}"
+    sending = subprocess.Popen(["scp", *service.ssh_options(), "-l", "4000", backup, target], stderr=subprocess.DEVNULL)
+    arrived = world.DATA / f"chroot/draupnir/image_uploads/{image_id}/{backup.name}"
+    await_that(lambda: arrived.exists() and arrived.stat().st_size > 0, "the upload has begun")
+    run("pkill", "-KILL", "--uid", "upload")
+    assert sending.wait(timeout=30) != 0
+    assert arrived.stat().st_size < backup.stat().st_size
+    service.upload(image_id, backup)
+    assert arrived.read_bytes() == backup.read_bytes()
+    service.destroy_image(image_id)
+
+
+@pytest.fixture
+def finalising(service: Service, backup: Path) -> Iterator[int]:
+    """An image that is about to be finalised, with a script that takes a while."""
+    image_id = service.create_image(SLOW)
+    service.upload(image_id, backup)
+    assert service.finalise(image_id, headers={"Prefer": "respond-async"}).status_code == 202
+    yield image_id
+    service.destroy_image(image_id)
+
+
+def rows_of(image_id: int) -> str:
+    """The image's status straight from the metadata: to ask the daemon would start it."""
+    return next((row.split("|")[2] for row in world.rows() if row.startswith(f"image|{image_id}|")), "")
+
+
+def progress(service: Service, image_id: int) -> JSON:
+    """Its progress, empty when there is none or nobody answers."""
+    answer = ask_anyhow(service, "GET", f"/images/{image_id}")
+    found = answer.json()["data"]["attributes"]["progress"] if answer is not None and answer.is_success else None
+    return found or {}
+
+
+def await_ready(service: Service, image_id: int) -> None:
+    await_that(lambda: rows_of(image_id) not in {"finalising", ""}, "the finalise has ended", within_s=90)
+    attributes = service.image(image_id)
+    assert attributes["status"] == "ready", attributes
+    instance_id = int(service.create_instance(image_id)["id"])
+    assert service.answer(instance_id, "SELECT count(*) FROM users WHERE email LIKE '%@example.com'") == "5000"
+    service.destroy_instance(instance_id)
+
+
+@pytest.mark.parametrize("unit", [DAEMON, HELPER])
+def test_a_finalise_goes_on_to_ready_though_the_unit_is_killed_at_every_step(
+    service: Service, finalising: int, unit: str
+) -> None:
+    killed: list[str] = []
+
+    def kill_at_each_new_step() -> bool:
+        found = progress(service, finalising)
+        step = found.get("step", "") + (" script" if found.get("activity") == SCRIPT else "")
+        if step.strip() and step not in killed:
+            kill(unit)
+            killed.append(step)
+        return rows_of(finalising) != "finalising"
+
+    await_that(kill_at_each_new_step, "the finalise has ended", within_s=90)
+    assert {"extract", "finalise", "finalise script", "trial"} <= set(killed)
+    await_ready(service, finalising)
+
+
+def test_a_finalise_whose_daemon_was_killed_ends_ready_without_anyone_asking(service: Service, finalising: int) -> None:
+    await_that(lambda: progress(service, finalising).get("activity") == SCRIPT, "the script runs")
+    kill(DAEMON)
+    await_that(lambda: rows_of(finalising) == "ready", "the image is ready", within_s=60)
+    await_ready(service, finalising)
+
+
+def test_a_finalise_is_adopted_by_whoever_comes_after_a_restart(service: Service, finalising: int) -> None:
+    """Daemon, helper, metadata and the bus restarted, and systemd itself executed anew: the job never notices."""
+    await_that(lambda: progress(service, finalising).get("activity") == SCRIPT, "the script runs")
+    job = main_pid(f"draupnir-finalise-{finalising}.service")
+    for unit in (DAEMON, HELPER, METADATA, "dbus.service"):
+        run("systemctl", "restart", unit)
+    run("systemctl", "daemon-reexec")
+    assert main_pid(f"draupnir-finalise-{finalising}.service") in {job, 0}
+    await_ready(service, finalising)
+
+
+@pytest.mark.parametrize("kind", ["extract", "finalise"])
+def test_a_job_that_is_killed_fails_the_image_and_can_be_done_again(service: Service, backup: Path, kind: str) -> None:
+    image_id = service.create_image(ENDLESS)
+    service.upload(image_id, backup)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(service.finalise, image_id)
+        unit = f"draupnir-{kind}-{image_id}.service"
+        if kind == "finalise":
+            await_that(lambda: progress(service, image_id).get("activity") == SCRIPT, "the script runs")
+        await_that(lambda: processes(unit), f"{unit} runs")
+        kill(unit)
+    (error,) = answer.result().json()["errors"]
+    assert error["code"] == "job_killed", error
+    assert f"journalctl -u draupnir-{kind}-{image_id}" in error["detail"]
+    service.ask("PATCH", f"/images/{image_id}", {"anonymisation_script": ANONYMISE})
+    assert service.finalise(image_id).status_code == 200
+    service.destroy_image(image_id)
+
+
+def test_a_server_killed_under_the_script_fails_the_image(service: Service, backup: Path) -> None:
+    image_id = service.create_image(ENDLESS)
+    service.upload(image_id, backup)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(service.finalise, image_id)
+        await_that(lambda: progress(service, image_id).get("activity") == SCRIPT, "the script runs")
+        for pid in processes(f"draupnir-finalise-{image_id}.service"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "postgres":
+                    run("kill", "-KILL", str(pid), ok=False)
+    assert answer.result().status_code == 422
+    assert service.image(image_id)["ready"] is False
+    service.destroy_image(image_id)
+
+
+def test_a_postgres_that_is_killed_is_back_with_its_data(service: Service, instance: int) -> None:
+    service.psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer; CHECKPOINT", ok=False)
+    service.psql(instance, "CREATE TABLE IF NOT EXISTS kept AS SELECT 42 AS answer")
+    run("kill", "-KILL", str(main_pid(f"draupnir-instance-{instance}.service")))
+    await_that(
+        lambda: service.psql(instance, "SELECT answer FROM kept", ok=False).stdout.strip() == "42", "Postgres is back"
+    )
+
+
+def test_a_postgres_that_hangs_can_be_destroyed(service: Service, image: int) -> None:
+    instance_id = int(service.create_instance(image)["id"])
+    service.answer(instance_id, "SELECT 1")
+    run("kill", "-STOP", str(main_pid(f"draupnir-instance-{instance_id}.service")))
+    service.destroy_instance(instance_id)
+
+
+def test_an_instance_whose_units_are_gone_is_started_again(service: Service, instance: int) -> None:
+    """As after a reboot: transient units, users and configuration are away, the data are there."""
+    service.psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer")
+    units = [f"draupnir-port-{instance}.socket", f"draupnir-port-{instance}.service"]
+    run("systemctl", "stop", *units, f"draupnir-instance-{instance}.service")
+    await_that(
+        lambda: service.psql(instance, "SELECT answer FROM kept", ok=False).stdout.strip() == "42", "it is reachable"
+    )
+
+
+def test_metadata_that_are_away_are_503_and_back_by_themselves(service: Service, image: int) -> None:
+    run("systemctl", "stop", METADATA)
+    try:
+        for path in ("/images", f"/images/{image}", "/instances"):
+            answer = service.ask("GET", path)
+            assert answer.status_code == 503
+            assert answer.json()["errors"][0]["code"] == "metadata_unavailable"
+        assert service.ask("GET", "/health_check").status_code == 503
+    finally:
+        run("systemctl", "start", METADATA)
+    await_that(lambda: service.ask("GET", "/images").status_code == 200, "the API answers again")
+
+
+def test_metadata_that_are_killed_are_back_by_themselves(service: Service, image: int) -> None:
+    kill(METADATA)
+    statuses = set[int]()
+
+    def back() -> bool:
+        statuses.add(service.ask("GET", f"/images/{image}").status_code)
+        return 200 in statuses
+
+    await_that(back, "the API answers again")
+    assert statuses <= {200, 503}
+
+
+class Session:
+    """One psql that stays connected."""
+
+    def __init__(self, service: Service, instance_id: int) -> None:
+        environment = {**service.environment(instance_id), "PGDATABASE": "my_db"}
+        self._psql = subprocess.Popen(
+            ["psql", "-XAtq"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def answer(self, sql: str) -> str:
+        assert self._psql.stdin is not None
+        assert self._psql.stdout is not None
+        self._psql.stdin.write(f"{sql}\n")
+        self._psql.stdin.flush()
+        return self._psql.stdout.readline().strip()
+
+    def close(self) -> None:
+        self._psql.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["restart draupnir draupnir-helper", "restart draupnir-metadata", "restart dbus", "daemon-reload", "daemon-reexec"],
+)
+def test_a_connection_outlives_a_restart_of_whatever_is_ours(service: Service, instance: int, command: str) -> None:
+    session = Session(service, instance)
+    backend = session.answer("SELECT pg_backend_pid();")
+    assert re.fullmatch("[0-9]+", backend)
+    run("systemctl", *command.split())
+    await_healthy(service)
+    assert session.answer("SELECT pg_backend_pid();") == backend
+    session.close()
+    assert service.answer(instance, "SELECT count(*) FROM users") == "5000"
+    other = int(service.create_instance(service_image(service, instance))["id"])
+    service.destroy_instance(other)
+
+
+def service_image(service: Service, instance_id: int) -> int:
+    return int(service.ask("GET", f"/instances/{instance_id}").json()["data"]["attributes"]["image_id"])
+
+
+@pytest.mark.parametrize("unit", [DAEMON, HELPER])
+def test_a_unit_killed_over_and_over_is_still_started_again(service: Service, unit: str) -> None:
+    for _ in range(7):
+        await_healthy(service)
+        kill(unit, signal.SIGKILL)
+    await_healthy(service)
+
+
+def test_a_helper_that_died_while_writing_is_not_kept_from_starting(service: Service) -> None:
+    """What it leaves under a passing name goes, whatever it is."""
+    manifest = world.DATA / "instances/.new-999.json"
+    manifest.write_text("{")
+    run("btrfs", "subvolume", "create", world.DATA / "instances/.new-999")
+    run("systemctl", "restart", HELPER)
+    await_healthy(service)
+    assert not manifest.exists()
+    assert not (world.DATA / "instances/.new-999").exists()

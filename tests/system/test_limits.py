@@ -1,0 +1,181 @@
+"""At the edge of what the machine has: said clearly, nothing is lost or left behind, and it works again afterwards."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.system import world
+from tests.system.backups import Source
+from tests.system.faults import DAEMON, FILLER, HELPER, await_healthy, await_that, fill, filled
+from tests.system.service import ANONYMISE, Service, run
+
+CONFIGURATION = Path("/etc/draupnir/config.toml")
+# Writes without end, at about a megabyte a row.
+RUNAWAY = """
+\\c my_db
+SELECT pg_sleep(2);
+CREATE TABLE runaway AS
+  SELECT string_agg(md5(i::text || j), '') FROM generate_series(1, 30000) i, generate_series(1, 1000) j GROUP BY j;
+"""
+
+
+def no_room(answer: httpx.Response) -> None:
+    assert answer.status_code == 507, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["code"] == "no_room"
+    assert "disk is full" in error["detail"]
+
+
+def check_image(service: Service, image_id: int) -> None:
+    """It can be finalised now, from what was uploaded before, and be used."""
+    service.ask("PATCH", f"/images/{image_id}", {"anonymisation_script": ANONYMISE})
+    answer = service.finalise(image_id)
+    assert answer.status_code == 200, answer.text
+    instance_id = int(service.create_instance(image_id)["id"])
+    assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+    service.destroy_image(image_id)
+
+
+@pytest.fixture
+def bulky(source: Source, tmp_path: Path) -> Path:
+    """A small archive of much: 400 MiB of zeros beside the data."""
+    path = tmp_path / "bulky.tar.gz"
+    padding = tarfile.TarInfo("./base/padding")
+    padding.size = 400 * 1024 * 1024
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        tar.add(source.data, ".")
+        with Path("/dev/zero").open("rb") as zeros:
+            tar.addfile(padding, zeros)
+    return path
+
+
+def test_an_upload_that_does_not_fit_fails_and_fits_later(service: Service, tmp_path: Path) -> None:
+    image_id = service.create_image()
+    file = tmp_path / "random"
+    with Path("/dev/urandom").open("rb") as noise:
+        file.write_bytes(noise.read(64 * 1024 * 1024))
+    with filled(leaving_mib=8):
+        assert service.upload(image_id, file, ok=False).returncode != 0
+        assert service.image(image_id)["status"] == "awaiting_upload"
+    service.upload(image_id, file)
+    arrived = world.DATA / f"chroot/draupnir/image_uploads/{image_id}/random"
+    assert arrived.read_bytes() == file.read_bytes()
+    service.destroy_image(image_id)
+
+
+@pytest.mark.parametrize("leaving_mib", [16, 200], ids=["before it begins", "on the way"])
+def test_an_extraction_that_does_not_fit_fails_and_fits_later(service: Service, bulky: Path, leaving_mib: int) -> None:
+    image_id = service.create_image()
+    service.upload(image_id, bulky)
+    with filled(leaving_mib):
+        no_room(service.finalise(image_id))
+        assert service.image(image_id)["error"]["code"] == "no_room"
+    check_image(service, image_id)
+
+
+def test_a_script_that_fills_the_disk_fails_and_another_fits(service: Service, backup: Path) -> None:
+    image_id = service.create_image(RUNAWAY)
+    service.upload(image_id, backup)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(service.finalise, image_id)
+            await_that(
+                lambda: (
+                    (service.image(image_id)["progress"] or {}).get("activity") == "running the anonymisation script"
+                ),
+                "the script runs",
+            )
+            fill(leaving_mib=150)
+        no_room(answer.result())
+    finally:
+        FILLER.unlink(missing_ok=True)
+    check_image(service, image_id)
+
+
+def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Service, backup: Path) -> None:
+    image_id = service.make_image(backup)
+    kept, gone = (int(service.create_instance(image_id)["id"]) for _ in range(2))
+    world.await_quiet()
+    with filled(leaving_mib=16):
+        before = world.observe()
+        no_room(service.ask("POST", "/instances", {"image_id": image_id}))
+        no_room(service.ask("POST", "/images", {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""}))
+        world.await_equal(before)
+        assert service.answer(kept, "SELECT count(*) FROM users") == "5000", "what exists can be read"
+        service.destroy_instance(gone)
+    assert service.answer(kept, "SELECT count(*) FROM users") == "5000"
+    service.destroy_instance(int(service.create_instance(image_id)["id"]))
+    service.destroy_image(image_id)
+
+
+@contextmanager
+def configured(service: Service, text: str) -> Iterator[None]:
+    """Meanwhile the service runs with this configuration."""
+    before = CONFIGURATION.read_text() if CONFIGURATION.exists() else None
+    try:
+        CONFIGURATION.write_text(text)
+        run("systemctl", "restart", HELPER, DAEMON)
+        await_healthy(service)
+        yield
+    finally:
+        if before is None:
+            CONFIGURATION.unlink()
+        else:
+            CONFIGURATION.write_text(before)
+        run("systemctl", "restart", HELPER, DAEMON)
+        await_healthy(service)
+
+
+def test_of_two_hundred_at_once_as_many_as_there_are_ports_succeed(service: Service, image: int) -> None:
+    ports = range(7000, 7012)
+    with configured(service, f"min_instance_port = {ports.start}\nmax_instance_port = {ports.stop}\n"):
+        with concurrent.futures.ThreadPoolExecutor(200) as pool:
+            answers = list(pool.map(lambda _: service.ask("POST", "/instances", {"image_id": image}), range(200)))
+        created = [answer.json()["data"] for answer in answers if answer.status_code == 201]
+        refused = {
+            (answer.status_code, answer.json()["errors"][0]["code"]) for answer in answers if answer.status_code != 201
+        }
+        assert refused == {(422, "no_free_port")}
+        assert sorted(int(data["attributes"]["port"]) for data in created) == list(ports)
+        assert service.answer(created[-1]["id"], "SELECT count(*) FROM users") == "5000"
+        service.destroy_instance(created.pop()["id"])
+        created.append(service.create_instance(image))
+        for data in created:
+            service.destroy_instance(data["id"])
+
+
+def test_a_finalise_without_a_free_port_waits_for_one(service: Service, image: int, backup: Path) -> None:
+    with configured(service, "min_instance_port = 7000\nmax_instance_port = 7001\n"):
+        instance_id = int(service.create_instance(image)["id"])
+        image_id = service.create_image()
+        service.upload(image_id, backup)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(service.finalise, image_id)
+            await_that(
+                lambda: (service.image(image_id)["progress"] or {}).get("activity") == "waiting for a free port",
+                "it waits for a port",
+                within_s=60,
+            )
+            service.destroy_instance(instance_id)
+        assert answer.result().status_code == 200, answer.result().text
+        service.destroy_image(image_id)
+
+
+def test_an_archive_of_very_many_files_is_taken_or_refused_but_ends(
+    service: Service, source: Source, tmp_path: Path
+) -> None:
+    path = tmp_path / "many.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
+        tar.add(source.data, ".")
+        for number in range(20_000):
+            tar.addfile(tarfile.TarInfo(f"./base/many/{number}"), io.BytesIO())
+    image_id = service.make_image(path)
+    service.destroy_image(image_id)

@@ -1,0 +1,378 @@
+"""An SQL superuser is a stranger on this machine: in an instance, and under the script of an image, nothing is reached.
+
+An image's script plants a function of a superuser's that anybody may call, as a hostile backup would; it is kept from
+the hand-over by belonging to an extension. That an SQL role is no wall is known; the sandbox and the uid are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.system import world
+from tests.system.backups import MAJOR
+from tests.system.faults import DAEMON, HELPER, METADATA, await_that, main_pid, processes, traced
+from tests.system.service import ANONYMISE, Service, run
+from tests.system.world import DATA
+
+CANARY_PORT = 15432
+LIBRARY = f"/usr/lib/postgresql/{MAJOR}/lib/pg_trgm.so"
+
+PROBES = {
+    # Programs.
+    "a program of the system": "COPY (SELECT 1) TO PROGRAM '/usr/bin/id'",
+    "a shell": "COPY (SELECT 1) TO PROGRAM 'exec 3<>/dev/tcp/127.0.0.1/8432'",
+    "a library in the data directory": "LOAD '/srv/pgdata/evil.so'",
+    "a library in /tmp": "LOAD '/tmp/evil.so'",
+    "a library in /dev/shm": "LOAD '/dev/shm/evil.so'",
+    "a function of its own library": "CREATE FUNCTION e() RETURNS int LANGUAGE c AS '/srv/pgdata/evil.so', 'show_trgm'",
+    # Secrets and other people's files.
+    "shadow": "SELECT pg_read_file('/etc/shadow')",
+    "the shared secret": "SELECT pg_read_file('/etc/draupnir/shared_secret')",
+    "ssh host keys": "SELECT pg_read_file('/etc/ssh/ssh_host_ed25519_key')",
+    "the configuration": "SELECT pg_ls_dir('/etc/draupnir')",
+    "the home of root": "SELECT pg_read_file('/root/.ssh/id_ed25519')",
+    "the data disk": "SELECT pg_ls_dir('/srv/draupnir/instances')",
+    "the data disk by its link": "SELECT pg_ls_dir('/run/draupnir/data/instances')",
+    "the run directory of others": "SELECT pg_ls_dir('/run/draupnir/instances')",
+    "the metadata": "SELECT pg_ls_dir('/var/lib/draupnir/metadata')",
+    "the embedded disk": "SELECT pg_read_binary_file('/var/lib/draupnir/data.btrfs', 0, 10)",
+    "a block device": "SELECT pg_read_binary_file('/dev/loop0', 0, 10)",
+    "the memory of the machine": "SELECT pg_read_binary_file('/dev/mem', 0, 10)",
+    "the journal": "SELECT pg_ls_dir('/var/log')",
+    "the environment of process 1": "SELECT pg_read_file('/proc/1/root/etc/shadow')",
+    # Writing outside.
+    "a file in /etc": "SELECT lo_export(lo_from_bytea(0, 'x'), '/etc/draupnir-escaped')",
+    "a file in /usr": "SELECT lo_export(lo_from_bytea(0, 'x'), '/usr/lib/draupnir-escaped')",
+    "a file in /run": "SELECT lo_export(lo_from_bytea(0, 'x'), '/run/draupnir-escaped')",
+    "a file in /srv": "SELECT lo_export(lo_from_bytea(0, 'x'), '/srv/draupnir-escaped')",
+    "a file in /var": "SELECT lo_export(lo_from_bytea(0, 'x'), '/var/lib/draupnir-escaped')",
+    "a core pattern": "SELECT lo_export(lo_from_bytea(0, 'x'), '/proc/sys/kernel/core_pattern')",
+    "a control group": "SELECT lo_export(lo_from_bytea(0, 'x'), '/sys/fs/cgroup/cgroup.procs')",
+    "its own configuration": "COPY (SELECT 'x') TO '/run/draupnir/instance/postgresql.conf'",
+    "its own script": "COPY (SELECT 'x') TO '/run/draupnir/image/anonymisation_script.sql'",
+    # Sockets.
+    "the API": "SELECT dblink_connect('host=127.0.0.1 port=8432 connect_timeout=3')",
+    "a server on the host": f"SELECT dblink_connect('host=127.0.0.1 port={CANARY_PORT} connect_timeout=3')",
+    "production": "SELECT dblink_connect('host=10.9.8.7 connect_timeout=3')",
+    "the metadata's socket": "SELECT dblink_connect('host=/run/draupnir-metadata user=draupnir dbname=draupnir')",
+    "the helper's socket": "SELECT pg_stat_file('/run/draupnir-helper.sock')::text",
+    "the bus": "SELECT pg_stat_file('/run/dbus/system_bus_socket')::text",
+    "systemd's own socket": "SELECT pg_stat_file('/run/systemd/private')::text",
+    "the journal's socket": "SELECT pg_stat_file('/run/systemd/journal/socket')::text",
+    # Settings that the command line holds down.
+    "an archive command": "ALTER SYSTEM SET archive_command = 'id'",
+}  # fmt: skip
+
+# What each sandbox may be seen to show, and no more.
+VIEWS = {
+    "the run directory": ("SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/run') x", r"draupnir( lock)? systemd"),
+    "the service directory": ("SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/srv') x", "pgdata"),
+    "home directories": ("SELECT count(*) FROM pg_ls_dir('/home') x", "0"),
+    "interfaces": ("SELECT string_agg(x, ' ') FROM pg_ls_dir('/sys/class/net') x", "lo|"),
+    "processes of others": (
+        "SELECT string_agg(DISTINCT pg_read_file('/proc/' || x || '/comm'), ' ')"
+        " FROM pg_ls_dir('/proc') x WHERE x ~ '^[0-9]+$'",
+        r"((postgres|psql|python3|vacuumdb)\s*)+",
+    ),
+}
+
+BACK_DOOR = """
+\\c my_db
+CREATE EXTENSION dblink;
+CREATE FUNCTION back_door(statement text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
+DECLARE result text;
+BEGIN
+  IF statement LIKE 'SELECT%' THEN EXECUTE statement INTO result; ELSE EXECUTE statement; END IF;
+  RETURN 'done: ' || coalesce(result, '');
+EXCEPTION WHEN OTHERS THEN RETURN 'refused: ' || SQLERRM;
+END $$;
+ALTER EXTENSION pg_trgm ADD FUNCTION back_door(text);
+CREATE TABLE answers (place text, statement text, answer text);
+"""
+
+
+def dropped(path: str) -> str:
+    return f"SELECT lo_export(lo_from_bytea(0, pg_read_binary_file('{LIBRARY}')), '{path}')"
+
+
+def quoted(text: str) -> str:
+    return "$probe$" + text + "$probe$"
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """An instance of a hostile image, and what its superuser got to see there and under the script."""
+
+    instance_id: int
+    answers: dict[tuple[str, str], str]
+
+
+@pytest.fixture(scope="module")
+def canary() -> Iterator[list[str]]:
+    """A server on the host's loopback interface that nobody in a sandbox may reach; whom it saw."""
+    seen: list[str] = []
+    listener = socket.create_server(("127.0.0.1", CANARY_PORT))
+
+    def listen() -> None:
+        with suppress(OSError):
+            while True:
+                connection, address = listener.accept()
+                seen.append(str(address))
+                connection.close()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    yield seen
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture(scope="module")
+def hostile(service: Service, backup: Path, canary: list[str]) -> Iterator[Hostile]:
+    world.await_quiet()
+    before = world.observe()
+    libraries = [dropped(path) for path in ("/srv/pgdata/evil.so", "/tmp/evil.so", "/dev/shm/evil.so")]
+    statements = [*libraries, *PROBES.values(), *(statement for statement, _ in VIEWS.values())]
+    asked = [f"INSERT INTO answers SELECT 'script', {s}, back_door({s});" for s in map(quoted, statements)]
+    image_id = service.make_image(backup, "\n".join([ANONYMISE, BACK_DOOR, *asked]))
+    instance_id = int(service.create_instance(image_id)["id"])
+    for statement in statements:
+        found = service.answer(instance_id, f"SELECT back_door({quoted(statement)})")
+        service.psql(instance_id, f"INSERT INTO answers VALUES ('instance', {quoted(statement)}, {quoted(found)})")
+    answers = {}
+    for place in ("script", "instance"):
+        for statement in statements:
+            where = f"place = '{place}' AND statement = {quoted(statement)}"
+            answers[place, statement] = service.answer(instance_id, f"SELECT answer FROM answers WHERE {where}")
+    yield Hostile(instance_id, answers)
+    service.destroy_image(image_id)
+    world.await_equal(before)
+
+
+@pytest.mark.parametrize("place", ["script", "instance"])
+def test_the_back_door_is_open_or_the_probes_would_prove_nothing(hostile: Hostile, place: str) -> None:
+    for path in ("/srv/pgdata/evil.so", "/tmp/evil.so", "/dev/shm/evil.so"):
+        assert hostile.answers[place, dropped(path)].startswith("done")
+
+
+@pytest.mark.parametrize("place", ["script", "instance"])
+@pytest.mark.parametrize("name", PROBES)
+def test_a_superuser_in_a_sandbox_does_not_reach(hostile: Hostile, place: str, name: str) -> None:
+    assert hostile.answers[place, PROBES[name]].startswith("refused: ")
+
+
+@pytest.mark.parametrize("place", ["script", "instance"])
+@pytest.mark.parametrize("name", VIEWS)
+def test_a_superuser_in_a_sandbox_sees_no_more_than(hostile: Hostile, place: str, name: str) -> None:
+    statement, expected = VIEWS[name]
+    answer = hostile.answers[place, statement]
+    assert answer.startswith("refused: ") or re.fullmatch(f"done: ({expected})", answer), answer
+
+
+def test_nothing_came_out_of_the_sandboxes(hostile: Hostile, canary: list[str]) -> None:
+    assert canary == []
+    for directory in ("/etc", "/usr/lib", "/run", "/srv", "/var/lib"):
+        assert not Path(directory, "draupnir-escaped").exists()
+
+
+def uid_of(instance_id: int) -> int:
+    return world.FIRST_UID + 0x08000000 + instance_id
+
+
+def as_instance(instance_id: int, *command: str | Path, ok: bool = True) -> str:
+    """A command with the identity of the instance, outside of its sandbox: more than what runs in it could do."""
+    uid = uid_of(instance_id)
+    return run("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *command, ok=ok, cwd="/").stdout
+
+
+def test_an_instance_reaches_no_other_instance_s_data(service: Service, image: int, instance: int) -> None:
+    other = int(service.create_instance(image)["id"])
+    mine, foreign = DATA / f"instances/{instance}", DATA / f"instances/{other}"
+    assert "PG_VERSION" in as_instance(instance, "ls", mine)
+    assert as_instance(instance, "ls", foreign, ok=False) == ""
+    for path in (DATA / f"image_snapshots/{image}", f"/run/draupnir/instances/{other}", DATA / "instances"):
+        assert as_instance(instance, "ls", path, ok=False) == ""
+    assert as_instance(instance, "cat", f"/run/draupnir/instances/{other}/server.key", ok=False) == ""
+    service.destroy_instance(other)
+
+
+def nest(service: Service, instance_id: int, top: Path) -> None:
+    """Subvolumes in subvolumes, some below directories, some read-only."""
+    for number in range(3):
+        as_instance(instance_id, "btrfs", "subvolume", "create", top / f"nested-{number}")
+        as_instance(instance_id, "mkdir", "-p", top / f"nested-{number}/a/b")
+        as_instance(instance_id, "btrfs", "subvolume", "create", top / f"nested-{number}/a/b/deeper")
+        as_instance(instance_id, "btrfs", "property", "set", "-ts", top / f"nested-{number}/a/b/deeper", "ro", "true")
+        as_instance(instance_id, "btrfs", "property", "set", "-ts", top / f"nested-{number}", "ro", "true")
+
+
+def nest_deeply(service: Service, instance_id: int, top: Path) -> None:
+    """Deeper than a program may recurse or hold files open."""
+    program = (
+        "import fcntl, os, struct, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "for _ in range(1500):\n"
+        "    here = os.open('.', os.O_RDONLY)\n"
+        "    fcntl.ioctl(here, 0x5000940E, struct.pack('=q4088s', 0, b'n'))\n"
+        "    os.close(here)\n"
+        "    os.chdir('n')\n"
+    )
+    as_instance(instance_id, "python3", "-c", program, top)
+
+
+def nest_widely(service: Service, instance_id: int, top: Path) -> None:
+    """More than one answer of the kernel names."""
+    as_instance(instance_id, "btrfs", "subvolume", "create", *(top / f"wide-{number}" for number in range(600)))
+
+
+def close_everything(service: Service, instance_id: int, top: Path) -> None:
+    as_instance(instance_id, "sh", "-c", f"find {top} -mindepth 1 -user {uid_of(instance_id)} -exec chmod 0 {{}} +")
+    as_instance(instance_id, "chmod", "0", top)
+
+
+def make_read_only(service: Service, instance_id: int, top: Path) -> None:
+    as_instance(instance_id, "btrfs", "property", "set", "-ts", top, "ro", "true")
+
+
+def plant_links(service: Service, instance_id: int, top: Path) -> None:
+    """Links where a careless root would write, chown or delete."""
+    for name in ("postgresql.conf", "pg_hba.conf", "postmaster.pid", "server.key", "pg_wal.link"):
+        as_instance(instance_id, "ln", "-sfn", "/etc/draupnir", top / name)
+    as_instance(instance_id, "sh", "-c", f"mv {top}/base {top}/base.old && ln -s /etc {top}/base")
+
+
+@pytest.mark.parametrize(
+    "spoil", [nest, nest_deeply, nest_widely, close_everything, make_read_only, plant_links], ids=lambda f: f.__name__
+)
+def test_nothing_an_instance_does_to_its_data_keeps_it_from_being_destroyed(
+    service: Service, image: int, spoil: object
+) -> None:
+    assert callable(spoil)
+    instance_id = int(service.create_instance(image)["id"])
+    service.answer(instance_id, "SELECT 1")
+    before = state_of_etc()
+    spoil(service, instance_id, DATA / f"instances/{instance_id}")
+    service.destroy_instance(instance_id)
+    await_that(lambda: not any((DATA / "trash").iterdir()), "the trash is empty")
+    assert state_of_etc() == before
+
+
+def state_of_etc() -> set[tuple[str, int, int, int]]:
+    found = set()
+    for path in (
+        "/etc",
+        "/etc/draupnir",
+        *map(str, Path("/etc/draupnir").iterdir()),
+    ):
+        status = os.lstat(path)
+        found.add((path, status.st_uid, status.st_mode, status.st_size))
+    return found
+
+
+def test_no_file_of_the_data_disk_is_open_to_other_users(
+    service: Service, image: int, instance: int, backup: Path
+) -> None:
+    service.answer(instance, "CREATE TABLE t AS SELECT 1")
+    awaiting = service.create_image()
+    service.upload(awaiting, backup)
+    found = run("find", DATA, "-mindepth", "1", "-perm", "/o+rwx", "-printf", "%y %m %P\n").stdout.splitlines()
+    # Directories of root's that can be walked through, not listed; and the marker, which says nothing.
+    places = {line.split(" ", 2)[2] for line in found if line.startswith("d 711 ")}
+    assert [line for line in found if not line.startswith("d 711 ")] in ([], ["f 644 .draupnir-filesystem-id"])
+    assert places <= {"chroot", "chroot/draupnir", *world.PLACES}
+    for place in places:
+        assert (DATA / place).stat().st_uid == 0
+    service.destroy_image(awaiting)
+
+
+SOCKETS = ("/run/draupnir-helper.sock", "/run/draupnir-metadata/.s.PGSQL.5432")
+
+
+@pytest.mark.parametrize("user", ["nobody", "upload", "postgres"])
+def test_another_user_of_the_machine_reaches_neither_sockets_nor_data(
+    service: Service, image: int, instance: int, user: str
+) -> None:
+    def attempt(*command: str | Path) -> int:
+        return run("runuser", "-u", user, "--", *command, ok=False, cwd="/").returncode
+
+    connect = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    for socket_path in SOCKETS:
+        assert attempt("python3", "-c", connect, socket_path) != 0, socket_path
+    for path in (DATA, DATA / f"instances/{instance}", DATA / f"image_snapshots/{image}", DATA / "trash"):
+        assert attempt("ls", path) != 0, path
+    for secret in ("/etc/draupnir/shared_secret", f"/run/draupnir/instances/{instance}/server.key"):
+        assert attempt("cat", secret) != 0, secret
+    assert attempt("ls", "/var/lib/draupnir/metadata/cluster") != 0
+    assert stat.S_IMODE(Path("/var/lib/draupnir/data.btrfs").stat().st_mode) & 0o077 == 0
+
+
+def exposure(unit: str) -> float:
+    """What `systemd-analyze security` makes of the unit as it is loaded now, 0 to 10."""
+    last = run("systemd-analyze", "security", "--no-pager", unit).stdout.splitlines()[-1]
+    found = re.search(r"exposure level for .*: ([0-9.]+) ", last)
+    assert found, last
+    return float(found[1])
+
+
+@pytest.mark.parametrize(("unit", "most"), [(DAEMON, 1.2), (HELPER, 1.5), (METADATA, 1.2)])
+def test_a_service_is_exposed_no_more_than(unit: str, most: float) -> None:
+    assert exposure(unit) <= most
+
+
+def test_the_units_of_an_instance_are_exposed_no_more_than(service: Service, instance: int) -> None:
+    service.answer(instance, "SELECT 1")
+    assert exposure(f"draupnir-instance-{instance}.service") <= 1.3
+    # Without a mount namespace of its own, which would cost more than the whole start of the proxy.
+    assert exposure(f"draupnir-port-{instance}.service") <= 2.5
+
+
+def test_the_jobs_of_an_image_are_exposed_no_more_than(service: Service, backup: Path) -> None:
+    image_id = service.create_image("SELECT pg_sleep(3600);")
+    service.upload(image_id, backup)
+    service.finalise(image_id, headers={"Prefer": "respond-async"})
+    for kind in ("extract", "finalise"):
+        unit = f"draupnir-{kind}-{image_id}.service"
+        await_that(lambda unit=unit: processes(unit), f"{unit} runs")  # type: ignore[misc]
+        run("systemctl", "kill", "--signal=STOP", unit)
+        assert exposure(unit) <= 0.5
+        run("systemctl", "kill", "--signal=CONT", unit)
+    service.destroy_image(image_id)
+
+
+OPENED_BELOW = re.compile(
+    r"</srv/draupnir/(?:chroot/draupnir/image_uploads|seals|work|image_snapshots|instances)/[0-9]+(/[^>]*)?>, \""
+    r"|\"/(?:srv/draupnir|run/draupnir/data)/(?:chroot/draupnir/image_uploads|seals|work|image_snapshots|instances)/[0-9]+/"
+)
+
+
+def test_the_helper_opens_nothing_below_what_untrusted_code_has_written(
+    service: Service, backup: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "strace"
+    calls = "%file,openat,unlinkat,renameat,renameat2,fchownat,fchmodat,mkdirat,getdents64"
+    with traced(HELPER, ["strace", "-f", "-q", "-y", "-s", "200", "-e", f"trace={calls}", "-o", str(log)]):
+        image_id = service.make_image(backup)
+        instance_id = int(service.create_instance(image_id)["id"])
+        service.answer(instance_id, "SELECT 1")
+        service.destroy_instance(instance_id)
+        service.destroy_image(image_id)
+    lines = log.read_text(errors="replace").splitlines()
+    assert any("image_snapshots" in line for line in lines), "strace saw the helper at work"
+    assert [line for line in lines if OPENED_BELOW.search(line)] == []
+
+
+def test_the_proxy_runs_as_the_instance_s_own_user(service: Service, instance: int) -> None:
+    service.answer(instance, "SELECT 1")
+    for unit in (f"draupnir-port-{instance}.service", f"draupnir-instance-{instance}.service"):
+        assert f"Uid:\t{uid_of(instance)}\t" in Path(f"/proc/{main_pid(unit)}/status").read_text()
