@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -15,26 +15,32 @@ from draupnir import errors
 from draupnir.api import auth, problems
 from draupnir.api.edge import Edge
 from draupnir.api.routes import ROUTES
-from draupnir.operations import reconcile
+from draupnir.operations import pool, reconcile
 from draupnir.operations.context import Context
 
 log = logging.getLogger(__name__)
 
 STORE_RETRY_S = 2.0
-RECONCILER_RESTART_S = 10.0
+RESTART_S = 10.0
 
 
 def create_app(context: Context, secret: bytes) -> Starlette:
-    """The service as an ASGI application; its lifespan opens the store, reconciles for ever, and closes the store."""
+    """The service as an ASGI application; as long as it lives it reconciles and fills the pool."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        opened = await _open_store(context)
-        background = asyncio.create_task(_reconcile(context, opened), name="reconcile")
+        opened = asyncio.Event()
+        await _try_to_open(context, opened)
+        background = [
+            asyncio.create_task(_keep_trying_to_open(context, opened)),
+            asyncio.create_task(_forever(reconcile.run, context, opened)),
+            asyncio.create_task(_forever(pool.run, context, opened)),
+        ]
         try:
             yield
         finally:
-            await _end(background)
+            for task in background:
+                await _end(task)
             await context.tasks.close()
             await context.store.close()
 
@@ -53,27 +59,31 @@ def create_app(context: Context, secret: bytes) -> Starlette:
     return app
 
 
-async def _open_store(context: Context) -> bool:
-    """Whether the metadata answered; while it does not, the service says so to whoever asks."""
+async def _try_to_open(context: Context, opened: asyncio.Event) -> None:
+    """Open the store; while the metadata do not answer, the service says so to whoever asks."""
     try:
         await context.store.open()
     except errors.MetadataUnavailable as error:
         log.warning("the metadata does not answer yet: %s", error.detail)
-        return False
-    return True
+    else:
+        opened.set()
 
 
-async def _reconcile(context: Context, opened: bool) -> None:
-    while not opened:
+async def _keep_trying_to_open(context: Context, opened: asyncio.Event) -> None:
+    while not opened.is_set():
         await asyncio.sleep(STORE_RETRY_S)
-        opened = await _open_store(context)
+        await _try_to_open(context, opened)
+
+
+async def _forever(loop: Callable[[Context], Awaitable[None]], context: Context, opened: asyncio.Event) -> None:
+    await opened.wait()
     while True:
         try:
-            await reconcile.run(context)
+            await loop(context)
         except Exception:
             # The edge of all work that no request waits for: a fault in one pass must not end all later ones.
-            log.exception("the reconciler broke; it starts again")
-            await asyncio.sleep(RECONCILER_RESTART_S)
+            log.exception("%s broke; it starts again", loop.__module__)
+            await asyncio.sleep(RESTART_S)
 
 
 async def _end(task: asyncio.Task[None]) -> None:

@@ -77,6 +77,9 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.DestroyImage: wire.Done,
     wire.CreateInstance: wire.Done,
     wire.StartInstance: wire.InstanceState,
+    wire.AssignInstance: wire.InstanceState,
+    wire.WakeInstance: wire.InstanceState,
+    wire.ObserveInstances: wire.Observed,
     wire.DestroyInstance: wire.Done,
     wire.EmptyTrash: wire.Trash,
 }
@@ -114,7 +117,11 @@ class Helper(ABC):
     @overload
     async def ask(self, request: wire.PublishImage) -> wire.Published: ...
     @overload
-    async def ask(self, request: wire.StartInstance) -> wire.InstanceState: ...
+    async def ask(
+        self, request: wire.StartInstance | wire.AssignInstance | wire.WakeInstance
+    ) -> wire.InstanceState: ...
+    @overload
+    async def ask(self, request: wire.ObserveInstances) -> wire.Observed: ...
     @overload
     async def ask(self, request: wire.EmptyTrash) -> wire.Trash: ...
 

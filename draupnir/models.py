@@ -36,10 +36,37 @@ class InstanceStatus(StrEnum):
 
 
 class Purpose(StrEnum):
-    """Whom an instance is for: a person or program, or the trial boot of its image."""
+    """Whom an instance is for: a person or program, whoever comes next, or the trial boot of its image."""
 
     USE = "use"
+    POOL = "pool"
     TRIAL = "trial"
+
+
+class Network(StrEnum):
+    """How an instance is reached: through the proxy on its port, or Postgres itself on the port."""
+
+    PROXIED = "proxied"
+    DIRECT = "direct"
+
+
+class Condition(StrEnum):
+    """How an instance is, intent and observation taken together; what people are shown as its status."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    ASLEEP = "asleep"
+    FAILED = "failed"
+    DESTROYING = "destroying"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """What may be asked for when an instance is made: when it falls asleep (seconds, 0 for never), and its network."""
+
+    sleep_after_s: int
+    network: Network = Network.PROXIED
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +123,7 @@ class Instance:
     status: InstanceStatus
     port: int
     postgres_major: int
+    habits: Habits
     authority: Authority
     created_at: datetime
     updated_at: datetime

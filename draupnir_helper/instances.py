@@ -9,6 +9,7 @@ from draupnir_helper.layout import Place
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode
 
+PROXY = ("/usr/lib/systemd/systemd-socket-proxyd", "--connections-max=1024")
 CONFIGURATION = "/run/draupnir/instance"  # where the sandbox shows the run directory of its instance
 
 
@@ -39,12 +40,33 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
             raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
     _stop(instance_id)
     _write_files(request)
-    _start_units(request, settings)
+    if request.direct:
+        _start_direct(request, settings)
+    else:
+        _start_proxied(request, settings)
     state = observe(instance_id)
     if not state.listening:
         _stop(instance_id)
         raise HelperError(ErrorCode.PORT_IN_USE, f"Something else on the server has port {request.port}.")
-    units.start(layout.postgres_unit(instance_id))
+    return state
+
+
+def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
+    """Write down whose the instance is, where an operator looks and beside the data, and wake it."""
+    state = wake_instance(request)
+    words = _words(request)
+    units.describe(layout.postgres_unit(request.instance_id), f"Draupnir {words}")
+    units.describe(layout.port_socket(request.instance_id), f"Draupnir port of {words}")
+    with storage.root() as root:
+        manifests.write(root, Place.INSTANCES, request.instance_id, request)
+    return state
+
+
+def wake_instance(request: wire.WakeInstance | wire.AssignInstance) -> wire.InstanceState:
+    """Start the proxy, which wants Postgres; one that is awake stays as it is."""
+    state = observe(request.instance_id)
+    if state.listening and state.postgres == "inactive":
+        units.start(layout.port_service(request.instance_id))
     return state
 
 
@@ -62,12 +84,13 @@ def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
 
 def observe(instance_id: int) -> wire.InstanceState:
     """What systemd shows of the instance's port and Postgres."""
-    socket = units.find_one(layout.port_socket(instance_id))
-    server = units.find_one(layout.postgres_unit(instance_id))
+    names = [layout.port_socket(instance_id), layout.postgres_unit(instance_id), layout.direct_unit(instance_id)]
+    active = {unit.name: unit.active for unit in units.find(*names)}
+    socket, server, direct = (active.get(name, "inactive") for name in names)
     return wire.InstanceState(
         instance_id=instance_id,
-        listening=socket is not None and socket.active == "active",
-        postgres=server.active if server else "inactive",
+        listening="active" in {socket, direct},
+        postgres=server if direct == "inactive" else direct,
     )
 
 
@@ -85,24 +108,44 @@ def _write_files(request: wire.StartInstance) -> None:
         files.write(directory / file_name, text, mode=0o640, gid=uid)
 
 
-def _start_units(request: wire.StartInstance, settings: Settings) -> None:
+def _start_proxied(request: wire.StartInstance, settings: Settings) -> None:
     instance_id = request.instance_id
-    words = f"instance {instance_id} of image {request.image_id} for {request.owner} on port {request.port}"
+    words = _words(request)
     address = f"127.0.0.1:{request.port}" if request.loopback_only else str(request.port)
-    command = postgres.command(
-        request.postgres_major, f"{CONFIGURATION}/postgresql.conf", settings.shared_preload_libraries
-    )
+    server = _command(request, settings)
+    proxy = [*PROXY, f"127.0.0.1:{postgres.PORT}"]
+    if request.sleep_after_s:
+        proxy.insert(1, f"--exit-idle-time={request.sleep_after_s}s")
     units.start_transient(
         layout.port_socket(instance_id),
         {"Description": f"Draupnir port of {words}", "ListenStream": address},
         companions=[
-            (layout.port_service(instance_id), {"Description": f"Draupnir proxy to {words}"}),
-            (
-                layout.postgres_unit(instance_id),
-                {"Description": f"Draupnir {words}", "ExecStart": [(command[0], command, False)]},
-            ),
+            (layout.port_service(instance_id), _service(f"Draupnir proxy to {words}", proxy)),
+            (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", server)),
         ],
     )
+    # The proxy wants Postgres, and Postgres stops when nothing wants it: so this is what keeps it awake.
+    if observe(instance_id).listening:
+        units.start(layout.port_service(instance_id))
+
+
+def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
+    command = [*_command(request, settings), "-c", "listen_addresses=*", "-c", f"port={request.port}"]
+    name = layout.direct_unit(request.instance_id)
+    units.start_transient(name, _service(f"Draupnir {_words(request)}", command))
+
+
+def _command(request: wire.StartInstance, settings: Settings) -> list[str]:
+    configuration = f"{CONFIGURATION}/postgresql.conf"
+    return postgres.command(request.postgres_major, configuration, settings.shared_preload_libraries)
+
+
+def _service(description: str, command: list[str]) -> dict[str, object]:
+    return {"Description": description, "ExecStart": [(command[0], command, False)]}
+
+
+def _words(request: wire.StartInstance | wire.AssignInstance) -> str:
+    return f"instance {request.instance_id} of image {request.image_id} for {request.owner} on port {request.port}"
 
 
 def _stop(instance_id: int, *, kill: bool = False) -> None:
@@ -110,5 +153,6 @@ def _stop(instance_id: int, *, kill: bool = False) -> None:
         layout.port_socket(instance_id),
         layout.port_service(instance_id),
         layout.postgres_unit(instance_id),
+        layout.direct_unit(instance_id),
         kill=kill,
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from draupnir_helper import postgres, storage, subvolumes, units, wire
 from draupnir_helper.images import job_state
 from draupnir_helper.layout import Place
 from draupnir_helper.wire import JobKind
 
-_UNIT = re.compile(r"draupnir-(extract|finalise|instance|port)-([1-9][0-9]{0,8})\.(service|socket)")
+_JOB = re.compile(r"draupnir-(extract|finalise)-([1-9][0-9]{0,8})\.service")
+_INSTANCE = re.compile(r"draupnir-(instance|instance-direct|port)-([1-9][0-9]{0,8})\.(service|socket)")
 
 
 def inspect() -> wire.Inspection:
@@ -17,6 +19,7 @@ def inspect() -> wire.Inspection:
     return wire.Inspection(
         protocol=wire.PROTOCOL,
         storage=storage.inspect(),
+        memory=_memory(),
         postgres_majors=postgres.installed_majors(),
         systemd_version=units.version(),
     )
@@ -28,7 +31,6 @@ def take_inventory() -> wire.Inventory:
         found = {place: subvolumes.ids(root, place) for place in Place}
         images = [(image_id, subvolumes.find(root, Place.IMAGES, image_id)) for image_id in found[Place.IMAGES][0]]
         trash = subvolumes.trash_size(root)
-    jobs, states = _units()
     return wire.Inventory(
         uploads=found[Place.UPLOADS][0],
         seals=found[Place.SEALS][0],
@@ -39,34 +41,45 @@ def take_inventory() -> wire.Inventory:
             if image is not None
         ],
         instances=found[Place.INSTANCES][0],
-        instance_units=states,
-        jobs=jobs,
+        instance_units=observe_instances().instance_units,
+        jobs=_jobs(),
         trash=trash,
         unknown=[name for _, unknown in found.values() for name in unknown],
     )
 
 
-def _units() -> tuple[list[wire.Job], list[wire.InstanceState]]:
-    jobs: list[wire.Job] = []
+def observe_instances() -> wire.Observed:
+    """Which ports listen, and how Postgres stands behind each; a direct one listens by itself."""
     listening: dict[int, bool] = {}
     servers: dict[int, str] = {}
-    for unit in units.find("draupnir-*-[0-9]*.service", "draupnir-port-[0-9]*.socket"):
-        match = _UNIT.fullmatch(unit.name)
+    for unit in units.find("draupnir-instance-*[0-9].service", "draupnir-port-[0-9]*.socket"):
+        match = _INSTANCE.fullmatch(unit.name)
         if match is None:
             continue
-        kind, some_id, suffix = match[1], int(match[2]), match[3]
-        if kind in set(JobKind):
-            job = job_state(JobKind(kind), some_id)
-            if job.state is not wire.JobState.ABSENT:
-                jobs.append(job)
-        elif kind == "instance":
-            servers[some_id] = unit.active
-        elif suffix == "socket":
+        kind, some_id = match[1], int(match[2])
+        if kind == "port":
             listening[some_id] = unit.active == "active"
-    states = [
-        wire.InstanceState(
-            instance_id=some_id, listening=listening.get(some_id, False), postgres=servers.get(some_id, "inactive")
-        )
-        for some_id in sorted(listening.keys() | servers.keys())
-    ]
-    return jobs, states
+        else:
+            servers[some_id] = unit.active
+        if kind == "instance-direct":
+            listening[some_id] = unit.active == "active"
+    return wire.Observed(
+        instance_units=[
+            wire.InstanceState(
+                instance_id=some_id, listening=listening.get(some_id, False), postgres=servers.get(some_id, "inactive")
+            )
+            for some_id in sorted(listening.keys() | servers.keys())
+        ]
+    )
+
+
+def _jobs() -> list[wire.Job]:
+    names = [unit.name for unit in units.find("draupnir-extract-[0-9]*.service", "draupnir-finalise-[0-9]*.service")]
+    found = [job_state(JobKind(match[1]), int(match[2])) for match in map(_JOB.fullmatch, names) if match]
+    return [job for job in found if job.state is not wire.JobState.ABSENT]
+
+
+def _memory() -> wire.Memory:
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+    return wire.Memory(total_bytes=kilobytes["MemTotal"] * 1024, available_bytes=kilobytes["MemAvailable"] * 1024)

@@ -58,6 +58,11 @@ def postgres_unit(instance_id: int) -> str:
     return f"draupnir-instance-{instance_id}.service"
 
 
+def direct_unit(instance_id: int) -> str:
+    """The service of an instance whose Postgres has the port itself; two sets of drop-ins apply to the name."""
+    return f"draupnir-instance-direct-{instance_id}.service"
+
+
 def port_socket(instance_id: int) -> str:
     """The socket that owns an instance's port."""
     return f"draupnir-port-{instance_id}.socket"

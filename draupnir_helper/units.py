@@ -139,6 +139,14 @@ def start_transient(
         raise HelperError(ErrorCode.BUSY, f"{name} is still there from before; try again in a moment.")
 
 
+def describe(name: str, description: str) -> None:
+    """Change the description of a loaded unit, as long as it is loaded."""
+    with _bus() as bus:
+        arguments = apply_signature(b"sb", [name.encode(), True])
+        arguments += signature_array(_encoded({"Description": description}))
+        bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"SetUnitProperties", arguments)
+
+
 def start(name: str) -> None:
     """Queue the start of a loaded unit; does not wait."""
     with _bus() as bus:

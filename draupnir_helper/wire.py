@@ -159,7 +159,11 @@ class CreateInstance(Wire):
 
 
 class StartInstance(Wire):
-    """Open the port and start Postgres behind it; certificates of a running instance stay. Reply: InstanceState."""
+    """Open the port and start Postgres behind it; certificates of a running instance stay. Reply: InstanceState.
+
+    `sleep_after_s`: so long without a connection, and it falls asleep; 0 for never. `direct`: Postgres itself on the
+    port, in the network of the host, always awake.
+    """
 
     op: Literal["start_instance"] = "start_instance"
     instance_id: InstanceId
@@ -168,9 +172,35 @@ class StartInstance(Wire):
     port: Port
     postgres_major: PostgresMajor
     loopback_only: bool
+    sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)]
+    direct: bool
     authority_certificate: Pem
     server_certificate: Pem
     server_key: Pem
+
+
+class AssignInstance(Wire):
+    """Tell systemd and the manifest whose a running instance is from now on, and wake it. Reply: InstanceState."""
+
+    op: Literal["assign_instance"] = "assign_instance"
+    instance_id: InstanceId
+    image_id: ImageId
+    owner: Owner
+    port: Port
+    created_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class WakeInstance(Wire):
+    """Start the Postgres of an instance that is asleep; does not wait for it. Reply: InstanceState."""
+
+    op: Literal["wake_instance"] = "wake_instance"
+    instance_id: InstanceId
+
+
+class ObserveInstances(Wire):
+    """How the units of all instances stand; quick enough to be asked for each list. Reply: Observed."""
+
+    op: Literal["observe_instances"] = "observe_instances"
 
 
 class DestroyInstance(Wire):
@@ -200,6 +230,9 @@ AnyRequest = Annotated[
     | DestroyImage
     | CreateInstance
     | StartInstance
+    | AssignInstance
+    | WakeInstance
+    | ObserveInstances
     | DestroyInstance
     | EmptyTrash,
     Field(discriminator="op"),
@@ -244,11 +277,19 @@ class Storage(Wire):
     embedded: bool
 
 
+class Memory(Wire):
+    """The machine's memory, as proc_meminfo(5) tells it: in all, and what could be given without swapping."""
+
+    total_bytes: int
+    available_bytes: int
+
+
 class Inspection(Wire):
     """What the helper found; `storage` is absent when the data filesystem is not there."""
 
     protocol: int
     storage: Storage | None
+    memory: Memory
     postgres_majors: list[int]
     systemd_version: str
 
@@ -307,6 +348,12 @@ class ImageFound(Wire):
     read_only: bool
 
 
+class Observed(Wire):
+    """The units of all instances that have any."""
+
+    instance_units: list[InstanceState]
+
+
 class Inventory(Wire):
     """What exists: ids of subvolumes by place, unit states, and entries whose names are not ours to explain."""
 
@@ -327,7 +374,7 @@ class Trash(Wire):
     left: int
 
 
-AnyReply = Done | Inspection | Sealed | Job | Published | InstanceState | Inventory | Trash
+AnyReply = Done | Inspection | Sealed | Job | Published | InstanceState | Observed | Inventory | Trash
 
 
 class Refusal(Wire):

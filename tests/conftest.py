@@ -66,9 +66,13 @@ def dsn(migrated_dsn: str) -> str:
 
 @pytest.fixture
 def settings(dsn: str) -> Settings:
-    """Ten ports, on the test's database."""
+    """Ten ports and no pool, on the test's database."""
     return Settings(
-        database_url=dsn, public_hostname="db.example.org", min_instance_port=20000, max_instance_port=20010
+        database_url=dsn,
+        public_hostname="db.example.org",
+        min_instance_port=20000,
+        max_instance_port=20010,
+        pool_size=0,
     )
 
 

@@ -48,6 +48,7 @@ class Disk:
     images: dict[int, str] = field(default_factory=dict)
     instances: dict[int, int] = field(default_factory=dict)
     listening: dict[int, int] = field(default_factory=dict)
+    asleep: set[int] = field(default_factory=set)
     started: dict[int, wire.StartInstance] = field(default_factory=dict)
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
     trash: int = 0
@@ -117,27 +118,37 @@ class FakeHelper(Helper):
             raise Killed
         return text.encode()
 
+    def inspection(self) -> wire.Inspection:
+        """What the machine offers: plenty."""
+        return wire.Inspection(
+            protocol=wire.PROTOCOL,
+            storage=wire.Storage(
+                filesystem_id="5f0c",
+                missing_mount_options=[],
+                simple_quotas=True,
+                size_bytes=2**40,
+                free_bytes=2**39,
+                embedded=True,
+            ),
+            memory=wire.Memory(total_bytes=2**34, available_bytes=2**33),
+            postgres_majors=[15],
+            systemd_version="257",
+        )
+
     def _do(self, request: wire.AnyRequest) -> wire.AnyReply:
         match request:
             case wire.Inspect():
-                return wire.Inspection(
-                    protocol=wire.PROTOCOL,
-                    storage=wire.Storage(
-                        filesystem_id="5f0c",
-                        missing_mount_options=[],
-                        simple_quotas=True,
-                        size_bytes=2**40,
-                        free_bytes=2**39,
-                        embedded=True,
-                    ),
-                    postgres_majors=[15],
-                    systemd_version="257",
-                )
+                return self.inspection()
             case wire.TakeInventory():
                 return self._inventory()
+            case wire.ObserveInstances():
+                return wire.Observed(instance_units=self._instance_units())
             case wire.EmptyTrash():
                 self.disk.trash = 0
                 return wire.Trash(left=0)
+            case wire.AssignInstance(instance_id=instance_id) | wire.WakeInstance(instance_id=instance_id):
+                self.disk.asleep.discard(instance_id)
+                return self._state(instance_id)
             case wire.CreateInstance() | wire.StartInstance() | wire.DestroyInstance():
                 return self._do_instance(request)
             case _:
@@ -231,6 +242,14 @@ class FakeHelper(Helper):
         report = wire.JobReport() if state is JobState.ABSENT else self.reports[kind]
         return wire.Job(kind=kind, image_id=image_id, state=state, report=report, result=self.result)
 
+    def _instance_units(self) -> list[wire.InstanceState]:
+        return [self._state(instance_id) for instance_id in sorted(self.disk.listening)]
+
+    def _state(self, instance_id: int) -> wire.InstanceState:
+        listening = instance_id in self.disk.listening
+        postgres = "active" if listening and instance_id not in self.disk.asleep else "inactive"
+        return wire.InstanceState(instance_id=instance_id, listening=listening, postgres=postgres)
+
     def _inventory(self) -> wire.Inventory:
         disk = self.disk
         return wire.Inventory(
@@ -239,9 +258,7 @@ class FakeHelper(Helper):
             work=sorted(disk.work),
             images=[wire.ImageFound(image_id=it, uuid="u", read_only=True) for it in sorted(disk.images)],
             instances=sorted(disk.instances),
-            instance_units=[
-                wire.InstanceState(instance_id=it, listening=True, postgres="active") for it in sorted(disk.listening)
-            ],
+            instance_units=self._instance_units(),
             jobs=[self._job(kind, image_id) for kind, image_id in disk.jobs],
             trash=disk.trash,
             unknown=[],

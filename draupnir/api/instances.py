@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from draupnir.api import schemas
 from draupnir.api.bodies import read_document
-from draupnir.models import Caller, Credentials, Instance
+from draupnir.models import Caller, Condition, Credentials, Instance
 from draupnir.operations import instances
 
 
@@ -15,22 +15,28 @@ async def list_own(request: Request, caller: Caller) -> Response:
     """GET /instances"""
     context = request.app.state.context
     found = await instances.list_own(context, caller)
+    conditions = await instances.observe(context, found)
     hostname = context.settings.public_hostname
-    return JSONResponse({"data": [schemas.write_instance(instance, hostname) for instance in found]})
+    return JSONResponse({"data": [schemas.write_instance(each, conditions[each.id], hostname) for each in found]})
 
 
 async def create(request: Request, caller: Caller) -> Response:
     """POST /instances"""
     wish = schemas.read_attributes(await read_document(request), "instances", schemas.NewInstance)
     image_id = schemas.existing_id(wish.image_id, "image")
-    instance, credentials = await instances.create(request.app.state.context, caller, image_id)
-    return _answer(request, instance, credentials, 201, {"Location": f"/instances/{instance.id}"})
+    context = request.app.state.context
+    habits = wish.habits(instances.default_habits(context))
+    instance, credentials = await instances.create(context, caller, image_id, habits)
+    location = {"Location": f"/instances/{instance.id}"}
+    return _answer(request, instance, Condition.RUNNING, credentials, 201, location)
 
 
 async def show(request: Request, caller: Caller) -> Response:
     """GET /instances/N"""
-    instance, credentials = await instances.get(request.app.state.context, caller, _id(request))
-    return _answer(request, instance, credentials)
+    context = request.app.state.context
+    instance, credentials = await instances.get(context, caller, _id(request))
+    conditions = await instances.observe(context, [instance])
+    return _answer(request, instance, conditions[instance.id], credentials)
 
 
 async def destroy(request: Request, caller: Caller) -> Response:
@@ -42,6 +48,7 @@ async def destroy(request: Request, caller: Caller) -> Response:
 def _answer(
     request: Request,
     instance: Instance,
+    condition: Condition,
     credentials: Credentials,
     status: int = 200,
     headers: dict[str, str] | None = None,
@@ -49,7 +56,7 @@ def _answer(
     hostname = request.app.state.context.settings.public_hostname
     # A private key is in it, so no proxy or cache on the way may keep it.
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    return JSONResponse({"data": schemas.write_instance(instance, hostname, credentials)}, status, headers)
+    return JSONResponse({"data": schemas.write_instance(instance, condition, hostname, credentials)}, status, headers)
 
 
 def _id(request: Request) -> int:

@@ -10,10 +10,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from draupnir import errors
 from draupnir.api.bodies import quote
-from draupnir.models import Credentials, Image, ImageStatus, Instance
+from draupnir.models import Condition, Credentials, Habits, Image, ImageStatus, Instance, Network
 from draupnir_helper.wire import MAX_ID
 
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
+LONGEST_SLEEP_AFTER_S = 30 * 24 * 3600
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
@@ -51,6 +52,20 @@ def read_id(value: object) -> int:
     raise ValueError("must be a positive integer, such as 1")
 
 
+def read_seconds(value: object) -> int:
+    """Whole seconds up to thirty days, 0 for never; raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_SLEEP_AFTER_S:
+        return value
+    raise ValueError(f"must be a number of seconds from 0 (never) to {LONGEST_SLEEP_AFTER_S}")
+
+
+def read_network(value: object) -> Network:
+    """One of the networks by name; raises ValueError."""
+    if isinstance(value, str) and value in set(Network):
+        return Network(value)
+    raise ValueError(f"must be {' or '.join(repr(network.value) for network in Network)}")
+
+
 class Attributes(BaseModel):
     """Base of what can be asked: frozen, and closed to attributes that cannot be set, lest they be lost unsaid."""
 
@@ -75,6 +90,14 @@ class NewInstance(Attributes):
     """The attributes of POST /instances; an id above MAX_ID is read, for it names an image that is not there."""
 
     image_id: Annotated[int, BeforeValidator(read_id)]
+    sleep_after: Annotated[int | None, BeforeValidator(read_seconds)] = None
+    network: Annotated[Network | None, BeforeValidator(read_network)] = None
+
+    def habits(self, default: Habits) -> Habits:
+        """What was asked for, and for the rest the default; a direct instance never sleeps."""
+        network = self.network or default.network
+        sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
+        return Habits(0 if network is Network.DIRECT else sleep_after_s, network)
 
 
 AnyAttributes = TypeVar("AnyAttributes", bound=Attributes)
@@ -178,14 +201,18 @@ def _write_progress(image: Image, now: datetime) -> dict[str, object] | None:
     }
 
 
-def write_instance(instance: Instance, hostname: str, credentials: Credentials | None = None) -> dict[str, object]:
+def write_instance(
+    instance: Instance, condition: Condition, hostname: str, credentials: Credentials | None = None
+) -> dict[str, object]:
     """The resource object of an instance; the credentials only where its owner asked for this one."""
     attributes: dict[str, object] = {
         "created_at": write_time(instance.created_at),
         "updated_at": write_time(instance.updated_at),
         "image_id": instance.image_id,
         "port": str(instance.port),
-        "status": instance.status.value,
+        "status": condition.value,
+        "sleep_after": instance.habits.sleep_after_s,
+        "network": instance.habits.network.value,
         "hostname": hostname,
         "owner": instance.owner,
     }

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from draupnir import probes
 from draupnir.helper import Helper
@@ -23,3 +24,5 @@ class Context:
     tasks: Tasks
     # The trial boot's sign-in probes: port and credentials in, ImageFailed out. The one thing that needs a live server.
     probe: Callable[[int, Credentials], Awaitable[None]] = probes.run
+    # Set by whoever takes an instance out of the pool.
+    vacancies: asyncio.Event = field(default_factory=asyncio.Event)

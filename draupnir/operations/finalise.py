@@ -24,7 +24,7 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import instances
+from draupnir.operations import instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -248,6 +248,7 @@ async def _clear_up(context: Context, image_id: int) -> None:
         await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["upload", "seal", "work"]))
     else:
         await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["seal", "work", "image"]))
+    trash.empty(context)
 
 
 def _failure_of(job: wire.Job) -> Failure:

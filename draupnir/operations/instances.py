@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 
 from draupnir import certificates
-from draupnir.errors import DraupnirError, NoFreePort, NotFound, WrongState
+from draupnir.errors import DraupnirError, NoFreePort, NotFound, Unavailable, WrongState
 from draupnir.helper import PortInUse
-from draupnir.models import Caller, Credentials, Image, Instance, InstanceStatus, Purpose
+from draupnir.models import (
+    Caller,
+    Condition,
+    Credentials,
+    Habits,
+    Image,
+    Instance,
+    InstanceStatus,
+    Network,
+    Purpose,
+)
 from draupnir.operations import trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
@@ -16,17 +27,33 @@ from draupnir_helper import wire
 # A port may be held by a process that the metadata knows nothing of; so many may be met before giving up.
 PORTS_TRIED = 5
 
+# Who owns what is not made for anybody.
+NOBODY = "draupnir"
+
+_CONDITIONS = {InstanceStatus.CREATING: Condition.CREATING, InstanceStatus.DESTROYING: Condition.DESTROYING}
+
 log = logging.getLogger(__name__)
 
 
-async def create(context: Context, caller: Caller, image_id: int) -> tuple[Instance, Credentials]:
-    """A running instance of a ready image, and what it takes to sign in.
+async def create(
+    context: Context, caller: Caller, image_id: int, habits: Habits | None = None
+) -> tuple[Instance, Credentials]:
+    """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
 
     Raises NotFound, ImageNotReady, NoFreePort, NoRoom, Unavailable.
     """
-    instance = await _reserve(context, image_id, caller.name, Purpose.USE)
-    instance = await bring_up(context, instance.id)
+    instance = None
+    if habits in {None, default_habits(context)}:
+        instance = await _claim(context, caller, image_id)
+    if instance is None:
+        reserved = await _reserve_for(context, caller, image_id, habits or default_habits(context))
+        instance = await bring_up(context, reserved.id)
     return instance, certificates.issue_client(instance.authority)
+
+
+def default_habits(context: Context) -> Habits:
+    """What whoever asks for nothing else gets, and every instance of the pool has."""
+    return Habits(context.settings.sleep_after_s)
 
 
 async def get(context: Context, caller: Caller, instance_id: int) -> tuple[Instance, Credentials]:
@@ -49,7 +76,22 @@ async def destroy(context: Context, caller: Caller, instance_id: int) -> None:
 
 async def reserve_trial(context: Context, image: Image) -> Instance:
     """A row and a port for the trial boot of an image. Raises NoFreePort, ImageNotReady if it is being destroyed."""
-    return await _reserve(context, image.id, "draupnir", Purpose.TRIAL)
+    return await _reserve(context, image.id, NOBODY, Purpose.TRIAL, Habits(0))
+
+
+async def reserve_pooled(context: Context, image_id: int) -> Instance:
+    """A row and a port for an instance that is nobody's yet. Raises NotFound, ImageNotReady, NoFreePort."""
+    return await _reserve(context, image_id, NOBODY, Purpose.POOL, default_habits(context))
+
+
+async def observe(context: Context, found: Collection[Instance]) -> dict[int, Condition]:
+    """How each of the instances is; UNKNOWN where the helper cannot tell just now."""
+    try:
+        units = (await context.helper.ask(wire.ObserveInstances())).instance_units
+    except Unavailable:
+        return {each.id: _CONDITIONS.get(each.status, Condition.UNKNOWN) for each in found}
+    states = {unit.instance_id: unit for unit in units}
+    return {each.id: _CONDITIONS.get(each.status) or _condition(states.get(each.id)) for each in found}
 
 
 async def bring_up(context: Context, instance_id: int) -> Instance:
@@ -70,9 +112,57 @@ async def tear_down(context: Context, instance_id: int) -> None:
     await context.tasks.run("destroy", subject, lambda: _tear_down(context, instance_id))
 
 
-async def _reserve(context: Context, image_id: int, owner: str, purpose: Purpose) -> Instance:
+async def pooled(context: Context) -> list[Instance]:
+    """The instances of the pool, by id."""
+    found = await context.store.instances.list_all()
+    return [each for each in found if each.purpose is Purpose.POOL and each.status is not InstanceStatus.DESTROYING]
+
+
+async def give_up_pooled(context: Context, instance: Instance) -> bool:
+    """Destroy an instance of the pool; False if somebody has claimed it meanwhile."""
+    given_up = await context.store.instances.give_up_pooled(instance.id)
+    if given_up:
+        await tear_down(context, instance.id)
+    return given_up
+
+
+async def _reserve_for(context: Context, caller: Caller, image_id: int, habits: Habits) -> Instance:
+    """A row and a port; the pool has ports only as long as nobody else needs them."""
+    while True:
+        try:
+            return await _reserve(context, image_id, caller.name, Purpose.USE, habits)
+        except NoFreePort:
+            for instance in await pooled(context):
+                if await give_up_pooled(context, instance):
+                    break
+            else:
+                raise
+
+
+async def _claim(context: Context, caller: Caller, image_id: int) -> Instance | None:
+    """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
+    instance = await context.store.instances.claim(image_id, caller.name)
+    if instance is None:
+        return None
+    context.vacancies.set()
+    instance = await bring_up(context, instance.id)
+    state = await context.helper.ask(
+        wire.AssignInstance(
+            instance_id=instance.id,
+            image_id=instance.image_id,
+            owner=instance.owner,
+            port=instance.port,
+            created_at=instance.created_at,
+        )
+    )
+    if not state.listening:
+        await start_again(context, instance.id)
+    return instance
+
+
+async def _reserve(context: Context, image_id: int, owner: str, purpose: Purpose, habits: Habits) -> Instance:
     return await context.store.instances.insert(
-        image_id, owner, purpose, certificates.create_authority(), context.settings.instance_ports
+        image_id, owner, purpose, habits, certificates.create_authority(), context.settings.instance_ports
     )
 
 
@@ -134,6 +224,8 @@ async def _start(context: Context, instance: Instance) -> None:
             port=instance.port,
             postgres_major=instance.postgres_major,
             loopback_only=instance.purpose is Purpose.TRIAL,
+            sleep_after_s=instance.habits.sleep_after_s,
+            direct=instance.habits.network is Network.DIRECT,
             authority_certificate=instance.authority.certificate,
             server_certificate=server.certificate,
             server_key=server.key,
@@ -173,6 +265,17 @@ async def _owned(context: Context, caller: Caller, instance_id: int) -> Instance
 
 def _may_see(caller: Caller, instance: Instance) -> bool:
     return instance.purpose is Purpose.USE and (caller.may_do_everything or instance.owner == caller.name)
+
+
+def _condition(state: wire.InstanceState | None) -> Condition:
+    """Of an instance that is meant to run."""
+    match state:
+        case wire.InstanceState(postgres="failed") | wire.InstanceState(listening=False) | None:
+            return Condition.FAILED
+        case wire.InstanceState(postgres="inactive" | "deactivating"):
+            return Condition.ASLEEP
+        case _:
+            return Condition.RUNNING
 
 
 def _destroyed_meanwhile(instance_id: int) -> WrongState:

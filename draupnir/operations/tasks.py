@@ -57,6 +57,10 @@ class Tasks:
         """Whether anything is under way, or waits, on the subject."""
         return any(running == subject for _, running in self._running)
 
+    def doing(self, name: str) -> bool:
+        """Whether anything of that name is under way on any subject."""
+        return any(running == name for running, _ in self._running)
+
     async def close(self) -> None:
         """Cancel everything, as a crash would; what was cut short is taken up from the metadata."""
         tasks = list(self._running.values())

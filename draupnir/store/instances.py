@@ -10,9 +10,11 @@ from draupnir.errors import ImageNotReady, NoFreePort, NotFound
 from draupnir.models import (
     Authority,
     FinaliseStep,
+    Habits,
     ImageStatus,
     Instance,
     InstanceStatus,
+    Network,
     Purpose,
 )
 from draupnir.store.database import Connection, Database, Row, pass_over
@@ -24,7 +26,7 @@ _FREE_PORT = (
     " AND NOT EXISTS (SELECT FROM instances WHERE instances.port = port.port)"
     " ORDER BY random() LIMIT 1"
 )
-_SEQUENCES = {Purpose.USE: "instance_ids", Purpose.TRIAL: "trial_ids"}
+_SEQUENCES = {Purpose.USE: "instance_ids", Purpose.POOL: "instance_ids", Purpose.TRIAL: "trial_ids"}
 
 
 class Instances:
@@ -33,17 +35,21 @@ class Instances:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, image_id: int, owner: str, purpose: Purpose, authority: Authority, ports: range) -> Instance:
+    async def insert(
+        self, image_id: int, owner: str, purpose: Purpose, habits: Habits, authority: Authority, ports: range
+    ) -> Instance:
         """A new instance being created, on a free port chosen at random.
 
-        The image is locked: for use it has to be ready, for a trial it has to be at that step, and it stays so until
-        the row is there. Raises NotFound, ImageNotReady, NoFreePort.
+        The image is locked until the row is there: for a trial it has to be at that step, otherwise ready.
+        Raises NotFound, ImageNotReady, NoFreePort.
         """
         values = {
             "image_id": image_id,
             "owner": owner,
             "purpose": purpose,
             "sequence": _SEQUENCES[purpose],
+            "sleep_after_s": habits.sleep_after_s,
+            "network": habits.network,
             "certificate": authority.certificate,
             "key": authority.key,
         }
@@ -53,9 +59,10 @@ class Instances:
                 port = await _free_port(connection, ports, avoided=())
                 cursor = await connection.execute(
                     "INSERT INTO instances"
-                    " (id, image_id, owner, purpose, status, port, authority_certificate, authority_key)"
+                    " (id, image_id, owner, purpose, status, port, sleep_after_s, network, authority_certificate,"
+                    " authority_key)"
                     " VALUES (nextval(%(sequence)s), %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s,"
-                    " %(certificate)s, %(key)s)"
+                    " %(sleep_after_s)s, %(network)s, %(certificate)s, %(key)s)"
                     " ON CONFLICT (port) DO NOTHING RETURNING id",
                     values | {"port": port},
                 )
@@ -68,7 +75,30 @@ class Instances:
     async def pass_over(self, ids: Collection[int]) -> None:
         """Give none of these ids, and none below, to a new instance."""
         async with self._database.connection() as connection:
-            await pass_over(connection, _SEQUENCES.values(), ids)
+            await pass_over(connection, set(_SEQUENCES.values()), ids)
+
+    async def claim(self, image_id: int, owner: str) -> Instance | None:
+        """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE instances SET purpose = 'use', owner = %s, created_at = now(), updated_at = now()"
+                " WHERE id = (SELECT id FROM instances WHERE image_id = %s AND purpose = 'pool'"
+                " AND status IN ('running', 'creating') ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
+                " RETURNING id",
+                [owner, image_id],
+            )
+            row = await cursor.fetchone()
+        return None if row is None else await self.get(row["id"])
+
+    async def give_up_pooled(self, instance_id: int) -> bool:
+        """Mean an instance of the pool to be gone; False if somebody has claimed it meanwhile."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE instances SET status = 'destroying', updated_at = now()"
+                " WHERE id = %s AND purpose = 'pool' AND status <> 'destroying'",
+                [instance_id],
+            )
+            return cursor.rowcount == 1
 
     async def get(self, instance_id: int) -> Instance | None:
         """The instance, if there is one."""
@@ -164,6 +194,7 @@ def _instance(row: Row) -> Instance:
         status=InstanceStatus(row["status"]),
         port=row["port"],
         postgres_major=row["postgres_major"],
+        habits=Habits(row["sleep_after_s"], Network(row["network"])),
         authority=Authority(row["authority_certificate"], row["authority_key"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],

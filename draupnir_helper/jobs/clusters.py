@@ -150,9 +150,13 @@ class Cluster:
     def _checked(self, finished: subprocess.CompletedProcess[str], what: str) -> str:
         if finished.returncode == 0:
             return finished.stdout
-        if _NO_SPACE in finished.stderr:
+        if self.ran_out_of_room(finished):
             raise JobError("no_room", reports.NO_ROOM, finished.stderr[-2000:])
         raise JobError("cleaning_failed", f"{what}; the upload is kept.", finished.stderr[-2000:])
+
+    def ran_out_of_room(self, finished: subprocess.CompletedProcess[str]) -> bool:
+        """Whether the disk was full: a server that could not write its log is gone before it can tell the client."""
+        return _NO_SPACE in finished.stderr or _NO_SPACE in self.log_tail()
 
     def _stop(self) -> None:
         assert self._process is not None

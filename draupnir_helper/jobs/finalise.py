@@ -59,7 +59,7 @@ def anonymise(cluster: Cluster, sql: Path) -> None:
     finished = cluster.run_script(SCRIPT, sql / "after_script.sql")
     if finished.returncode == 0:
         return
-    if "No space left on device" in finished.stderr:
+    if cluster.ran_out_of_room(finished):
         raise JobError("no_room", reports.NO_ROOM, finished.stderr[-2000:])
     detail = (
         "The anonymisation script failed, so nothing is published; correct it (PATCH /images/ID, or draupnir-client "

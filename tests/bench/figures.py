@@ -39,11 +39,11 @@ SCALES: dict[str, tuple[float, str]] = {"s": (1000, "ms"), "MB": (1, "MB"), "kB"
 def spread(series: list[float], unit: str) -> str:
     """Median, and the least and the greatest."""
     if not series:
-        return "–"
+        return "-"
     scale, shown = SCALES[unit]
     low, middle, high = (value * scale for value in (min(series), statistics.median(series), max(series)))
     digits = 1 if middle < 100 else 0
-    return f"{middle:.{digits}f} {shown} ({low:.{digits}f}–{high:.{digits}f})"
+    return f"{middle:.{digits}f} {shown} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def table(figures: list[Figure]) -> str:

@@ -49,8 +49,8 @@ def credentials(instance: JSON, database: str = "my_db") -> Iterator[str]:
             path.write_text(found[name])
         yield (
             f"host={attributes['hostname']} hostaddr=127.0.0.1 port={attributes['port']} user=draupnir"
-            f" dbname={database} sslmode=verify-full sslrootcert={directory}/ca_certificate sslcert={directory}/client_certificate"
-            f" sslkey={directory}/client_key"
+            f" dbname={database} sslmode=verify-full sslrootcert={directory}/ca_certificate"
+            f" sslcert={directory}/client_certificate sslkey={directory}/client_key"
         )
 
 

@@ -21,7 +21,17 @@ from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
 from draupnir.store import Store
-from draupnir_helper.wire import MAX_ID, ErrorCode, Inspect, Inspection, JobKind, JobReport, JobState, StartExtract
+from draupnir_helper.wire import (
+    MAX_ID,
+    ErrorCode,
+    Inspect,
+    Inspection,
+    JobKind,
+    JobReport,
+    JobState,
+    Memory,
+    StartExtract,
+)
 from tests.fakes import FakeHelper, Probe, Refused
 
 SECRET = "a-secret-for-tests-only"
@@ -311,7 +321,11 @@ def test_the_part_that_does_not_answer_is_named(client: TestClient, helper: Fake
 
 def test_a_helper_without_its_disk_is_not_well(client: TestClient, helper: FakeHelper) -> None:
     helper.answers[Inspect] = lambda request: Inspection(
-        protocol=1, storage=None, postgres_majors=[17], systemd_version="257"
+        protocol=1,
+        storage=None,
+        memory=Memory(total_bytes=2, available_bytes=1),
+        postgres_majors=[17],
+        systemd_version="257",
     )
     response = client.get("/health_check")
     assert response.status_code == 503

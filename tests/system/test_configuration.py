@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,16 +19,12 @@ ALL = ("draupnir-setup.service", METADATA, "draupnir-helper.socket", HELPER, "dr
 @pytest.fixture(autouse=True)
 def _as_it_was(service: Service) -> Iterator[None]:
     """The configuration and the units are afterwards what they were, and the service is well."""
-    kept = {path: path.read_bytes() for path in (CONFIGURATION, SSHD, SECRET) if path.exists()}
+    kept = {path: path.read_bytes() for path in (CONFIGURATION, SSHD, SECRET)}
     yield
-    for path in (CONFIGURATION, SSHD, SECRET):
-        if path in kept:
-            path.write_bytes(kept[path])
-        else:
-            path.unlink(missing_ok=True)
+    for path, content in kept.items():
+        path.write_bytes(content)
     SECRET.chmod(0o640)
-    with suppress(AssertionError):
-        run("chown", "root:draupnir", SECRET)
+    run("chown", "root:draupnir", SECRET)
     run("systemctl", "reload", "ssh")
     run("systemctl", "start", *ALL[:-1])
     run("systemctl", "restart", DAEMON)
@@ -60,7 +55,8 @@ def _as_it_was(service: Service) -> Iterator[None]:
     ],
 )
 def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, words: str) -> None:
-    CONFIGURATION.write_text(text)
+    # In front of what is there, so that the lines are those of the text.
+    CONFIGURATION.write_text(text + CONFIGURATION.read_text())
     since = f"@{time.time():.6f}"
     assert run("systemctl", "restart", DAEMON, ok=False).returncode != 0
 
@@ -76,7 +72,7 @@ def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, word
 
 def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, instance: int) -> None:
     before = service.environment(instance)
-    CONFIGURATION.write_text("nonsense = 1\n")
+    CONFIGURATION.write_text("nonsense = 1\n" + CONFIGURATION.read_text())
     run("systemctl", "restart", HELPER, DAEMON, ok=False)
     query = ["psql", "-XAtq", "-d", "my_db", "-c", "SELECT count(*) FROM users"]
     assert run(*query, env=dict(before)).stdout.strip() == "5000"

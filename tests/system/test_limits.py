@@ -118,18 +118,15 @@ def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Se
 
 @contextmanager
 def configured(service: Service, text: str) -> Iterator[None]:
-    """Meanwhile the service runs with this configuration."""
-    before = CONFIGURATION.read_text() if CONFIGURATION.exists() else None
+    """Meanwhile the service runs with this before the rest of its configuration."""
+    before = CONFIGURATION.read_text()
     try:
-        CONFIGURATION.write_text(text)
+        CONFIGURATION.write_text(text + before)
         run("systemctl", "restart", HELPER, DAEMON)
         await_healthy(service)
         yield
     finally:
-        if before is None:
-            CONFIGURATION.unlink()
-        else:
-            CONFIGURATION.write_text(before)
+        CONFIGURATION.write_text(before)
         run("systemctl", "restart", HELPER, DAEMON)
         await_healthy(service)
 

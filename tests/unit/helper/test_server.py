@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,8 @@ GOOD = b'{"op": "create_upload", "image_id": 1}'
 PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
 START = {
     "op": "start_instance", "instance_id": 1, "image_id": 1, "owner": "a@b.example", "port": 6432, "postgres_major": 17,
-    "loopback_only": False, "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
+    "loopback_only": False, "sleep_after_s": 1800, "direct": False,
+    "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
 }  # fmt: skip
 
 
@@ -75,6 +77,7 @@ def test_what_does_not_fit_the_contract_is_refused(frame: bytes) -> None:
     [
         ("owner", ""), ("owner", "a b"), ("owner", "x" * 255), ("owner", "a\n"), ("owner", "%n"), ("owner", "../x"),
         ("port", 80), ("port", 65536), ("postgres_major", 9), ("postgres_major", 100), ("loopback_only", 1),
+        ("sleep_after_s", -1), ("sleep_after_s", True), ("direct", 0),
         ("server_key", "x"), ("server_key", PEM + "x"), ("server_key", PEM.rstrip()), ("server_key", PEM * 400),
         ("server_key", PEM.replace("QUJD", "Q\0JD")), ("instance_id", 2**31),
     ],
@@ -112,7 +115,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from([*START, "parts", "kind", "anonymisation_script", "backed_up_at"])
-OPS = st.sampled_from([*(model.model_fields["op"].default for model in wire.AnyRequest.__args__[0].__args__), "x"])  # type: ignore[attr-defined]
+OPS = st.sampled_from([*(kind.model_fields["op"].default for kind in get_args(get_args(wire.AnyRequest)[0])), "x"])
 
 
 @settings(max_examples=500, deadline=None)

@@ -1,0 +1,88 @@
+"""Instances made before anybody asks, so that creating one is a matter of saying whose it is.
+
+The newest ready images have a few each; they have a port, certificates and a Postgres like any other, belong to nobody
+and are in nobody's list. A claim (operations/instances.py) takes one and tells `vacancies`; the refill waits until no
+creation is under way, so that whoever waits comes first. Under pressure the pool is given up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from draupnir.errors import DraupnirError, ImageNotReady, NoFreePort, NotFound
+from draupnir.models import Image, ImageStatus, InstanceStatus
+from draupnir.operations import instances
+from draupnir.operations.context import Context
+from draupnir_helper import wire
+
+INTERVAL_S = 10.0
+# After the last creation: its owner is about to connect, and needs the processor more.
+QUIET_S = 0.5
+# Of memory and of disk; with less than that free nothing is kept for later.
+LEAST_FREE = 0.1
+
+log = logging.getLogger(__name__)
+
+
+async def run(context: Context) -> None:
+    """Keep the pool as it is meant, for ever: after each claim, and every ten seconds."""
+    while True:
+        try:
+            await fill(context)
+        except DraupnirError as error:
+            log.info("the pool is left as it is: %s", error.detail)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INTERVAL_S):
+                await context.vacancies.wait()
+        context.vacancies.clear()
+
+
+async def fill(context: Context) -> None:
+    """Give up what is too much, make what is missing, one at a time, and wake what is to be awake.
+
+    Raises Unavailable, NoRoom, or what keeps an instance from starting.
+    """
+    wanted = await _wanted(context)
+    for instance in await instances.pooled(context):
+        if wanted.get(instance.image_id, 0) > 0:
+            wanted[instance.image_id] -= 1
+            if context.settings.pool_awake and instance.status is InstanceStatus.RUNNING:
+                await context.helper.ask(wire.WakeInstance(instance_id=instance.id))
+        else:
+            await instances.give_up_pooled(context, instance)
+    for image_id, missing in wanted.items():
+        for _ in range(missing):
+            await _quiet(context)
+            try:
+                instance = await instances.reserve_pooled(context, image_id)
+                await instances.bring_up(context, instance.id)
+            except (NoFreePort, NotFound, ImageNotReady):
+                # Ports are for people first; and the image may have gone meanwhile.
+                break
+
+
+async def _wanted(context: Context) -> dict[int, int]:
+    """How many instances each image is to have in the pool."""
+    if context.settings.pool_size == 0 or await _under_pressure(context):
+        return {}
+    ready = [image for image in await context.store.images.list_all() if image.status is ImageStatus.READY]
+    newest: list[Image] = sorted(ready, key=lambda image: image.id, reverse=True)
+    return {image.id: context.settings.pool_size for image in newest[: context.settings.pool_images]}
+
+
+async def _under_pressure(context: Context) -> bool:
+    found = await context.helper.inspect()
+    if found.storage is None:
+        return True
+    memory_left = found.memory.available_bytes / found.memory.total_bytes
+    return min(memory_left, found.storage.free_bytes / found.storage.size_bytes) < LEAST_FREE
+
+
+async def _quiet(context: Context) -> None:
+    """Until no creation has been under way for a moment."""
+    while True:
+        await asyncio.sleep(QUIET_S)
+        if not context.tasks.doing("create"):
+            return

@@ -1,0 +1,192 @@
+"""The pool: instances are there before they are asked for, and are never in anybody's way."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from draupnir.errors import NoFreePort
+from draupnir.models import Habits, Purpose
+from draupnir.operations import images, instances, pool, reconcile
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Tasks
+from draupnir_helper import wire
+from tests.daemon import CALLER, another_daemon, assert_lawful, new_instance, ready_image, settle, until
+from tests.fakes import FakeHelper
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def context(context: Context, monkeypatch: pytest.MonkeyPatch) -> Context:
+    """A daemon that keeps three instances of the newest image ready."""
+    monkeypatch.setattr(pool, "QUIET_S", 0)
+    settings = context.settings.model_copy(update={"pool_size": 3})
+    return Context(settings, context.store, context.helper, context.tasks, context.probe)
+
+
+async def pooled_ids(context: Context) -> list[int]:
+    return [instance.id for instance in await instances.pooled(context)]
+
+
+async def test_the_newest_ready_image_has_its_instances(context: Context, helper: FakeHelper) -> None:
+    older = await ready_image(context)
+    await pool.fill(context)
+    assert len(await pooled_ids(context)) == 3
+    newer = await ready_image(context)
+    await pool.fill(context)
+    await settle(context)
+    assert {instance.image_id for instance in await instances.pooled(context)} == {newer.id}
+    assert older.id not in helper.disk.instances.values()
+    await assert_lawful(context)
+
+
+async def test_a_claim_needs_neither_a_snapshot_nor_a_start(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    await pool.fill(context)
+    number = len(helper.asked)
+    instance = await new_instance(context, image)
+    assert [type(request) for request in helper.asked[number:]] == [wire.AssignInstance]
+    assert (instance.owner, instance.purpose) == (CALLER.name, Purpose.USE)
+    assert context.vacancies.is_set()
+    await assert_lawful(context)
+
+
+async def test_nobody_sees_the_pool(context: Context) -> None:
+    await ready_image(context)
+    await pool.fill(context)
+    assert await instances.list_own(context, CALLER) == []
+    with pytest.raises(Exception, match="There is no instance"):
+        await instances.get(context, CALLER, (await pooled_ids(context))[0])
+
+
+async def test_no_two_claims_get_the_same(context: Context) -> None:
+    image = await ready_image(context)
+    await pool.fill(context)
+    made = await asyncio.gather(*(new_instance(context, image) for _ in range(6)))
+    assert len({instance.id for instance in made}) == 6
+    assert len({instance.port for instance in made}) == 6
+    await assert_lawful(context)
+
+
+async def test_one_still_being_made_can_be_claimed(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    arrived, go_on = helper.hold(wire.StartInstance)
+    filling = asyncio.create_task(pool.fill(context))
+    await arrived.wait()
+    claiming = asyncio.create_task(new_instance(context, image))
+    await until(lambda: _claimed(context))
+    go_on.set()
+    instance = await claiming
+    await filling
+    assert instance.id in helper.disk.listening
+    await assert_lawful(context)
+
+
+async def _claimed(context: Context) -> bool:
+    return any(instance.purpose is Purpose.USE for instance in await context.store.instances.list_all())
+
+
+async def test_other_wishes_than_the_usual_are_made_to_order(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    await pool.fill(context)
+    instance, _ = await instances.create(context, CALLER, image.id, Habits(60))
+    assert helper.disk.started[instance.id].sleep_after_s == 60
+    assert len(await pooled_ids(context)) == 3
+
+
+async def test_the_pool_gives_way_when_ports_are_needed(context: Context) -> None:
+    image = await ready_image(context)
+    await pool.fill(context)
+    ports = len(context.settings.instance_ports)
+    wished = [await instances.create(context, CALLER, image.id, Habits(60)) for _ in range(ports)]
+    assert len(wished) == ports
+    assert await pooled_ids(context) == []
+    with pytest.raises(NoFreePort):
+        await instances.create(context, CALLER, image.id, Habits(60))
+    await pool.fill(context)
+    await settle(context)
+    await assert_lawful(context)
+
+
+async def test_an_image_is_destroyed_in_spite_of_its_pool(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    await pool.fill(context)
+    await images.destroy(context, image.id, cascade=False)
+    await settle(context)
+    assert not helper.disk.instances
+    await assert_lawful(context)
+
+
+async def test_an_image_destroyed_during_the_refill_leaves_nothing(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    arrived, go_on = helper.hold(wire.StartInstance)
+    filling = asyncio.create_task(pool.fill(context))
+    await arrived.wait()
+    destroying = asyncio.create_task(images.destroy(context, image.id, cascade=False))
+    await until(lambda: _no_pool(context))
+    go_on.set()
+    await destroying
+    await asyncio.gather(filling, return_exceptions=True)
+    await settle(context)
+    assert not helper.disk.instances
+    await assert_lawful(context)
+
+
+async def _no_pool(context: Context) -> bool:
+    return not await pooled_ids(context)
+
+
+@pytest.mark.parametrize("pressed", ["memory", "disk"])
+async def test_under_pressure_there_is_no_pool(context: Context, helper: FakeHelper, pressed: str) -> None:
+    await ready_image(context)
+    await pool.fill(context)
+    found = helper.inspection()
+    if pressed == "memory":
+        found = found.model_copy(update={"memory": wire.Memory(total_bytes=100, available_bytes=5)})
+    else:
+        assert found.storage
+        storage = found.storage.model_copy(update={"free_bytes": 1})
+        found = found.model_copy(update={"storage": storage})
+    helper.answers[wire.Inspect] = lambda _: found
+    await pool.fill(context)
+    await settle(context)
+    assert not helper.disk.instances
+
+
+async def test_the_pool_outlives_the_daemon(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    await pool.fill(context)
+    before = await pooled_ids(context)
+    await context.tasks.close()
+    later = Context(context.settings, context.store, FakeHelper(helper.disk), Tasks(), context.probe)
+    await reconcile.reconcile_once(later)
+    await pool.fill(later)
+    assert await pooled_ids(later) == before
+    assert (await new_instance(later, image)).id in before
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("kill_at", range(3))
+async def test_a_daemon_that_dies_in_a_refill_or_a_claim_leaves_nothing_half_done(
+    context: Context, helper: FakeHelper, kill_at: int, after: bool
+) -> None:
+    image = await ready_image(context)
+    helper.kill_at, helper.kill_after = len(helper.asked) + kill_at, after
+    await asyncio.gather(pool.fill(context), return_exceptions=True)
+    await asyncio.gather(new_instance(context, image), return_exceptions=True)
+    await context.tasks.close()
+    later = another_daemon(context, helper.disk)
+    for _ in range(3):
+        await reconcile.reconcile_once(later)
+        await settle(later)
+    await assert_lawful(later)
+
+
+async def test_what_sleeps_in_the_pool_is_woken(context: Context, helper: FakeHelper) -> None:
+    await ready_image(context)
+    await pool.fill(context)
+    helper.disk.asleep.update(helper.disk.listening)
+    await pool.fill(context)
+    assert not helper.disk.asleep
