@@ -18,6 +18,12 @@ from draupnir.settings import CONFIG_PATH, SettingsError, load
 MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
 
 
+class _Misconfigured(click.ClickException):
+    """What only the operator can mend; EX_CONFIG of sysexits.h, upon which systemd does not try again."""
+
+    exit_code = 78
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(draupnir.__version__, prog_name="draupnir")
 def main() -> None:
@@ -49,7 +55,7 @@ def serve() -> None:
         context = Context(settings, Store(settings.dsn), HelperClient(), Tasks())
         asyncio.run(serve_app(create_app(context, secret), sockets, settings.http))
     except (SettingsError, shared_secret.SecretError, ServingError) as error:
-        raise click.ClickException(str(error)) from error
+        raise _Misconfigured(str(error)) from error
 
 
 @main.command()

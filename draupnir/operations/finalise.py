@@ -81,6 +81,13 @@ async def _carry_on(context: Context, image_id: int) -> Image:
         if not await _record_failure(context, image_id, error):
             raise _destroyed_meanwhile(image_id) from error
         raise
+    except Exception as error:
+        # Tried again it would break again, and the image would be finalising for ever without anybody knowing why.
+        log.exception("finalising image %s broke", image_id)
+        broken = ImageFailed("internal", "The service failed in a way nobody foresaw; see journalctl -u draupnir.")
+        if not await _record_failure(context, image_id, broken):
+            raise _destroyed_meanwhile(image_id) from error
+        raise broken from error
     match image.status:
         case ImageStatus.READY:
             return image

@@ -63,10 +63,11 @@ class Tasks:
 
     async def close(self) -> None:
         """Cancel everything, as a crash would; what was cut short is taken up from the metadata."""
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Again until it has effect: before Python 3.12 asyncio.wait_for, with which psycopg waits, may lose one.
+        while tasks := list(self._running.values()):
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=1)
 
     async def _in_lane(self, subject: Subject, work: Callable[[], Awaitable[T]]) -> T:
         lane = self._lanes.setdefault(subject, asyncio.Lock())

@@ -344,3 +344,19 @@ async def test_an_image_that_is_not_there_is_not_found(context: Context, image_i
     for each in asked:
         with pytest.raises(NotFound):
             await each
+
+
+async def test_a_finalise_that_breaks_fails_its_image_instead_of_trying_for_ever(
+    context: Context, helper: FakeHelper
+) -> None:
+    def break_down(request: wire.AnyRequest) -> wire.AnyReply:
+        raise RuntimeError("nobody foresaw this")
+
+    image = await uploaded_image(context)
+    helper.answers[wire.PublishImage] = break_down
+    with pytest.raises(ImageFailed, match="journalctl -u draupnir"):
+        await images.finalise(context, image.id, wait=True)
+    assert (await images.get(context, image.id)).status is ImageStatus.FAILED
+    await settle(context)
+    await converge(context)
+    await assert_lawful(context)

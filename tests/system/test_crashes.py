@@ -84,7 +84,7 @@ def crash_during(
     assert main_pid(unit) != pid, f"{method} {path} does not pass {point}"
 
 
-@pytest.mark.parametrize(("unit", "point"), points("accept4 ioctl fchown renameat sendto", BEFORE, AFTER))
+@pytest.mark.parametrize(("unit", "point"), points("ioctl fchown renameat sendto", BEFORE, AFTER))
 def test_an_image_whose_creation_is_cut_short_has_its_folder_or_is_not_there(
     service: Service, unit: str, point: str
 ) -> None:
@@ -98,7 +98,7 @@ def test_an_image_whose_creation_is_cut_short_has_its_folder_or_is_not_there(
         service.destroy_image(image_id)
 
 
-@pytest.mark.parametrize(("unit", "point"), points("accept4 ioctl renameat sendto", BEFORE, AFTER))
+@pytest.mark.parametrize(("unit", "point"), points("ioctl renameat sendto", BEFORE, AFTER))
 def test_an_image_whose_destruction_is_cut_short_is_gone_all_the_same(
     service: Service, backup: Path, unit: str, point: str
 ) -> None:
@@ -109,7 +109,7 @@ def test_an_image_whose_destruction_is_cut_short_is_gone_all_the_same(
 
 
 @pytest.mark.parametrize(
-    ("unit", "point"), points("accept4 ioctl mkdir fchown rename renameat sendto", BEFORE, AFTER, AFTER_SECOND)
+    ("unit", "point"), points("ioctl mkdir fchown rename renameat sendto", BEFORE, AFTER, AFTER_SECOND)
 )
 def test_an_instance_whose_creation_is_cut_short_runs_or_is_not_there(
     service: Service, image: int, unit: str, point: str
@@ -126,7 +126,7 @@ def test_an_instance_whose_creation_is_cut_short_runs_or_is_not_there(
         service.destroy_instance(instance_id)
 
 
-@pytest.mark.parametrize(("unit", "point"), points("accept4 ioctl renameat unlink sendto", BEFORE, AFTER))
+@pytest.mark.parametrize(("unit", "point"), points("ioctl renameat unlink sendto", BEFORE, AFTER))
 def test_an_instance_whose_destruction_is_cut_short_is_gone_and_never_back(
     service: Service, image: int, unit: str, point: str
 ) -> None:
@@ -137,15 +137,17 @@ def test_an_instance_whose_destruction_is_cut_short_is_gone_and_never_back(
 
 
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
-@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("number", [3, 4, 5, 6])
 def test_an_instance_that_btrfs_refuses_leaves_nothing(service: Service, image: int, number: int, error: str) -> None:
-    """Each of the helper's first ioctls fails once, counted by thread; the one after succeeds."""
+    """One of the helper's first ioctls fails, in each of its threads; the ones after succeed."""
     with injected(HELPER, f"ioctl:error={error}:when={number}"):
         answer = service.ask("POST", "/instances", {"image_id": image})
     if answer.is_success:
         service.destroy_instance(answer.json()["data"]["id"])
     else:
-        assert answer.json()["errors"][0]["code"] in {"no_room", "storage_missing", "internal"}, answer.text
+        assert answer.json()["errors"][0]["code"] in {"no_room", "storage_missing", "internal", "helper_unavailable"}, (
+            answer.text
+        )
     again = int(service.create_instance(image)["id"])
     assert service.answer(again, "SELECT count(*) FROM users") == "5000"
     service.destroy_instance(again)
@@ -288,9 +290,18 @@ def test_an_instance_whose_units_are_gone_is_started_again(service: Service, ins
     service.psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer")
     units = [f"draupnir-port-{instance}.socket", f"draupnir-port-{instance}.service"]
     run("systemctl", "stop", *units, f"draupnir-instance-{instance}.service")
-    await_that(
-        lambda: service.psql(instance, "SELECT answer FROM kept", ok=False).stdout.strip() == "42", "it is reachable"
-    )
+    await_that(lambda: service.psql(instance, "SELECT 1", ok=False).returncode == 0, "it is reachable")
+    assert service.answer(instance, "SELECT answer FROM kept") == "42"
+
+
+def test_an_instance_that_is_stopped_shuts_down_in_order(service: Service, instance: int) -> None:
+    """Several times, since how systemd sees the process is up to chance."""
+    unit = f"draupnir-instance-{instance}.service"
+    for number in range(5):
+        service.psql(instance, f"CREATE TABLE kept_{number} ()")
+        run("systemctl", "stop", unit)
+    service.answer(instance, "SELECT * FROM kept_0, kept_1, kept_2, kept_3, kept_4")
+    assert "not properly shut down" not in run("journalctl", "-o", "cat", "-u", unit).stdout
 
 
 def test_metadata_that_are_away_are_503_and_back_by_themselves(service: Service, image: int) -> None:

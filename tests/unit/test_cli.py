@@ -63,7 +63,7 @@ def test_a_daemon_with_a_bad_configuration_does_not_start_and_names_the_line(
     config.write_text("prot = 1\n")
     monkeypatch.setattr(cli, "CONFIG_PATH", config)
     result = run.invoke(cli.main, ["serve"])
-    assert result.exit_code == 1
+    assert result.exit_code == 78
     assert f"{config}:1: prot" in result.output
 
 
