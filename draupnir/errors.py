@@ -7,7 +7,7 @@ DraupnirError
 ├── WrongState              there, but not in a state for this
 │   └── NothingUploaded
 ├── Impossible              understood, and not possible as asked
-│   ├── ImageNotReady  ImageHasInstances  NoFreePort  PostgresMissing
+│   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing
 │   └── ImageFailed         carries the code of what failed
 ├── NoRoom                  the disk is full
 └── Unavailable             not now: a part of the service is away
@@ -89,6 +89,13 @@ class NoFreePort(Impossible):
 
     code = "no_free_port"
     title = "No free port"
+
+
+class DirectRefused(Impossible):
+    """The operator has not allowed instances without the network wall."""
+
+    code = "direct_refused"
+    title = "Direct instances not allowed"
 
 
 class PostgresMissing(Impossible):

@@ -78,7 +78,6 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.CreateInstance: wire.Done,
     wire.StartInstance: wire.InstanceState,
     wire.AssignInstance: wire.InstanceState,
-    wire.WakeInstance: wire.InstanceState,
     wire.ObserveInstances: wire.Observed,
     wire.DestroyInstance: wire.Done,
     wire.EmptyTrash: wire.Trash,
@@ -117,9 +116,7 @@ class Helper(ABC):
     @overload
     async def ask(self, request: wire.PublishImage) -> wire.Published: ...
     @overload
-    async def ask(
-        self, request: wire.StartInstance | wire.AssignInstance | wire.WakeInstance
-    ) -> wire.InstanceState: ...
+    async def ask(self, request: wire.StartInstance | wire.AssignInstance) -> wire.InstanceState: ...
     @overload
     async def ask(self, request: wire.ObserveInstances) -> wire.Observed: ...
     @overload

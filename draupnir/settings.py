@@ -61,6 +61,7 @@ class Settings(Section):
     pool_size: Annotated[int, Field(ge=0, le=100)] = 2
     pool_images: Annotated[int, Field(ge=0, le=100)] = 1
     pool_awake: bool = True
+    direct_instances: bool = False
     http: HttpSettings = HttpSettings()
 
     @property

@@ -70,9 +70,10 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     name, uid = layout.image_user(image_id)
     users.ensure(name, uid, f"Draupnir image {image_id}")
     directory = layout.image_run_directory(image_id)
-    files.make_directory(directory, mode=0o750, gid=uid)
-    files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=uid)
-    files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=uid)
+    # For the group of the job; others in that group are instances, whose sandboxes do not show this directory.
+    files.make_directory(directory, mode=0o750, gid=_data_gid())
+    files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
+    files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=_data_gid())
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
         subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
     units.start_transient(

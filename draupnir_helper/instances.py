@@ -26,7 +26,7 @@ def create_instance(request: wire.CreateInstance) -> wire.Done:
 
 
 def start_instance(request: wire.StartInstance, settings: Settings) -> wire.InstanceState:
-    """Open the port and start Postgres behind it; an instance whose port listens is left alone."""
+    """Open the port, behind which Postgres starts with the first connection; one whose port listens is left alone."""
     instance_id = request.instance_id
     state = observe(instance_id)
     if state.listening:
@@ -52,22 +52,13 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
 
 
 def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
-    """Write down whose the instance is, where an operator looks and beside the data, and wake it."""
-    state = wake_instance(request)
+    """Write down whose the instance is, where an operator looks and beside the data."""
     words = _words(request)
     units.describe(layout.postgres_unit(request.instance_id), f"Draupnir {words}")
     units.describe(layout.port_socket(request.instance_id), f"Draupnir port of {words}")
     with storage.root() as root:
         manifests.write(root, Place.INSTANCES, request.instance_id, request)
-    return state
-
-
-def wake_instance(request: wire.WakeInstance | wire.AssignInstance) -> wire.InstanceState:
-    """Start the proxy, which wants Postgres; one that is awake stays as it is."""
-    state = observe(request.instance_id)
-    if state.listening and state.postgres == "inactive":
-        units.start(layout.port_service(request.instance_id))
-    return state
+    return observe(request.instance_id)
 
 
 def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
@@ -85,7 +76,7 @@ def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
 def observe(instance_id: int) -> wire.InstanceState:
     """What systemd shows of the instance's port and Postgres."""
     names = [layout.port_socket(instance_id), layout.postgres_unit(instance_id), layout.direct_unit(instance_id)]
-    active = {unit.name: unit.active for unit in units.find(*names)}
+    active = {unit.name: units.condition(unit) for unit in units.find(*names)}
     socket, server, direct = (active.get(name, "inactive") for name in names)
     return wire.InstanceState(
         instance_id=instance_id,
@@ -124,9 +115,6 @@ def _start_proxied(request: wire.StartInstance, settings: Settings) -> None:
             (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", server)),
         ],
     )
-    # The proxy wants Postgres, and Postgres stops when nothing wants it: so this is what keeps it awake.
-    if observe(instance_id).listening:
-        units.start(layout.port_service(instance_id))
 
 
 def _start_direct(request: wire.StartInstance, settings: Settings) -> None:

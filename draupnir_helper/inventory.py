@@ -60,7 +60,7 @@ def observe_instances() -> wire.Observed:
         if kind == "port":
             listening[some_id] = unit.active == "active"
         else:
-            servers[some_id] = unit.active
+            servers[some_id] = units.condition(unit)
         if kind == "instance-direct":
             listening[some_id] = unit.active == "active"
     return wire.Observed(

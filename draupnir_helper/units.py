@@ -104,6 +104,11 @@ def find_one(name: str) -> Unit | None:
     return found[0] if found else None
 
 
+def condition(unit: Unit) -> str:
+    """ActiveState, except that a service which waits to be started again, having failed, has failed."""
+    return "failed" if unit.sub == "auto-restart" else unit.active
+
+
 def service_property(name: str, property_name: str) -> str:
     """A string property of a loaded service, such as StatusText or Result."""
     path = path_encode(b"/org/freedesktop/systemd1/unit", name.encode())

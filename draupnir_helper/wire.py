@@ -159,9 +159,11 @@ class CreateInstance(Wire):
 
 
 class StartInstance(Wire):
-    """Open the port and start Postgres behind it; certificates of a running instance stay. Reply: InstanceState.
+    """Open the port, and have Postgres behind it wait for the first connection. Reply: InstanceState.
 
-    `sleep_after_s`: so long without a connection, and it falls asleep; 0 for never. `direct`: Postgres itself on the
+    The certificates of an instance whose port is open stay.
+
+    `sleep_after_s`: so long after its last connection it falls asleep; 0 for never. `direct`: Postgres itself on the
     port, in the network of the host, always awake.
     """
 
@@ -180,7 +182,7 @@ class StartInstance(Wire):
 
 
 class AssignInstance(Wire):
-    """Tell systemd and the manifest whose a running instance is from now on, and wake it. Reply: InstanceState."""
+    """Tell systemd and the manifest whose a running instance is from now on. Reply: InstanceState."""
 
     op: Literal["assign_instance"] = "assign_instance"
     instance_id: InstanceId
@@ -188,13 +190,6 @@ class AssignInstance(Wire):
     owner: Owner
     port: Port
     created_at: Annotated[AwareDatetime, Field(strict=False)]
-
-
-class WakeInstance(Wire):
-    """Start the Postgres of an instance that is asleep; does not wait for it. Reply: InstanceState."""
-
-    op: Literal["wake_instance"] = "wake_instance"
-    instance_id: InstanceId
 
 
 class ObserveInstances(Wire):
@@ -231,7 +226,6 @@ AnyRequest = Annotated[
     | CreateInstance
     | StartInstance
     | AssignInstance
-    | WakeInstance
     | ObserveInstances
     | DestroyInstance
     | EmptyTrash,

@@ -66,13 +66,14 @@ def dsn(migrated_dsn: str) -> str:
 
 @pytest.fixture
 def settings(dsn: str) -> Settings:
-    """Ten ports and no pool, on the test's database."""
+    """Ten ports, no pool and direct instances allowed, on the test's database."""
     return Settings(
         database_url=dsn,
         public_hostname="db.example.org",
         min_instance_port=20000,
         max_instance_port=20010,
         pool_size=0,
+        direct_instances=True,
     )
 
 
@@ -100,6 +101,6 @@ def probe() -> Probe:
 @pytest.fixture
 async def context(settings: Settings, store: Store, helper: FakeHelper, probe: Probe) -> AsyncIterator[Context]:
     """One daemon; whatever it still does at the end of the test is cut short."""
-    made = Context(settings, store, helper, Tasks(), probe)
+    made = Context(settings, store, helper, Tasks(), probe, helper.knock)
     yield made
     await made.tasks.close()

@@ -56,7 +56,8 @@ async def settle(context: Context) -> None:
 
 def another_daemon(context: Context, disk: Disk) -> Context:
     """What systemd starts after the first one died: the same metadata, the same disk, nothing in memory."""
-    return Context(context.settings, context.store, FakeHelper(disk), Tasks(), context.probe)
+    helper = FakeHelper(disk)
+    return Context(context.settings, context.store, helper, Tasks(), context.probe, helper.knock)
 
 
 async def converge(context: Context) -> None:

@@ -146,8 +146,7 @@ class FakeHelper(Helper):
             case wire.EmptyTrash():
                 self.disk.trash = 0
                 return wire.Trash(left=0)
-            case wire.AssignInstance(instance_id=instance_id) | wire.WakeInstance(instance_id=instance_id):
-                self.disk.asleep.discard(instance_id)
+            case wire.AssignInstance(instance_id=instance_id):
                 return self._state(instance_id)
             case wire.CreateInstance() | wire.StartInstance() | wire.DestroyInstance():
                 return self._do_instance(request)
@@ -241,6 +240,10 @@ class FakeHelper(Helper):
         state = self.disk.jobs.get((kind, image_id), JobState.ABSENT)
         report = wire.JobReport() if state is JobState.ABSENT else self.reports[kind]
         return wire.Job(kind=kind, image_id=image_id, state=state, report=report, result=self.result)
+
+    async def knock(self, port: int) -> None:
+        """Wakes whoever sleeps behind the port."""
+        self.disk.asleep -= {it for it, its_port in self.disk.listening.items() if its_port == port}
 
     def _instance_units(self) -> list[wire.InstanceState]:
         return [self._state(instance_id) for instance_id in sorted(self.disk.listening)]

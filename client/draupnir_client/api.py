@@ -101,9 +101,13 @@ class DraupnirAPI:
         """Return an instance with fresh credentials."""
         return read_instance(self._data("GET", f"/instances/{instance_id}", f"show instance {instance_id}"))
 
-    def create_instance(self, image_id: int) -> Instance:
-        """Make an instance and return it, connectable, with credentials."""
-        doing, body = f"create an instance of image {image_id}", _body("instances", {"image_id": image_id})
+    def create_instance(
+        self, image_id: int, *, sleep_after_s: int | None = None, network: str | None = None
+    ) -> Instance:
+        """Make an instance and return it, connectable, with credentials; what is not given the server decides."""
+        given = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network}
+        attributes = {name: value for name, value in given.items() if value is not None}
+        doing, body = f"create an instance of image {image_id}", _body("instances", attributes)
         return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))
 
     def destroy_instance(self, instance_id: int) -> None:

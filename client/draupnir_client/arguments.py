@@ -1,7 +1,8 @@
-"""The kinds of values that stand on the command line: times, scripts, and ids that the shell can complete."""
+"""The kinds of values that stand on the command line: times, durations, scripts, and ids that the shell completes."""
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from click.shell_completion import CompletionItem
 
 from draupnir_client.commands import Session
 from draupnir_client.errors import ClientError
-from draupnir_client.output import clean
+from draupnir_client.output import NEVER, UNITS_S, clean
 
 COMPLETION_TIMEOUT_S = 1.0
 
@@ -35,6 +36,22 @@ class Moment(click.ParamType):
             return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         except OverflowError:
             self.fail(f"{value!r} is out of range.", param, ctx)
+
+
+class Duration(click.ParamType):
+    """A time to wait: a whole number with the unit s, m, h or d, by itself seconds; `never` is 0, as in the API."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the seconds; how long is too long the server knows."""
+        if value == NEVER:
+            return 0
+        # Nine digits, so that the number stays one that every server can read.
+        found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
+        if found is None:
+            self.fail(f"{value!r} is no duration; write it like 90s, 10m, 2h or 1d, or say never.", param, ctx)
+        return int(found[1]) * UNITS_S[found[2] or "s"]
 
 
 class Script(click.ParamType):

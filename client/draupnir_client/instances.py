@@ -5,16 +5,36 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
 from draupnir_client import credentials, environment
-from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID
+from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration
 from draupnir_client.commands import Command, Group, Session, for_each, pass_session
 from draupnir_client.config import Config
 from draupnir_client.errors import BadAnswer, NotFound, ProgramFailed, Refused
 from draupnir_client.models import Instance
-from draupnir_client.output import print_fields, print_json, print_table, say
+from draupnir_client.output import format_wait, print_fields, print_json, print_table, say
+
+
+def _habits(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that makes an instance the options for how it is to live."""
+    sleep = click.option(
+        "--sleep-after",
+        "sleep_after_s",
+        metavar="DURATION",
+        type=Duration(),
+        help="How long nobody has to be connected for it to fall asleep, such as 10m, 2h or never;"
+        " the next connection wakes it.",
+    )
+    network = click.option(
+        "--network",
+        type=click.Choice(["proxied", "direct"]),
+        help="direct for load tests: without the proxy in front of Postgres, and never asleep.",
+    )
+    return sleep(network(command))
 
 
 @click.group(cls=Group)
@@ -51,6 +71,8 @@ def show(session: Session, instance_id: int) -> None:
             ("Status", instance.status),
             ("Host", instance.hostname or "-"),
             ("Port", instance.port),
+            ("Network", instance.network or "-"),
+            ("Sleeps after", format_wait(instance.sleep_after_s)),
             ("Owner", instance.owner or "-"),
             ("Created at", instance.created_at),
             ("Updated at", instance.updated_at),
@@ -60,10 +82,11 @@ def show(session: Session, instance_id: int) -> None:
 
 @instances.command()
 @click.argument("image_id", metavar="IMAGE_ID", type=IMAGE_ID)
+@_habits
 @pass_session
-def create(session: Session, image_id: int) -> None:
+def create(session: Session, image_id: int, sleep_after_s: int | None, network: str | None) -> None:
     """Create an instance of an image."""
-    instance = session.api().create_instance(image_id)
+    instance = session.api().create_instance(image_id, sleep_after_s=sleep_after_s, network=network)
     if session.wants_json:
         print_json(instance.document)
     else:
@@ -105,8 +128,9 @@ def env(session: Session, instance_id: int) -> None:
 
 
 @click.command(cls=Command)
+@_habits
 @pass_session
-def new(session: Session) -> None:
+def new(session: Session, sleep_after_s: int | None, network: str | None) -> None:
     """Create an instance of the newest ready image.
 
     Use it as: eval $(draupnir-client new)
@@ -117,7 +141,7 @@ def new(session: Session) -> None:
     if not ready:
         raise Refused("There is no ready image to make an instance of; see `draupnir-client images list`.", "no_image")
     image = max(ready, key=lambda one: one.age_key)
-    instance = api.create_instance(image.id)
+    instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network)
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
     _print_variables(session, _sign_in(settled, instance))
 

@@ -60,13 +60,18 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance; `document` is the API's object without the credentials, so that no key is printed by accident."""
+    """An instance; `document` is the API's object without the credentials, so that no key is printed by accident.
+
+    It sleeps when nobody has been connected for `sleep_after_s`; 0 is never.
+    """
 
     document: Document
     id: int
     image_id: int
     port: str
     status: str
+    sleep_after_s: int | None
+    network: str | None
     hostname: str
     owner: str
     created_at: str
@@ -105,6 +110,8 @@ def read_instance(value: object) -> Instance:
         image_id=_integer(attributes.get("image_id"), "image_id"),
         port=str(_integer(attributes.get("port"), "port")),
         status=_text(attributes, "status") or "running",
+        sleep_after_s=_count(attributes.get("sleep_after")),
+        network=_text(attributes, "network") or None,
         hostname=_text(attributes, "hostname"),
         owner=_text(attributes, "owner"),
         created_at=_text(attributes, "created_at"),

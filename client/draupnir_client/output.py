@@ -11,6 +11,9 @@ import click
 # Control, format (bidirectional overrides too), surrogate, private use, line and paragraph separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
+NEVER = "never"
+UNITS_S = {"d": 24 * 3600, "h": 3600, "m": 60, "s": 1}
+
 
 def clean(text: str, *, keep_lines: bool = False) -> str:
     """Escape what could steer a terminal, in a text that came from elsewhere; newlines stay if `keep_lines`."""
@@ -67,6 +70,16 @@ def format_size(size_bytes: int | None) -> str:
         if size < 999.95:
             return f"{size:.1f} {unit}"
     return f"{size / 1000:.1f} TB"
+
+
+def format_wait(seconds: int | None) -> str:
+    """Write how long to wait as it may stand on the command line, such as 90s or never; unknown is a dash."""
+    if seconds is None:
+        return "-"
+    if seconds == 0:
+        return NEVER
+    unit = next(unit for unit, unit_s in UNITS_S.items() if seconds % unit_s == 0)
+    return f"{seconds // UNITS_S[unit]}{unit}"
 
 
 def format_duration(seconds: float) -> str:

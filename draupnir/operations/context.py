@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from draupnir import probes
+from draupnir import knocks, probes
 from draupnir.helper import Helper
 from draupnir.models import Credentials
 from draupnir.operations.tasks import Tasks
@@ -24,5 +24,7 @@ class Context:
     tasks: Tasks
     # The trial boot's sign-in probes: port and credentials in, ImageFailed out. The one thing that needs a live server.
     probe: Callable[[int, Credentials], Awaitable[None]] = probes.run
+    # What wakes an instance, given its port; systemd starts the proxy only for a connection.
+    knock: Callable[[int], Awaitable[None]] = knocks.knock
     # Set by whoever takes an instance out of the pool.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 
 from draupnir import certificates
-from draupnir.errors import DraupnirError, NoFreePort, NotFound, Unavailable, WrongState
+from draupnir.errors import DirectRefused, DraupnirError, NoFreePort, NotFound, Unavailable, WrongState
 from draupnir.helper import PortInUse
 from draupnir.models import (
     Caller,
@@ -40,13 +40,19 @@ async def create(
 ) -> tuple[Instance, Credentials]:
     """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
 
-    Raises NotFound, ImageNotReady, NoFreePort, NoRoom, Unavailable.
+    Raises NotFound, ImageNotReady, DirectRefused, NoFreePort, NoRoom, Unavailable.
     """
     instance = None
-    if habits in {None, default_habits(context)}:
+    habits = habits or default_habits(context)
+    if habits.network is Network.DIRECT and not context.settings.direct_instances:
+        raise DirectRefused(
+            "Instances with network `direct` could reach out into the network of the server; its operator may allow"
+            " them by direct_instances = true in /etc/draupnir/config.toml."
+        )
+    if habits == default_habits(context):
         instance = await _claim(context, caller, image_id)
     if instance is None:
-        reserved = await _reserve_for(context, caller, image_id, habits or default_habits(context))
+        reserved = await _reserve_for(context, caller, image_id, habits)
         instance = await bring_up(context, reserved.id)
     return instance, certificates.issue_client(instance.authority)
 
@@ -82,6 +88,11 @@ async def reserve_trial(context: Context, image: Image) -> Instance:
 async def reserve_pooled(context: Context, image_id: int) -> Instance:
     """A row and a port for an instance that is nobody's yet. Raises NotFound, ImageNotReady, NoFreePort."""
     return await _reserve(context, image_id, NOBODY, Purpose.POOL, default_habits(context))
+
+
+async def wake(context: Context, instance: Instance) -> None:
+    """Start its Postgres by a connection, as anybody does; what keeps it from waking shows when it is observed."""
+    await context.knock(instance.port)
 
 
 async def observe(context: Context, found: Collection[Instance]) -> dict[int, Condition]:
@@ -141,7 +152,7 @@ async def _reserve_for(context: Context, caller: Caller, image_id: int, habits: 
 
 async def _claim(context: Context, caller: Caller, image_id: int) -> Instance | None:
     """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
-    instance = await context.store.instances.claim(image_id, caller.name)
+    instance = await context.store.instances.claim(image_id, caller.name, default_habits(context))
     if instance is None:
         return None
     context.vacancies.set()
@@ -157,6 +168,7 @@ async def _claim(context: Context, caller: Caller, image_id: int) -> Instance | 
     )
     if not state.listening:
         await start_again(context, instance.id)
+    await wake(context, instance)
     return instance
 
 
@@ -200,6 +212,7 @@ async def _copy_and_start(context: Context, instance: Instance) -> None:
                 )
             )
             await _start(context, instance)
+            await wake(context, instance)
             return
         except PortInUse:
             refused.append(instance.port)
@@ -272,7 +285,7 @@ def _condition(state: wire.InstanceState | None) -> Condition:
     match state:
         case wire.InstanceState(postgres="failed") | wire.InstanceState(listening=False) | None:
             return Condition.FAILED
-        case wire.InstanceState(postgres="inactive" | "deactivating"):
+        case wire.InstanceState(postgres="inactive"):
             return Condition.ASLEEP
         case _:
             return Condition.RUNNING

@@ -12,10 +12,9 @@ import logging
 from contextlib import suppress
 
 from draupnir.errors import DraupnirError, ImageNotReady, NoFreePort, NotFound
-from draupnir.models import Image, ImageStatus, InstanceStatus
+from draupnir.models import Condition, ImageStatus
 from draupnir.operations import instances
 from draupnir.operations.context import Context
-from draupnir_helper import wire
 
 INTERVAL_S = 10.0
 # After the last creation: its owner is about to connect, and needs the processor more.
@@ -45,13 +44,18 @@ async def fill(context: Context) -> None:
     Raises Unavailable, NoRoom, or what keeps an instance from starting.
     """
     wanted = await _wanted(context)
+    kept = []
     for instance in await instances.pooled(context):
-        if wanted.get(instance.image_id, 0) > 0:
+        if wanted.get(instance.image_id, 0) > 0 and instance.habits == instances.default_habits(context):
             wanted[instance.image_id] -= 1
-            if context.settings.pool_awake and instance.status is InstanceStatus.RUNNING:
-                await context.helper.ask(wire.WakeInstance(instance_id=instance.id))
+            kept.append(instance)
         else:
             await instances.give_up_pooled(context, instance)
+    if context.settings.pool_awake and kept:
+        conditions = await instances.observe(context, kept)
+        for instance in kept:
+            if conditions[instance.id] is Condition.ASLEEP:
+                await instances.wake(context, instance)
     for image_id, missing in wanted.items():
         for _ in range(missing):
             await _quiet(context)
@@ -68,7 +72,7 @@ async def _wanted(context: Context) -> dict[int, int]:
     if context.settings.pool_size == 0 or await _under_pressure(context):
         return {}
     ready = [image for image in await context.store.images.list_all() if image.status is ImageStatus.READY]
-    newest: list[Image] = sorted(ready, key=lambda image: image.id, reverse=True)
+    newest = sorted(ready, key=lambda image: (image.backed_up_at, image.id), reverse=True)
     return {image.id: context.settings.pool_size for image in newest[: context.settings.pool_images]}
 
 

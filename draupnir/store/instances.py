@@ -77,15 +77,16 @@ class Instances:
         async with self._database.connection() as connection:
             await pass_over(connection, set(_SEQUENCES.values()), ids)
 
-    async def claim(self, image_id: int, owner: str) -> Instance | None:
+    async def claim(self, image_id: int, owner: str, habits: Habits) -> Instance | None:
         """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE instances SET purpose = 'use', owner = %s, created_at = now(), updated_at = now()"
                 " WHERE id = (SELECT id FROM instances WHERE image_id = %s AND purpose = 'pool'"
+                " AND sleep_after_s = %s AND network = %s"
                 " AND status IN ('running', 'creating') ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
                 " RETURNING id",
-                [owner, image_id],
+                [owner, image_id, habits.sleep_after_s, habits.network],
             )
             row = await cursor.fetchone()
         return None if row is None else await self.get(row["id"])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click.testing
 import pytest
@@ -33,7 +34,7 @@ BACKED_UP_AT = "2017-05-01T12:00:00Z"
 @pytest.fixture
 def http(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
     """The application with a store of its own, which its lifespan opens in the test client's event loop."""
-    app = create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe), SECRET.encode())
+    app = create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock), SECRET.encode())
     with TestClient(app, headers={"Authorization": f"Bearer {SECRET}"}) as client:
         yield client
 
@@ -104,6 +105,30 @@ def test_an_instance_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHel
     assert api.list_instances() == []
 
 
+@pytest.mark.parametrize(
+    ("asked", "got"),
+    [
+        ({}, (1800, "proxied")),
+        ({"sleep_after_s": 90}, (90, "proxied")),
+        ({"sleep_after_s": 0, "network": "proxied"}, (0, "proxied")),
+        ({"network": "direct"}, (0, "direct")),
+        ({"network": "direct", "sleep_after_s": 90}, (0, "direct")),
+    ],
+)
+def test_an_instance_lives_as_it_was_asked_to(
+    api: DraupnirAPI, helper: FakeHelper, asked: dict[str, Any], got: tuple[int, str]
+) -> None:
+    created = api.create_instance(ready_image(api, helper).id, **asked)
+    for instance in (created, api.get_instance(created.id), *api.list_instances()):
+        assert (instance.sleep_after_s, instance.network) == got
+
+
+def test_an_instance_that_sleeps_is_seen_asleep(api: DraupnirAPI, helper: FakeHelper) -> None:
+    instance = api.create_instance(ready_image(api, helper).id)
+    helper.disk.asleep.add(instance.id)
+    assert api.get_instance(instance.id).status == "asleep"
+
+
 @dataclass
 class There:
     """What is there when something is refused: an image with an instance, and an image that awaits its upload."""
@@ -139,6 +164,8 @@ def test_what_is_not_there_is_not_found(api: DraupnirAPI, ask: Callable[[Draupni
     [
         ("invalid_request", lambda it: it.api.create_image("yesterday", "")),
         ("body_too_large", lambda it: it.api.create_image(BACKED_UP_AT, "x" * 2**21)),
+        ("invalid_request", lambda it: it.api.create_instance(it.ready, sleep_after_s=10**9)),
+        ("invalid_request", lambda it: it.api.create_instance(it.ready, network="host")),
         ("image_not_ready", lambda it: it.api.create_instance(it.waiting)),
         ("wrong_state", lambda it: it.api.update_image(it.ready, anonymisation_script="")),
         ("image_has_instances", lambda it: it.api.destroy_image(it.ready)),
@@ -223,7 +250,9 @@ def test_the_life_of_an_image_and_an_instance_in_commands(shell: Shell, helper: 
     values = json.loads(shell(f"env {created['id']} --output json").stdout)
     assert (values["PGHOST"], values["PGPORT"]) == ("db.example.org", created["attributes"]["port"])
     assert Path(values["PGSSLKEY"]).is_file()
-    assert shell("new").stdout.startswith("export PGHOST=db.example.org PGPORT=2000")
+    assert shell("new --sleep-after 2h").stdout.startswith("export PGHOST=db.example.org PGPORT=2000")
+    newest = json.loads(shell("instances list --output json").stdout)[-1]["attributes"]
+    assert (newest["sleep_after"], newest["network"]) == (7200, "proxied")
     listed = [line.split()[0] for line in shell("instances list").stdout.splitlines()]
     assert listed[:2] == ["ID", str(created["id"])]
     assert shell(f"images destroy {number}").exit_code == 6

@@ -26,10 +26,13 @@ from draupnir_helper.wire import (
     ErrorCode,
     Inspect,
     Inspection,
+    InstanceState,
     JobKind,
     JobReport,
     JobState,
     Memory,
+    Observed,
+    ObserveInstances,
     StartExtract,
 )
 from tests.fakes import FakeHelper, Probe, Refused
@@ -61,7 +64,7 @@ SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
 @pytest.fixture
 def app(settings: Settings, helper: FakeHelper, probe: Probe) -> Starlette:
     """The application with a store of its own, which its lifespan opens in the test client's event loop."""
-    return create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe), SECRET.encode())
+    return create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock), SECRET.encode())
 
 
 @pytest.fixture
@@ -248,6 +251,65 @@ def test_an_instance_of_an_image_that_is_not_there_is_not_found(client: TestClie
         the_error(response, 404, "not_found")
 
 
+@pytest.mark.parametrize(
+    ("asked", "habits"),
+    [
+        ({}, (1800, "proxied")),
+        ({"sleep_after": 0}, (0, "proxied")),
+        ({"sleep_after": 2592000, "network": "proxied"}, (2592000, "proxied")),
+        ({"network": "direct"}, (0, "direct")),
+        ({"network": "direct", "sleep_after": 60}, (0, "direct")),
+    ],
+)
+def test_how_an_instance_lives_is_chosen_when_it_is_made(
+    client: TestClient, helper: FakeHelper, asked: dict[str, object], habits: tuple[int, str]
+) -> None:
+    attributes = {"image_id": make_ready_image(client, helper), **asked}
+    created = client.post("/instances", json={"data": {"attributes": attributes}})
+    assert created.status_code == 201
+    instance_id = created.json()["data"]["id"]
+    shown = client.get(f"/instances/{instance_id}").json()["data"]
+    (listed,) = client.get("/instances").json()["data"]
+    for instance in (created.json()["data"], shown, listed):
+        assert (instance["attributes"]["sleep_after"], instance["attributes"]["network"]) == habits
+    started = helper.disk.started[instance_id]
+    assert (started.sleep_after_s, started.direct) == (habits[0], habits[1] == "direct")
+
+
+NO_SECONDS: list[object] = [-1, 2592001, 10**30, 1.5, "60", "10m", "never", True, None, [], {}]
+NO_NETWORKS: list[object] = ["host", "Direct", "", "proxied ", 1, True, None, [], {}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [*(("sleep_after", each) for each in NO_SECONDS), *(("network", each) for each in NO_NETWORKS)],
+)
+def test_a_life_that_cannot_be_is_refused_by_name(
+    client: TestClient, helper: FakeHelper, name: str, value: object
+) -> None:
+    attributes = {"image_id": make_ready_image(client, helper), name: value}
+    response = client.post("/instances", json={"data": {"attributes": attributes}})
+    assert f"`data.attributes.{name}` must be " in the_error(response, 400, "invalid_request")
+    assert client.get("/instances").json() == {"data": []}
+
+
+@pytest.mark.parametrize("status", ["running", "asleep", "failed", "unknown"])
+def test_the_status_of_an_instance_is_what_is_seen_of_it(client: TestClient, helper: FakeHelper, status: str) -> None:
+    instance_id = make_instance(client, make_ready_image(client, helper))
+
+    def see(request: object) -> Observed:
+        if status == "unknown":
+            raise Refused(ErrorCode.BUSY)
+        postgres = {"running": "active", "asleep": "inactive", "failed": "failed"}[status]
+        state = InstanceState(instance_id=instance_id, listening=True, postgres=postgres)
+        return Observed(instance_units=[state])
+
+    helper.answers[ObserveInstances] = see
+    shown = client.get(f"/instances/{instance_id}").json()["data"]
+    (listed,) = client.get("/instances").json()["data"]
+    assert (shown["attributes"]["status"], listed["attributes"]["status"]) == (status, status)
+
+
 def test_an_instance_of_an_image_that_is_not_ready_is_refused(client: TestClient) -> None:
     body = SEED_INSTANCE.replace("1", str(make_image(client)))
     the_error(client.post("/instances", content=body), 422, "image_not_ready")
@@ -408,6 +470,8 @@ ATTRIBUTES = st.fixed_dictionaries(
         | st.sampled_from(["2017-05-01T12:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"]),
         "anonymisation_script": JSON | st.text(st.characters()),
         "image_id": JSON | st.integers(-1, 3) | st.sampled_from([MAX_ID, MAX_ID + 1, 2**31, 2**63, 2**64]),
+        "sleep_after": JSON | st.sampled_from([0, 60, 2**63]),
+        "network": JSON | st.sampled_from(["proxied", "direct"]),
         "ready": JSON,
     },
 )

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 from cryptography import x509
 
 from draupnir.errors import (
+    DirectRefused,
     HelperUnavailable,
     ImageNotReady,
     NoFreePort,
@@ -14,7 +16,7 @@ from draupnir.errors import (
     PostgresMissing,
     WrongState,
 )
-from draupnir.models import Caller, InstanceStatus
+from draupnir.models import Caller, Habits, InstanceStatus, Network
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.instances import PORTS_TRIED
@@ -194,3 +196,11 @@ async def test_a_trial_is_nobodys_and_listens_on_the_loopback_only(context: Cont
     assert helper.disk.started[trial.id].loopback_only
     await converge(context)
     await assert_lawful(context)
+
+
+async def test_direct_instances_are_for_the_operator_to_allow(context: Context) -> None:
+    image = await ready_image(context)
+    strict = dataclasses.replace(context, settings=context.settings.model_copy(update={"direct_instances": False}))
+    with pytest.raises(DirectRefused, match="direct_instances"):
+        await instances.create(strict, CALLER, image.id, Habits(0, Network.DIRECT))
+    assert await instances.list_own(context, CALLER) == []

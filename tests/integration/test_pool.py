@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 
@@ -10,7 +11,6 @@ from draupnir.errors import NoFreePort
 from draupnir.models import Habits, Purpose
 from draupnir.operations import images, instances, pool, reconcile
 from draupnir.operations.context import Context
-from draupnir.operations.tasks import Tasks
 from draupnir_helper import wire
 from tests.daemon import CALLER, another_daemon, assert_lawful, new_instance, ready_image, settle, until
 from tests.fakes import FakeHelper
@@ -23,7 +23,7 @@ async def context(context: Context, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A daemon that keeps three instances of the newest image ready."""
     monkeypatch.setattr(pool, "QUIET_S", 0)
     settings = context.settings.model_copy(update={"pool_size": 3})
-    return Context(settings, context.store, context.helper, context.tasks, context.probe)
+    return dataclasses.replace(context, settings=settings)
 
 
 async def pooled_ids(context: Context) -> list[int]:
@@ -160,7 +160,7 @@ async def test_the_pool_outlives_the_daemon(context: Context, helper: FakeHelper
     await pool.fill(context)
     before = await pooled_ids(context)
     await context.tasks.close()
-    later = Context(context.settings, context.store, FakeHelper(helper.disk), Tasks(), context.probe)
+    later = dataclasses.replace(another_daemon(context, helper.disk), settings=context.settings)
     await reconcile.reconcile_once(later)
     await pool.fill(later)
     assert await pooled_ids(later) == before

@@ -6,6 +6,7 @@ the hand-over by belonging to an extension. That an SQL role is no wall is known
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -26,6 +27,15 @@ from tests.system.world import DATA
 
 CANARY_PORT = 15432
 LIBRARY = f"/usr/lib/postgresql/{MAJOR}/lib/pg_trgm.so"
+
+
+def writing(path: str, source: str = "/etc/hostname") -> str:
+    """A statement that copies a file to another, as the operating system's user that Postgres runs as."""
+    return (
+        f"DO $write$ DECLARE copied oid := lo_from_bytea(0, pg_read_binary_file('{source}'));"
+        f" BEGIN PERFORM lo_export(copied, '{path}'); END $write$"
+    )
+
 
 PROBES = {
     # Programs.
@@ -51,13 +61,13 @@ PROBES = {
     "the journal": "SELECT pg_ls_dir('/var/log')",
     "the environment of process 1": "SELECT pg_read_file('/proc/1/root/etc/shadow')",
     # Writing outside.
-    "a file in /etc": "SELECT lo_export(lo_from_bytea(0, 'x'), '/etc/draupnir-escaped')",
-    "a file in /usr": "SELECT lo_export(lo_from_bytea(0, 'x'), '/usr/lib/draupnir-escaped')",
-    "a file in /run": "SELECT lo_export(lo_from_bytea(0, 'x'), '/run/draupnir-escaped')",
-    "a file in /srv": "SELECT lo_export(lo_from_bytea(0, 'x'), '/srv/draupnir-escaped')",
-    "a file in /var": "SELECT lo_export(lo_from_bytea(0, 'x'), '/var/lib/draupnir-escaped')",
-    "a core pattern": "SELECT lo_export(lo_from_bytea(0, 'x'), '/proc/sys/kernel/core_pattern')",
-    "a control group": "SELECT lo_export(lo_from_bytea(0, 'x'), '/sys/fs/cgroup/cgroup.procs')",
+    "a file in /etc": writing("/etc/draupnir-escaped"),
+    "a file in /usr": writing("/usr/lib/draupnir-escaped"),
+    "a file in /run": writing("/run/draupnir-escaped"),
+    "a file in /srv": writing("/srv/draupnir-escaped"),
+    "a file in /var": writing("/var/lib/draupnir-escaped"),
+    "a core pattern": writing("/proc/sys/kernel/core_pattern"),
+    "a control group": writing("/sys/fs/cgroup/cgroup.procs"),
     "its own configuration": "COPY (SELECT 'x') TO '/run/draupnir/instance/postgresql.conf'",
     "its own script": "COPY (SELECT 'x') TO '/run/draupnir/image/anonymisation_script.sql'",
     # Sockets.
@@ -75,7 +85,10 @@ PROBES = {
 
 # What each sandbox may be seen to show, and no more.
 VIEWS = {
-    "the run directory": ("SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/run') x", r"draupnir( lock)? systemd"),
+    "the run directory": (
+        "SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/run') x",
+        r"draupnir( lock)? systemd( userdb)?",
+    ),
     "the service directory": ("SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/srv') x", "pgdata"),
     "home directories": ("SELECT count(*) FROM pg_ls_dir('/home') x", "0"),
     "interfaces": ("SELECT string_agg(x, ' ') FROM pg_ls_dir('/sys/class/net') x", "lo|"),
@@ -99,10 +112,6 @@ END $$;
 ALTER EXTENSION pg_trgm ADD FUNCTION back_door(text);
 CREATE TABLE answers (place text, statement text, answer text);
 """
-
-
-def dropped(path: str) -> str:
-    return f"SELECT lo_export(lo_from_bytea(0, pg_read_binary_file('{LIBRARY}')), '{path}')"
 
 
 def quoted(text: str) -> str:
@@ -139,22 +148,20 @@ def canary() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def hostile(service: Service, backup: Path, canary: list[str]) -> Iterator[Hostile]:
+def hostile(service: Service, backup: Path, image: int, canary: list[str]) -> Iterator[Hostile]:
     world.await_quiet()
     before = world.observe()
-    libraries = [dropped(path) for path in ("/srv/pgdata/evil.so", "/tmp/evil.so", "/dev/shm/evil.so")]
+    libraries = [writing(path, LIBRARY) for path in ("/srv/pgdata/evil.so", "/tmp/evil.so", "/dev/shm/evil.so")]
     statements = [*libraries, *PROBES.values(), *(statement for statement, _ in VIEWS.values())]
-    asked = [f"INSERT INTO answers SELECT 'script', {s}, back_door({s});" for s in map(quoted, statements)]
-    image_id = service.make_image(backup, "\n".join([ANONYMISE, BACK_DOOR, *asked]))
+
+    def asking(place: str) -> str:
+        return "\n".join(f"INSERT INTO answers SELECT '{place}', {s}, back_door({s});" for s in map(quoted, statements))
+
+    image_id = service.make_image(backup, "\n".join([ANONYMISE, BACK_DOOR, asking("script")]))
     instance_id = int(service.create_instance(image_id)["id"])
-    for statement in statements:
-        found = service.answer(instance_id, f"SELECT back_door({quoted(statement)})")
-        service.psql(instance_id, f"INSERT INTO answers VALUES ('instance', {quoted(statement)}, {quoted(found)})")
-    answers = {}
-    for place in ("script", "instance"):
-        for statement in statements:
-            where = f"place = '{place}' AND statement = {quoted(statement)}"
-            answers[place, statement] = service.answer(instance_id, f"SELECT answer FROM answers WHERE {where}")
+    service.psql(instance_id, asking("instance"))
+    found = json.loads(service.answer(instance_id, "SELECT json_agg(answers) FROM answers"))
+    answers = {(each["place"], each["statement"]): each["answer"] for each in found}
     yield Hostile(instance_id, answers)
     service.destroy_image(image_id)
     world.await_equal(before)
@@ -163,7 +170,7 @@ def hostile(service: Service, backup: Path, canary: list[str]) -> Iterator[Hosti
 @pytest.mark.parametrize("place", ["script", "instance"])
 def test_the_back_door_is_open_or_the_probes_would_prove_nothing(hostile: Hostile, place: str) -> None:
     for path in ("/srv/pgdata/evil.so", "/tmp/evil.so", "/dev/shm/evil.so"):
-        assert hostile.answers[place, dropped(path)].startswith("done")
+        assert hostile.answers[place, writing(path, LIBRARY)].startswith("done")
 
 
 @pytest.mark.parametrize("place", ["script", "instance"])
@@ -193,7 +200,7 @@ def uid_of(instance_id: int) -> int:
 def as_instance(instance_id: int, *command: str | Path, ok: bool = True) -> str:
     """A command with the identity of the instance, outside of its sandbox: more than what runs in it could do."""
     uid = uid_of(instance_id)
-    return run("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", *command, ok=ok, cwd="/").stdout
+    return run("setpriv", f"--reuid={uid}", f"--regid={uid}", "--groups=draupnir-data", *command, ok=ok, cwd="/").stdout
 
 
 def test_an_instance_reaches_no_other_instance_s_data(service: Service, image: int, instance: int) -> None:
@@ -224,7 +231,7 @@ def nest_deeply(service: Service, instance_id: int, top: Path) -> None:
         "os.chdir(sys.argv[1])\n"
         "for _ in range(1500):\n"
         "    here = os.open('.', os.O_RDONLY)\n"
-        "    fcntl.ioctl(here, 0x5000940E, struct.pack('=q4088s', 0, b'n'))\n"
+        "    fcntl.ioctl(here, 0x5000940E, bytearray(struct.pack('=q4088s', 0, b'n')))\n"
         "    os.close(here)\n"
         "    os.chdir('n')\n"
     )

@@ -12,15 +12,15 @@ PLACES = ("chroot/draupnir/image_uploads", "seals", "work", "image_snapshots", "
 RUN_PLACES = ("/run/draupnir/images", "/run/draupnir/instances", "/run/userdb", "/var/lib/draupnir/scripts")
 FIRST_UID = 0x70000000
 
+_PASSING = {"active", "inactive", "activating", "deactivating"}
+
 World = dict[str, set[str]]
 
 
 def observe() -> World:
     """Units, subvolumes, files, ports, mounts, rows, processes and loop devices, as they are now."""
     return {
-        "units": set(
-            run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-*-[0-9]*").stdout.split("\n")
-        ),
+        "units": units(),
         "transient": {path.name for path in Path("/run/systemd/transient").glob("draupnir-*-[0-9]*")},
         "subvolumes": {
             f"{place}/{path.name}" for place in PLACES if (DATA / place).exists() for path in (DATA / place).iterdir()
@@ -40,6 +40,15 @@ def observe() -> World:
             for line in run("losetup", "--noheadings", "--output", "BACK-FILE").stdout.splitlines()
             if line.startswith("/var/lib/draupnir/")
         },
+    }
+
+
+def units() -> set[str]:
+    """Names, and whether they failed: a proxy comes and goes by itself."""
+    listing = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-*-[0-9]*").stdout
+    return {
+        " ".join(word for word in line.split()[:3] if word != "loaded" and word not in _PASSING)
+        for line in listing.splitlines()
     }
 
 

@@ -65,6 +65,8 @@ def instance(number: int, image_id: int = 3, **attributes: object) -> dict[str, 
         "image_id": image_id,
         "port": "6543",
         "status": "running",
+        "sleep_after": 1800,
+        "network": "proxied",
         "hostname": "my-draupnir.tld",
         "owner": "upload",
     }
@@ -98,7 +100,7 @@ class FakeServer:
                 attributes = self.bodies[-1]["data"]["attributes"]
                 return self._made(self.images, image(len(self.images) + 1, "awaiting_upload", **attributes))
             case "POST", ["instances"]:
-                return self._make_instance(self.bodies[-1]["data"]["attributes"]["image_id"])
+                return self._make_instance(**self.bodies[-1]["data"]["attributes"])
             case method, ["images", number, *rest]:
                 return self._one_image(method, int(number), rest)
             case "GET", ["instances", number] if int(number) in self.instances:
@@ -113,12 +115,12 @@ class FakeServer:
         kind[thing["id"]] = thing
         return httpx.Response(201, json={"data": thing})
 
-    def _make_instance(self, image_id: int) -> httpx.Response:
+    def _make_instance(self, image_id: int, **attributes: object) -> httpx.Response:
         if image_id not in self.images:
             return problem(404, "not_found", f"There is no image {image_id}.")
         if not self.images[image_id]["attributes"]["ready"]:
             return problem(422, "image_not_ready", f"Image {image_id} is not ready; finalise it first.")
-        made = instance(max(self.instances, default=0) + 1, image_id)
+        made = instance(max(self.instances, default=0) + 1, image_id, **attributes)
         self.instances[made["id"]] = made
         return httpx.Response(201, json={"data": with_credentials(made)})
 

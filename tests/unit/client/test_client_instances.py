@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,46 @@ def test_certificates_of_an_instance_that_is_gone_go_too(run: Run, server: FakeS
 
 def test_show_tells_where_it_is(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
-    assert "Host:       my-draupnir.tld\nPort:       6543\n" in run("instances", "show", "4").stdout
+    assert "Host:         my-draupnir.tld\nPort:         6543\n" in run("instances", "show", "4").stdout
+
+
+@pytest.mark.parametrize(
+    ("attributes", "shown"),
+    [
+        ({}, "Network:      proxied\nSleeps after: 30m\n"),
+        ({"sleep_after": 0, "network": "direct"}, "Network:      direct\nSleeps after: never\n"),
+        ({"sleep_after": None, "network": None}, "Network:      -\nSleeps after: -\n"),
+    ],
+)
+def test_show_tells_how_it_lives(run: Run, server: FakeServer, attributes: dict[str, Any], shown: str) -> None:
+    server.instances = {4: instance(4, **attributes)}
+    assert shown in run("instances", "show", "4").stdout
+
+
+@pytest.mark.parametrize("command", [["instances", "create", "3"], ["new"]])
+@pytest.mark.parametrize(
+    ("options", "sent"),
+    [
+        ([], {}),
+        (["--sleep-after", "10m"], {"sleep_after": 600}),
+        (["--sleep-after", "never"], {"sleep_after": 0}),
+        (["--network", "direct"], {"network": "direct"}),
+        (["--network", "proxied", "--sleep-after", "2h"], {"network": "proxied", "sleep_after": 7200}),
+    ],
+)
+def test_what_is_not_said_of_a_new_instance_is_left_to_the_server(
+    run: Run, server: FakeServer, command: list[str], options: list[str], sent: dict[str, object]
+) -> None:
+    server.images = {3: image(3)}
+    assert run(*command, *options).exit_code == 0
+    assert server.bodies[-1]["data"]["attributes"] == {"image_id": 3, **sent}
+
+
+@pytest.mark.parametrize("options", [["--sleep-after", "soon"], ["--sleep-after", ""], ["--network", "host"]])
+def test_a_life_that_cannot_be_meant_makes_nothing(run: Run, server: FakeServer, options: list[str]) -> None:
+    server.images = {3: image(3)}
+    assert run("instances", "create", "3", *options).exit_code == run("new", *options).exit_code == 2
+    assert server.asked == []
 
 
 def test_an_empty_list_says_what_to_do(run: Run) -> None:

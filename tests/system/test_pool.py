@@ -1,0 +1,122 @@
+"""Instances made ahead: creating one is a claim, none is given twice, and the pool is in nobody's way."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.system.conftest import CONFIGURATION
+from tests.system.service import Service, run
+
+SIZE = 3
+
+
+@pytest.fixture
+def pool(service: Service, image: int) -> Iterator[int]:
+    """The session's image with a pool of three, which is gone again at the end; the image's id."""
+    before = CONFIGURATION.read_text()
+    CONFIGURATION.write_text(before.replace("pool_size = 0", f"pool_size = {SIZE}"))
+    run("systemctl", "restart", "draupnir")
+    await_pool(SIZE)
+    yield image
+    CONFIGURATION.write_text(before)
+    run("systemctl", "restart", "draupnir")
+    await_pool(0)
+
+
+def metadata(query: str) -> list[str]:
+    connection = ["-h", "/run/draupnir-metadata", "-d", "draupnir"]
+    return run("runuser", "-u", "draupnir", "--", "psql", "-XAtq", *connection, "-c", query, cwd="/").stdout.split()
+
+
+def pooled_ids() -> set[int]:
+    return set(map(int, metadata("SELECT id FROM instances WHERE purpose = 'pool' AND status = 'running'")))
+
+
+def await_pool(size: int, within_s: float = 60) -> set[int]:
+    deadline = time.monotonic() + within_s
+    while len(found := pooled_ids()) != size or metadata("SELECT id FROM instances WHERE status <> 'running'"):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
+
+
+def destroy_all(service: Service) -> None:
+    for item in service.ask("GET", "/instances").json()["data"]:
+        service.destroy_instance(item["id"])
+
+
+def test_an_instance_comes_from_the_pool_and_the_pool_is_refilled(service: Service, pool: int) -> None:
+    ready = pooled_ids()
+    assert service.ask("GET", "/instances").json()["data"] == [], "the pool is in nobody's list"
+    instance_id = int(service.create_instance(pool)["id"])
+    assert instance_id in ready
+    assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+    assert (
+        f"instance {instance_id} of image {pool} for upload"
+        in run("systemctl", "show", "-P", "Description", f"draupnir-instance-{instance_id}").stdout
+    )
+    assert instance_id not in await_pool(SIZE)
+    destroy_all(service)
+
+
+def test_ten_at_once_are_ten_whether_the_pool_has_them_or_not(service: Service, pool: int) -> None:
+    with concurrent.futures.ThreadPoolExecutor(10) as threads:
+        made = list(threads.map(lambda _: service.create_instance(pool), range(10)))
+        ids = {int(data["id"]) for data in made}
+        assert len(ids) == 10
+        assert len({data["attributes"]["port"] for data in made}) == 10
+        answers = list(threads.map(lambda each: service.answer(each, "SELECT count(*) FROM users"), ids))
+    assert answers == ["5000"] * 10
+    destroy_all(service)
+
+
+def test_the_pool_survives_the_daemon(service: Service, pool: int) -> None:
+    before = pooled_ids()
+    run("systemctl", "kill", "--signal=KILL", "--kill-whom=main", "draupnir")
+    run("systemctl", "restart", "draupnir", "draupnir-helper")
+    assert await_pool(SIZE) == before
+
+
+def test_an_image_is_destroyed_in_spite_of_its_pool(service: Service, pool: int, backup: Path) -> None:
+    newer = service.make_image(backup)
+    deadline = time.monotonic() + 60
+    while metadata(f"SELECT count(*) FROM instances WHERE image_id = {newer} AND status = 'running'") != [str(SIZE)]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert service.ask("DELETE", f"/images/{newer}").status_code == 204
+    await_pool(SIZE)
+
+
+@pytest.mark.parametrize("moment_s", [0.0, 0.3, 0.8, 1.5])
+def test_a_daemon_killed_around_a_claim_and_its_refill_gives_nothing_twice(
+    service: Service, pool: int, moment_s: float
+) -> None:
+    first = int(service.create_instance(pool)["id"])
+    # Moments of a refill, which goes on behind; which one is hit does not matter to the law.
+    time.sleep(moment_s)
+    os.kill(int(run("systemctl", "show", "-P", "MainPID", "draupnir").stdout), signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while run("curl", "-sf", "http://127.0.0.1:8432/health_check", ok=False).returncode != 0:
+        assert time.monotonic() < deadline
+    second = int(service.create_instance(pool)["id"])
+    assert first != second
+    assert service.answer(first, "SELECT count(*) FROM users") == "5000"
+    assert service.answer(second, "SELECT count(*) FROM users") == "5000"
+    await_pool(SIZE)
+    destroy_all(service)
+
+
+def test_other_wishes_are_made_to_order(service: Service, pool: int) -> None:
+    ready = pooled_ids()
+    answer = service.ask("POST", "/instances", {"image_id": pool, "sleep_after": 0})
+    assert answer.status_code == 201
+    assert answer.json()["data"]["attributes"]["sleep_after"] == 0
+    assert int(answer.json()["data"]["id"]) not in ready
+    destroy_all(service)

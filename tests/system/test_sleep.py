@@ -1,0 +1,159 @@
+"""An instance sleeps when nobody is connected and is there again for the next who comes; direct ones never sleep."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.service import Service, run
+
+
+def made(service: Service, image: int, **attributes: Any) -> int:
+    answer = service.ask("POST", "/instances", {"image_id": image, **attributes})
+    assert answer.status_code == 201, answer.text
+    return int(answer.json()["data"]["id"])
+
+
+def status(service: Service, instance_id: int) -> str:
+    return str(service.ask("GET", f"/instances/{instance_id}").json()["data"]["attributes"]["status"])
+
+
+def await_status(service: Service, instance_id: int, wanted: str, within_s: float = 30) -> None:
+    deadline = time.monotonic() + within_s
+    while (found := status(service, instance_id)) != wanted:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def sleeper(service: Service, image: int) -> Iterator[int]:
+    """An instance that falls asleep after a second."""
+    instance_id = made(service, image, sleep_after=1)
+    yield instance_id
+    service.ask("DELETE", f"/instances/{instance_id}")
+
+
+def test_it_falls_asleep_keeps_its_data_and_wakes_on_the_next_connection(service: Service, sleeper: int) -> None:
+    service.psql(sleeper, "CREATE TABLE kept AS SELECT 42 AS x")
+    await_status(service, sleeper, "asleep")
+    group = run("systemctl", "show", "-P", "MainPID", f"draupnir-instance-{sleeper}").stdout.strip()
+    assert group == "0", "nothing of it runs"
+    assert service.answer(sleeper, "SELECT x FROM kept") == "42"
+    assert status(service, sleeper) == "running"
+    await_status(service, sleeper, "asleep")
+
+
+def test_a_connection_keeps_it_awake(service: Service, sleeper: int) -> None:
+    environment = {**service.environment(sleeper), "PGDATABASE": "my_db"}
+    with subprocess.Popen(
+        ["psql", "-XAtq", "-c", "SELECT pg_sleep(4)", "-c", "SELECT 'awake'"],
+        env=environment, stdout=subprocess.PIPE, text=True,
+    ) as client:  # fmt: skip
+        assert client.communicate(timeout=60)[0].split() == ["awake"]
+
+
+def test_it_sleeps_and_wakes_without_the_daemon_and_the_helper(service: Service, sleeper: int) -> None:
+    environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
+    await_status(service, sleeper, "asleep")
+    run("systemctl", "stop", "draupnir.socket", "draupnir", "draupnir-helper.socket", "draupnir-helper")
+    try:
+        done = run("psql", "-XAtqc", "SELECT count(*) FROM users", env=environment)
+    finally:
+        run("systemctl", "start", "draupnir-helper.socket", "draupnir.socket", "draupnir")
+    assert done.stdout.strip() == "5000"
+
+
+def test_a_client_that_says_nothing_does_not_keep_it_awake_for_ever(service: Service, sleeper: int) -> None:
+    await_status(service, sleeper, "asleep")
+    port = int(service.ask("GET", f"/instances/{sleeper}").json()["data"]["attributes"]["port"])
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
+        await_status(service, sleeper, "running")
+        # Postgres hangs up after authentication_timeout, a minute.
+        silent.settimeout(90)
+        assert silent.recv(1) == b""
+    await_status(service, sleeper, "asleep")
+
+
+def test_two_hundred_clients_of_one_sleeper_wake_it_once(service: Service, sleeper: int) -> None:
+    environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "60"}
+    await_status(service, sleeper, "asleep")
+
+    def connect(_: int) -> str:
+        return run("psql", "-XAtqc", "SELECT 1", env=environment, ok=False).stdout.strip()
+
+    with concurrent.futures.ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(connect, range(200)))
+    assert answers.count("1") >= 150, "more at once than max_connections are refused by Postgres, not lost"
+    assert "1" in connect(0)
+    restarts = run("systemctl", "show", "-P", "NRestarts", f"draupnir-instance-{sleeper}").stdout.strip()
+    assert restarts == "0"
+
+
+def test_a_failed_wake_is_told_at_once_and_shows(service: Service, sleeper: int) -> None:
+    environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "60"}
+    await_status(service, sleeper, "asleep")
+    version = Path(f"/srv/draupnir/instances/{sleeper}/PG_VERSION")
+    before = version.read_text()
+    version.write_text("9.6\n")
+    began = time.monotonic()
+    done = run("psql", "-XAtqc", "SELECT 1", env=environment, ok=False)
+    assert done.returncode != 0
+    assert time.monotonic() - began < 15
+    assert status(service, sleeper) in {"failed", "running"}
+    journal = run("journalctl", "-u", f"draupnir-instance-{sleeper}", "-o", "cat").stdout
+    assert "not compatible with this version" in journal
+    version.write_text(before)
+    deadline = time.monotonic() + 60
+    while service.psql(sleeper, "SELECT 1", ok=False).returncode != 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+def test_never_is_never_asked_to_sleep(service: Service, image: int) -> None:
+    instance_id = made(service, image, sleep_after=0)
+    assert "--exit-idle-time" not in run("systemctl", "cat", f"draupnir-port-{instance_id}.service").stdout
+    service.destroy_instance(instance_id)
+
+
+def test_a_direct_instance_has_its_port_itself_in_the_same_sandbox(service: Service, image: int) -> None:
+    instance_id = made(service, image, network="direct")
+    assert service.answer(instance_id, "SELECT inet_client_addr() IS NOT NULL, count(*) FROM users") == "t|5000"
+    assert service.psql(instance_id, "SELECT 1", ok=False, PGSSLMODE="disable").returncode != 0
+    shown = run("systemctl", "show", f"draupnir-instance-direct-{instance_id}").stdout.splitlines()
+    for line in (
+        "PrivateNetwork=no",
+        "PrivateUsers=yes",
+        "ProtectSystem=strict",
+        "NoNewPrivileges=yes",
+        "PrivatePIDs=yes",
+    ):
+        assert line in shown
+    assert status(service, instance_id) == "running"
+    service.destroy_instance(instance_id)
+
+
+def test_a_direct_instance_passes_over_a_port_that_something_else_has(service: Service, image: int) -> None:
+    first = made(service, image, network="direct")
+    second = made(service, image, network="direct")
+    ports = {service.ask("GET", f"/instances/{each}").json()["data"]["attributes"]["port"] for each in (first, second)}
+    assert len(ports) == 2
+    for each in (first, second):
+        service.destroy_instance(each)
+
+
+def test_many_sleepers_cost_no_process_and_all_wake(service: Service, image: int) -> None:
+    count = 40
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        ids = list(threads.map(lambda _: made(service, image, sleep_after=1), range(count)))
+        for each in ids:
+            await_status(service, each, "asleep", within_s=120)
+        answers = list(threads.map(lambda each: service.answer(each, "SELECT count(*) FROM users"), ids))
+        assert answers == ["5000"] * count
+        list(threads.map(service.destroy_instance, ids))
