@@ -73,16 +73,53 @@ def first_answer(connection_string: str, deadline_s: float = 60) -> None:
             time.sleep(0.001)
 
 
-def create(image: Path, number: int) -> float:
-    """Seconds from nothing to the first answer: snapshot, start, query."""
+def create(image: Path, number: int, *, copy: bool = False) -> float:
+    """Seconds from nothing to the first answer: snapshot (or a copy by reference), start, query."""
     target = DATA / f"floor-{number}"
     began = time.perf_counter()
+    if copy:
+        run("cp", "-a", "--reflink=always", image, target)
+        os.chown(target, *_postgres())
+    else:
+        snapshot(image, target)
+    with server(target) as connection_string:
+        first_answer(connection_string)
+        seconds = time.perf_counter() - began
+    if copy:
+        shutil.rmtree(target)
+    else:
+        forget(target)
+    return seconds
+
+
+def start(image: Path, number: int) -> float:
+    """Seconds from the start of Postgres on a snapshot to the first answer."""
+    target = DATA / f"floor-{number}"
     snapshot(image, target)
+    began = time.perf_counter()
     with server(target) as connection_string:
         first_answer(connection_string)
         seconds = time.perf_counter() - began
     forget(target)
     return seconds
+
+
+def create_database(image: Path, times: int) -> list[float]:
+    """Seconds of CREATE DATABASE … TEMPLATE in one running server, to the first answer."""
+    target = DATA / "floor-template"
+    snapshot(image, target)
+    series = []
+    with server(target) as connection_string:
+        first_answer(connection_string)
+        with psycopg.connect(connection_string.replace("my_db", "postgres"), autocommit=True) as connection:
+            for _ in range(times):
+                began = time.perf_counter()
+                connection.execute("CREATE DATABASE copy TEMPLATE my_db")
+                first_answer(connection_string.replace("my_db", "copy"))
+                series.append(time.perf_counter() - began)
+                connection.execute("DROP DATABASE copy")
+    forget(target)
+    return series
 
 
 def _postgres() -> tuple[int, int]:

@@ -106,5 +106,43 @@ def resident_mb(unit: str) -> float:
     """Resident megabytes of a unit's processes."""
     group = run("systemctl", "show", "-P", "ControlGroup", unit).stdout.strip()
     pids = Path(f"/sys/fs/cgroup{group}/cgroup.procs").read_text().split()
-    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
-    return pages * 4096 / 1e6
+    return sum(resident_mb_of(int(pid)) for pid in pids)
+
+
+def resident_mb_of(pid: int) -> float:
+    """Resident megabytes of one process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def own_megabytes(subvolume: Path) -> float:
+    """What simple quotas have charged to the subvolume: the bytes written to it since it was made."""
+    shown = run("btrfs", "subvolume", "show", "--raw", subvolume).stdout
+    return float(next(line.split()[-1] for line in shown.splitlines() if "Usage exclusive" in line)) / 1e6
+
+
+def await_pool(size: int = 2, within_s: float = 60) -> None:
+    """Until the pool is full and its Postgres are up."""
+    deadline = time.monotonic() + within_s
+    query = "SELECT count(*) FROM instances WHERE purpose = 'pool' AND status = 'running'"
+    while metadata(query) != [str(size)] or any(
+        unit["postgres"] != "active" for unit in ask("observe_instances")["instance_units"]
+    ):
+        assert time.monotonic() < deadline, "the pool did not fill"
+        time.sleep(0.05)
+
+
+def await_asleep(instance_id: int, within_s: float = 60) -> None:
+    """Until the instance's Postgres has stopped."""
+    deadline = time.monotonic() + within_s
+    while any(
+        unit["instance_id"] == instance_id and unit["postgres"] != "inactive"
+        for unit in ask("observe_instances")["instance_units"]
+    ):
+        assert time.monotonic() < deadline, "it did not fall asleep"
+        time.sleep(0.05)
+
+
+def metadata(query: str) -> list[str]:
+    """The answer of a query to the private metadata cluster."""
+    connection = ["-h", "/run/draupnir-metadata", "-d", "draupnir"]
+    return run("runuser", "-u", "draupnir", "--", "psql", "-XAtq", *connection, "-c", query, cwd="/").stdout.split()

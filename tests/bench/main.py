@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import platform
 import sys
 import tempfile
-import time
 from pathlib import Path
 
-import httpx
-
-from tests.bench import floor, helper
+from tests.bench import creation, helper
 from tests.bench.figures import Figure, in_turn, table
 from tests.system.backups import Source
 from tests.system.service import ANONYMISE, Service, run
@@ -46,37 +42,15 @@ def measure(directory: Path, times: int, scale: int) -> list[Figure]:
     tarball = source.tarball("backup.tar")
     image_id = service.make_image(tarball, ANONYMISE)
     figures = [
-        *creation(service, image_id, times),
+        *creation.measure(service, image_id, times),
+        *creation.throughput(service, image_id, 3),
+        *creation.sleepers(service, image_id, 50),
         extraction("plain tar", tarball, max(3, times // 3)),
         extraction("tar with gzip", source.tarball("backup.tar.gz", "-I", "gzip -1"), 3),
         memory(service, image_id),
     ]
     service.destroy_image(image_id)
     return figures
-
-
-def creation(service: Service, image_id: int, times: int) -> list[Figure]:
-    """Request to first query answered, beside a bare snapshot and a bare Postgres."""
-    image = floor.DATA / "image_snapshots" / str(image_id)
-    numbers = itertools.count()
-    answers: list[float] = []
-    with httpx.Client(headers={"Authorization": f"Bearer {service.token}"}, timeout=60) as client:
-
-        def ours() -> float:
-            began = time.perf_counter()
-            instance = helper.create(client, image_id)
-            answers.append(time.perf_counter() - began)
-            with helper.credentials(instance) as connection_string:
-                floor.first_answer(connection_string)
-                seconds = time.perf_counter() - began
-            helper.destroy(client, instance)
-            return seconds
-
-        first, bare = in_turn(times, ours, lambda: floor.create(image, next(numbers)))
-    return [
-        Figure("create: request to first query answered", "s", first, bare, "snapshot + postgres + query", bound=3),
-        Figure("create: request to answer", "s", answers, bare, "the same"),
-    ]
 
 
 def extraction(name: str, tarball: Path, times: int) -> Figure:

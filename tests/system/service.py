@@ -39,7 +39,7 @@ class Service:
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         headers |= options.pop("headers", {})
         body = None if attributes is None else {"data": {"attributes": attributes}}
-        with httpx.Client(base_url=URL, timeout=600) as client:
+        with httpx.Client(base_url=URL, timeout=180) as client:
             return client.request(method, path, json=body, headers=headers, **options)
 
     def create_image(self, script: str = ANONYMISE) -> int:

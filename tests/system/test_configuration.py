@@ -70,12 +70,19 @@ def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, word
     assert f"{CONFIGURATION}:{line}:" in done.stdout
 
 
-def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, instance: int) -> None:
-    before = service.environment(instance)
-    CONFIGURATION.write_text("nonsense = 1\n" + CONFIGURATION.read_text())
+def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, image: int) -> None:
+    instance = int(service.create_instance(image)["id"])
+    environment = service.environment(instance)
+    good = CONFIGURATION.read_text()
+    CONFIGURATION.write_text("nonsense = 1\n" + good)
     run("systemctl", "restart", HELPER, DAEMON, ok=False)
     query = ["psql", "-XAtq", "-d", "my_db", "-c", "SELECT count(*) FROM users"]
-    assert run(*query, env=dict(before)).stdout.strip() == "5000"
+    answer = run(*query, env=dict(environment), ok=False)
+    CONFIGURATION.write_text(good)
+    run("systemctl", "restart", "draupnir.socket", DAEMON)
+    await_healthy(service)
+    service.destroy_instance(instance)
+    assert answer.stdout.strip() == "5000"
 
 
 def test_doctor_is_content_with_a_service_that_is_well() -> None:
