@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.system.faults import DAEMON, HELPER, METADATA, await_healthy, await_that
-from tests.system.service import SECRET, Service, run
+from tests.system.service import SECRET, URL, Service, run
 
 CONFIGURATION = Path("/etc/draupnir/config.toml")
 SSHD = Path("/etc/ssh/sshd_config.d/draupnir.conf")
@@ -27,7 +28,7 @@ def _as_it_was(service: Service) -> Iterator[None]:
     run("chown", "root:draupnir", SECRET)
     run("systemctl", "reload", "ssh")
     run("systemctl", "start", *ALL[:-1])
-    run("systemctl", "restart", DAEMON)
+    await_that(lambda: run("systemctl", "restart", DAEMON, ok=False).returncode == 0, "the daemon starts")
     await_healthy(service)
 
 
@@ -55,8 +56,7 @@ def _as_it_was(service: Service) -> Iterator[None]:
     ],
 )
 def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, words: str) -> None:
-    # In front of what is there, so that the lines are those of the text.
-    CONFIGURATION.write_text(text + CONFIGURATION.read_text())
+    CONFIGURATION.write_text(text)
     since = f"@{time.time():.6f}"
     assert run("systemctl", "restart", DAEMON, ok=False).returncode != 0
 
@@ -71,18 +71,19 @@ def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, word
 
 
 def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, image: int) -> None:
-    instance = int(service.create_instance(image)["id"])
-    environment = service.environment(instance)
-    good = CONFIGURATION.read_text()
-    CONFIGURATION.write_text("nonsense = 1\n" + good)
+    """And their clients are turned away by the API, not kept waiting, until somebody mends it."""
+    instance_id = int(service.create_instance(image)["id"])
+    environment = dict(service.environment(instance_id))
+    before = CONFIGURATION.read_text()
+    CONFIGURATION.write_text("nonsense = 1\n")
     run("systemctl", "restart", HELPER, DAEMON, ok=False)
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{URL}/health_check", timeout=60)
     query = ["psql", "-XAtq", "-d", "my_db", "-c", "SELECT count(*) FROM users"]
-    answer = run(*query, env=dict(environment), ok=False)
-    CONFIGURATION.write_text(good)
-    run("systemctl", "restart", "draupnir.socket", DAEMON)
-    await_healthy(service)
-    service.destroy_instance(instance)
-    assert answer.stdout.strip() == "5000"
+    assert run(*query, env=environment).stdout.strip() == "5000"
+    CONFIGURATION.write_text(before)
+    await_that(lambda: run("systemctl", "restart", DAEMON, ok=False).returncode == 0, "it starts again")
+    service.destroy_instance(instance_id)
 
 
 def test_doctor_is_content_with_a_service_that_is_well() -> None:
