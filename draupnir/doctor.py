@@ -114,14 +114,18 @@ def _examine_health() -> Finding:
 
 
 def _examine_sshd() -> Finding:
+    active = _run("systemctl", "is-active", "ssh.service", "ssh.socket", "sshd.service")
+    running = active is not None and "active" in active.stdout.split()
     sshd = _run("sshd", "-T", "-C", "user=upload,host=localhost,addr=127.0.0.1")
+    if sshd is not None and not running:
+        # Nor would it take any configuration then, for want of its directory in /run.
+        return findings.judge_sshd(running, sshd.stdout)
     if sshd is None or sshd.returncode != 0:
         why = (
             "sshd is not installed" if sshd is None else f"sshd does not take its configuration: {sshd.stderr.strip()}"
         )
         return bad("uploads", why, "install openssh-server, and run `sshd -t` until it is content")
-    active = _run("systemctl", "is-active", "ssh.service", "ssh.socket", "sshd.service")
-    return findings.judge_sshd(active is not None and "active" in active.stdout.split(), sshd.stdout)
+    return findings.judge_sshd(running, sshd.stdout)
 
 
 def _examine_upload_keys() -> Finding:

@@ -126,6 +126,8 @@ def judge_postgres(majors: list[int]) -> Finding:
 
 def judge_sshd(running: bool, effective: str) -> Finding:
     """`effective` is what `sshd -T` says of the user upload; it decides where uploads may go."""
+    if not running:
+        return bad("uploads", "sshd is not running", "run `systemctl enable --now ssh`")
     words = dict(line.partition(" ")[::2] for line in effective.splitlines())
     wrong = [
         name
@@ -143,8 +145,6 @@ def judge_sshd(running: bool, effective: str) -> Finding:
             "have /etc/ssh/sshd_config include /etc/ssh/sshd_config.d/*.conf before any other rule for upload, "
             "and run `systemctl reload ssh`",
         )
-    if not running:
-        return bad("uploads", "sshd is not running", "run `systemctl enable --now ssh`")
     return ok("uploads", "sshd runs, and keeps the user upload to sftp in its folder")
 
 

@@ -57,6 +57,7 @@ def _as_it_was(service: Service) -> Iterator[None]:
 )
 def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, words: str) -> None:
     CONFIGURATION.write_text(text)
+    run("systemctl", "reset-failed", DAEMON, ok=False)
     since = f"@{time.time():.6f}"
     assert run("systemctl", "restart", DAEMON, ok=False).returncode != 0
 

@@ -103,6 +103,8 @@ def test_a_script_that_fills_the_disk_fails_and_another_fits(service: Service, b
 def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Service, backup: Path) -> None:
     image_id = service.make_image(backup)
     kept, gone = (int(service.create_instance(image_id)["id"]) for _ in range(2))
+    for instance_id in (kept, gone):
+        assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
     world.await_quiet()
     with filled(leaving_mib=16):
         before = world.observe()
