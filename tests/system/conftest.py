@@ -31,7 +31,7 @@ def backup(source: Source) -> Path:
 def _no_pool() -> Iterator[None]:
     """Instances that are made behind the back of a test would show in its world; test_pool.py has them."""
     before = CONFIGURATION.read_text()
-    CONFIGURATION.write_text("pool_size = 0\n" + before)
+    CONFIGURATION.write_text("pool_size = 0\ndirect_instances = true\n" + before)
     run("systemctl", "restart", "draupnir")
     yield
     CONFIGURATION.write_text(before)
