@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--times", type=int, default=10, help="how often each measure is taken")
     parser.add_argument("--scale", type=int, default=GIGABYTE_SCALE, help="pgbench scale of the image")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:  # /tmp is memory
         figures = measure(Path(directory), given.times, given.scale)
     print(table(figures), file=sys.stderr)
     document = {"machine": platform.uname()._asdict(), "figures": [figure.document() for figure in figures]}
