@@ -6,11 +6,12 @@ devices and pipes are refused by name; modes and owners are ours. Python's own e
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -51,7 +52,8 @@ class _Source:
 
     def read(self, size: int) -> bytes:
         data = self._stream.read(size)
-        content = len(data.rstrip(b"\0"))
+        # rstrip copies, so it is spared where there is nothing to strip.
+        content = len(data) if data[-1:] != b"\0" else len(data.rstrip(b"\0"))
         if content:
             self.content_end = self.count + content
         self.count += len(data)
@@ -79,6 +81,8 @@ def _decompressed(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
+            with suppress(PermissionError):  # a wider pipe is quicker; the kernel may have none to give
+                fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _CHUNK_BYTES)
             try:
                 yield process.stdout, lambda: os.lseek(file.fileno(), 0, os.SEEK_CUR)
             except BaseException:
@@ -152,13 +156,25 @@ def _unpack_member(
         advice = "; pack the data directory with tar --dereference" if member.issym() else ""
         raise _unsafe(path, member.name, f"is {kind}", advice)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    content = tar.extractfile(member)
-    assert content is not None
+    content = _content(tar, member)
     descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
-        while chunk := content.read(_CHUNK_BYTES):
+        for chunk in content:
             file.write(chunk)
             advance()
+
+
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
+    """What the member holds, read straight from the stream where it stands; a sparse member is put together first."""
+    stream = tar.fileobj if member.sparse is None else tar.extractfile(member)
+    assert stream is not None
+    left = member.size
+    while left > 0:
+        chunk = stream.read(min(left, _CHUNK_BYTES))
+        if not chunk:
+            raise tarfile.ReadError("unexpected end of data")
+        left -= len(chunk)
+        yield chunk
 
 
 def _components(path: Path, name: str) -> list[str]:
