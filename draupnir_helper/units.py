@@ -152,12 +152,6 @@ def describe(name: str, description: str) -> None:
         bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"SetUnitProperties", arguments)
 
 
-def start(name: str) -> None:
-    """Queue the start of a loaded unit; does not wait."""
-    with _bus() as bus:
-        _call(bus, "StartUnit", b"ss", name.encode(), b"replace")
-
-
 def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
     """Stop units in this order, wait until each is down, and let systemd forget them; absent ones are fine.
 
