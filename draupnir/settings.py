@@ -9,13 +9,34 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
+
+from draupnir.addresses import Cidr, read_cidr
 
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
 
+
+def _cidr(value: object) -> Cidr:
+    try:
+        return read_cidr(str(value))
+    except ValueError as error:
+        raise PydanticCustomError(
+            "cidr", "has to be a network such as '10.0.0.0/8' ({reason})", {"reason": str(error)}
+        ) from None
+
+
 LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
+CidrText = Annotated[Cidr, BeforeValidator(_cidr)]
 
 
 class SettingsError(Exception):
@@ -62,6 +83,8 @@ class Settings(Section):
     pool_images: Annotated[int, Field(ge=0, le=100)] = 1
     pool_awake: bool = True
     direct_instances: bool = False
+    use_x_forwarded_for: bool = False
+    trusted_proxy_cidrs: Annotated[tuple[CidrText, ...], Field(strict=False)] = ()
     http: HttpSettings = HttpSettings()
 
     @property
@@ -90,6 +113,14 @@ class Settings(Section):
             return str(ipaddress.ip_address(name))
         except ValueError:
             raise PydanticCustomError("hostname", "has to be a host name or an IP address") from None
+
+    @model_validator(mode="after")
+    def _somebody_to_believe(self) -> Self:
+        if self.use_x_forwarded_for and not self.trusted_proxy_cidrs:
+            raise PydanticCustomError(
+                "incomplete", "needs trusted_proxy_cidrs beside it", {"keys": ["use_x_forwarded_for"]}
+            )
+        return self
 
     @model_validator(mode="after")
     def _ports_in_order(self) -> Self:

@@ -44,7 +44,8 @@ DOORS = {
 ABOVE = {
     "draupnir.models": ("draupnir.",),
     "draupnir.errors": ("draupnir.",),
-    "draupnir.settings": ("draupnir.",),
+    "draupnir.addresses": ("draupnir.",),
+    "draupnir.settings": ("draupnir.api", "draupnir.app", "draupnir.operations", "draupnir.helper", "draupnir.store"),
     "draupnir.store": ("draupnir.api", "draupnir.app", "draupnir.operations", "draupnir.helper", "draupnir.serving"),
     "draupnir.helper": ("draupnir.api", "draupnir.app", "draupnir.operations", "draupnir.store", "draupnir.serving"),
     "draupnir.operations": ("draupnir.api", "draupnir.app", "draupnir.serving", "draupnir.cli"),

@@ -32,6 +32,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             min_instance_port = 7000
             max_instance_port = 7001
             shared_preload_libraries = ["pg_stat_statements"]
+            use_x_forwarded_for = true
+            trusted_proxy_cidrs = ["10.0.0.0/8", "2001:db8::1", "::ffff:192.0.2.0/120"]
             [http]
             listen_address = "[::]:8443"
             tls_certificate = "/etc/ssl/a.pem"
@@ -48,6 +50,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             "min_instance_port": 7000,
             "max_instance_port": 7001,
             "shared_preload_libraries": ["pg_stat_statements"],
+            "use_x_forwarded_for": True,
+            "trusted_proxy_cidrs": ["10.0.0.0/8", "2001:db8::1/128", "192.0.2.0/24"],
             "http": {
                 "listen_address": "[::]:8443",
                 "tls_certificate": "/etc/ssl/a.pem",
@@ -80,6 +84,10 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         ("a = 1\na = 2\n", 2, "TOML"),
         ("data_path = /srv\n", 1, "TOML"),
         ("http = 3\n", 1, "http"),
+        ("\nuse_x_forwarded_for = true\n", 2, "trusted_proxy_cidrs"),
+        ("trusted_proxy_cidrs = ['10.0.0.1/8']\n", 1, "10.0.0.0/8"),
+        ("trusted_proxy_cidrs = ['proxy']\n", 1, "network"),
+        ("trusted_proxy_cidrs = '10.0.0.0/8'\n", 1, "trusted_proxy_cidrs"),
         ("data_path = '/srv'\n[http]\nlisten_address = '0.0.0.0:8443'\n", 3, "tls_certificate"),
         ("[http]\nlisten_address = '8443'\ntls_certificate = '/a'\ntls_private_key = '/a'\n", 2, "listen_address"),
     ],

@@ -1,0 +1,48 @@
+"""Where a request comes from: the TCP peer, or what proxies say whom the operator has named as trusted."""
+
+from __future__ import annotations
+
+import re
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+from draupnir.addresses import Address, read_address
+from draupnir.settings import Settings
+
+# Proxies write addresses bare, in brackets, or with the port they saw.
+_ELEMENT = re.compile(r"\[(?P<bracketed>[^\]]*)\](:[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}|(?P<bare>.*)", re.DOTALL)
+
+
+def source_of(scope: Scope, settings: Settings) -> Address | None:
+    """The address of whoever sends the request; None only if the server itself does not know its peer's.
+
+    X-Forwarded-For is read from the right, where the proxy nearest to us wrote, and only as long as whoever wrote it is
+    trusted: the first address that is not, or else the last that could be read, is the source.
+    """
+    source = _peer(scope)
+    if source is None or not settings.use_x_forwarded_for:
+        return source
+    elements = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
+    while elements and any(source in cidr for cidr in settings.trusted_proxy_cidrs):
+        forwarded = _read_element(elements.pop().strip())
+        if forwarded is None:
+            break
+        source = forwarded
+    return source
+
+
+def _peer(scope: Scope) -> Address | None:
+    return None if scope.get("client") is None else _read(scope["client"][0])
+
+
+def _read_element(element: str) -> Address | None:
+    match = _ELEMENT.fullmatch(element)
+    return None if match is None else _read(match["bracketed"] or match["v4"] or match["bare"] or "")
+
+
+def _read(text: str) -> Address | None:
+    try:
+        return read_address(text)
+    except ValueError:
+        return None
