@@ -3,6 +3,7 @@
 DraupnirError
 ├── InvalidRequest          the caller sent something that cannot be meant
 ├── Unauthorized            who are you
+├── Forbidden               not yours to do
 ├── NotFound                not there, or not yours
 ├── WrongState              there, but not in a state for this
 │   └── NothingUploaded
@@ -40,6 +41,13 @@ class Unauthorized(DraupnirError):
 
     code = "unauthorized"
     title = "Unauthorized"
+
+
+class Forbidden(DraupnirError):
+    """The caller is known, and this is not for its role or its token to do."""
+
+    code = "forbidden"
+    title = "Forbidden"
 
 
 class NotFound(DraupnirError):

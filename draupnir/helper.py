@@ -10,6 +10,7 @@ from typing import overload
 
 from pydantic import ValidationError
 
+from draupnir import roles
 from draupnir.errors import (
     DraupnirError,
     HelperUnavailable,
@@ -123,7 +124,8 @@ class Helper(ABC):
     async def ask(self, request: wire.EmptyTrash) -> wire.Trash: ...
 
     async def ask(self, request: wire.AnyRequest) -> wire.AnyReply:
-        """Ask, and return the reply that belongs to the request."""
+        """Ask, and return the reply that belongs to the request. Raises Forbidden if roles.py has it so."""
+        roles.check_request(type(request))
         text = await self.exchange(request)
         try:
             answer = wire.Answer.model_validate_json(text)

@@ -138,9 +138,37 @@ class Credentials:
     client_key: str
 
 
+class Role(StrEnum):
+    """As what somebody acts; roles.py says what each may do. The daemon acts by itself when nobody has asked."""
+
+    ANONYMOUS = "anonymous"
+    USER = "user"
+    UPLOADER = "uploader"
+    ADMIN = "admin"
+    DAEMON = "daemon"
+
+
+class Reach(StrEnum):
+    """Whose things somebody may touch in one way or another."""
+
+    NOTHING = "nothing"
+    OWN = "own"
+    ALL = "all"
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a name that owns instances, and whether everything is theirs to do."""
+    """Who asks: a name that owns instances, a role, and whose things this request reaches.
+
+    `read_only` is a token that changes nothing.
+    """
 
     name: str
-    may_do_everything: bool
+    role: Role
+    reach: Reach = Reach.OWN
+    read_only: bool = False
+
+    @property
+    def confined_to(self) -> str | None:
+        """The one whose things are all there is for this caller; None where there are everybody's."""
+        return None if self.reach is Reach.ALL else self.name

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -37,6 +38,7 @@ def _cidr(value: object) -> Cidr:
 
 LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 CidrText = Annotated[Cidr, BeforeValidator(_cidr)]
+EmailAddress = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254), AfterValidator(str.lower)]
 
 
 class SettingsError(Exception):
@@ -85,6 +87,7 @@ class Settings(Section):
     direct_instances: bool = False
     use_x_forwarded_for: bool = False
     trusted_proxy_cidrs: Annotated[tuple[CidrText, ...], Field(strict=False)] = ()
+    admins: Annotated[frozenset[EmailAddress], Field(strict=False)] = frozenset()
     http: HttpSettings = HttpSettings()
 
     @property

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from draupnir.models import Caller, Image, ImageStatus, Instance, InstanceStatus
+from draupnir.models import Caller, Image, ImageStatus, Instance, InstanceStatus, Reach, Role
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
 from tests.fakes import Disk, FakeHelper
 
-CALLER = Caller("upload", may_do_everything=True)
+CALLER = Caller("upload", Role.ADMIN, Reach.ALL)
 BACKED_UP_AT = datetime(2017, 5, 1, 12, tzinfo=UTC)
 SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
 

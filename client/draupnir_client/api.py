@@ -93,12 +93,13 @@ class DraupnirAPI:
         path = f"/images/{image_id}" + ("?cascade=true" if cascade else "")
         self._send("DELETE", path, f"destroy image {image_id}", timeout_s=WORK_TIMEOUT_S)
 
-    def list_instances(self) -> list[Instance]:
-        """Return the caller's instances, by id, without credentials."""
-        return [read_instance(item) for item in self._list("/instances", "list instances")]
+    def list_instances(self, *, everybodys: bool = False) -> list[Instance]:
+        """Return the caller's instances, by id, without credentials; everybody's are for admins."""
+        path = "/instances" + ("?all=true" if everybodys else "")
+        return [read_instance(item) for item in self._list(path, "list instances")]
 
     def get_instance(self, instance_id: int) -> Instance:
-        """Return an instance with fresh credentials."""
+        """Return an instance, with fresh credentials if it is the caller's own."""
         return read_instance(self._data("GET", f"/instances/{instance_id}", f"show instance {instance_id}"))
 
     def create_instance(

@@ -14,7 +14,7 @@ from draupnir_client import credentials, environment
 from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration
 from draupnir_client.commands import Command, Group, Session, for_each, pass_session
 from draupnir_client.config import Config
-from draupnir_client.errors import BadAnswer, NotFound, ProgramFailed, Refused
+from draupnir_client.errors import NotFound, ProgramFailed, Refused
 from draupnir_client.models import Instance
 from draupnir_client.output import format_wait, print_fields, print_json, print_table, say
 
@@ -43,14 +43,17 @@ def instances() -> None:
 
 
 @instances.command("list")
+@click.option("--all", "everybodys", is_flag=True, help="Everybody's, with their owners; for admins.")
 @pass_session
-def list_own(session: Session) -> None:
+def list_some(session: Session, everybodys: bool) -> None:
     """List your instances."""
-    found = session.api().list_instances()
+    found = session.api().list_instances(everybodys=everybodys)
     if session.wants_json:
         print_json([instance.document for instance in found])
     elif found:
-        _print_table(found)
+        _print_table(found, with_owner=everybodys)
+    elif everybodys:
+        say("Nobody has an instance.")
     else:
         say("You have no instances; make one with `draupnir-client new`.")
 
@@ -170,7 +173,11 @@ def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
     if instance.status == "destroying":
         raise Refused(f"Instance {instance.id} is being destroyed; make another: draupnir-client new", "wrong_state")
     if instance.credentials is None:
-        raise BadAnswer(f"The server's answer has no credentials for instance {instance.id}; check the url.")
+        raise Refused(
+            f"Instance {instance.id} is {instance.owner or 'another person'}'s, and only its owner can sign in to it;"
+            " make one of your own: draupnir-client new",
+            "not_the_owner",
+        )
     files = credentials.save(settled.url, instance.id, instance.credentials)
     return environment.variables(instance, files, settled.database)
 
@@ -185,8 +192,8 @@ def _print_variables(session: Session, values: dict[str, str]) -> None:
         say(f"Beware: {', '.join(misleading)} in your environment may lead psql elsewhere; unset it.")
 
 
-def _print_table(found: list[Instance]) -> None:
-    print_table(
-        ["ID", "IMAGE", "PORT", "STATUS", "CREATED", "HOST"],
-        [[str(one.id), str(one.image_id), one.port, one.status, one.created_at, one.hostname] for one in found],
-    )
+def _print_table(found: list[Instance], *, with_owner: bool = False) -> None:
+    rows = [[str(one.id), str(one.image_id), one.port, one.status, one.created_at, one.hostname] for one in found]
+    if with_owner:
+        rows = [[*row, one.owner] for row, one in zip(rows, found, strict=True)]
+    print_table(["ID", "IMAGE", "PORT", "STATUS", "CREATED", "HOST", *(["OWNER"] if with_owner else [])], rows)

@@ -9,24 +9,25 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 
 from draupnir import errors
-from draupnir.models import Caller
+from draupnir.models import Caller, Role
 
 Identify = Callable[[str], Awaitable[Caller | None]]
 """From a bearer token to whom it was given, or None: the seam where real users come in."""
 
-UPLOAD = Caller(name="upload", may_do_everything=True)
+ANONYMOUS = Caller("-", Role.ANONYMOUS)
 
 
-def shared_secret(secret: bytes) -> Identify:
+def shared_secret(secret: bytes, role: Role) -> Identify:
     """Knows one token, the shared secret, whose bearer is `upload`; raises ValueError if it is empty."""
     if not secret:
         raise ValueError("the shared secret is empty")
+    upload = Caller("upload", role)
     expected = hashlib.sha256(secret).digest()
 
     async def identify(token: str) -> Caller | None:
         # Headers arrive as latin-1, and digests of equal length tell nothing of the secret's length.
         given = hashlib.sha256(token.encode("latin-1", "replace")).digest()
-        return UPLOAD if hmac.compare_digest(given, expected) else None
+        return upload if hmac.compare_digest(given, expected) else None
 
     return identify
 

@@ -10,12 +10,13 @@ from starlette.responses import JSONResponse, Response
 
 from draupnir import errors
 from draupnir.api.problems import HEADERS, errors_body
+from draupnir.models import Caller
 from draupnir.operations.context import Context
 
 PART_TIMEOUT_S = 5.0
 
 
-async def check(request: Request) -> Response:
+async def check(request: Request, caller: Caller) -> Response:
     """GET /health_check: 200 {"status": "ok"}, or 503 with each part's "ok" or why it is not."""
     context: Context = request.app.state.context
     metadata, helper = await asyncio.gather(_state_of(context.store.ping()), _state_of(_check_helper(context)))

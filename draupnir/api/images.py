@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from draupnir import errors
 from draupnir.api import schemas
-from draupnir.api.bodies import quote, read_document
+from draupnir.api.bodies import read_document
 from draupnir.models import Caller, Image, ImageStatus
 from draupnir.operations import images
 
@@ -60,7 +60,9 @@ async def finalise(request: Request, caller: Caller) -> Response:
 
 async def destroy(request: Request, caller: Caller) -> Response:
     """DELETE /images/N, with ?cascade=true also its instances"""
-    await images.destroy(request.app.state.context, _id(request), cascade=_cascade(request))
+    await images.destroy(
+        request.app.state.context, _id(request), cascade=schemas.read_flag(request.query_params, "cascade")
+    )
     return Response(status_code=204)
 
 
@@ -75,10 +77,3 @@ def _id(request: Request) -> int:
 def _prefers_async(request: Request) -> bool:
     preferences = ",".join(request.headers.getlist("prefer")).split(",")
     return any(preference.partition(";")[0].strip().lower() == "respond-async" for preference in preferences)
-
-
-def _cascade(request: Request) -> bool:
-    word = request.query_params.get("cascade", "false")
-    if word not in ("true", "false"):
-        raise errors.InvalidRequest(f"`cascade` must be true or false, not {quote(word)}.")
-    return word == "true"

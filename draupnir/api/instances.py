@@ -11,10 +11,13 @@ from draupnir.models import Caller, Condition, Credentials, Instance
 from draupnir.operations import instances
 
 
-async def list_own(request: Request, caller: Caller) -> Response:
-    """GET /instances"""
+async def list_some(request: Request, caller: Caller) -> Response:
+    """GET /instances: the caller's, with ?all=true everybody's"""
     context = request.app.state.context
-    found = await instances.list_own(context, caller)
+    if schemas.read_flag(request.query_params, "all"):
+        found = await instances.list_everybodys(context, caller)
+    else:
+        found = await instances.list_own(context, caller)
     conditions = await instances.observe(context, found)
     hostname = context.settings.public_hostname
     return JSONResponse({"data": [schemas.write_instance(each, conditions[each.id], hostname) for each in found]})
@@ -49,7 +52,7 @@ def _answer(
     request: Request,
     instance: Instance,
     condition: Condition,
-    credentials: Credentials,
+    credentials: Credentials | None,
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 STATUSES: dict[type[errors.DraupnirError], int] = {
     errors.InvalidRequest: 400,
     errors.Unauthorized: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     BodyTooSlow: 408,
     errors.WrongState: 409,

@@ -8,28 +8,34 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from draupnir import roles
 from draupnir.api import health, images, instances
-from draupnir.api.auth import caller_of
+from draupnir.api.auth import ANONYMOUS, caller_of
 from draupnir.models import Caller
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
 
 
 def resource(path: str, **handlers: Handler) -> Route:
-    """One path with a handler a method (GET answers HEAD too), each called with whoever sent the request."""
+    """One path with a handler a method (GET answers HEAD too), each called with whoever sent the request.
+
+    Raises KeyError when a method has no row in the table of roles.
+    """
+    public = {method for method in handlers if roles.is_public(method, path)}
 
     async def answer(request: Request) -> Response:
-        caller = await caller_of(request)
-        return await handlers["GET" if request.method == "HEAD" else request.method](request, caller)
+        method = "GET" if request.method == "HEAD" else request.method
+        caller = ANONYMOUS if method in public else await caller_of(request)
+        return await handlers[method](request, roles.admit(method, path, caller))
 
     return Route(path, answer, methods=list(handlers))
 
 
 ROUTES = [
-    Route("/health_check", health.check, methods=["GET"]),
+    resource("/health_check", GET=health.check),
     resource("/images", GET=images.list_all, POST=images.create),
     resource("/images/{image_id}", GET=images.show, PATCH=images.update, DELETE=images.destroy),
     resource("/images/{image_id}/done", POST=images.finalise),
-    resource("/instances", GET=instances.list_own, POST=instances.create),
+    resource("/instances", GET=instances.list_some, POST=instances.create),
     resource("/instances/{instance_id}", GET=instances.show, DELETE=instances.destroy),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
@@ -64,6 +65,14 @@ def read_network(value: object) -> Network:
     if isinstance(value, str) and value in set(Network):
         return Network(value)
     raise ValueError(f"must be {' or '.join(repr(network.value) for network in Network)}")
+
+
+def read_flag(parameters: Mapping[str, str], name: str) -> bool:
+    """A query parameter that is `true` or `false`, and false where it is absent; raises InvalidRequest."""
+    word = parameters.get(name, "false")
+    if word not in ("true", "false"):
+        raise errors.InvalidRequest(f"`{name}` must be true or false, not {quote(word)}.")
+    return word == "true"
 
 
 class Attributes(BaseModel):

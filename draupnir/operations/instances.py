@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 
 from draupnir import certificates
-from draupnir.errors import DirectRefused, DraupnirError, NoFreePort, NotFound, Unavailable, WrongState
+from draupnir.errors import DirectRefused, DraupnirError, Forbidden, NoFreePort, NotFound, Unavailable, WrongState
 from draupnir.helper import PortInUse
 from draupnir.models import (
     Caller,
@@ -62,20 +62,29 @@ def default_habits(context: Context) -> Habits:
     return Habits(context.settings.sleep_after_s)
 
 
-async def get(context: Context, caller: Caller, instance_id: int) -> tuple[Instance, Credentials]:
-    """One of the caller's instances, with fresh credentials. Raises NotFound."""
-    instance = await _owned(context, caller, instance_id)
+async def get(context: Context, caller: Caller, instance_id: int) -> tuple[Instance, Credentials | None]:
+    """One of the instances in the caller's reach, for its owner with fresh credentials. Raises NotFound."""
+    instance = await _reached(context, caller, instance_id)
+    if instance.owner != caller.name or caller.read_only:
+        return instance, None
     return instance, certificates.issue_client(instance.authority)
 
 
 async def list_own(context: Context, caller: Caller) -> list[Instance]:
-    """The instances the caller may see, by id; trial instances are nobody's."""
-    return [instance for instance in await context.store.instances.list_all() if _may_see(caller, instance)]
+    """The caller's instances, by id."""
+    return await context.store.instances.list_used(caller.name)
+
+
+async def list_everybodys(context: Context, caller: Caller) -> list[Instance]:
+    """All instances that belong to somebody, by id. Raises Forbidden."""
+    if caller.confined_to is not None:
+        raise Forbidden("Only an admin can see everybody's instances; leave out `all` to see your own.")
+    return await context.store.instances.list_used(None)
 
 
 async def destroy(context: Context, caller: Caller, instance_id: int) -> None:
     """Gone when this returns, and never back once it was accepted. Raises NotFound, Unavailable."""
-    instance = await _owned(context, caller, instance_id)
+    instance = await _reached(context, caller, instance_id)
     await context.store.instances.begin_destroying(instance.id)
     await tear_down(context, instance.id)
 
@@ -269,15 +278,11 @@ async def _tear_down(context: Context, instance_id: int) -> None:
         trash.empty(context)
 
 
-async def _owned(context: Context, caller: Caller, instance_id: int) -> Instance:
-    instance = await context.store.instances.get(instance_id)
-    if instance is None or not _may_see(caller, instance):
+async def _reached(context: Context, caller: Caller, instance_id: int) -> Instance:
+    instance = await context.store.instances.get_used(instance_id, caller.confined_to)
+    if instance is None:
         raise NotFound(f"There is no instance {instance_id} of yours; `draupnir-client instances list` shows those.")
     return instance
-
-
-def _may_see(caller: Caller, instance: Instance) -> bool:
-    return instance.purpose is Purpose.USE and (caller.may_do_everything or instance.owner == caller.name)
 
 
 def _condition(state: wire.InstanceState | None) -> Condition:

@@ -20,6 +20,7 @@ from draupnir.models import (
 from draupnir.store.database import Connection, Database, Row, pass_over
 
 _SELECT = "SELECT instances.*, images.postgres_major FROM instances JOIN images ON images.id = instances.image_id "
+_USED_BY = "purpose = 'use' AND owner = coalesce(%s, owner)"
 _FREE_PORT = (
     "SELECT port FROM generate_series(%(first)s::integer, %(last)s::integer) AS port"
     " WHERE port <> ALL (%(avoided)s::integer[])"
@@ -105,6 +106,15 @@ class Instances:
         """The instance, if there is one."""
         found = await self._list("WHERE instances.id = %s", [instance_id])
         return found[0] if found else None
+
+    async def get_used(self, instance_id: int, owner: str | None) -> Instance | None:
+        """The instance, if it is there for the owner to use; None is any owner."""
+        found = await self._list(f"WHERE instances.id = %s AND {_USED_BY}", [instance_id, owner])
+        return found[0] if found else None
+
+    async def list_used(self, owner: str | None) -> list[Instance]:
+        """The instances that the owner has for use, by id; None is any owner."""
+        return await self._list(f"WHERE {_USED_BY}", [owner])
 
     async def list_all(self) -> list[Instance]:
         """All instances, those of trials too, by id."""

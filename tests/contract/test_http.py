@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from draupnir.api.bodies import MAX_BODY_BYTES
 from draupnir.app import create_app
-from draupnir.models import Caller
+from draupnir.models import Caller, Role
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
@@ -349,7 +349,7 @@ def test_a_body_at_the_limit_is_read_and_one_above_it_is_not(client: TestClient)
 
 def test_another_caller_has_instances_of_its_own(app: Starlette, client: TestClient, helper: FakeHelper) -> None:
     image_id = make_ready_image(client, helper)
-    callers = {name: Caller(name, may_do_everything=False) for name in ("alice", "bob")}
+    callers = {name: Caller(name, Role.USER) for name in ("alice", "bob")}
 
     async def identify(token: str) -> Caller | None:
         return callers.get(token)

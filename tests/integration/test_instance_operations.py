@@ -8,6 +8,7 @@ from cryptography import x509
 
 from draupnir.errors import (
     DirectRefused,
+    Forbidden,
     HelperUnavailable,
     ImageNotReady,
     NoFreePort,
@@ -16,7 +17,7 @@ from draupnir.errors import (
     PostgresMissing,
     WrongState,
 )
-from draupnir.models import Caller, Habits, InstanceStatus, Network
+from draupnir.models import Caller, Habits, InstanceStatus, Network, Role
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.instances import PORTS_TRIED
@@ -43,6 +44,7 @@ async def test_an_instance_runs_on_a_port_of_the_range_with_credentials_of_its_o
         x509.load_pem_x509_certificate(pem.encode()).verify_directly_issued_by(ca)
     again, others = await instances.get(context, CALLER, instance.id)
     assert again == instance
+    assert others is not None
     assert others.ca_certificate == credentials.ca_certificate
     assert others.client_certificate != credentials.client_certificate
 
@@ -166,10 +168,12 @@ async def test_destroyed_twice_it_is_gone_once(context: Context, helper: FakeHel
 
 async def test_what_is_another_persons_is_not_there(context: Context) -> None:
     image = await ready_image(context)
-    ann, bob = Caller("ann@example.org", may_do_everything=False), Caller("bob@example.org", may_do_everything=False)
+    ann, bob = Caller("ann@example.org", Role.USER), Caller("bob@example.org", Role.USER)
     hers, _ = await instances.create(context, ann, image.id)
-    assert await instances.list_own(context, ann) == await instances.list_own(context, CALLER) == [hers]
-    assert await instances.list_own(context, bob) == []
+    assert await instances.list_own(context, ann) == await instances.list_everybodys(context, CALLER) == [hers]
+    assert await instances.list_own(context, bob) == await instances.list_own(context, CALLER) == []
+    with pytest.raises(Forbidden):
+        await instances.list_everybodys(context, bob)
     with pytest.raises(NotFound):
         await instances.get(context, bob, hers.id)
     with pytest.raises(NotFound):

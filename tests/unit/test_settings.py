@@ -34,6 +34,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             shared_preload_libraries = ["pg_stat_statements"]
             use_x_forwarded_for = true
             trusted_proxy_cidrs = ["10.0.0.0/8", "2001:db8::1", "::ffff:192.0.2.0/120"]
+            admins = ["Ann@corp.example"]
             [http]
             listen_address = "[::]:8443"
             tls_certificate = "/etc/ssl/a.pem"
@@ -52,6 +53,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             "shared_preload_libraries": ["pg_stat_statements"],
             "use_x_forwarded_for": True,
             "trusted_proxy_cidrs": ["10.0.0.0/8", "2001:db8::1/128", "192.0.2.0/24"],
+            "admins": ["ann@corp.example"],
             "http": {
                 "listen_address": "[::]:8443",
                 "tls_certificate": "/etc/ssl/a.pem",
@@ -78,6 +80,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         ("public_hostname = 'a b'\n", 1, "host name"),
         ("shared_preload_libraries = 'x'\n", 1, "shared_preload_libraries"),
         ("shared_preload_libraries = [\n 'x y',\n]\n", 1, "shared_preload_libraries"),
+        ("admins = ['@corp.example']\n", 1, "admins"),
         ("min_instance_port = 9000\n\nmax_instance_port = 8000\n", 3, "lower"),
         ("\nmin_instance_port = 9000\n", 2, "lower"),
         ("max_instance_port = 6432\n", 1, "lower"),

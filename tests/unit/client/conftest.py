@@ -19,6 +19,7 @@ from draupnir_client.commands import Session
 from draupnir_client.config import Config
 
 TOKEN = "the-secret"
+ME = "upload"
 CREDENTIALS = {
     "ca_certificate": "-----BEGIN CERTIFICATE-----\nCA\n-----END CERTIFICATE-----\n",
     "client_certificate": "-----BEGIN CERTIFICATE-----\nCLIENT\n-----END CERTIFICATE-----\n",
@@ -68,14 +69,17 @@ def instance(number: int, image_id: int = 3, **attributes: object) -> dict[str, 
         "sleep_after": 1800,
         "network": "proxied",
         "hostname": "my-draupnir.tld",
-        "owner": "upload",
+        "owner": ME,
     }
     return {"type": "instances", "id": number, "attributes": common | attributes}
 
 
 @dataclass
 class FakeServer:
-    """Images and instances in memory. `script` holds what the next GETs of an image answer, before the stored image."""
+    """Images and instances in memory, seen by an admin.
+
+    `script` holds what the next GETs of an image answer, before the stored image.
+    """
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
     instances: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -95,7 +99,9 @@ class FakeServer:
             case "GET", ["images"]:
                 return httpx.Response(200, json={"data": list(self.images.values())})
             case "GET", ["instances"]:
-                return httpx.Response(200, json={"data": list(self.instances.values())})
+                asks_for_all = request.url.params.get("all") == "true"
+                seen = [one for one in self.instances.values() if asks_for_all or owner_of(one) == ME]
+                return httpx.Response(200, json={"data": seen})
             case "POST", ["images"]:
                 attributes = self.bodies[-1]["data"]["attributes"]
                 return self._made(self.images, image(len(self.images) + 1, "awaiting_upload", **attributes))
@@ -104,7 +110,9 @@ class FakeServer:
             case method, ["images", number, *rest]:
                 return self._one_image(method, int(number), rest)
             case "GET", ["instances", number] if int(number) in self.instances:
-                return httpx.Response(200, json={"data": with_credentials(self.instances[int(number)])})
+                found = self.instances[int(number)]
+                shown = with_credentials(found) if owner_of(found) == ME else found
+                return httpx.Response(200, json={"data": shown})
             case "DELETE", ["instances", number] if self.instances.pop(int(number), None):
                 return httpx.Response(204)
             case _, ["instances", number]:
@@ -146,6 +154,10 @@ class FakeServer:
                 return problem(scripted, "unavailable", "The service is being restarted.")
             return httpx.Response(200, json={"data": scripted})
         return httpx.Response(200, json={"data": found})
+
+
+def owner_of(found: dict[str, Any]) -> str:
+    return str(found["attributes"]["owner"])
 
 
 def with_credentials(found: dict[str, Any]) -> dict[str, Any]:

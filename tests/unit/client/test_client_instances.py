@@ -91,6 +91,17 @@ def test_what_would_lead_psql_elsewhere_is_told(run: Run, server: FakeServer, mo
     assert "PGSERVICE" in run("env", "4").stderr
 
 
+def test_an_admin_sees_everybodys_and_signs_in_to_none_of_them(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4), 5: instance(5, owner="ann@corp.example")}
+    assert "ann@corp.example" not in run("instances", "list").stdout
+    listed = run("instances", "list", "--all").stdout.splitlines()
+    assert [line.split()[-1] for line in listed] == ["OWNER", "upload", "ann@corp.example"]
+    assert len(json.loads(run("instances", "list", "--all", "--output", "json").stdout)) == 2
+    result = run("env", "5")
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert "ann@corp.example" in result.stderr
+
+
 def test_new_takes_the_newest_backup_that_is_ready(run: Run, server: FakeServer) -> None:
     server.images = {
         1: image(1, backed_up_at="2020-01-02T00:00:00Z"),

@@ -1,0 +1,222 @@
+"""The table of roles, walked: every route as every role, and every request to the helper as every role."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from types import UnionType
+from typing import Any, get_args
+
+import pytest
+from starlette.testclient import TestClient
+
+from draupnir import roles
+from draupnir.api.routes import ROUTES
+from draupnir.app import create_app
+from draupnir.errors import Forbidden, HelperUnavailable
+from draupnir.helper import Helper
+from draupnir.models import Caller, Reach, Role
+from draupnir.operations import pool, reconcile
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Tasks
+from draupnir.settings import Settings
+from draupnir.store import Store
+from draupnir_helper import wire
+from tests.fakes import FakeHelper, Probe
+
+OWNER, OTHER = "ann@corp.example", "bob@corp.example"
+CALLERS = {
+    "anonymous": None,
+    "user": Caller(OWNER, Role.USER),
+    "another user": Caller(OTHER, Role.USER),
+    "uploader": Caller("upload", Role.UPLOADER),
+    "admin": Caller("root@corp.example", Role.ADMIN),
+}
+SERVED = [(method, route.path) for route in ROUTES for method in sorted(route.methods or ()) if method not in {"HEAD"}]
+# What a request needs to be meant seriously; without it an allowed caller is told of the missing body, not of its role.
+ATTRIBUTES: dict[tuple[str, str], dict[str, object]] = {
+    ("POST", "/images"): {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""},
+    ("PATCH", "/images/{image_id}"): {"anonymisation_script": "SELECT 1"},
+    ("POST", "/instances"): {"image_id": 0},
+}
+
+
+class Witness(FakeHelper):
+    """Remembers in which roles it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.roles: set[Role] = set()
+
+    async def exchange(self, request: wire.AnyRequest) -> bytes:
+        self.roles.add(roles.acting.get())
+        return await super().exchange(request)
+
+
+@dataclass
+class World:
+    """A service with a ready image, one that awaits its upload, and an instance of the owner's."""
+
+    http: TestClient
+    helper: Witness
+    ready_id: int = 0
+    waiting_id: int = 0
+    instance_id: int = 0
+
+    def ask(self, who: str, method: str, path: str, attributes: dict[str, object] | None = None) -> Any:
+        headers = {} if CALLERS.get(who, who) is None else {"Authorization": f"Bearer {who}"}
+        body = None if attributes is None else {"data": {"attributes": attributes}}
+        return self.http.request(method, path, json=body, headers=headers)
+
+    def try_route(self, who: str, method: str, path: str) -> Any:
+        """A request for the things of this world, in which nothing stands in the way but who asks."""
+        image_id = self.ready_id if method == "GET" else self.waiting_id
+        attributes = ATTRIBUTES.get((method, path), {})
+        if "image_id" in attributes:
+            attributes = {"image_id": self.ready_id}
+        values = {"image_id": image_id, "instance_id": self.instance_id}
+        filled = re.sub(r"\{(\w+)\}", lambda name: str(values[name[1]]), path)
+        return self.ask(who, method, filled, attributes if method != "GET" else None)
+
+    def state(self) -> object:
+        return [self.ask("admin", "GET", path).json() for path in ("/images", "/instances?all=true")]
+
+
+@pytest.fixture
+def world(settings: Settings, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    async def rest(context: Context) -> None:
+        await asyncio.Event().wait()
+
+    # What the daemon asks of the helper by itself would be taken for a caller's doing.
+    monkeypatch.setattr(reconcile, "run", rest)
+    monkeypatch.setattr(pool, "run", rest)
+    helper = Witness()
+    app = create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock), b"the shared secret")
+
+    async def identify(token: str) -> Caller | None:
+        name, _, scope = token.partition("/")
+        caller = CALLERS.get(name)
+        return replace(caller, read_only=scope == "read") if caller else None
+
+    app.state.identify = identify
+    with TestClient(app) as http:
+        made = World(http, helper)
+        made.ready_id, made.waiting_id = (
+            made.ask("admin", "POST", "/images", ATTRIBUTES["POST", "/images"]).json()["data"]["id"] for _ in range(2)
+        )
+        for image_id in (made.ready_id, made.waiting_id):
+            helper.upload(image_id)
+        assert made.ask("admin", "POST", f"/images/{made.ready_id}/done").status_code == 200
+        created = made.ask("user", "POST", "/instances", {"image_id": made.ready_id})
+        assert created.status_code == 201, created.text
+        made.instance_id = created.json()["data"]["id"]
+        helper.roles.clear()
+        yield made
+
+
+def test_every_route_has_a_row_and_every_row_a_route() -> None:
+    assert sorted(SERVED) == sorted(roles.ROUTES)
+
+
+def expected(who: str, method: str, path: str) -> int | None:
+    """The status with which the table has a caller turned away; None if it is let through."""
+    caller = CALLERS[who]
+    reach = roles.ROUTES[method, path][roles.COLUMNS.index(caller.role if caller else Role.ANONYMOUS)]
+    if reach is Reach.NOTHING:
+        return 401 if caller is None else 403
+    if reach is Reach.OWN and "{" in path and (caller is None or caller.name != OWNER):
+        return 404
+    return None
+
+
+@pytest.mark.parametrize("who", CALLERS)
+@pytest.mark.parametrize(("method", "path"), SERVED)
+def test_every_role_on_every_route_gets_what_the_table_says(world: World, who: str, method: str, path: str) -> None:
+    before = world.state()
+    world.helper.roles.clear()
+    answer = world.try_route(who, method, path)
+    asked_as = world.helper.roles.copy()
+    if refused := expected(who, method, path):
+        assert answer.status_code == refused, answer.text
+        assert asked_as == set()
+        assert world.state() == before
+    else:
+        assert answer.status_code < 400, answer.text
+        caller = None if roles.is_public(method, path) else CALLERS[who]
+        assert asked_as <= {caller.role if caller else Role.ANONYMOUS}
+
+
+@pytest.mark.parametrize("who", [who for who, caller in CALLERS.items() if caller])
+@pytest.mark.parametrize(("method", "path"), SERVED)
+def test_a_token_that_may_only_look_changes_nothing(world: World, who: str, method: str, path: str) -> None:
+    before = world.state()
+    answer = world.try_route(f"{who}/read", method, path)
+    if method != "GET" and not roles.is_public(method, path):
+        assert answer.status_code == 403
+    else:
+        assert answer.status_code == (expected(who, method, path) or 200)
+    assert "PRIVATE KEY" not in answer.text
+    assert world.state() == before
+
+
+@pytest.mark.parametrize("who", CALLERS)
+def test_only_an_admin_sees_everybodys_instances(world: World, who: str) -> None:
+    answer = world.ask(who, "GET", "/instances?all=true")
+    if who == "admin":
+        assert [each["id"] for each in answer.json()["data"]] == [world.instance_id]
+        assert world.ask(who, "GET", "/instances").json()["data"] == []
+    else:
+        assert answer.status_code == (401 if who == "anonymous" else 403)
+
+
+def test_an_admin_is_not_handed_the_keys_of_others(world: World) -> None:
+    path = f"/instances/{world.instance_id}"
+    assert "PRIVATE KEY" in world.ask("user", "GET", path).text
+    assert "PRIVATE KEY" not in world.ask("admin", "GET", path).text
+
+
+def test_ids_of_others_tell_nothing(world: World) -> None:
+    """An id that is another person's is answered word for word like one that is nobody's."""
+    theirs, nobodys = world.instance_id, world.instance_id + 1000
+    for method in ("GET", "DELETE"):
+        answers = [world.ask("another user", method, f"/instances/{each}") for each in (theirs, nobodys)]
+        assert {answer.status_code for answer in answers} == {404}
+        assert answers[0].text.replace(str(theirs), "N") == answers[1].text.replace(str(nobodys), "N")
+
+
+@pytest.mark.parametrize("row", roles.ROUTES)
+def test_a_higher_role_reaches_no_less(row: tuple[str, str]) -> None:
+    order = [Reach.NOTHING, Reach.OWN, Reach.ALL]
+    reaches = [order.index(reach) for reach in roles.ROUTES[row]]
+    assert reaches == sorted(reaches)
+
+
+def requests() -> list[type[wire.Wire]]:
+    annotated: UnionType = get_args(wire.AnyRequest)[0]
+    return list(get_args(annotated))
+
+
+def test_every_request_to_the_helper_has_a_row_and_every_row_a_request() -> None:
+    assert set(requests()) == roles.HELPER_REQUESTS.keys()
+    assert all(Role.DAEMON in allowed for allowed in roles.HELPER_REQUESTS.values())
+
+
+class Reached(Helper):
+    """Says no more than that the request got through."""
+
+    async def exchange(self, request: wire.AnyRequest) -> bytes:
+        raise HelperUnavailable(request.op)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("role", Role)
+@pytest.mark.parametrize("kind", requests())
+async def test_no_role_has_the_helper_asked_for_more_than_the_table_says(kind: type[wire.Wire], role: Role) -> None:
+    before = roles.acting.set(role)
+    try:
+        with pytest.raises(HelperUnavailable if role in roles.HELPER_REQUESTS[kind] else Forbidden):
+            await Reached().ask(kind.model_construct())  # type: ignore[call-overload]
+    finally:
+        roles.acting.reset(before)
