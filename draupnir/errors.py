@@ -6,13 +6,16 @@ DraupnirError
 ├── Forbidden               not yours to do
 ├── NotFound                not there, or not yours
 ├── WrongState              there, but not in a state for this
-│   └── NothingUploaded
+│   ├── NothingUploaded
+│   └── TokenNameTaken
 ├── Impossible              understood, and not possible as asked
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing
+│   ├── SignInOff  NotASession  SignInRefused
 │   └── ImageFailed         carries the code of what failed
 ├── NoRoom                  the disk is full
 └── Unavailable             not now: a part of the service is away
     ├── HelperUnavailable  MetadataUnavailable  StorageMissing
+    └── TooManySignIns  ProviderUnavailable
 """
 
 from __future__ import annotations
@@ -71,6 +74,13 @@ class NothingUploaded(WrongState):
     title = "Nothing uploaded"
 
 
+class TokenNameTaken(WrongState):
+    """The owner has a token of that name."""
+
+    code = "token_name_taken"
+    title = "Token name taken"
+
+
 class Impossible(DraupnirError):
     """Understood, and not possible as asked."""
 
@@ -111,6 +121,27 @@ class PostgresMissing(Impossible):
 
     code = "postgres_missing"
     title = "Postgres not installed"
+
+
+class SignInOff(Impossible):
+    """The operator has configured no identity provider."""
+
+    code = "sign_in_off"
+    title = "No sign-in"
+
+
+class NotASession(Impossible):
+    """Only what came of signing in can be signed out of."""
+
+    code = "not_a_session"
+    title = "Not a session"
+
+
+class SignInRefused(Impossible):
+    """The identity provider did not vouch for somebody who may sign in here."""
+
+    code = "sign_in_refused"
+    title = "Sign-in refused"
 
 
 class ImageFailed(Impossible):
@@ -156,3 +187,17 @@ class StorageMissing(Unavailable):
 
     code = "storage_missing"
     title = "Storage missing"
+
+
+class TooManySignIns(Unavailable):
+    """As many people as may are on their way through the identity provider."""
+
+    code = "too_many_sign_ins"
+    title = "Too many sign-ins"
+
+
+class ProviderUnavailable(Unavailable):
+    """The identity provider does not answer, or not as OpenID Connect has it."""
+
+    code = "provider_unavailable"
+    title = "Identity provider not available"

@@ -38,3 +38,5 @@ def log_to_journal() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     # What uvicorn says at INFO is systemd's to say (started, stopped) or the access log's.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # A line for each request of ours to the identity provider is no news.
+    logging.getLogger("httpx").setLevel(logging.WARNING)

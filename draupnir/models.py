@@ -172,3 +172,60 @@ class Caller:
     def confined_to(self) -> str | None:
         """The one whose things are all there is for this caller; None where there are everybody's."""
         return None if self.reach is Reach.ALL else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom the identity provider vouched for: `email` in lower case, and the provider's own name for the person."""
+
+    email: str
+    issuer: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person who has signed in; `refresh_token` is encrypted, and replaced each time it is renewed."""
+
+    email: str
+    issuer: str
+    subject: str
+    refresh_token: bytes
+    created_at: datetime
+    signed_in_at: datetime
+
+
+class Standing(StrEnum):
+    """What the identity provider says of somebody who once signed in; an outage says nothing."""
+
+    VALID = "valid"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+
+
+class TokenKind(StrEnum):
+    """How a token came to be: by signing in, or made under a name for a program."""
+
+    SESSION = "session"
+    NAMED = "named"
+
+
+class Scope(StrEnum):
+    """What the bearer of a token may do of what its owner may: all of it, or only look."""
+
+    FULL = "full"
+    READ_ONLY = "read_only"
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What is known of a token; the token itself only its bearer has. The name of a session says nothing."""
+
+    id: int
+    owner: str
+    kind: TokenKind
+    name: str
+    scope: Scope
+    created_at: datetime
+    expires_at: datetime
+    last_used_at: datetime | None

@@ -25,6 +25,8 @@ from draupnir.addresses import Cidr, read_cidr
 
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
+CALLBACK_PATH = "/oauth_callback"
+DISCOVERY_PATH = "/.well-known/openid-configuration"
 
 
 def _cidr(value: object) -> Cidr:
@@ -69,6 +71,38 @@ class HttpSettings(Section):
         return self
 
 
+class OidcSettings(Section):
+    """The OpenID Connect provider that people sign in with, and what we are to it."""
+
+    discovery_url: str = "https://accounts.google.com/.well-known/openid-configuration"
+    client_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]+$")]
+    redirect_url: str | None = None
+
+    @field_validator("discovery_url")
+    @classmethod
+    def _discoverable(cls, url: str) -> str:
+        if not is_private(url) or not url.endswith(DISCOVERY_PATH):
+            raise PydanticCustomError("url", f"has to be an https:// address that ends in {DISCOVERY_PATH}")
+        return url
+
+    @field_validator("redirect_url")
+    @classmethod
+    def _called_back(cls, url: str) -> str:
+        if not is_private(url) or not url.endswith(CALLBACK_PATH):
+            raise PydanticCustomError("url", f"has to be this server's https:// address with {CALLBACK_PATH}")
+        return url
+
+
+def is_private(url: str) -> bool:
+    """Whether what is sent to the address can be read by nobody on the way: https, or http to this machine itself."""
+    return (
+        re.fullmatch(
+            r"(https://[A-Za-z0-9.-]+|http://(127\.0\.0\.1|localhost|\[::1\]))(:[0-9]{1,5})?(/\S*)?", url, re.ASCII
+        )
+        is not None
+    )
+
+
 class Settings(Section):
     """Every key of the file, with its default; `public_hostname` defaults to the machine's fully qualified name."""
 
@@ -87,8 +121,17 @@ class Settings(Section):
     direct_instances: bool = False
     use_x_forwarded_for: bool = False
     trusted_proxy_cidrs: Annotated[tuple[CidrText, ...], Field(strict=False)] = ()
+    trusted_user_email_domain: Annotated[str, Field(pattern=r"^@[A-Za-z0-9.-]{1,189}$")] | None = None
     admins: Annotated[frozenset[EmailAddress], Field(strict=False)] = frozenset()
     http: HttpSettings = HttpSettings()
+    oidc: OidcSettings | None = None
+
+    @property
+    def redirect_url(self) -> str:
+        """Where the identity provider sends browsers back to; only for when there is one."""
+        assert self.oidc is not None
+        port = (self.http.listen_address or "").rpartition(":")[2]
+        return self.oidc.redirect_url or f"https://{self.public_hostname}:{port}{CALLBACK_PATH}"
 
     @property
     def dsn(self) -> str:
@@ -122,6 +165,19 @@ class Settings(Section):
         if self.use_x_forwarded_for and not self.trusted_proxy_cidrs:
             raise PydanticCustomError(
                 "incomplete", "needs trusted_proxy_cidrs beside it", {"keys": ["use_x_forwarded_for"]}
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _sign_in_complete(self) -> Self:
+        missing = []
+        if self.oidc is not None and self.trusted_user_email_domain is None:
+            missing.append("trusted_user_email_domain")
+        if self.oidc is not None and self.oidc.redirect_url is None and self.http.listen_address is None:
+            missing.append("redirect_url (or [http] listen_address)")
+        if missing:
+            raise PydanticCustomError(
+                "incomplete", "needs {missing} beside it", {"missing": " and ".join(missing), "keys": ["oidc"]}
             )
         return self
 
@@ -175,6 +231,8 @@ def _explain(path: Path, text: str, error: ErrorDetails) -> str:
     name = " and ".join(keys)
     if error["type"] == "extra_forbidden":
         return f"{where}: {name} is not a key that exists here; remove it or correct its spelling."
+    if error["type"] == "missing":
+        return f"{where}: [{'.'.join(tables)}] has no {name}; add it."
     if "keys" in error.get("ctx", {}):
         return f"{where}: {name} {error['msg']}; correct the value or remove the line."
     reason = error["msg"].removeprefix("Input should be ").removeprefix("has to be ")

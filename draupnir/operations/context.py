@@ -5,13 +5,27 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from draupnir import knocks, probes
+from draupnir.encryption import Cipher
 from draupnir.helper import Helper
 from draupnir.models import Credentials
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
 from draupnir.store import Store
+
+if TYPE_CHECKING:
+    # Loaded only where an identity provider is configured.
+    from draupnir.oidc import Provider
+
+
+@dataclass(frozen=True, slots=True)
+class SignIn:
+    """What signing in takes: the identity provider, and what encrypts the refresh tokens it gives."""
+
+    provider: Provider
+    cipher: Cipher
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +42,5 @@ class Context:
     knock: Callable[[int], Awaitable[None]] = knocks.knock
     # Set by whoever takes an instance out of the pool.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)
+    # None where the operator has configured no identity provider.
+    sign_in: SignIn | None = None

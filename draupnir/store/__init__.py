@@ -6,6 +6,9 @@ from draupnir.store import migrate
 from draupnir.store.database import Database
 from draupnir.store.images import Images
 from draupnir.store.instances import Instances
+from draupnir.store.sign_ins import SignIns
+from draupnir.store.tokens import Tokens
+from draupnir.store.users import Users
 
 
 class Store:
@@ -15,6 +18,9 @@ class Store:
         self._database = Database(dsn)
         self.images = Images(self._database)
         self.instances = Instances(self._database)
+        self.users = Users(self._database)
+        self.tokens = Tokens(self._database)
+        self.sign_ins = SignIns(self._database)
 
     async def open(self) -> None:
         """Connect and bring the schema up to date; may be tried again after it raised.

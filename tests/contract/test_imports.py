@@ -16,9 +16,11 @@ FOLDERS = {"draupnir": ROOT, "draupnir_helper": ROOT, "draupnir_client": ROOT / 
 # What each package may import beyond the standard library and itself.
 ALLOWED = {
     "draupnir": {
+        "authlib",
         "click",
         "cryptography",
         "draupnir_helper.wire",
+        "httpx",
         "psycopg",
         "psycopg_pool",
         "pydantic",
@@ -32,6 +34,8 @@ ALLOWED = {
 
 # Libraries that have a door of their own: only these modules may open them.
 DOORS = {
+    "authlib": ("draupnir.oidc", "draupnir.id_tokens"),
+    "httpx": ("draupnir.oidc", "draupnir_client"),
     "psycopg": ("draupnir.store", "draupnir.probes"),
     "psycopg_pool": ("draupnir.store",),
     "pystemd": ("draupnir_helper.units",),
@@ -147,7 +151,11 @@ def modules_of(package: str, *without: str) -> list[str]:
 
 def test_the_daemon_loads_nothing_of_the_helper_but_the_wire() -> None:
     others = set(modules_of("draupnir_helper", "draupnir_helper.wire")) - {"draupnir_helper"}
-    assert loaded({*others, "draupnir_helper.units", "draupnir_client", "httpx"}, *modules_of("draupnir")) == ""
+    assert loaded({*others, "draupnir_helper.units", "draupnir_client"}, *modules_of("draupnir")) == ""
+
+
+def test_the_daemon_loads_an_http_client_only_to_speak_to_an_identity_provider() -> None:
+    assert loaded({"httpx", "authlib"}, *modules_of("draupnir", "draupnir.oidc", "draupnir.id_tokens")) == ""
 
 
 def test_the_helper_loads_nothing_of_the_daemon() -> None:

@@ -45,9 +45,13 @@ def test_every_unit_is_enabled_or_treated_at_an_upgrade() -> None:
 def test_every_key_of_the_configuration_is_documented_twice() -> None:
     template = (ROOT / "packaging/etc/config.toml").read_text(encoding="utf-8")
     page = (ROOT / "packaging/man/draupnir-config.toml.5").read_text(encoding="utf-8")
-    from draupnir.settings import HttpSettings, Settings
+    from draupnir.settings import HttpSettings, OidcSettings, Settings
 
-    for key in (*Settings.model_fields.keys() - {"http"}, *HttpSettings.model_fields):
+    for key in (
+        *Settings.model_fields.keys() - {"http", "oidc"},
+        *HttpSettings.model_fields,
+        *OidcSettings.model_fields,
+    ):
         assert re.search(rf"^#{key} = ", template, re.MULTILINE), key
         assert key in page, key
 
@@ -61,7 +65,7 @@ def test_what_the_template_shows_is_valid(tmp_path: Path) -> None:
     as_shipped = load(written)
     absent = load(tmp_path / "absent.toml")
     assert as_shipped == absent
-    written.write_text(re.sub(r"^#(\w+ = )", r"\1", template, flags=re.MULTILINE), encoding="utf-8")
+    written.write_text(re.sub(r"^#(\w+ = |\[)", r"\1", template, flags=re.MULTILINE), encoding="utf-8")
     everything = load(written)
     assert everything.min_instance_port == absent.min_instance_port
     assert everything.data_path == absent.data_path

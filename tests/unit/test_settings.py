@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from draupnir.settings import Settings, SettingsError, load
+from draupnir.settings import Settings, SettingsError, is_private, load
+
+SIGN_IN = """trusted_user_email_domain = '@example.com'
+[oidc]
+discovery_url = 'https://id.example.com/.well-known/openid-configuration'
+client_id = 'draupnir'
+redirect_url = 'https://my-draupnir.tld/oauth_callback'
+"""
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -64,6 +71,42 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert settings.dsn == "host=db"
 
 
+def test_browsers_are_sent_back_to_the_https_listener_or_to_what_is_said(tmp_path: Path) -> None:
+    settings = load(written(tmp_path, SIGN_IN))
+    assert settings.redirect_url == "https://my-draupnir.tld/oauth_callback"
+    listener = "[http]\nlisten_address = '[::]:8443'\ntls_certificate = '/a'\ntls_private_key = '/a'\n"
+    settings = load(
+        written(tmp_path, "public_hostname = 'my-draupnir.tld'\n" + SIGN_IN.replace("redirect_url", "#") + listener)
+    )
+    assert settings.redirect_url == "https://my-draupnir.tld:8443/oauth_callback"
+
+
+def test_addresses_of_admins_are_compared_in_lower_case(tmp_path: Path) -> None:
+    assert load(written(tmp_path, "admins = ['Jane@Example.com']\n")).admins == {"jane@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("url", "private"),
+    [
+        ("https://id.example.com/path", True),
+        ("https://id.example.com:8443/path", True),
+        ("http://127.0.0.1:9000/path", True),
+        ("http://localhost/path", True),
+        ("http://[::1]:9000/path", True),
+        ("http://id.example.com/path", False),
+        ("http://127.0.0.1.example.com/path", False),
+        ("http://localhost.example.com/path", False),
+        ("http://127.0.0.1@example.com/path", False),
+        ("https://user@example.com/path", False),
+        ("https://example.com\n/path", False),
+        ("ftp://example.com/path", False),
+        ("", False),
+    ],
+)
+def test_secrets_travel_encrypted_or_within_the_machine(url: str, private: bool) -> None:
+    assert is_private(url) is private
+
+
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
@@ -92,6 +135,16 @@ def test_every_key_arrives(tmp_path: Path) -> None:
         ("trusted_proxy_cidrs = ['proxy']\n", 1, "network"),
         ("trusted_proxy_cidrs = '10.0.0.0/8'\n", 1, "trusted_proxy_cidrs"),
         ("data_path = '/srv'\n[http]\nlisten_address = '0.0.0.0:8443'\n", 3, "tls_certificate"),
+        ("trusted_user_email_domain = 'example.com'\n", 1, "@"),
+        ("admins = ['jane']\n", 1, "admins"),
+        ("admins = 'jane@example.com'\n", 1, "admins"),
+        ("\n[oidc]\nclient_id = 'x'\ndiscovery_url = 'https://example.com'\n", 4, "openid-configuration"),
+        ("[oidc]\n", 1, "[oidc] has no client_id"),
+        (SIGN_IN.replace("https://id", "http://id"), 3, "https://"),
+        (SIGN_IN.replace("https://my", "http://my"), 5, "https://"),
+        (SIGN_IN.replace("oauth_callback", ""), 5, "oauth_callback"),
+        (SIGN_IN.replace("trusted_user_email_domain = '@example.com'", ""), 2, "trusted_user_email_domain"),
+        (SIGN_IN.replace("redirect_url", "#"), 2, "redirect_url"),
         ("[http]\nlisten_address = '8443'\ntls_certificate = '/a'\ntls_private_key = '/a'\n", 2, "listen_address"),
     ],
 )

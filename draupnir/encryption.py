@@ -1,0 +1,59 @@
+"""Encrypts what the metadata keep and must not tell: AES-256-GCM under a key that systemd hands to the daemon alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+CREDENTIAL = "refresh_token_key"
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+
+class KeyMissing(Exception):
+    """There is no usable key; the message says what to do."""
+
+
+class CannotDecrypt(Exception):
+    """It was encrypted under another key or for another owner, or was tampered with."""
+
+
+class Cipher:
+    """Encrypts texts under one key, each for its owner: it can be decrypted for no other."""
+
+    def __init__(self, key: bytes) -> None:
+        self._aead = AESGCM(key)
+
+    def encrypt(self, text: str, owner: str) -> bytes:
+        """A fresh random nonce, and the text encrypted under it."""
+        nonce = os.urandom(_NONCE_BYTES)
+        return nonce + self._aead.encrypt(nonce, text.encode(), owner.encode())
+
+    def decrypt(self, encrypted: bytes, owner: str) -> str:
+        """The text again; raises CannotDecrypt."""
+        try:
+            return self._aead.decrypt(encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:], owner.encode()).decode()
+        except (InvalidTag, ValueError) as error:
+            raise CannotDecrypt from error
+
+
+def read_key(directory: str | None) -> bytes:
+    """The key from the directory of credentials ($CREDENTIALS_DIRECTORY); raises KeyMissing."""
+    if directory is None:
+        raise KeyMissing("systemd handed over no credentials; start the service with `systemctl start draupnir`.")
+    try:
+        key = (Path(directory) / CREDENTIAL).read_bytes()
+    except OSError as error:
+        raise KeyMissing(
+            f"The credential {CREDENTIAL} cannot be read ({error.strerror}); `systemctl restart draupnir-setup` makes"
+            f" /etc/draupnir/{CREDENTIAL}, from which systemd takes it."
+        ) from error
+    if len(key) != KEY_BYTES:
+        raise KeyMissing(
+            f"/etc/draupnir/{CREDENTIAL} holds {len(key)} bytes and has to hold {KEY_BYTES}; remove it, run"
+            " `systemctl restart draupnir-setup` to have a new one made, and let everybody sign in anew."
+        )
+    return key

@@ -1,0 +1,135 @@
+"""Checks an ID token in full, and says whom it names: the one gate between the identity provider's word and ours."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from authlib.jose import JsonWebKey, JsonWebToken, KeySet
+from authlib.jose.errors import JoseError
+from authlib.oidc.core import CodeIDToken
+
+from draupnir.models import Identity
+
+GOOGLE = "https://accounts.google.com"
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
+LEEWAY_S = 60
+# A code is exchanged at once, so a token that was made long ago is another sign-in's.
+MAX_AGE_S = 600
+MAX_BYTES = 16 * 1024
+
+_SIGNED_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
+_KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC"}
+# What the helper takes as the owner of an instance, and one at-sign.
+_EMAIL = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,189}")
+
+
+class IdTokenRefused(Exception):
+    """The token is not to be believed; the message says why, for the journal, and repeats nothing of it."""
+
+
+class UnknownKey(IdTokenRefused):
+    """The token names a key that is not among those given; the provider may have new ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a token has to say: who made it, for whom, for which sign-in, and of whom (`domain` starts with @)."""
+
+    issuer: str
+    client_id: str
+    nonce: str
+    domain: str
+
+
+def import_keys(document: object) -> KeySet:
+    """The signing keys of a JWK set; kinds that are not understood are passed over, as RFC 7517 section 5 wants it."""
+    found = document.get("keys") if isinstance(document, Mapping) else None
+    keys = []
+    for each in found if isinstance(found, list) else []:
+        if not isinstance(each, Mapping) or each.get("kty") not in _KEY_TYPES.values() or each.get("use") == "enc":
+            continue
+        try:
+            keys.append(JsonWebKey.import_key(dict(each)))
+        except (JoseError, KeyError, ValueError):
+            continue
+    return KeySet(keys)
+
+
+def check(token: object, keys: KeySet, expected: Expected, access_token: str | None = None) -> Identity:
+    """Whom the token names. Raises IdTokenRefused, and its subclass UnknownKey."""
+    if not isinstance(token, str) or len(token) > MAX_BYTES or not _SIGNED_JWT.fullmatch(token):
+        raise IdTokenRefused("it is no signed JWT")
+    try:
+        claims = JsonWebToken(ALGORITHMS).decode(
+            token,
+            lambda header, payload: _key_for(header, keys),
+            claims_cls=CodeIDToken,
+            claims_options={
+                "iss": {"essential": True, "value": expected.issuer},
+                "aud": {"essential": True, "value": expected.client_id},
+                "sub": {"essential": True},
+            },
+            claims_params={
+                "nonce": expected.nonce,
+                "client_id": expected.client_id,
+                "access_token": access_token,
+            },
+        )
+        _check_types(claims)
+        claims.validate(leeway=LEEWAY_S)
+    except JoseError as error:
+        raise IdTokenRefused(error.error) from error
+    except (RecursionError, ValueError) as error:
+        raise IdTokenRefused("it is malformed") from error
+    if claims["iat"] < time.time() - MAX_AGE_S:
+        raise IdTokenRefused("it was issued too long ago")
+    return _identity(claims, expected)
+
+
+def _key_for(header: Mapping[str, Any], keys: KeySet) -> Any:
+    if "crit" in header:
+        raise IdTokenRefused("it has extensions that have to be understood")
+    if str(header.get("typ", "JWT")).upper() != "JWT":
+        raise IdTokenRefused("it is another kind of JWT")
+    try:
+        key = keys.find_by_kid(header.get("kid"))
+    except ValueError as error:
+        raise UnknownKey("it is signed with a key that the provider does not list") from error
+    algorithm = header["alg"]
+    if key.kty != _KEY_TYPES[algorithm[:2]] or key.tokens.get("alg", algorithm) != algorithm:
+        raise IdTokenRefused("its key is for another algorithm")
+    return key
+
+
+def _check_types(claims: Mapping[str, object]) -> None:
+    """JSON has values that compare with anything, such as NaN, and Authlib takes them."""
+    for name, kind in {"exp": int, "iat": int, "sub": str, "nonce": str}.items():
+        if type(claims.get(name)) is not kind:
+            raise IdTokenRefused(f"its {name} is missing or of the wrong type")
+    if type(claims.get("nbf", 0)) is not int:
+        raise IdTokenRefused("its nbf is of the wrong type")
+    audience = claims.get("aud")
+    if not isinstance(audience, str) and not (
+        isinstance(audience, list) and all(isinstance(each, str) for each in audience)
+    ):
+        raise IdTokenRefused("its aud is missing or of the wrong type")
+
+
+def _identity(claims: Mapping[str, Any], expected: Expected) -> Identity:
+    email, hosted_domain = claims.get("email"), claims.get("hd")
+    if not isinstance(email, str) or not _EMAIL.fullmatch(email):
+        raise IdTokenRefused("it has no e-mail address of the usual characters")
+    if claims.get("email_verified") is not True:
+        raise IdTokenRefused("its e-mail address is not verified")
+    domain = expected.domain.lower()
+    if not hmac.compare_digest("@" + email.lower().partition("@")[2], domain):
+        raise IdTokenRefused("its e-mail address is of another domain")
+    # With Google an address of the domain may be a private account that was made with it.
+    if (hosted_domain is not None or expected.issuer == GOOGLE) and hosted_domain != domain[1:]:
+        raise IdTokenRefused("its account is not one of the domain")
+    return Identity(email.lower(), expected.issuer, claims["sub"])

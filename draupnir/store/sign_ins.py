@@ -1,0 +1,89 @@
+"""The sign_ins table: people on their way through the identity provider; each step can be taken once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from draupnir.errors import TooManySignIns
+from draupnir.store.database import Database
+
+MAX_PENDING = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A sign-in that is back from the provider: whose code it will take, and where the client listens, if it does."""
+
+    id: int
+    code_challenge: str
+    loopback_port: int | None
+
+
+class SignIns:
+    """Rows of sign-ins under way; those that have expired count as gone and are swept out by the next one."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(
+        self, link_digest: bytes, code_challenge: str, loopback_port: int | None, lifetime: timedelta
+    ) -> None:
+        """A client wants to sign somebody in. Raises TooManySignIns."""
+        async with self._database.connection() as connection:
+            # Two at once would both find room for one.
+            await connection.execute("LOCK TABLE sign_ins IN SHARE ROW EXCLUSIVE MODE")
+            await connection.execute("DELETE FROM sign_ins WHERE expires_at <= now()")
+            cursor = await connection.execute(
+                "INSERT INTO sign_ins (link_digest, code_challenge, loopback_port, expires_at)"
+                " SELECT %s, %s, %s, now() + %s WHERE (SELECT count(*) FROM sign_ins) < %s",
+                [link_digest, code_challenge, loopback_port, lifetime, MAX_PENDING],
+            )
+            if cursor.rowcount == 0:
+                raise TooManySignIns("Too many people are signing in just now; try again in a few minutes.")
+
+    async def open(self, link_digest: bytes, browser_digest: bytes, state_digest: bytes) -> bool:
+        """A browser has followed the link, which is used up; False if it was, or has expired."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE sign_ins SET link_digest = NULL, browser_digest = %s, state_digest = %s"
+                " WHERE link_digest = %s AND expires_at > now()",
+                [browser_digest, state_digest, link_digest],
+            )
+            return cursor.rowcount == 1
+
+    async def come_back(self, state_digest: bytes, browser_digest: bytes) -> Pending | None:
+        """The same browser is back from the provider, with a state that is used up; None if there is no such."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE sign_ins SET state_digest = NULL"
+                " WHERE state_digest = %s AND browser_digest = %s AND expires_at > now()"
+                " RETURNING id, code_challenge, loopback_port",
+                [state_digest, browser_digest],
+            )
+            row = await cursor.fetchone()
+        return None if row is None else Pending(row["id"], row["code_challenge"], row["loopback_port"])
+
+    async def vouch(self, pending: Pending, email: str, code_digest: bytes, lifetime: timedelta) -> None:
+        """The provider has said who it is; the client gets its token for the code."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE sign_ins SET email = %s, code_digest = %s, expires_at = now() + %s WHERE id = %s",
+                [email, code_digest, lifetime, pending.id],
+            )
+
+    async def redeem(self, code_digest: bytes) -> tuple[str, str] | None:
+        """The address behind a code, and the challenge that its client has to meet; the code is used up."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "DELETE FROM sign_ins WHERE code_digest = %s"
+                " RETURNING email, code_challenge, expires_at > now() AS valid",
+                [code_digest],
+            )
+            row = await cursor.fetchone()
+        return (row["email"], row["code_challenge"]) if row is not None and row["valid"] else None
+
+    async def abandon(self, pending: Pending) -> None:
+        """The provider said no, and nothing more will come."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM sign_ins WHERE id = %s", [pending.id])

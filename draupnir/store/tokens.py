@@ -1,0 +1,86 @@
+"""The tokens table: sessions and named tokens, found by the SHA-256 of what their bearer shows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from psycopg.errors import UniqueViolation
+
+from draupnir.errors import TokenNameTaken
+from draupnir.models import Scope, Token, TokenKind
+from draupnir.store.database import Database, Row
+
+# When a token was last used is for people, who need it no finer than this.
+_USE_NOTED_EVERY = "5 minutes"
+
+
+class Tokens:
+    """Rows of tokens that have not expired; the others are swept out by the way."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(
+        self, owner: str, kind: TokenKind, name: str, scope: Scope, digest: bytes, expires_at: datetime
+    ) -> Token:
+        """A new token. Raises TokenNameTaken if its owner has one of that name."""
+        try:
+            async with self._database.connection() as connection:
+                await connection.execute("DELETE FROM tokens WHERE expires_at <= now()")
+                cursor = await connection.execute(
+                    "INSERT INTO tokens (owner, kind, name, scope, digest, expires_at)"
+                    " VALUES (%s, %s, %s, %s, %s, %s) RETURNING *",
+                    [owner, kind, name, scope, digest, expires_at],
+                )
+                (row,) = await cursor.fetchall()
+        except UniqueViolation as error:
+            raise TokenNameTaken(
+                f"You have a token {name} already; choose another name, or revoke that one."
+            ) from error
+        return _token(row)
+
+    async def use(self, digest: bytes) -> Token | None:
+        """The token with that digest, if it has not expired; notes that it was used."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute("SELECT * FROM tokens WHERE digest = %s AND expires_at > now()", [digest])
+            row = await cursor.fetchone()
+            if row is None:
+                return None
+            await connection.execute(
+                "UPDATE tokens SET last_used_at = now() WHERE id = %s"
+                " AND (last_used_at IS NULL OR last_used_at < now() - %s::interval)",
+                [row["id"], _USE_NOTED_EVERY],
+            )
+        return _token(row)
+
+    async def list_of(self, owner: str) -> list[Token]:
+        """The sessions and tokens of somebody, by id."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT * FROM tokens WHERE owner = %s AND expires_at > now() ORDER BY id", [owner]
+            )
+            return [_token(row) async for row in cursor]
+
+    async def delete(self, owner: str, token_id: int) -> bool:
+        """Revoke one; False if its owner has none of that id."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute("DELETE FROM tokens WHERE owner = %s AND id = %s", [owner, token_id])
+            return cursor.rowcount == 1
+
+    async def delete_all_of(self, owner: str) -> None:
+        """Revoke all that somebody has."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM tokens WHERE owner = %s", [owner])
+
+
+def _token(row: Row) -> Token:
+    return Token(
+        id=row["id"],
+        owner=row["owner"],
+        kind=TokenKind(row["kind"]),
+        name=row["name"],
+        scope=Scope(row["scope"]),
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        last_used_at=row["last_used_at"],
+    )

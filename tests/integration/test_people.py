@@ -1,0 +1,106 @@
+"""Whether somebody may still come is the identity provider's definite word, and an outage of it says nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import httpx
+import pytest
+
+from draupnir.encryption import Cipher
+from draupnir.models import Identity, Standing, User
+from draupnir.oidc import Provider
+from draupnir.operations import people
+from draupnir.operations.context import Context, SignIn
+from draupnir.settings import OidcSettings
+from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
+
+pytestmark = pytest.mark.anyio
+
+ISSUER = "http://127.0.0.1:9000"
+JANE = Identity("jane@example.com", ISSUER, "subject of jane@example.com")
+
+
+@pytest.fixture
+def idp() -> IdentityProvider:
+    return IdentityProvider(ISSUER, "http://127.0.0.1:8432/oauth_callback")
+
+
+@pytest.fixture
+def signed(context: Context, idp: IdentityProvider) -> Context:
+    """The context of a daemon whose people sign in with the provider."""
+    oidc = OidcSettings(
+        discovery_url=f"{ISSUER}/.well-known/openid-configuration",
+        client_id=CLIENT_ID,
+        redirect_url=idp.redirect_uri,
+    )
+    settings = context.settings.model_copy(update={"oidc": oidc, "trusted_user_email_domain": "@example.com"})
+    provider = Provider(settings, CLIENT_SECRET, httpx.ASGITransport(idp.app()))
+    return dataclasses.replace(context, settings=settings, sign_in=SignIn(provider, Cipher(bytes(32))))
+
+
+async def jane(context: Context, idp: IdentityProvider) -> User:
+    """Jane as she is after signing in."""
+    assert context.sign_in is not None
+    encrypted = context.sign_in.cipher.encrypt(idp.grant(JANE.email), JANE.email)
+    await context.store.users.save(JANE, encrypted)
+    (user,) = await context.store.users.list_all()
+    return user
+
+
+async def test_who_is_still_there_may_come_again_and_again(signed: Context, idp: IdentityProvider) -> None:
+    """The provider gives a new refresh token each time, and takes each one once."""
+    user = await jane(signed, idp)
+    for _ in range(3):
+        assert await people.check(signed, user) is Standing.VALID
+        (user,) = await signed.store.users.list_all()
+    assert idp.asked == ["refresh_token"] * 3
+
+
+async def test_who_was_locked_out_is_revoked(signed: Context, idp: IdentityProvider) -> None:
+    user = await jane(signed, idp)
+    idp.obey({"revoke": JANE.email})
+    assert await people.check(signed, user) is Standing.REVOKED
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        {"fail": 500},
+        {"fail": 503, "error": "invalid_grant"},
+        {"fail": 404, "error": "invalid_grant"},
+        {"fail": 429, "error": "invalid_grant"},
+        {"fail": 302},
+        {"fail": 400, "error": "invalid_request"},
+        {"fail": 400, "error": ["invalid_grant"]},
+        {"fail": 401, "error": "invalid_client"},
+        {"fail": 400, "error": "temporarily_unavailable"},
+        {"discovery": {"issuer": "https://elsewhere.example"}},
+        {"discovery": {"token_endpoint": "http://elsewhere.example/token"}},
+        {"discovery": {"jwks_uri": None}},
+    ],
+    ids=str,
+)
+async def test_an_outage_says_nothing(signed: Context, idp: IdentityProvider, orders: dict[str, Any]) -> None:
+    user = await jane(signed, idp)
+    idp.obey(orders)
+    assert await people.check(signed, user) is Standing.UNKNOWN
+    idp.obey({})
+    assert await people.check(signed, user) is Standing.VALID
+
+
+async def test_who_signs_in_while_being_asked_about_is_not_revoked(signed: Context, idp: IdentityProvider) -> None:
+    user = await jane(signed, idp)
+    idp.obey({"revoke": JANE.email})
+    await jane(signed, idp)
+    assert await people.check(signed, user) is Standing.UNKNOWN
+
+
+async def test_nothing_is_known_without_the_key_or_without_a_provider(signed: Context, idp: IdentityProvider) -> None:
+    user = await jane(signed, idp)
+    assert signed.sign_in is not None
+    other = SignIn(signed.sign_in.provider, Cipher(bytes(range(32))))
+    assert await people.check(dataclasses.replace(signed, sign_in=other), user) is Standing.UNKNOWN
+    assert await people.check(dataclasses.replace(signed, sign_in=None), user) is Standing.UNKNOWN
+    assert idp.asked == []
