@@ -87,7 +87,7 @@ PROBES = {
 VIEWS = {
     "the run directory": (
         "SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/run') x",
-        r"draupnir( lock)? systemd( userdb)?",
+        r"draupnir( host)?( lock)? systemd( userdb)?",
     ),
     "the service directory": ("SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/srv') x", "pgdata"),
     "home directories": ("SELECT count(*) FROM pg_ls_dir('/home') x", "0"),
