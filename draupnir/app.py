@@ -14,6 +14,7 @@ from starlette.middleware import Middleware
 from draupnir import errors
 from draupnir.api import auth, problems
 from draupnir.api.edge import Edge
+from draupnir.api.limits import Limits
 from draupnir.api.routes import ROUTES
 from draupnir.models import Role
 from draupnir.operations import pool, reconcile
@@ -47,7 +48,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
 
     app = Starlette(
         routes=ROUTES,
-        middleware=[Middleware(Edge)],
+        middleware=[Middleware(Edge, settings=context.settings)],
         exception_handlers={
             errors.DraupnirError: problems.answer_error,
             HTTPException: problems.answer_routing,
@@ -58,6 +59,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
     app.state.context = context
     # As long as nobody else can sign in, the bearer of the secret is the one person there is.
     app.state.identify = auth.shared_secret(secret, Role.ADMIN)
+    app.state.limits = Limits()
     return app
 
 

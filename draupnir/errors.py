@@ -12,6 +12,7 @@ DraupnirError
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing
 │   ├── SignInOff  NotASession  SignInRefused
 │   └── ImageFailed         carries the code of what failed
+├── TooManyRequests         slow down
 ├── NoRoom                  the disk is full
 └── Unavailable             not now: a part of the service is away
     ├── HelperUnavailable  MetadataUnavailable  StorageMissing
@@ -152,6 +153,17 @@ class ImageFailed(Impossible):
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code = code
+
+
+class TooManyRequests(DraupnirError):
+    """The source of the request has tried too often; `retry_after_s` is when it may again."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__(f"There were too many tries from your address; wait {retry_after_s} s before the next one.")
+        self.retry_after_s = retry_after_s
 
 
 class NoRoom(DraupnirError):

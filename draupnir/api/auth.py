@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 
 from draupnir import errors
+from draupnir.api.limits import Limits, together_with
 from draupnir.models import Caller, Role
 
 Identify = Callable[[str], Awaitable[Caller | None]]
@@ -33,15 +34,19 @@ def shared_secret(secret: bytes, role: Role) -> Identify:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Whoever sends the request; raises Unauthorized. Leaves the caller's name for the access log."""
+    """Whoever sends the request; raises Unauthorized, TooManyRequests. Leaves the caller for the logs."""
     scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
     if not scheme:
         raise errors.Unauthorized("The request has no Authorization header; send `Authorization: Bearer <token>`.")
     if scheme.lower() != "bearer" or not token.strip():
         raise errors.Unauthorized("The Authorization header is not understood; send `Authorization: Bearer <token>`.")
     identify: Identify = request.app.state.identify
+    limits: Limits = request.app.state.limits
+    source = together_with(request.state.source)
+    limits.begin_trying(source, token.strip())
     caller = await identify(token.strip())
     if caller is None:
         raise errors.Unauthorized("The token is not one that is known here; check it and send the request again.")
+    limits.was_right(source, token.strip())
     request.state.caller = caller
     return caller

@@ -1,4 +1,4 @@
-"""The outermost layer of the application: a request's id, its line in the log, and what nobody else caught."""
+"""The outermost layer of the application: a request's id, its line in a log, headers, and what nobody else caught."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from draupnir import audit
 from draupnir.api import problems
+from draupnir.api.sources import source_of
+from draupnir.settings import Settings
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("draupnir.access")
@@ -23,11 +26,29 @@ CLIENT_GONE = 499
 """Written to the log in place of a status when the client went away before it had sent its request."""
 
 
-class Edge:
-    """Tags each answer with X-Request-Id (the client's own if it is plain), and logs one line an answer."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-    def __init__(self, app: ASGIApp) -> None:
+# Answers are for programs, hold credentials now and then, and are never to be shown inside anything. An answer that
+# needs others, such as a page of the sign-in, sets them itself.
+SECURITY_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# Only over TLS, where alone it means anything; a proxy in front has its own.
+TLS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
+
+
+class Edge:
+    """Tags each answer with X-Request-Id (the client's own if it is plain), and logs one line an answer.
+
+    What changes something goes to the audit log, the rest to the access log; neither ever holds a query.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
+        self.settings = settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; whatever the application raises, the client gets an answer and the journal the cause."""
@@ -36,15 +57,22 @@ class Edge:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        status = 0
+        source = source_of(scope, self.settings)
+        origin = audit.Origin("-", str(source or "-"), request_id, answered=False)
+        audit.origin.set(origin)
+        status, made = 0, ""
         started_s = time.monotonic()
-        scope.setdefault("state", {})
+        scope.setdefault("state", {})["source"] = source
 
         async def send_tagged(message: Message) -> None:
-            nonlocal status
+            nonlocal status, made
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in {**SECURITY_HEADERS, **(TLS_HEADERS if scope["scheme"] == "https" else {})}.items():
+                    headers.setdefault(name, value)
+                made = headers.get("location", "") if status == 201 else ""
             await send(message)
 
         try:
@@ -61,20 +89,27 @@ class Edge:
                 raise
             await problems.answer_unexpected(request_id)(scope, receive, send_tagged)
         finally:
-            _log_access(scope, request_id, status, time.monotonic() - started_s)
+            caller = scope["state"].get("caller")
+            origin.caller, origin.answered = caller.name if caller else "-", True
+            _log(scope, origin, status, made, round((time.monotonic() - started_s) * 1000))
 
 
-def _log_access(scope: Scope, request_id: str, status: int, took_s: float) -> None:
-    caller = scope["state"].get("caller")
+def _log(scope: Scope, origin: audit.Origin, status: int, made: str, took_ms: int) -> None:
+    method, path, state = scope["method"], scope["path"], scope["state"]
+    if method not in SAFE_METHODS or state.get("audited"):
+        code = state.get("error_code", "")
+        audit.record_request(origin, method, path, status, code=code, made=made, took_ms=took_ms)
+        return
     # Health checks come every few seconds; only the bad ones are news.
-    level = logging.DEBUG if scope["path"] == "/health_check" and status == 200 else logging.INFO
+    level = logging.DEBUG if path == "/health_check" and status == 200 else logging.INFO
     access_log.log(
         level,
-        "request=%s caller=%s method=%s path=%s status=%d ms=%d",
-        request_id,
-        caller.name if caller else "-",
-        quote(scope["method"], safe=""),
-        quote(scope["path"], errors="replace"),
+        "request=%s caller=%s source=%s method=%s path=%s status=%d ms=%d",
+        origin.request_id,
+        quote(origin.caller, safe="@+"),
+        origin.source,
+        quote(method, safe=""),
+        quote(path[: audit.MAX_VALUE_CHARS], errors="replace"),
         status,
-        took_s * 1000,
+        took_ms,
     )

@@ -25,6 +25,7 @@ STATUSES: dict[type[errors.DraupnirError], int] = {
     errors.WrongState: 409,
     BodyTooLarge: 413,
     errors.Impossible: 422,
+    errors.TooManyRequests: 429,
     errors.Unavailable: 503,
     errors.NoRoom: 507,
     errors.DraupnirError: 500,
@@ -61,7 +62,9 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s: %s", request.method, quote(request.url.path), error.code, error.detail)
-    return problem(status, error.code, error.title, error.detail)
+    request.state.error_code = error.code
+    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.TooManyRequests) else {}
+    return problem(status, error.code, error.title, error.detail, headers)
 
 
 async def answer_routing(request: Request, error: Exception) -> JSONResponse:

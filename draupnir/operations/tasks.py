@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
+from draupnir import audit
 from draupnir.errors import DraupnirError, Unavailable
 
 T = TypeVar("T")
@@ -41,7 +42,8 @@ class Tasks:
         if task is None:
             task = asyncio.create_task(self._in_lane(subject, work), name=f"{name} {subject}")
             self._running[key] = task
-            task.add_done_callback(lambda done: self._finished(key, done))
+            origin = audit.origin.get()
+            task.add_done_callback(lambda done: self._finished(key, origin, done))
         return task
 
     async def run(self, name: str, subject: Subject, work: Callable[[], Awaitable[T]]) -> T:
@@ -74,10 +76,14 @@ class Tasks:
         async with lane:
             return await work()
 
-    def _finished(self, key: tuple[str, Subject], task: asyncio.Task[Any]) -> None:
+    def _finished(self, key: tuple[str, Subject], origin: audit.Origin, task: asyncio.Task[Any]) -> None:
         del self._running[key]
+        if task.cancelled():
+            return
         # Asking for the exception also tells asyncio that somebody has seen it, when no caller stayed.
-        error = None if task.cancelled() else task.exception()
+        error = task.exception()
+        if origin.answered:
+            audit.record_work(origin, f"{key[0]} {key[1]}", error)
         if isinstance(error, DraupnirError):
             log.info("%s %s: %s: %s", *key, error.code, error.detail)
         elif error is not None:

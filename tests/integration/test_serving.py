@@ -31,7 +31,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 from draupnir import serving
 from draupnir.api.edge import Edge
-from draupnir.settings import HttpSettings
+from draupnir.settings import HttpSettings, Settings
 
 os.environ["LISTEN_PID"] = str(os.getpid())
 serving.STOP_TIMEOUT_S = 1
@@ -55,7 +55,8 @@ if "https" in sys.argv:
     folder = Path(sys.argv[2])
     https = HttpSettings(listen_address=f"127.0.0.1:{sys.argv[3]}",
         tls_certificate=folder / "cert.pem", tls_private_key=folder / "key.pem")
-app = Starlette(routes=[Route("/", hello), Route("/wait", wait)], middleware=[Middleware(Edge)], lifespan=lifespan)
+app = Starlette(routes=[Route("/", hello), Route("/wait", wait)], middleware=[Middleware(Edge, settings=Settings())],
+    lifespan=lifespan)
 try:
     asyncio.run(serving.serve(app, serving.inherited_sockets(), https))
 except serving.ServingError as error:

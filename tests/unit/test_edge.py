@@ -9,17 +9,27 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from draupnir import errors
+from draupnir import audit, errors
 from draupnir.api import bodies
+from draupnir.api.auth import ANONYMOUS, caller_of
+from draupnir.api.limits import WRONG_TOKENS_AT_ONCE, limited
 from draupnir.app import create_app
+from draupnir.helper import Helper
+from draupnir.models import Caller, Role
 from draupnir.operations.context import Context
+from draupnir.operations.tasks import Tasks
+from draupnir.settings import Settings
+from draupnir.store import Store
 
 SECRET = b"a-secret-for-tests-only"
+# No request of these tests comes as far as the metadata or the helper.
+CONTEXT = Context(Settings(public_hostname="db.example.org"), cast(Store, None), cast(Helper, None), Tasks())
 
 STATUSES = [
     (errors.InvalidRequest("why"), 400, "invalid_request"),
@@ -35,6 +45,7 @@ STATUSES = [
     (errors.NoFreePort("why"), 422, "no_free_port"),
     (errors.PostgresMissing("why"), 422, "postgres_missing"),
     (errors.ImageFailed("script_failed", "why"), 422, "script_failed"),
+    (errors.TooManyRequests(7), 429, "too_many_requests"),
     (errors.HelperUnavailable("why"), 503, "helper_unavailable"),
     (errors.MetadataUnavailable("why"), 503, "metadata_unavailable"),
     (errors.StorageMissing("why"), 503, "storage_missing"),
@@ -62,13 +73,17 @@ def client(faulty: Faulty) -> TestClient:
     async def endpoint(request: Request) -> Response:
         return await faulty(request)
 
-    app = create_app(cast(Context, None), SECRET)
+    app = create_app(CONTEXT, SECRET)
     app.router.routes.append(Route("/faulty", endpoint))
     return TestClient(app)
 
 
 @pytest.fixture(autouse=True)
-def access_lines(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+def access_lines(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    # A test of the command `serve` in the same process may have sent it elsewhere.
+    monkeypatch.setattr(logging.getLogger(audit.LOGGER), "propagate", True)
     with caplog.at_level(logging.DEBUG, "draupnir"):
         yield caplog
 
@@ -204,6 +219,138 @@ def test_nothing_is_done_for_who_has_no_good_token(
     assert response.headers["www-authenticate"] == "Bearer"
 
 
+def audit_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == audit.LOGGER]
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE", "PUT", "BREW"])
+def test_whatever_may_change_something_is_audited_though_it_was_refused(
+    client: TestClient, caplog: pytest.LogCaptureFixture, method: str
+) -> None:
+    client.request(method, "/images/7", headers={"X-Request-Id": "backup-7"})
+    (line,) = audit_lines(caplog)
+    assert line.startswith(f"caller=- source=- method={method} path=/images/7 status=4")
+    assert line.endswith(" result=refused request=backup-7")
+
+
+def test_an_audit_line_tells_who_from_where_and_what_was_made(
+    client: TestClient, faulty: Faulty, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = cast(Starlette, client.app)
+
+    async def make(request: Request) -> Response:
+        request.state.caller = Caller("jane@corp.example", Role.USER)
+        return Response(status_code=201, headers={"Location": "/instances/4"})
+
+    app.router.routes.append(Route("/make", make, methods=["POST"]))
+    TestClient(app, client=("10.1.2.3", 4711)).post("/make?code=canary")
+    (line,) = audit_lines(caplog)
+    assert re.fullmatch(
+        "caller=jane@corp.example source=10.1.2.3 method=POST path=/make made=/instances/4 status=201 ms=[0-9]+"
+        " result=done request=[0-9a-f]{16}",
+        line,
+    )
+    assert "canary" not in our_lines(caplog)
+
+
+def our_lines(caplog: pytest.LogCaptureFixture) -> str:
+    """All but what the tests' own HTTP client has to say."""
+    return "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("draupnir"))
+
+
+def test_an_audit_line_cannot_be_forged(client: TestClient, caplog: pytest.LogCaptureFixture) -> None:
+    client.request(
+        "POST",
+        "/images%0A<0>caller=admin%20status=200%E2%80%A8x",
+        headers={"X-Request-Id": "a status=200", "X-Forwarded-For": "6.6.6.6"},
+    )
+    (line,) = audit_lines(caplog)
+    assert len(line.split()) == len(re.findall("[a-z]+=", line))
+    assert "source=- " in line
+    assert line.isascii()
+
+
+def test_no_query_reaches_a_log(client: TestClient, faulty: Faulty, caplog: pytest.LogCaptureFixture) -> None:
+    for method in ("GET", "POST"):
+        for path in ("/images", "/instances/4", "/nowhere", "/faulty"):
+            client.request(method, f"{path}?code=canary&state=canary")
+    assert "canary" not in our_lines(caplog)
+
+
+def test_every_answer_says_what_a_browser_may_not_do_with_it(client: TestClient, faulty: Faulty) -> None:
+    for path in ("/images", "/nowhere", "/faulty"):
+        for scheme in ("http", "https"):
+            headers = client.get(f"{scheme}://testserver{path}").headers
+            assert headers["x-content-type-options"] == "nosniff"
+            assert headers["cache-control"] == "no-store"
+            assert headers["content-security-policy"].startswith("default-src 'none'")
+            assert headers["referrer-policy"] == "no-referrer"
+            assert "server" not in headers
+            assert ("strict-transport-security" in headers) == (scheme == "https")
+
+
+def from_address(client: TestClient, address: str) -> TestClient:
+    return TestClient(client.app, client=(address, 4711))
+
+
+def ask(client: TestClient, token: str) -> Any:
+    return client.get("/whoami", headers={"Authorization": f"Bearer {token}"})
+
+
+@pytest.fixture
+def guarded(client: TestClient) -> TestClient:
+    async def whoami(request: Request) -> Response:
+        return Response((await caller_of(request)).name)
+
+    cast(Starlette, client.app).router.routes.append(Route("/whoami", whoami))
+    return client
+
+
+def test_wrong_tokens_are_held_back_and_the_right_one_of_a_neighbour_is_not(guarded: TestClient) -> None:
+    natted, other = from_address(guarded, "10.0.0.1"), from_address(guarded, "10.0.0.2")
+    assert ask(natted, SECRET.decode()).status_code == 200
+    statuses = [ask(natted, f"wrong {number}").status_code for number in range(WRONG_TOKENS_AT_ONCE + 1)]
+    assert statuses == [401] * WRONG_TOKENS_AT_ONCE + [429]
+    held_back = ask(natted, "wrong")
+    assert 1 <= int(held_back.headers["retry-after"]) <= 60
+    assert the_error(held_back)["code"] == "too_many_requests"
+    assert ask(natted, SECRET.decode()).status_code == 200
+    assert ask(other, SECRET.decode()).status_code == 200
+    assert ask(other, "wrong").status_code == 401
+
+
+def test_a_right_token_that_is_new_there_waits_with_the_wrong_ones(guarded: TestClient) -> None:
+    """Else whoever guesses would be told all the same when a guess is right."""
+    natted = from_address(guarded, "10.0.0.1")
+    for number in range(WRONG_TOKENS_AT_ONCE):
+        ask(natted, f"wrong {number}")
+    assert ask(natted, SECRET.decode()).status_code == 429
+
+
+def test_right_tokens_use_nothing_up(guarded: TestClient) -> None:
+    for _ in range(WRONG_TOKENS_AT_ONCE * 2):
+        assert ask(guarded, SECRET.decode()).status_code == 200
+
+
+def test_a_route_marked_as_limited_is_so_by_source_and_always_audited(
+    client: TestClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def sign_in(request: Request, caller: Caller) -> Response:
+        return Response()
+
+    async def endpoint(request: Request) -> Response:
+        return await limited(sign_in)(request, ANONYMOUS)
+
+    cast(Starlette, client.app).router.routes.append(Route("/sign_in", endpoint))
+    one, other = from_address(client, "2001:db8::1"), from_address(client, "2001:db8:0:1::1")
+    answers = [one.get("/sign_in").status_code for _ in range(100)]
+    assert answers[0] == 200
+    assert answers[-1] == 429
+    assert from_address(client, "2001:db8::ffff").get("/sign_in").status_code == 429
+    assert other.get("/sign_in").status_code == 200
+    assert len(audit_lines(caplog)) == 102
+
+
 def test_an_empty_secret_is_no_secret() -> None:
     with pytest.raises(ValueError, match="empty"):
-        create_app(cast(Context, None), b"")
+        create_app(CONTEXT, b"")

@@ -1,0 +1,61 @@
+"""The audit log: who changed what, from where, and how that went; in the journal, under an identifier of its own."""
+
+from __future__ import annotations
+
+import logging
+from contextvars import ContextVar
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from draupnir.errors import DraupnirError
+
+LOGGER = "draupnir.audit"
+MAX_VALUE_CHARS = 256
+
+# Of all that is refused, what tells of somebody trying doors.
+_SUSPICIOUS = frozenset({401, 403, 429})
+
+log = logging.getLogger(LOGGER)
+
+
+@dataclass(slots=True)
+class Origin:
+    """On whose behalf something is done; work that nobody waits for any more has a line of its own."""
+
+    caller: str = "draupnir"
+    source: str = "-"
+    request_id: str = "-"
+    answered: bool = True
+
+
+# Inherited by every task that a request starts; what the daemon does by itself has the default.
+origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039
+
+
+def record_request(
+    of: Origin, method: str, path: str, status: int, *, code: str = "", made: str = "", took_ms: int = 0
+) -> None:
+    """A request that changed something, or was to; `code` says why it did not, `made` is the path of what is new."""
+    fields = {"METHOD": method, "PATH": path, "MADE": made, "STATUS": str(status), "CODE": code, "MS": str(took_ms)}
+    result = "done" if status < 400 else "refused" if status < 500 else "failed"
+    grave = status in _SUSPICIOUS or status >= 500
+    _write(logging.WARNING if grave else logging.INFO, of, result, fields)
+
+
+def record_work(of: Origin, what: str, error: BaseException | None) -> None:
+    """Work that ended, such as `destroy instance 4`."""
+    what = what.replace(" ", "_")
+    code = error.code if isinstance(error, DraupnirError) else "internal" if error else ""
+    level = logging.WARNING if error else logging.INFO
+    _write(level, of, "failed" if error else "done", {"WORK": what, "CODE": code})
+
+
+def _write(level: int, of: Origin, result: str, what: dict[str, str]) -> None:
+    """What anybody sent is escaped: a value has neither spaces nor line ends, so it cannot pose as another."""
+    who = {"CALLER": of.caller, "SOURCE": of.source}
+    every = {**who, **what, "RESULT": result, "REQUEST": of.request_id}
+    fields = {
+        name: quote(value[:MAX_VALUE_CHARS], safe="/:@+,", errors="replace") for name, value in every.items() if value
+    }
+    text = " ".join(f"{name.lower()}={value}" for name, value in fields.items())
+    log.log(level, "%s", text, extra={"fields": {f"DRAUPNIR_{name}": value for name, value in fields.items()}})

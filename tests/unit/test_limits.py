@@ -1,0 +1,106 @@
+"""Laws of the limits: so many at once, then at a pace; what is remembered is bounded, and tells no token."""
+
+from __future__ import annotations
+
+import pickle
+from ipaddress import ip_address
+
+import pytest
+
+from draupnir.api.limits import MAX_REMEMBERED, Limit, Limits, together_with
+from draupnir.errors import TooManyRequests
+
+HERE, THERE = ip_address("10.0.0.1"), ip_address("10.0.0.2")
+
+
+class Clock:
+    """Time that passes when told to."""
+
+    now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def tries(limit: Limit, most: int = 1000) -> int:
+    """How many tries are let through before the first that is not."""
+    for number in range(most):
+        try:
+            limit.take(HERE)
+        except TooManyRequests:
+            return number
+    return most
+
+
+def test_so_many_at_once_and_then_one_each_interval(clock: Clock) -> None:
+    limit = Limit(5, 2.0, clock)
+    assert tries(limit) == 5
+    clock.now_s += 2.0
+    assert tries(limit) == 1
+    clock.now_s += 5.0
+    assert tries(limit) == 2
+    clock.now_s += 1000.0
+    assert tries(limit) == 5
+
+
+def test_who_waits_as_long_as_told_is_let_through(clock: Clock) -> None:
+    limit = Limit(3, 2.5, clock)
+    tries(limit)
+    with pytest.raises(TooManyRequests) as told:
+        limit.take(HERE)
+    clock.now_s += told.value.retry_after_s
+    limit.take(HERE)
+
+
+def test_trying_while_held_back_makes_it_no_longer(clock: Clock) -> None:
+    limit = Limit(3, 2.0, clock)
+    tries(limit)
+    for _ in range(100):
+        with pytest.raises(TooManyRequests):
+            limit.take(HERE)
+    clock.now_s += 2.0
+    limit.take(HERE)
+
+
+def test_sources_do_not_share(clock: Clock) -> None:
+    limit = Limit(3, 2.0, clock)
+    tries(limit)
+    limit.take(THERE)
+
+
+def test_what_is_remembered_is_bounded_whoever_comes(clock: Clock) -> None:
+    limits = Limits(clock)
+    for number in range(3 * MAX_REMEMBERED):
+        source = ip_address(number)
+        limits.sign_ins.take(source)
+        limits.begin_trying(source, f"{number}")
+        limits.was_right(source, f"{number}")
+    assert len(limits.sign_ins._clear_at) <= MAX_REMEMBERED
+    assert len(limits._wrong_tokens._clear_at) <= MAX_REMEMBERED
+    assert len(limits._right) <= MAX_REMEMBERED
+
+
+def test_no_token_is_kept(clock: Clock) -> None:
+    limits = Limits(lambda: 0.0)
+    limits.begin_trying(HERE, "a-canary-token")
+    limits.was_right(HERE, "a-canary-token")
+    kept = pickle.dumps((list(limits._right), list(limits._wrong_tokens._clear_at), limits._key))
+    assert b"canary" not in kept
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "together"),
+    [
+        ("10.0.0.1", "10.0.0.1", True),
+        ("10.0.0.1", "10.0.0.2", False),
+        ("2001:db8::1", "2001:db8::ffff:0:0:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+    ],
+)
+def test_addresses_that_one_customer_has_count_together(one: str, other: str, together: bool) -> None:
+    assert (together_with(ip_address(one)) == together_with(ip_address(other))) == together
