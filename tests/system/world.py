@@ -27,7 +27,12 @@ def observe() -> World:
         },
         "files": {str(path) for place in RUN_PLACES if Path(place).exists() for path in Path(place).iterdir()},
         "ports": {line.split()[3] for line in run("ss", "-Hltn").stdout.splitlines()},
-        "mounts": {line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()},
+        # logind keeps the runtime directory of whoever signed in, as scp does, for ten seconds after they left.
+        "mounts": {
+            point
+            for line in Path("/proc/mounts").read_text().splitlines()
+            if not (point := line.split()[1]).startswith("/run/user/")
+        },
         "rows": rows(),
         "processes": {
             f"{status.parent.name} uid {uid}"
