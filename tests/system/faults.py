@@ -48,6 +48,14 @@ def kill(unit: str, number: signal.Signals = signal.SIGKILL) -> None:
         await_that(lambda: main_pid(unit) != pid, f"{unit} is dead")
 
 
+def restart(*units: str) -> None:
+    """Restart the units in order; after the bus also logind, which does not notice and lets every sign-in wait."""
+    for unit in units:
+        run("systemctl", "restart", unit)
+        if unit == "dbus":
+            run("systemctl", "try-restart", "systemd-logind")
+
+
 def await_healthy(service: Service) -> None:
     """The service answers that daemon, helper and metadata are well."""
 

@@ -9,8 +9,9 @@ import concurrent.futures
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -27,6 +28,7 @@ from tests.system.faults import (
     kill,
     main_pid,
     processes,
+    restart,
 )
 from tests.system.service import ANONYMISE, JSON, Service, run
 
@@ -228,8 +230,8 @@ def test_a_finalise_is_adopted_by_whoever_comes_after_a_restart(service: Service
     """Daemon, helper, metadata and the bus restarted, and systemd itself executed anew: the job never notices."""
     await_that(lambda: progress(service, finalising).get("activity") == SCRIPT, "the script runs")
     job = main_pid(f"draupnir-finalise-{finalising}.service")
-    for unit in (DAEMON, HELPER, METADATA, "dbus.service"):
-        run("systemctl", "restart", unit)
+    for unit in (DAEMON, HELPER, METADATA, "dbus"):
+        restart(unit)
     run("systemctl", "daemon-reexec")
     assert main_pid(f"draupnir-finalise-{finalising}.service") in {job, 0}
     await_ready(service, finalising)
@@ -350,13 +352,22 @@ class Session:
 
 @pytest.mark.parametrize(
     "command",
-    ["restart draupnir draupnir-helper", "restart draupnir-metadata", "restart dbus", "daemon-reload", "daemon-reexec"],
+    [
+        partial(restart, "draupnir", "draupnir-helper"),
+        partial(restart, "draupnir-metadata"),
+        partial(restart, "dbus"),
+        partial(run, "systemctl", "daemon-reload"),
+        partial(run, "systemctl", "daemon-reexec"),
+    ],
+    ids=["daemon and helper", "metadata", "bus", "reload", "reexec"],
 )
-def test_a_connection_outlives_a_restart_of_whatever_is_ours(service: Service, instance: int, command: str) -> None:
+def test_a_connection_outlives_a_restart_of_whatever_is_ours(
+    service: Service, instance: int, command: Callable[[], object]
+) -> None:
     session = Session(service, instance)
     backend = session.answer("SELECT pg_backend_pid();")
     assert re.fullmatch("[0-9]+", backend)
-    run("systemctl", *command.split())
+    command()
     await_healthy(service)
     assert session.answer("SELECT pg_backend_pid();") == backend
     session.close()
