@@ -109,6 +109,8 @@ def filled(leaving_mib: int) -> Iterator[None]:
 
 def fill(leaving_mib: int) -> None:
     """Take all room of the data filesystem but so much, until FILLER is removed."""
+    # Whatever was deleted gives its room back only now, and would do so under the test's feet.
+    run("btrfs", "subvolume", "sync", DATA)
     os.sync()
     with FILLER.open("ab") as file:
         # What is free shrinks by more than what was asked for, since metadata take room too; so, in several goes.

@@ -130,7 +130,7 @@ def test_a_direct_instance_has_its_port_itself_in_the_same_sandbox(service: Serv
     for line in (
         "PrivateNetwork=no",
         "PrivateUsers=yes",
-        "ProtectSystem=strict",
+        "RootDirectory=/run/draupnir/root",
         "NoNewPrivileges=yes",
         "PrivatePIDs=yes",
     ):
