@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PATH = Path("/etc/draupnir/shared_secret")
-MIN_BYTES = 16
+MIN_BYTES = 32
 
 
 class SecretError(Exception):

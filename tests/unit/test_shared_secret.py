@@ -11,11 +11,13 @@ from draupnir import shared_secret
 
 def test_the_secret_is_the_line_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    path.write_text("0123456789abcdef0123\n")
-    assert shared_secret.read(path) == b"0123456789abcdef0123"
+    path.write_text("0123456789abcdef0123456789abcdef\n")
+    assert shared_secret.read(path) == b"0123456789abcdef0123456789abcdef"
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", b"tiny-secret", b"two words of enough length", b"\xff" * 32])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n", b"tiny-secret", b"x" * 31, b"two words that are together long enough", b"\xff" * 32]
+)
 def test_an_unfit_secret_is_refused_and_not_repeated(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "secret"
     path.write_bytes(content)
