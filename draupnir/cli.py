@@ -39,7 +39,7 @@ def serve() -> None:
     from draupnir.logs import log_to_journal
     from draupnir.operations.context import Context
     from draupnir.operations.tasks import Tasks
-    from draupnir.serving import ServingError, inherited_sockets
+    from draupnir.serving import ServingError, inherit
     from draupnir.serving import serve as serve_app
     from draupnir.store import Store
 
@@ -47,13 +47,13 @@ def serve() -> None:
     try:
         settings = load(CONFIG_PATH)
         secret = shared_secret.read(shared_secret.PATH)
-        sockets = inherited_sockets()
-        if not sockets:
+        inherited = inherit()
+        if not inherited.sockets:
             raise ServingError(
                 "systemd handed over no socket; start it with `systemctl start draupnir.socket draupnir`."
             )
         context = Context(settings, Store(settings.dsn), HelperClient(), Tasks())
-        asyncio.run(serve_app(create_app(context, secret), sockets, settings.http))
+        asyncio.run(serve_app(create_app(context, secret), inherited, settings))
     except (SettingsError, shared_secret.SecretError, ServingError) as error:
         raise _Misconfigured(str(error)) from error
 

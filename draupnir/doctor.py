@@ -9,12 +9,13 @@ import http.client
 import json
 import os
 import pwd
+import ssl
 import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from draupnir import errors, findings, serving, shared_secret, upload_keys
+from draupnir import errors, findings, shared_secret, tls, upload_keys
 from draupnir.findings import Finding, bad, ok
 from draupnir.helper import HelperClient
 from draupnir.settings import CONFIG_PATH, Settings, SettingsError, load
@@ -136,14 +137,29 @@ def _examine_upload_keys() -> Finding:
 
 
 def _examine_certificate(settings: Settings) -> list[Finding]:
-    path = settings.http.tls_certificate
-    if path is None:
+    http = settings.http
+    if http.listen_address is None or http.tls_certificate is None:
         return []
     try:
-        serving.check_certificate(settings.http)
-        return [findings.judge_certificate(path, path.read_bytes(), datetime.now(UTC))]
-    except (serving.ServingError, OSError) as error:
-        return [bad("api certificate", str(error), "then run `systemctl restart draupnir`")]
+        with _acting_as(DAEMON_USER):
+            tls.load(http)
+            pem = http.tls_certificate.read_bytes()
+    except (tls.CertificateError, OSError) as error:
+        return [bad("api certificate", str(error), "then run `systemctl reload-or-restart draupnir`")]
+    except KeyError:
+        return []  # without the daemon's user; that has been said
+    served = _served_certificate(http.listen_address)
+    return [findings.judge_certificate(http.tls_certificate, pem, served, settings.public_hostname, datetime.now(UTC))]
+
+
+def _served_certificate(listen_address: str) -> str | None:
+    """PEM of what the HTTPS listener shows to its clients; None if it does not answer."""
+    host, _, port = listen_address.rpartition(":")
+    host = {"": API_HOST, "0.0.0.0": API_HOST, "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
+    try:
+        return ssl.get_server_certificate((host, int(port)), timeout=HTTP_TIMEOUT_S)
+    except (OSError, ValueError):
+        return None
 
 
 @contextlib.contextmanager

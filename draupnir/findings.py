@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from draupnir_helper.wire import Inspection, Inventory, Storage
 
 WARN_FREE, BAD_FREE = 0.15, 0.05
 HOST_RESERVE_BYTES = 1024**3
-CERTIFICATE_WARN = timedelta(days=30)
+# Certbot and its like renew a third of its life before a certificate's end, thirty days as a rule.
+CERTIFICATE_WARN = timedelta(days=14)
 
 
 class Verdict(StrEnum):
@@ -192,19 +194,45 @@ def _strays(noun: str, found: Iterable[int], known: set[int]) -> list[str]:
     return [f"{noun} {stray}" for stray in sorted(set(found) - known)]
 
 
-def judge_certificate(path: Path, pem: bytes, now: datetime) -> Finding:
-    """The API's own certificate, where one is configured."""
+def judge_certificate(path: Path, pem: bytes, served: str | None, hostname: str, now: datetime) -> Finding:
+    """The API's own certificate, where one is configured; `served` is the one that clients are shown, if any is."""
+    part = "api certificate"
     try:
-        expires_at = x509.load_pem_x509_certificate(pem).not_valid_after_utc
+        certificate = x509.load_pem_x509_certificate(pem)
     except ValueError as error:
-        return bad("api certificate", f"{path} is no PEM certificate ({error})", "put the certificate chain there")
-    text = f"valid until {expires_at:%Y-%m-%d}"
-    advice = f"renew {path} and run `systemctl restart draupnir`"
+        return bad(part, f"{path} is no PEM certificate ({error})", "put the certificate chain there")
+    expires_at = certificate.not_valid_after_utc
+    renew = f"renew {path} and run `systemctl reload draupnir`"
     if expires_at <= now:
-        return bad("api certificate", f"expired on {expires_at:%Y-%m-%d}", advice)
-    return (
-        warning("api certificate", text, advice) if expires_at - now < CERTIFICATE_WARN else ok("api certificate", text)
-    )
+        return bad(part, f"expired on {expires_at:%Y-%m-%d}", renew)
+    if certificate.not_valid_before_utc > now:
+        return bad(
+            part, f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}", f"see to the clock, or {renew}"
+        )
+    if not is_for(certificate, hostname):
+        text = f"is not for {hostname}, the public_hostname, so clients refuse it"
+        return bad(part, text, f"put one for that name at {path} and run `systemctl reload draupnir`")
+    if served is None:
+        return bad(part, "the HTTPS listener does not answer", "see `journalctl -u draupnir`")
+    if x509.load_pem_x509_certificate(served.encode()) != certificate:
+        text = f"clients are shown another one than is in {path}"
+        return bad(part, text, "run `systemctl reload draupnir`; `journalctl -u draupnir` says if it is refused")
+    text = f"for {hostname}, valid until {expires_at:%Y-%m-%d}"
+    return warning(part, text, renew) if expires_at - now < CERTIFICATE_WARN else ok(part, text)
+
+
+def is_for(certificate: x509.Certificate, hostname: str) -> bool:
+    """Whether clients take the certificate for that of the host: by its alternative names, as they do."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return False
+    try:
+        return ipaddress.ip_address(hostname) in names.get_values_for_type(x509.IPAddress)
+    except ValueError:
+        known = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
+        # A star stands for the first label, and for the whole of it.
+        return not known.isdisjoint({hostname.lower(), "*." + hostname.lower().partition(".")[2]})
 
 
 def gigabytes(size_bytes: int) -> str:

@@ -75,7 +75,8 @@ def log_to_journal() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger(audit.LOGGER).addHandler(AuditHandler(JOURNAL, handler))
     logging.getLogger(audit.LOGGER).propagate = False
-    # What uvicorn says at INFO is systemd's to say (started, stopped) or the access log's.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # What uvicorn says at INFO is systemd's to say (started, stopped) or the access log's, and its warnings are of what
+    # any client can send.
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
     # A line for each request of ours to the identity provider is no news.
     logging.getLogger("httpx").setLevel(logging.WARNING)

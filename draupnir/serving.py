@@ -1,46 +1,74 @@
 """Serves the application on the sockets that systemd hands over, and tells systemd how the service is.
 
 The two protocols of systemd used here, LISTEN_FDS and NOTIFY_SOCKET, are small and stable: see sd_listen_fds(3)
-and sd_notify(3).
+and sd_notify(3). systemd also keeps the HTTPS listener while the daemon is restarted, see FileDescriptorStoreMax=.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 import ssl
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from draupnir.settings import HttpSettings
+from draupnir import tls
+from draupnir.connections import (
+    CLOSING_TIMEOUT_S,
+    HANDSHAKE_TIMEOUT_S,
+    KEEP_ALIVE_S,
+    LAST_REQUEST_S,
+    MAX_HEADER_BYTES,
+    Connection,
+    Connections,
+)
+from draupnir.settings import Settings
 
 FIRST_PASSED_FD = 3
 STOP_TIMEOUT_S = 5
+BACKLOG = 4096
+ACCEPT_AGAIN_S = 1.0
+KEPT_LISTENER = "https"
+
+log = logging.getLogger(__name__)
 
 
 class ServingError(Exception):
     """The service cannot serve; the message says why and what to do."""
 
 
-def inherited_sockets() -> list[socket.socket]:
+@dataclass(frozen=True)
+class Inherited:
+    """What systemd hands over: the sockets of draupnir.socket, and the HTTPS listener that an earlier daemon left."""
+
+    sockets: Sequence[socket.socket] = ()
+    kept: socket.socket | None = None
+
+
+def inherit() -> Inherited:
     """The listening sockets handed over by systemd, none if they are meant for another process."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
+        return Inherited()
     count = int(os.environ.get("LISTEN_FDS", "0"))
+    names = os.environ.get("LISTEN_FDNAMES", "").split(":")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
     sockets = [socket.socket(fileno=fd) for fd in range(FIRST_PASSED_FD, FIRST_PASSED_FD + count)]
     for inherited in sockets:
         inherited.set_inheritable(False)
-    return sockets
+    kept = sockets.pop(names.index(KEPT_LISTENER)) if KEPT_LISTENER in names else None
+    return Inherited(sockets, kept)
 
 
-def notify(state: str) -> None:
+def notify(state: str, *sockets: socket.socket) -> None:
     """Tells systemd the state, such as `READY=1`; does nothing where systemd does not ask for it."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
@@ -48,7 +76,7 @@ def notify(state: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
         # A name that opens with @ is in the abstract namespace, which the kernel writes with a NUL.
         notifier.connect("\0" + address[1:] if address.startswith("@") else address)
-        notifier.sendall(state.encode())
+        socket.send_fds(notifier, [state.encode()], [each.fileno() for each in sockets])
 
 
 def watchdog_interval_s() -> float | None:
@@ -60,11 +88,19 @@ def watchdog_interval_s() -> float | None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which leaves signals to the daemon and says when it has begun to serve or has given up."""
+    """uvicorn's server, which leaves signals to the daemon and says when it has begun to serve or has given up.
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    It accepts connections itself: they are counted before their TLS handshake, which is begun with `context`, whichever
+    that is by then.
+    """
+
+    def __init__(self, config: uvicorn.Config, connections: Connections, context: ssl.SSLContext | None = None) -> None:
         super().__init__(config)
         self.settled = asyncio.Event()
+        self.context = context
+        self._connections = connections
+        self._accepting: list[asyncio.Task[None]] = []
+        self._beginning: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,50 +110,126 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to serve; afterwards `settled` is set, and `started` tells whether it serves."""
         try:
-            await super().startup(sockets)
+            await super().startup([])
         finally:
             self.settled.set()
+        if self.started:
+            self._accepting = [asyncio.create_task(self._accept(each)) for each in sockets or ()]
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accepts no more, and lets what is being answered come to its end, for STOP_TIMEOUT_S."""
+        for accepting in self._accepting:
+            accepting.cancel()
+        await asyncio.gather(*self._accepting, return_exceptions=True)
+        if self._beginning:
+            await asyncio.wait(self._beginning, timeout=LAST_REQUEST_S)
+        await super().shutdown(sockets)
 
-def https_socket(listen_address: str) -> socket.socket:
-    """A listening socket on `host:port` or `[v6]:port`; raises ServingError."""
-    host, _, port = listen_address.rpartition(":")
-    try:
-        return socket.create_server(
-            (host.strip("[]"), int(port)), family=socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    async def _accept(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        while True:
+            try:
+                self._admit(*await asyncio.get_running_loop().sock_accept(listener))
+            except OSError as error:
+                log.warning("no connection can be accepted for the moment: %s", error)
+                await asyncio.sleep(ACCEPT_AGAIN_S)
+            except Exception:
+                # The edge of accepting: a fault with one client must not make us deaf for all others.
+                log.exception("a connection could not be accepted")
+            # Where many come at once, sock_accept never waits, and those who are connected would.
+            await asyncio.sleep(0)
+
+    def _admit(self, accepted: socket.socket, peer: object) -> None:
+        connection = Connection(
+            self._connections,
+            # A socket in the file system, which an operator may give us, has no names for its peers.
+            self._connections.source_of(str(peer[0]) if isinstance(peer, tuple) else None),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
         )
+        if not self._connections.admit(connection):
+            accepted.close()
+            return
+        connection.handshake = asyncio.create_task(self._begin(connection, accepted))
+        self._beginning.add(connection.handshake)
+        connection.handshake.add_done_callback(self._beginning.discard)
+
+    async def _begin(self, connection: Connection, accepted: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        timeouts_s = {"ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S, "ssl_shutdown_timeout": CLOSING_TIMEOUT_S}
+        try:
+            await loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self.context, **(timeouts_s if self.context else {})
+            )
+        except OSError:
+            # No handshake: a client without TLS, one that does not trust us, or one that was too slow.
+            self._connections.leave(connection)
+
+
+def https_listener(listen_address: str, kept: socket.socket | None) -> socket.socket:
+    """The listener on `host:port` or `[v6]:port`: the one that was kept, or a new one, kept from now on.
+
+    Raises ServingError.
+    """
+    host, _, port = listen_address.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        found = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        address = found[0][4]
+        if kept is not None and kept.getsockname() == address:
+            return kept
+        forget(kept)
+        listener = socket.create_server(address, family=family, backlog=BACKLOG)
     except (OSError, OverflowError, ValueError) as error:
         raise ServingError(f"[http] listen_address {listen_address} cannot be listened on: {error}.") from error
+    notify(f"FDSTORE=1\nFDNAME={KEPT_LISTENER}", listener)
+    return listener
 
 
-def check_certificate(http: HttpSettings) -> None:
-    """Raises ServingError if the certificate and its key cannot be read or do not belong together."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(str(http.tls_certificate), str(http.tls_private_key))
-    except (OSError, ssl.SSLError) as error:
-        raise ServingError(
-            f"[http] tls_certificate {http.tls_certificate} with tls_private_key {http.tls_private_key} "
-            f"cannot be used: {error}; the user draupnir must be able to read both."
-        ) from error
+def forget(kept: socket.socket | None) -> None:
+    """Closes a listener that is no longer configured, here and where systemd keeps it."""
+    if kept is not None:
+        notify(f"FDSTOREREMOVE=1\nFDNAME={KEPT_LISTENER}")
+        kept.close()
 
 
-async def serve(app: ASGIApp, sockets: list[socket.socket], http: HttpSettings) -> None:
-    """Serves until SIGTERM or SIGINT; raises ServingError if it cannot start."""
-    servers = [(Server(_config(app)), sockets)]
+async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT, and reads the certificate anew upon SIGHUP; raises ServingError."""
+    http = settings.http
+    connections = Connections(proxies=settings.trusted_proxy_cidrs if settings.use_x_forwarded_for else ())
+    servers = [(Server(_config(app), connections), list(inherited.sockets))]
+    secure: Server | None = None
     if http.listen_address:
-        check_certificate(http)
-        secure = _config(app, lifespan="off", ssl_certfile=http.tls_certificate, ssl_keyfile=http.tls_private_key)
-        servers.append((Server(secure), [https_socket(http.listen_address)]))
+        try:
+            secure = Server(_config(app, lifespan="off"), connections, tls.load(http))
+        except tls.CertificateError as error:
+            raise ServingError(str(error)) from error
+        servers.append((secure, [https_listener(http.listen_address, inherited.kept)]))
+    else:
+        forget(inherited.kept)
 
     def stop() -> None:
         notify("STOPPING=1")
         for server, _ in servers:
             server.should_exit = True
 
+    def reload() -> None:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        if secure is not None:
+            try:
+                secure.context = tls.load(http)
+            except tls.CertificateError as error:
+                log.error("%s The certificate from before goes on being served.", error)
+            else:
+                log.info("new connections are served with the certificate that is now in %s", http.tls_certificate)
+        notify("READY=1")
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
+    for number, act in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
+        loop.add_signal_handler(number, act)
     running: list[asyncio.Task[None]] = []
     for server, listening in servers:
         running.append(asyncio.create_task(server.serve(listening)))
@@ -139,7 +251,7 @@ async def _feed_watchdog() -> None:
         await asyncio.sleep(interval_s)
 
 
-def _config(app: ASGIApp, lifespan: str = "on", **tls: object) -> uvicorn.Config:
+def _config(app: ASGIApp, lifespan: str = "on") -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http="h11",
@@ -150,6 +262,7 @@ def _config(app: ASGIApp, lifespan: str = "on", **tls: object) -> uvicorn.Config
         access_log=False,
         proxy_headers=False,
         server_header=False,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_TIMEOUT_S,
-        **tls,  # type: ignore[arg-type]
     )

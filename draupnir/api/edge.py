@@ -76,7 +76,8 @@ class Edge:
             await send(message)
 
         try:
-            await self.app(scope, receive, send_tagged)
+            answer = problems.answer_ambiguous() if _is_ambiguous(scope) else self.app
+            await answer(scope, receive, send_tagged)
         except ClientDisconnect:
             status = CLIENT_GONE
         except asyncio.CancelledError:
@@ -92,6 +93,12 @@ class Edge:
             caller = scope["state"].get("caller")
             origin.caller, origin.answered = caller.name if caller else "-", True
             _log(scope, origin, status, made, round((time.monotonic() - started_s) * 1000))
+
+
+def _is_ambiguous(scope: Scope) -> bool:
+    """Whether a proxy in front may see the end of the request elsewhere than we do, and what follows as another's."""
+    headers = Headers(scope=scope)
+    return "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] != "1.1")
 
 
 def _log(scope: Scope, origin: audit.Origin, status: int, made: str, took_ms: int) -> None:

@@ -33,8 +33,6 @@ STATUSES: dict[type[errors.DraupnirError], int] = {
 
 HEADERS: dict[int, dict[str, str]] = {
     401: {"WWW-Authenticate": "Bearer"},
-    408: {"Connection": "close"},
-    413: {"Connection": "close"},
     503: {"Retry-After": "5"},
 }
 
@@ -79,6 +77,12 @@ async def answer_routing(request: Request, error: Exception) -> JSONResponse:
         detail = f"{quote(request.method)} cannot be done to {path}; what can be done is {allowed}."
         return problem(405, "method_not_allowed", "Method not allowed", detail, error.headers)
     return problem(error.status_code, "invalid_request", "Invalid request", error.detail, error.headers)
+
+
+def answer_ambiguous() -> JSONResponse:
+    """The answer to a request that says in two ways how long it is; what comes behind it is not read."""
+    detail = "The request has Transfer-Encoding beside Content-Length, or in HTTP/1.0; send only one of them."
+    return problem(400, "invalid_http", "Invalid HTTP", detail, {"Connection": "close"})
 
 
 def answer_unexpected(request_id: str) -> JSONResponse:

@@ -20,6 +20,7 @@ ALLOWED = {
         "click",
         "cryptography",
         "draupnir_helper.wire",
+        "h11",
         "httpx",
         "psycopg",
         "psycopg_pool",
@@ -39,7 +40,8 @@ DOORS = {
     "psycopg": ("draupnir.store", "draupnir.probes"),
     "psycopg_pool": ("draupnir.store",),
     "pystemd": ("draupnir_helper.units",),
-    "uvicorn": ("draupnir.serving",),
+    "h11": ("draupnir.connections",),
+    "uvicorn": ("draupnir.serving", "draupnir.connections"),
     "starlette": ("draupnir.api", "draupnir.app", "draupnir.serving"),
     "click": ("draupnir.cli", "draupnir_client"),
 }

@@ -2,104 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import ssl
-import subprocess
-import sys
+import warnings
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import serialization
 
-ROOT = Path(__file__).parents[2]
-DEADLINE_S = 20
-
-# Takes its place as systemd's child would: the socket is number 3, and LISTEN_PID is its own.
-PROGRAM = """
-import asyncio, contextlib, os, sys
-from pathlib import Path
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.middleware import Middleware
-from starlette.routing import Route
-from draupnir import serving
-from draupnir.api.edge import Edge
-from draupnir.settings import HttpSettings, Settings
-
-os.environ["LISTEN_PID"] = str(os.getpid())
-serving.STOP_TIMEOUT_S = 1
-
-async def hello(request):
-    return PlainTextResponse(request.url.scheme)
-
-async def wait(request):
-    serving.notify("STATUS=waiting")
-    await asyncio.Event().wait()
-
-@contextlib.asynccontextmanager
-async def lifespan(app):
-    if "broken" in sys.argv:
-        raise RuntimeError("no store")
-    yield
-    serving.notify("STATUS=closed")
-
-https = HttpSettings()
-if "https" in sys.argv:
-    folder = Path(sys.argv[2])
-    https = HttpSettings(listen_address=f"127.0.0.1:{sys.argv[3]}",
-        tls_certificate=folder / "cert.pem", tls_private_key=folder / "key.pem")
-app = Starlette(routes=[Route("/", hello), Route("/wait", wait)], middleware=[Middleware(Edge, settings=Settings())],
-    lifespan=lifespan)
-try:
-    asyncio.run(serving.serve(app, serving.inherited_sockets(), https))
-except serving.ServingError as error:
-    sys.exit(str(error))
-"""
-
-
-class Served:
-    """The process under test, its API's address, and what it has told systemd."""
-
-    def __init__(self, folder: Path, *arguments: str, watchdog_us: int = 10**8) -> None:
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]  # noqa: UP031
-        self.notifications = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.notifications.bind(str(folder / "notify"))
-        self.notifications.settimeout(DEADLINE_S)
-        environment = {
-            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-            "NOTIFY_SOCKET": str(folder / "notify"),
-            "WATCHDOG_USEC": str(watchdog_us),
-            "LISTEN_FDS": "1",
-        }
-        command = f'exec {sys.executable} -W error -c "$0" "$@" 3<&{self.listener.fileno()}'
-        self.process = subprocess.Popen(
-            ["/bin/bash", "-c", command, PROGRAM, *arguments],
-            env=environment,
-            pass_fds=[self.listener.fileno()],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-
-    def told(self, state: str) -> None:
-        """Waits until systemd would have been told the state."""
-        while self.notifications.recv(4096).decode() != state:
-            pass
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
-        self.listener.close()
-        self.notifications.close()
+from tests.served import DEADLINE_S, Served, answer, free_port, trusting, write_certificate
 
 
 @pytest.fixture
@@ -137,7 +52,7 @@ def test_stopping_is_said_the_application_closed_and_the_end_is_good(served: Ser
 
 def test_a_request_that_waits_is_answered_when_the_service_stops(served: Served) -> None:
     served.told("READY=1")
-    with socket.create_connection(("127.0.0.1", served.listener.getsockname()[1]), DEADLINE_S) as connection:
+    with socket.create_connection(served.address, DEADLINE_S) as connection:
         connection.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         served.told("STATUS=waiting")
         served.process.send_signal(signal.SIGTERM)
@@ -157,34 +72,13 @@ def test_an_application_that_cannot_start_is_never_ready(tmp_path: Path) -> None
         served.stop()
 
 
-def write_certificate(folder: Path) -> None:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(datetime.now(UTC) - timedelta(hours=1))
-        .not_valid_after(datetime.now(UTC) + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-    (folder / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, serialization.NoEncryption()))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
 def test_https_is_served_beside_http_once_ready(tmp_path: Path) -> None:
     write_certificate(tmp_path)
     port = free_port()
     served = Served(tmp_path, "https", str(tmp_path), str(port))
     try:
         served.told("READY=1")
-        trust = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-        assert httpx.get(f"https://localhost:{port}", verify=trust).text == "https"
+        assert httpx.get(f"https://localhost:{port}", verify=trusting(tmp_path)).text == "https"
         assert httpx.get(served.url).text == "http"
         served.process.send_signal(signal.SIGTERM)
         assert served.process.wait(DEADLINE_S) == 0
@@ -204,5 +98,150 @@ def test_a_key_of_another_certificate_is_refused_by_name(tmp_path: Path) -> None
         assert served.process.returncode == 1
         assert "tls_certificate" in output
         assert "Traceback" not in output
+    finally:
+        served.stop()
+
+
+class Secure:
+    """The process with its HTTPS listener, and the folder of its certificate."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.arguments = arguments
+        self.certificate = write_certificate(folder)
+        self.served = self.start()
+
+    def start(self, kept: socket.socket | None = None) -> Served:
+        return Served(self.folder, "https", str(self.folder), str(self.port), *self.arguments, kept=kept)
+
+    def connect(self) -> ssl.SSLSocket:
+        """A connection over TLS, whoever answers."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        plain = socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)
+        return context.wrap_socket(plain, server_hostname="localhost")
+
+    def shown(self) -> bytes | None:
+        """The certificate that a new connection is shown."""
+        with self.connect() as connection:
+            return connection.getpeercert(binary_form=True)
+
+    def reload(self) -> None:
+        self.served.process.send_signal(signal.SIGHUP)
+        self.served.told("RELOADING=1")
+        self.served.told("READY=1")
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Secure]:
+    secure = Secure(tmp_path)
+    secure.served.told("READY=1")
+    yield secure
+    secure.served.stop()
+
+
+def der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def test_a_reload_drops_nobody_and_shows_the_new_certificate_to_whoever_comes(secure: Secure) -> None:
+    with secure.connect() as idle, secure.connect() as waiting:
+        idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(idle) == (200, b"https")
+        waiting.sendall(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\n")
+        secure.served.told("STATUS=at the gate")
+        renewed = write_certificate(secure.folder)
+        assert secure.shown() == der(secure.certificate)
+        secure.reload()
+        assert secure.shown() == der(renewed)
+        idle.sendall(b"GET /open HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(idle) == (200, b"opened")
+        assert answer(waiting) == (200, b"through")
+
+
+@pytest.mark.parametrize("broken", ["key of another", "no certificate", "key missing", "key encrypted"])
+def test_a_broken_pair_is_refused_with_words_and_the_old_one_goes_on(
+    secure: Secure, broken: str, tmp_path: Path
+) -> None:
+    key = secure.folder / "key.pem"
+    match broken:
+        case "key of another":
+            kept = key.read_bytes()
+            write_certificate(secure.folder)
+            key.write_bytes(kept)
+        case "no certificate":
+            (secure.folder / "cert.pem").write_text("hello")
+        case "key missing":
+            key.unlink()
+        case _:
+            loaded = serialization.load_pem_private_key(key.read_bytes(), None)
+            encryption = serialization.BestAvailableEncryption(b"a passphrase")
+            pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+            key.write_bytes(loaded.private_bytes(pem, pkcs8, encryption))
+    secure.reload()
+    assert secure.shown() == der(secure.certificate)
+    output = secure.served.stop()
+    (line,) = [line for line in output.splitlines() if line.startswith("<3>")]
+    assert str(key) in line
+    assert "from before" in line
+
+
+def test_a_reload_without_https_is_none(served: Served) -> None:
+    served.told("READY=1")
+    served.process.send_signal(signal.SIGHUP)
+    served.told("RELOADING=1")
+    served.told("READY=1")
+    assert httpx.get(served.url).text == "http"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+def test_old_tls_is_refused(secure: Secure, version: ssl.TLSVersion) -> None:
+    context = trusting(secure.folder)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", secure.port), DEADLINE_S) as plain, pytest.raises(ssl.SSLError):
+        context.wrap_socket(plain, server_hostname="localhost")
+
+
+def test_over_a_restart_connections_wait_in_the_https_listener(secure: Secure, tmp_path: Path) -> None:
+    (kept,) = secure.served.stored
+    secure.served.process.send_signal(signal.SIGTERM)
+    assert secure.served.process.wait(DEADLINE_S) == 0
+    with socket.create_connection(("127.0.0.1", secure.port), DEADLINE_S) as plain:
+        again = secure.start(kept)
+        try:
+            with trusting(secure.folder).wrap_socket(plain, server_hostname="localhost") as connection:
+                connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert answer(connection) == (200, b"https")
+            again.told("READY=1")
+            assert not again.stored, "what is kept already is not kept twice"
+        finally:
+            again.stop()
+
+
+def test_who_has_connected_and_not_asked_yet_is_answered_before_the_service_stops(secure: Secure) -> None:
+    with secure.connect() as connection:
+        # Accepted for certain: what came later is answered.
+        assert secure.shown()
+        secure.served.process.send_signal(signal.SIGTERM)
+        secure.served.told("STOPPING=1")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer(connection) == (200, b"https")
+        assert connection.recv(1) == b""
+    assert secure.served.process.wait(DEADLINE_S) == 0
+
+
+def test_a_listener_that_is_no_longer_configured_is_kept_no_longer(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as kept:
+        address = kept.getsockname()
+        served = Served(tmp_path, kept=kept)
+    try:
+        served.told("FDSTOREREMOVE=1")
+        served.told("READY=1")
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, DEADLINE_S)
     finally:
         served.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -135,22 +136,64 @@ def test_what_is_known_is_no_stray() -> None:
     assert [verdict(each) for each in findings.judge_inventory(found, {1}, {2})] == ["ok"]
 
 
-@pytest.mark.parametrize(("days", "says"), [(90, "ok"), (29, "warning"), (-1, "bad")])
-def test_a_certificate_is_told_before_it_expires(days: int, says: str) -> None:
+PATH = Path("x.pem")
+
+
+def certificate(*names: x509.GeneralName, since: int = -1, until: int = 60) -> bytes:
+    """PEM of one for these names, valid from so many days from now until so many."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([])
-    certificate = (
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "db.example.org")])
+    builder = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(NOW - timedelta(days=365))
-        .not_valid_after(NOW + timedelta(days=days))
-        .sign(key, hashes.SHA256())
+        .not_valid_before(NOW + timedelta(days=since))
+        .not_valid_after(NOW + timedelta(days=until))
     )
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    assert verdict(findings.judge_certificate(Path("x.pem"), pem, NOW)) == says
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def judge(pem: bytes, hostname: str = "db.example.org") -> Finding:
+    return findings.judge_certificate(PATH, pem, pem.decode(), hostname, NOW)
+
+
+@pytest.mark.parametrize(("days", "says"), [(90, "ok"), (15, "ok"), (13, "warning"), (0, "bad"), (-1, "bad")])
+def test_a_certificate_is_told_before_it_expires(days: int, says: str) -> None:
+    assert verdict(judge(certificate(x509.DNSName("db.example.org"), since=-365, until=days))) == says
+
+
+def test_a_certificate_of_the_future_is_bad() -> None:
+    assert verdict(judge(certificate(x509.DNSName("db.example.org"), since=1))) == "bad"
+
+
+@pytest.mark.parametrize(
+    ("names", "hostname", "says"),
+    [
+        ([x509.DNSName("db.example.org")], "DB.example.org", "ok"),
+        ([x509.DNSName("other.example.org"), x509.DNSName("db.example.org")], "db.example.org", "ok"),
+        ([x509.DNSName("*.example.org")], "db.example.org", "ok"),
+        ([x509.DNSName("*.example.org")], "example.org", "bad"),
+        ([x509.DNSName("*.example.org")], "eu.db.example.org", "bad"),
+        ([x509.DNSName("db.example.com")], "db.example.org", "bad"),
+        ([x509.IPAddress(ip_address("192.0.2.1"))], "192.0.2.1", "ok"),
+        ([x509.DNSName("192.0.2.1")], "192.0.2.1", "bad"),
+        ([], "db.example.org", "bad"),  # a common name alone is believed by no client of today
+    ],
+)
+def test_a_certificate_for_another_name_is_bad(names: list[x509.GeneralName], hostname: str, says: str) -> None:
+    assert verdict(judge(certificate(*names), hostname)) == says
+
+
+def test_a_certificate_that_was_renewed_and_not_taken_up_is_told() -> None:
+    renewed, served = (certificate(x509.DNSName("db.example.org")) for _ in range(2))
+    finding = findings.judge_certificate(PATH, renewed, served.decode(), "db.example.org", NOW)
+    assert verdict(finding) == "bad"
+    assert "systemctl reload draupnir" in finding.advice
+    assert verdict(findings.judge_certificate(PATH, renewed, None, "db.example.org", NOW)) == "bad"
 
 
 def test_what_is_no_certificate_is_bad() -> None:
-    assert verdict(findings.judge_certificate(Path("x.pem"), b"hello", NOW)) == "bad"
+    assert verdict(judge(b"hello")) == "bad"
 
 
 def test_a_finding_is_one_line() -> None:

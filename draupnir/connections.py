@@ -1,0 +1,326 @@
+"""Open connections of the API: how long each may take over what, how many there may be, and which of them goes first.
+
+uvicorn closes connections that idle between two requests, and waits for ever for all else: for the rest of a header or
+a body, for a reader of its answer. Here each connection is in one phase, and each phase in which the client is waited
+for has an end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from draupnir.addresses import Cidr, read_address
+from draupnir.api.bodies import BODY_TIMEOUT_S
+from draupnir.api.edge import SECURITY_HEADERS, access_log
+from draupnir.api.limits import Source, together_with
+from draupnir.api.problems import errors_body
+
+log = logging.getLogger(__name__)
+
+# One over TLS comes to a third of a megabyte of memory; MemoryMax= and LimitNOFILE= have room for these.
+MAX_CONNECTIONS = 1000
+MAX_OF_ONE_SOURCE = 256
+MAX_HEADER_BYTES = 16 * 1024
+KEEP_ALIVE_S = 5
+TELL_AGAIN_S = 60.0
+
+
+class Phase(Enum):
+    """What a connection is about; all but ANSWER is waiting for the client."""
+
+    HANDSHAKE = "handshake"
+    HEADER = "header"
+    BODY = "body"
+    ANSWER = "answer"
+    UNREAD = "unread"
+    LEFT_OVER = "left over"
+    IDLE = "idle"
+    CLOSING = "closing"
+
+
+HANDSHAKE_TIMEOUT_S = 10.0
+CLOSING_TIMEOUT_S = 5.0
+# When the service stops: for a client who has connected just now and whose request is on its way.
+LAST_REQUEST_S = 1.0
+# The handshake's end is asyncio's to watch, that of idleness uvicorn's.
+TIMEOUTS_S = {
+    Phase.HEADER: 10.0,
+    # A handler that reads the body answers 408 by itself, in time before this.
+    Phase.BODY: BODY_TIMEOUT_S + 5,
+    # An answer that is more than the kernel and the transport hold for a client who does not read.
+    Phase.UNREAD: 60.0,
+    # The rest of a request that is answered already; not to take it would be to take the answer back.
+    Phase.LEFT_OVER: 5.0,
+    Phase.CLOSING: CLOSING_TIMEOUT_S,
+}
+
+
+class Link(Protocol):
+    """One of the open connections, as far as it matters to the others."""
+
+    source: Source
+
+    def cut(self) -> None:
+        """Ends it at once."""
+
+
+class Connections:
+    """Every connection from its acceptance to its end.
+
+    Where there are too many, the one goes that has waited longest for its client: whoever holds many open loses their
+    own thereby, and keeps nobody out.
+    """
+
+    def __init__(
+        self, most: int = MAX_CONNECTIONS, of_one_source: int = MAX_OF_ONE_SOURCE, proxies: Sequence[Cidr] = ()
+    ) -> None:
+        self._most, self._of_one_source, self._proxies = most, of_one_source, proxies
+        self._open: set[Link] = set()
+        self._counts: dict[Source, int] = {}
+        self._waiting: OrderedDict[Link, None] = OrderedDict()
+        self._told_at_s = -TELL_AGAIN_S
+
+    def source_of(self, host: str | None) -> Source:
+        """With whom a peer is counted; None for those behind whom there are many: this machine, and trusted proxies."""
+        if host is None:
+            return None
+        address = read_address(host)
+        if address.is_loopback or any(address in cidr for cidr in self._proxies):
+            return None
+        return together_with(address)
+
+    def admit(self, link: Link) -> bool:
+        """Counts it in, if there is room for it or can be made."""
+        source = link.source
+        if source is not None and self._counts.get(source, 0) >= self._of_one_source:
+            longest = next((other for other in self._waiting if other.source == source), None)
+            if not self._shed(longest, f"{source} has {self._of_one_source} connections"):
+                return False
+        if len(self._open) >= self._most:
+            longest = next(iter(self._waiting), None)
+            if not self._shed(longest, f"there are {self._most} connections"):
+                return False
+        self._open.add(link)
+        self._counts[source] = self._counts.get(source, 0) + 1
+        self.waits(link)
+        return True
+
+    def waits(self, link: Link) -> None:
+        """From now on it waits for its client."""
+        if link in self._open:
+            self._waiting[link] = None
+            self._waiting.move_to_end(link)
+
+    def works(self, link: Link) -> None:
+        """From now on its client waits for us."""
+        self._waiting.pop(link, None)
+
+    def leave(self, link: Link) -> None:
+        """It has ended; may be told more than once."""
+        if link not in self._open:
+            return
+        self._open.remove(link)
+        self._waiting.pop(link, None)
+        self._counts[link.source] -= 1
+        if not self._counts[link.source]:
+            del self._counts[link.source]
+
+    def _shed(self, link: Link | None, why: str) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._told_at_s >= TELL_AGAIN_S:
+            self._told_at_s = now_s
+            log.warning("%s: for each new one the one goes that has waited longest for its client", why)
+        if link is None:
+            return False
+        self.leave(link)
+        link.cut()
+        return True
+
+
+class Connection(H11Protocol):
+    """One client's connection, from its acceptance on."""
+
+    def __init__(self, connections: Connections, source: Source, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self.source = source
+        self.handshake: asyncio.Task[None] | None = None
+        self._connections = connections
+        self._phase = Phase.HANDSHAKE
+        self._deadline: asyncio.TimerHandle | None = None
+        self._unread = False
+        self._refused = False
+        self._stopping = False
+
+    def cut(self) -> None:
+        """Ends the connection at once, whatever it is about."""
+        if self._phase is Phase.HANDSHAKE:
+            assert self.handshake is not None
+            self.handshake.cancel()
+        else:
+            self.transport.abort()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """The client is there, over TLS after the handshake."""
+        super().connection_made(transport)
+        self._look()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has ended, by whomever."""
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._connections.leave(self)
+
+    def data_received(self, data: bytes) -> None:
+        """The client has sent something; behind what was refused it is thrown away, so that the answer gets through."""
+        if not self._refused:
+            super().data_received(data)
+            if self._stopping and self.cycle is not None:
+                self.cycle.keep_alive = False
+            self._look()
+
+    def handle_events(self) -> None:
+        """Takes what the client has sent so far, as far as it goes."""
+        try:
+            super().handle_events()
+        except ValueError:
+            # Debian 13's h11 has int() read a Content-Length of any number of digits, and int() takes only so many.
+            self.send_400_response("")
+
+    def on_response_complete(self) -> None:
+        """An answer has been written."""
+        super().on_response_complete()
+        self._look()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """No other request came."""
+        super().timeout_keep_alive_handler()
+        self._look()
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as we write."""
+        super().pause_writing()
+        self._unread = True
+        self._look()
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        self._unread = False
+        self._look()
+
+    def shutdown(self) -> None:
+        """The service stops: ends what idles, and lets what is being answered be the last."""
+        if self.transport.is_closing():
+            return
+        if self._phase is Phase.HEADER:
+            self._stopping = True
+            self._end_within(LAST_REQUEST_S)
+        else:
+            super().shutdown()
+            self._look()
+
+    def _phase_now(self) -> Phase:
+        if self.transport.is_closing():
+            return Phase.UNREAD if self.transport.get_write_buffer_size() else Phase.CLOSING
+        if self._unread:
+            return Phase.UNREAD
+        if self._refused:
+            return Phase.LEFT_OVER
+        if self.conn.their_state is h11.SEND_BODY:
+            return Phase.LEFT_OVER if self.conn.our_state in (h11.DONE, h11.MUST_CLOSE) else Phase.BODY
+        if self.conn.their_state is h11.IDLE:
+            return Phase.HEADER if self.timeout_keep_alive_task is None else Phase.IDLE
+        return Phase.ANSWER
+
+    def _look(self) -> None:
+        phase = self._phase_now()
+        if phase is self._phase:
+            return
+        self._phase = phase
+        self._end_within(TIMEOUTS_S.get(phase))
+        if phase is Phase.ANSWER:
+            self._connections.works(self)
+        else:
+            self._connections.waits(self)
+
+    def _end_within(self, timeout_s: float | None) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = None if timeout_s is None else self.loop.call_later(timeout_s, self._time_out)
+
+    def _time_out(self) -> None:
+        if self._phase is Phase.HEADER and self.conn.trailing_data[0]:
+            self._refuse(
+                408,
+                "header_too_slow",
+                "Header too slow",
+                f"The request's header did not arrive within {TIMEOUTS_S[Phase.HEADER]:.0f} seconds; send it again.",
+            )
+        else:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP, in the form of all our answers; called while h11's error is being handled."""
+        error = sys.exc_info()[1]
+        if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
+            detail = f"The request's header is longer than {MAX_HEADER_BYTES} bytes (16 KiB); send a shorter one."
+            self._refuse(431, "header_too_large", "Header too large", detail)
+        else:
+            detail = "The request is not written as HTTP demands; send it with an ordinary HTTP client."
+            self._refuse(400, "invalid_http", "Invalid HTTP", detail)
+
+    def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
+        """Answers a request that never came to be one, and closes."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            # Another answer is on its way, which this can only cut short.
+            self.transport.abort()
+            return
+        request_id = secrets.token_hex(8)
+        body = json.dumps(errors_body(status, code, title, detail)).encode()
+        headers = {
+            **SECURITY_HEADERS,
+            "Content-Type": "application/json",
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            "X-Request-Id": request_id,
+        }
+        for event in (
+            h11.Response(status_code=status, headers=list(headers.items())),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        # Closed with something unread in it, a connection is reset, and the client may never see the answer.
+        self._refused = self.transport.can_write_eof()
+        if self._refused:
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+        self._look()
+        access_log.info(
+            "request=%s caller=- source=%s method=- path=- status=%d code=%s",
+            request_id,
+            self.client[0] if self.client else "-",
+            status,
+            code,
+        )
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: whoever asks for a websocket gets an ordinary answer, and that is no news to the journal."""

@@ -1,0 +1,242 @@
+"""Laws of connections, on real sockets: no client is waited for without end, and what is no request harms nobody."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.odd_requests import ODD
+from tests.served import DEADLINE_S, Served, answer, everything, free_port, trusting, write_certificate
+
+HELLO = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LAST_HELLO = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+
+class Listening:
+    """The process under test, over HTTP and over HTTPS."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        write_certificate(folder)
+        self.folder, self.port = folder, free_port()
+        self.served = Served(folder, "https", str(folder), str(self.port), *arguments)
+        self.served.told("READY=1")
+
+    def reach(self, scheme: str) -> socket.socket:
+        """A new connection, over TLS after the handshake."""
+        if scheme == "http":
+            return socket.create_connection(self.served.address, DEADLINE_S)
+        plain = socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)
+        return trusting(self.folder).wrap_socket(plain, server_hostname="localhost")
+
+
+@pytest.fixture(scope="module")
+def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    """It waits for nobody longer than 0.2 seconds."""
+    listening = Listening(tmp_path_factory.mktemp("impatient"), "impatient")
+    yield listening
+    listening.served.stop()
+
+
+@pytest.fixture(scope="module")
+def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    listening = Listening(tmp_path_factory.mktemp("patient"))
+    yield listening
+    listening.served.stop()
+
+
+both = pytest.mark.parametrize("scheme", ["http", "https"])
+
+
+@contextmanager
+def dripping(connection: socket.socket, drop: bytes = b"x") -> Iterator[None]:
+    """Meanwhile the client goes on sending, a little at a time, until the other end has closed."""
+    over = threading.Event()
+
+    def drip() -> None:
+        with suppress(OSError):
+            while not over.wait(0.02):
+                connection.sendall(drop)
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@both
+def test_who_says_nothing_is_left_without_a_word(impatient: Listening, scheme: str) -> None:
+    with impatient.reach(scheme) as connection:
+        assert everything(connection) == b""
+
+
+@both
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_header_that_does_not_end_is_answered_408(impatient: Listening, scheme: str, drips: bool) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        with dripping(connection) if drips else nullcontext():
+            head, _, body = everything(connection).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 408 ")
+    assert b"X-Request-Id: " in head
+    assert json.loads(body)["errors"][0]["code"] == "header_too_slow"
+
+
+@both
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_second_header_has_no_more_time_than_the_first(impatient: Listening, scheme: str, drips: bool) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(HELLO)
+        assert answer(connection) == (200, scheme.encode())
+        connection.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
+        with dripping(connection) if drips else nullcontext():
+            assert everything(connection).startswith(b"HTTP/1.1 408 ")
+
+
+@both
+def test_who_asks_for_nothing_more_is_let_go(impatient: Listening, scheme: str) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(HELLO)
+        assert answer(connection) == (200, scheme.encode())
+        assert everything(connection) == b""
+
+
+@both
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_body_that_does_not_end_ends_the_connection(impatient: Listening, scheme: str, drips: bool) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        with dripping(connection) if drips else nullcontext():
+            assert everything(connection) == b""
+
+
+@both
+def test_the_rest_of_a_body_that_nobody_asks_for_is_not_waited_for(impatient: Listening, scheme: str) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
+        assert answer(connection)[0] == 404
+        with dripping(connection):
+            assert everything(connection) == b""
+
+
+@both
+def test_who_sends_a_body_that_is_too_large_is_told_so_once_it_is_sent(patient: Listening, scheme: str) -> None:
+    with patient.reach(scheme) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
+        assert answer(connection)[0] == 404
+        connection.sendall(HELLO)
+        assert answer(connection) == (200, scheme.encode())
+
+
+@both
+def test_an_answer_that_is_not_read_is_not_held_for_ever(impatient: Listening, scheme: str) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
+        impatient.served.told("STATUS=no longer read")
+        assert len(everything(connection)) < 100_000_000
+
+
+@both
+def test_an_answer_that_is_read_comes_whole_however_long_it_is(impatient: Listening, scheme: str) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert len(answer(connection)[1]) == 100_000_000
+
+
+def test_a_handshake_that_does_not_end_ends_the_connection(impatient: Listening) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port), DEADLINE_S) as connection:
+        connection.sendall(b"\x16\x03\x01")
+        assert everything(connection) == b""
+
+
+def test_plain_http_to_the_https_listener_ends_the_connection(impatient: Listening) -> None:
+    with socket.create_connection(("127.0.0.1", impatient.port), DEADLINE_S) as connection:
+        connection.sendall(HELLO)
+        assert b"200" not in everything(connection)
+
+
+@both
+def test_who_waits_for_us_is_not_hurried(impatient: Listening, scheme: str) -> None:
+    with impatient.reach(scheme) as waiting:
+        waiting.sendall(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\n")
+        impatient.served.told("STATUS=at the gate")
+        for _ in range(2):
+            with impatient.reach(scheme) as silent:
+                assert everything(silent) == b""
+        with impatient.reach(scheme) as opener:
+            opener.sendall(b"GET /open HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert answer(opener) == (200, b"opened")
+        assert answer(waiting) == (200, b"through")
+
+
+@both
+@pytest.mark.parametrize("case", ODD)
+def test_odd_requests_are_answered_rightly_and_nothing_behind_them_is_taken_for_another(
+    impatient: Listening, scheme: str, case: str
+) -> None:
+    request, status = ODD[case]
+    with impatient.reach(scheme) as connection:
+        with suppress(ConnectionError):  # TLS has no way to be closed on one side only
+            connection.sendall(request)
+        received = everything(connection)
+    assert received.startswith(b"HTTP/1.1 %d " % status), received
+    assert received.count(b"HTTP/1.1 ") == 1, received
+    assert b"X-Request-Id: " in received or b"x-request-id: " in received
+    with impatient.reach(scheme) as connection:
+        connection.sendall(HELLO)
+        assert answer(connection) == (200, scheme.encode())
+
+
+@both
+def test_pipelined_requests_are_answered_in_order(patient: Listening, scheme: str) -> None:
+    echo = b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+    with patient.reach(scheme) as connection:
+        connection.sendall(HELLO + echo + LAST_HELLO)
+        bodies = [each.partition(b"\r\n\r\n")[2] for each in everything(connection).split(b"HTTP/1.1 200 OK")[1:]]
+    assert bodies == [scheme.encode(), b"hello", scheme.encode()]
+
+
+@both
+def test_what_is_no_request_behind_one_that_is_takes_nothing_from_it(patient: Listening, scheme: str) -> None:
+    with patient.reach(scheme) as connection:
+        connection.sendall(HELLO + b"\x00\x01\x02\r\n\r\n")
+        received = everything(connection)
+    assert received.startswith(b"HTTP/1.1 200 ")
+    assert b"HTTP/1.1 400 " in received
+
+
+@both
+def test_who_expects_to_be_told_to_continue_is(patient: Listening, scheme: str) -> None:
+    with patient.reach(scheme) as connection:
+        connection.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(b"hello")
+        assert answer(connection) == (200, b"hello")
+
+
+@both
+def test_who_expects_it_in_vain_is_told_why(impatient: Listening, scheme: str) -> None:
+    with impatient.reach(scheme) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
+        assert answer(connection)[0] == 404
+        assert everything(connection) == b""
+
+
+def test_none_of_it_is_an_error_of_ours(tmp_path: Path) -> None:
+    listening = Listening(tmp_path, "impatient")
+    for request, _ in ODD.values():
+        for scheme in ("http", "https"):
+            with listening.reach(scheme) as connection, suppress(OSError):
+                connection.sendall(request)
+                everything(connection)
+    lines = listening.served.stop().splitlines()
+    assert [line for line in lines if not line.startswith("<6>")] == []
+    assert all("source=127.0.0.1" in line for line in lines)

@@ -1,0 +1,94 @@
+"""Laws of who is let go when there are too many connections: whoever holds many loses their own, and nobody else's."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from draupnir.api.limits import Source
+from draupnir.connections import Connections
+
+
+class Fake:
+    """A connection of a source that remembers whether it was cut."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.is_cut = False
+
+    def cut(self) -> None:
+        self.is_cut = True
+
+
+ONE, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
+
+
+def admitted(connections: Connections, *sources: Source) -> list[Fake]:
+    links = [Fake(source) for source in sources]
+    for link in links:
+        assert connections.admit(link)
+    return links
+
+
+def cut(links: list[Fake]) -> list[bool]:
+    return [link.is_cut for link in links]
+
+
+def test_a_source_that_has_too_many_loses_the_one_that_waited_longest() -> None:
+    connections = Connections(most=10, of_one_source=3)
+    (others,) = admitted(connections, OTHER)
+    links = admitted(connections, ONE, ONE, ONE)
+    assert not any(cut([others, *links]))
+    connections.waits(links[0])  # for its next request, from now on
+    admitted(connections, ONE)
+    assert cut([others, *links]) == [False, False, True, False]
+
+
+def test_of_too_many_altogether_the_one_goes_that_waited_longest_whosever_it_is() -> None:
+    connections = Connections(most=3, of_one_source=3)
+    links = admitted(connections, ONE, OTHER, None)
+    admitted(connections, OTHER)
+    assert cut(links) == [True, False, False]
+
+
+def test_what_is_being_answered_is_never_let_go_and_then_there_is_no_room() -> None:
+    connections = Connections(most=2, of_one_source=2)
+    links = admitted(connections, ONE, ONE)
+    for link in links:
+        connections.works(link)
+    assert not connections.admit(Fake(ONE))
+    assert not connections.admit(Fake(OTHER))
+    assert not any(cut(links))
+    connections.waits(links[1])
+    admitted(connections, OTHER)
+    assert cut(links) == [False, True]
+
+
+def test_this_machine_and_trusted_proxies_have_no_limit_of_their_own() -> None:
+    connections = Connections(proxies=[ip_network("10.1.0.0/24")])
+    for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.1.0.7", None):
+        assert connections.source_of(host) is None
+    assert connections.source_of("10.2.0.7") == ip_address("10.2.0.7")
+    assert connections.source_of("::ffff:10.2.0.7") == ip_address("10.2.0.7")
+    assert connections.source_of("2001:db8::1%eth0") == connections.source_of("2001:db8::2")
+    crowd = Connections(most=100, of_one_source=2)
+    assert not any(cut(admitted(crowd, *[None] * 100)))
+
+
+def test_who_has_left_is_counted_no_more() -> None:
+    connections = Connections(most=2, of_one_source=1)
+    for _ in range(5):
+        (link,) = admitted(connections, ONE)
+        connections.leave(link)
+        connections.leave(link)
+        connections.waits(link)
+    links = admitted(connections, ONE, OTHER)
+    assert not any(cut(links))
+
+
+def test_shedding_is_told_and_not_once_for_each(caplog: pytest.LogCaptureFixture) -> None:
+    connections = Connections(most=100, of_one_source=2)
+    admitted(connections, *[ONE] * 50)
+    (record,) = caplog.records
+    assert "192.0.2.1" in record.getMessage()
