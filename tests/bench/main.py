@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.bench import creation, helper
+from tests.bench import creation, edge, helper
 from tests.bench.figures import Figure, in_turn, table
 from tests.system.backups import Source
 from tests.system.service import ANONYMISE, Service, run
@@ -48,6 +48,7 @@ def measure(directory: Path, times: int, scale: int) -> list[Figure]:
         extraction("plain tar", tarball, max(3, times // 3)),
         extraction("tar with gzip", source.tarball("backup.tar.gz", "-I", "gzip -1"), 3),
         memory(service, image_id),
+        edge.measure(service, directory),
     ]
     service.destroy_image(image_id)
     return figures
