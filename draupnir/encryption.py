@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 CREDENTIAL = "refresh_token_key"
+PATH = Path("/etc/draupnir") / CREDENTIAL
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 
@@ -45,15 +46,18 @@ def read_key(directory: str | None) -> bytes:
     if directory is None:
         raise KeyMissing("systemd handed over no credentials; start the service with `systemctl start draupnir`.")
     try:
-        key = (Path(directory) / CREDENTIAL).read_bytes()
+        return check_key((Path(directory) / CREDENTIAL).read_bytes())
     except OSError as error:
-        raise KeyMissing(
-            f"The credential {CREDENTIAL} cannot be read ({error.strerror}); `systemctl restart draupnir-setup` makes"
-            f" /etc/draupnir/{CREDENTIAL}, from which systemd takes it."
-        ) from error
+        raise KeyMissing(f"The credential {CREDENTIAL} cannot be read ({error.strerror}); see {PATH}.") from error
+
+
+def check_key(key: bytes) -> bytes:
+    """The same key, if it is one; raises KeyMissing."""
+    if not key.strip():
+        raise KeyMissing(f"{PATH} is missing or empty; `systemctl restart draupnir-setup` makes a missing one.")
     if len(key) != KEY_BYTES:
         raise KeyMissing(
-            f"/etc/draupnir/{CREDENTIAL} holds {len(key)} bytes and has to hold {KEY_BYTES}; remove it, run"
+            f"{PATH} holds {len(key)} bytes and has to hold {KEY_BYTES}; remove it, run"
             " `systemctl restart draupnir-setup` to have a new one made, and let everybody sign in anew."
         )
     return key

@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 
 
-def write(path: Path, text: str, *, mode: int, gid: int = 0) -> None:
-    """Put the text at the path in one step, readable by the group where the mode says so."""
+def write(path: Path, content: str | bytes, *, mode: int, gid: int = 0) -> None:
+    """Put the content at the path in one step, readable by the group where the mode says so."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        with os.fdopen(descriptor, "wb") as file:
             os.fchown(descriptor, 0, gid)
             os.fchmod(descriptor, mode)
-            file.write(text)
+            file.write(content if isinstance(content, bytes) else content.encode())
         new.rename(path)
     except OSError:
         new.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What root prepares before anything else starts: the shared secret, the data filesystem, its directories.
+"""What root prepares before anything else starts: the secrets, the data filesystem, its directories.
 
 Run by draupnir-setup.service at each boot and after installation; every step finds its work done the second time.
 It is the only part that may mount and format, and it takes nothing from anybody but the configuration file.
@@ -19,6 +19,8 @@ from draupnir_helper.settings import Settings
 from draupnir_helper.storage import EMBEDDED_DISK, MOUNT_OPTIONS
 
 SECRET = Path("/etc/draupnir/shared_secret")
+KEY = Path("/etc/draupnir/refresh_token_key")
+KEY_BYTES = 32
 _SMALLEST_DISK_BYTES = 512 * 1024 * 1024
 
 
@@ -32,6 +34,7 @@ def main() -> None:
     try:
         loaded = settings.load()
         make_secret()
+        make_key()
         data_path = Path(loaded.data_path)
         prepare_filesystem(data_path, loaded)
         prepare_directories(data_path)
@@ -46,6 +49,12 @@ def make_secret(path: Path = SECRET) -> None:
     """A random shared secret, readable by the daemon; one that exists is never touched."""
     if not path.exists():
         files.write(path, secrets.token_urlsafe(32) + "\n", mode=0o640, gid=grp.getgrnam("draupnir").gr_gid)
+
+
+def make_key(path: Path = KEY) -> None:
+    """The key under which refresh tokens are kept; root alone reads it, and one that exists is never touched."""
+    if not path.exists():
+        files.write(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
 
 
 def prepare_filesystem(data_path: Path, loaded: Settings) -> None:

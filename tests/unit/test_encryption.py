@@ -33,6 +33,9 @@ def test_nothing_else_comes_back() -> None:
 def test_the_key_is_what_systemd_hands_over(tmp_path: Path) -> None:
     with pytest.raises(KeyMissing, match="systemctl"):
         read_key(None)
+    with pytest.raises(KeyMissing, match="refresh_token_key"):
+        read_key(str(tmp_path))
+    (tmp_path / CREDENTIAL).write_bytes(b" ")
     with pytest.raises(KeyMissing, match="draupnir-setup"):
         read_key(str(tmp_path))
     (tmp_path / CREDENTIAL).write_bytes(b"short")
