@@ -16,7 +16,6 @@ from draupnir.api import auth, problems
 from draupnir.api.edge import Edge
 from draupnir.api.limits import Limits
 from draupnir.api.routes import ROUTES
-from draupnir.models import Role
 from draupnir.operations import pool, reconcile
 from draupnir.operations.context import Context
 
@@ -57,8 +56,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
     )
     app.router.redirect_slashes = False
     app.state.context = context
-    # As long as nobody else can sign in, the bearer of the secret is the one person there is.
-    app.state.identify = auth.shared_secret(secret, Role.ADMIN)
+    app.state.identify = auth.known_to(context, secret)
     app.state.limits = Limits()
     return app
 

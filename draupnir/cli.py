@@ -7,13 +7,17 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
 import draupnir
 from draupnir import shared_secret, upload_keys
 from draupnir.findings import Finding, Verdict
-from draupnir.settings import CONFIG_PATH, SettingsError, load
+from draupnir.settings import CONFIG_PATH, Settings, SettingsError, load
+
+if TYPE_CHECKING:
+    from draupnir.operations.context import SignIn
 
 MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
 
@@ -34,6 +38,7 @@ def main() -> None:
 def serve() -> None:
     """Run the daemon; started by systemd, as draupnir.service."""
     # Imported here, for the other commands have no need of a web server.
+    from draupnir import client_secret, encryption
     from draupnir.app import create_app
     from draupnir.helper import HelperClient
     from draupnir.logs import log_to_journal
@@ -52,10 +57,29 @@ def serve() -> None:
             raise ServingError(
                 "systemd handed over no socket; start it with `systemctl start draupnir.socket draupnir`."
             )
-        context = Context(settings, Store(settings.dsn), HelperClient(), Tasks())
+        context = Context(settings, Store(settings.dsn), HelperClient(), Tasks(), sign_in=_sign_in(settings))
         asyncio.run(serve_app(create_app(context, secret), inherited, settings))
-    except (SettingsError, shared_secret.SecretError, ServingError) as error:
+    except (
+        SettingsError,
+        shared_secret.SecretError,
+        client_secret.ClientSecretError,
+        encryption.KeyMissing,
+        ServingError,
+    ) as error:
         raise _Misconfigured(str(error)) from error
+
+
+def _sign_in(settings: Settings) -> SignIn | None:
+    """What signing in takes, if it is configured. Raises ClientSecretError, KeyMissing."""
+    if settings.oidc is None:
+        return None
+    from draupnir import client_secret, encryption
+    from draupnir.oidc import Provider
+    from draupnir.operations.context import SignIn
+
+    directory = os.environ.get("CREDENTIALS_DIRECTORY")
+    provider = Provider(settings, client_secret.read(directory))
+    return SignIn(provider, encryption.Cipher(encryption.read_key(directory)))
 
 
 @main.command()

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from draupnir import errors, findings, shared_secret, tls, upload_keys
+from draupnir import client_secret, encryption, errors, findings, shared_secret, tls, upload_keys
 from draupnir.findings import Finding, bad, ok
 from draupnir.helper import HelperClient
 from draupnir.settings import CONFIG_PATH, Settings, SettingsError, load
@@ -44,6 +44,7 @@ def examine() -> list[Finding]:
         _examine_sshd(),
         _examine_upload_keys(),
         *_examine_certificate(settings),
+        *_examine_sign_in(settings),
     ]
 
 
@@ -160,6 +161,42 @@ def _served_certificate(listen_address: str) -> str | None:
         return ssl.get_server_certificate((host, int(port)), timeout=HTTP_TIMEOUT_S)
     except (OSError, ValueError):
         return None
+
+
+def _examine_sign_in(settings: Settings) -> list[Finding]:
+    """Whether people can sign in: the two files of root's that it takes, and the identity provider."""
+    if settings.oidc is None:
+        return [ok("sign-in", "not configured, so the shared secret is the only way in")]
+    try:
+        encryption.check_key(_read(encryption.PATH))
+        secret = client_secret.parse(_read(client_secret.PATH))
+    except (encryption.KeyMissing, client_secret.ClientSecretError, OSError) as error:
+        return [bad("sign-in", str(error), "then run `systemctl restart draupnir`")]
+    kept = [findings.judge_private_file(path, path.stat().st_mode) for path in (encryption.PATH, client_secret.PATH)]
+    return [*(finding for finding in kept if finding is not None), _examine_provider(settings, secret)]
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _examine_provider(settings: Settings, secret: str) -> Finding:
+    # Imported here, for only signing in needs an HTTP client.
+    from draupnir import oidc
+
+    assert settings.oidc is not None
+    url = settings.oidc.discovery_url
+    # What it has to say is said below.
+    oidc.log.disabled = True
+    try:
+        provider = asyncio.run(oidc.Provider(settings, secret).describe())
+    except errors.ProviderUnavailable as error:
+        advice = (
+            "open that address from this server, and correct discovery_url; a certificate authority of your own goes"
+            " to /usr/local/share/ca-certificates, then run `update-ca-certificates`"
+        )
+        return bad("sign-in", f"the identity provider at {url} is of no use: {error.reason}", advice)
+    return ok("sign-in", f"{provider.issuer} answers; it sends browsers back to {settings.redirect_url}")
 
 
 @contextlib.contextmanager

@@ -3,14 +3,16 @@
 DraupnirError
 ├── InvalidRequest          the caller sent something that cannot be meant
 ├── Unauthorized            who are you
+│   └── SignInRefused
 ├── Forbidden               not yours to do
 ├── NotFound                not there, or not yours
+│   └── SignInGone
 ├── WrongState              there, but not in a state for this
 │   ├── NothingUploaded
 │   └── TokenNameTaken
 ├── Impossible              understood, and not possible as asked
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing
-│   ├── SignInOff  NotASession  SignInRefused
+│   ├── SignInNotConfigured  NotASession
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         slow down
 ├── NoRoom                  the disk is full
@@ -47,6 +49,13 @@ class Unauthorized(DraupnirError):
     title = "Unauthorized"
 
 
+class SignInRefused(Unauthorized):
+    """Whoever is signing in is not vouched for, or shows a code that is none; the detail is for the journal."""
+
+    code = "sign_in_refused"
+    title = "Sign-in refused"
+
+
 class Forbidden(DraupnirError):
     """The caller is known, and this is not for its role or its token to do."""
 
@@ -59,6 +68,13 @@ class NotFound(DraupnirError):
 
     code = "not_found"
     title = "Not found"
+
+
+class SignInGone(NotFound):
+    """The sign-in was used, has expired, or is another browser's."""
+
+    code = "sign_in_gone"
+    title = "Sign-in gone"
 
 
 class WrongState(DraupnirError):
@@ -124,25 +140,18 @@ class PostgresMissing(Impossible):
     title = "Postgres not installed"
 
 
-class SignInOff(Impossible):
+class SignInNotConfigured(Impossible):
     """The operator has configured no identity provider."""
 
-    code = "sign_in_off"
-    title = "No sign-in"
+    code = "sign_in_not_configured"
+    title = "Sign-in not configured"
 
 
 class NotASession(Impossible):
-    """Only what came of signing in can be signed out of."""
+    """The shared secret is not given out by signing in, so it cannot be given back."""
 
     code = "not_a_session"
     title = "Not a session"
-
-
-class SignInRefused(Impossible):
-    """The identity provider did not vouch for somebody who may sign in here."""
-
-    code = "sign_in_refused"
-    title = "Sign-in refused"
 
 
 class ImageFailed(Impossible):
@@ -209,7 +218,11 @@ class TooManySignIns(Unavailable):
 
 
 class ProviderUnavailable(Unavailable):
-    """The identity provider does not answer, or not as OpenID Connect has it."""
+    """The identity provider does not answer, or not as OpenID Connect has it; `reason` is for the operator."""
 
     code = "provider_unavailable"
     title = "Identity provider not available"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__("The identity provider does not answer as it should; try again in a moment.")
+        self.reason = reason

@@ -160,13 +160,18 @@ class Reach(StrEnum):
 class Caller:
     """Who asks: a name that owns instances, a role, and whose things this request reaches.
 
-    `read_only` is a token that changes nothing.
+    `token` is what they have shown; None for the shared secret, and for whoever needs none.
     """
 
     name: str
     role: Role
     reach: Reach = Reach.OWN
-    read_only: bool = False
+    token: Token | None = None
+
+    @property
+    def read_only(self) -> bool:
+        """Whether what they have shown changes nothing."""
+        return self.token is not None and self.token.scope is Scope.READ_ONLY
 
     @property
     def confined_to(self) -> str | None:

@@ -57,6 +57,11 @@ class Provider:
         self._metadata: Metadata | None = None
         self._stale_at_s = 0.0
         self._lock = asyncio.Lock()
+        self._failures = 0
+
+    async def describe(self) -> Metadata:
+        """What the provider says of itself, asked for anew if it is not fresh."""
+        return await self._discover()
 
     async def authorization_url(self, state: str, nonce: str, verifier: str) -> str:
         """Where to send a browser to sign in."""
@@ -76,13 +81,13 @@ class Provider:
         if issuer != metadata.issuer and (issuer is not None or metadata.names_itself):
             raise SignInRefused("the answer is another provider's")
         try:
-            async with self._client(metadata) as client:
+            async with asyncio.timeout(TIMEOUT_S), self._client(metadata) as client:
                 tokens = await client.fetch_token(
                     metadata.token_endpoint, grant_type="authorization_code", code=code, code_verifier=verifier
                 )
         except OAuthError as error:
             raise SignInRefused(f"the provider does not take the code ({error.error!r})") from error
-        except (httpx.HTTPError, TypeError, ValueError) as error:
+        except (httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
             raise _unavailable(error) from error
         identity = await self._check(metadata, tokens, nonce)
         refresh_token = tokens.get("refresh_token")
@@ -94,13 +99,13 @@ class Provider:
         """What the provider says of it, and the one to use from now on; an outage is UNKNOWN, and nothing is raised."""
         try:
             metadata = await self._discover()
-            async with self._client(metadata) as client:
+            async with asyncio.timeout(TIMEOUT_S), self._client(metadata) as client:
                 client.register_compliance_hook("refresh_token_response", _require_an_answer)
                 tokens = await client.refresh_token(metadata.token_endpoint, refresh_token=refresh_token)
         except OAuthError as error:
             # What is wrong with us, such as invalid_client, says nothing of the person.
             return (Standing.REVOKED if error.error == "invalid_grant" else Standing.UNKNOWN), refresh_token
-        except (ProviderUnavailable, httpx.HTTPError, TypeError, ValueError) as error:
+        except (ProviderUnavailable, httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
             log.warning("the identity provider could not be asked: %s", type(error).__name__)
             return Standing.UNKNOWN, refresh_token
         renewed = tokens.get("refresh_token")
@@ -119,12 +124,17 @@ class Provider:
             raise SignInRefused(f"the ID token is refused: {error}") from error
 
     async def _discover(self, *, anew: bool = False) -> Metadata:
+        failures = self._failures
         async with self._lock:
             if self._metadata is None or anew or time.monotonic() >= self._stale_at_s:
+                # Whoever waited while another asked in vain would otherwise wait as long again, one after the other.
+                if failures != self._failures:
+                    raise ProviderUnavailable("it did not answer another request that was made meanwhile")
                 try:
                     async with asyncio.timeout(TIMEOUT_S):
                         self._metadata = await self._fetch_metadata()
                 except (httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
+                    self._failures += 1
                     raise _unavailable(error) from error
                 self._stale_at_s = time.monotonic() + FRESH_S
             return self._metadata
@@ -178,4 +188,4 @@ def _require_an_answer(response: httpx.Response) -> httpx.Response:
 def _unavailable(error: Exception) -> ProviderUnavailable:
     reason = type(error).__name__ if isinstance(error, httpx.HTTPError | TimeoutError) else str(error)
     log.warning("the identity provider does not answer as it should: %s", reason)
-    return ProviderUnavailable("The identity provider does not answer as it should; try again in a moment.")
+    return ProviderUnavailable(reason)

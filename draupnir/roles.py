@@ -15,6 +15,8 @@ from draupnir.models import Caller, Reach, Role
 from draupnir_helper import wire
 
 NO, OWN, ALL = Reach.NOTHING, Reach.OWN, Reach.ALL
+# The name of the shared secret's bearer; people are named by their e-mail address.
+UPLOAD = "upload"
 COLUMNS = (Role.ANONYMOUS, Role.USER, Role.UPLOADER, Role.ADMIN)
 
 # fmt: off
@@ -31,6 +33,15 @@ ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
     ("POST", "/instances"):                 (NO,      OWN,     OWN, OWN),
     ("GET", "/instances/{instance_id}"):    (NO,      OWN,     OWN, ALL),
     ("DELETE", "/instances/{instance_id}"): (NO,      OWN,     OWN, ALL),
+    ("POST", "/sign_ins"):                  (ALL,     ALL,     ALL, ALL),
+    ("GET", "/authenticate"):               (ALL,     ALL,     ALL, ALL),
+    ("GET", "/oauth_callback"):             (ALL,     ALL,     ALL, ALL),
+    ("POST", "/sessions"):                  (ALL,     ALL,     ALL, ALL),
+    ("GET", "/sessions/current"):           (NO,      OWN,     OWN, OWN),
+    ("DELETE", "/sessions/current"):        (NO,      OWN,     OWN, OWN),
+    ("GET", "/tokens"):                     (NO,      OWN,     OWN, OWN),
+    ("POST", "/tokens"):                    (NO,      OWN,     OWN, OWN),
+    ("DELETE", "/tokens/{token_id}"):       (NO,      OWN,     OWN, OWN),
 }
 # fmt: on
 SAFE_METHODS = frozenset({"GET"})
@@ -93,6 +104,11 @@ def admit(method: str, path: str, caller: Caller) -> Caller:
 def role_of(email: str, admins: Collection[str]) -> Role:
     """As what a person who has signed in acts."""
     return Role.ADMIN if email.lower() in admins else Role.USER
+
+
+def role_of_secret(*, others_sign_in: bool) -> Role:
+    """As what the bearer of the shared secret acts: as long as nobody else can come in, they are all there is."""
+    return Role.UPLOADER if others_sign_in else Role.ADMIN
 
 
 def check_request(kind: type[wire.Wire]) -> None:

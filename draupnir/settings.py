@@ -123,6 +123,7 @@ class Settings(Section):
     trusted_proxy_cidrs: Annotated[tuple[CidrText, ...], Field(strict=False)] = ()
     trusted_user_email_domain: Annotated[str, Field(pattern=r"^@[A-Za-z0-9.-]{1,189}$")] | None = None
     admins: Annotated[frozenset[EmailAddress], Field(strict=False)] = frozenset()
+    session_lifetime_s: Annotated[int, Field(ge=300, le=366 * 24 * 3600)] = 30 * 24 * 3600
     http: HttpSettings = HttpSettings()
     oidc: OidcSettings | None = None
 
@@ -132,6 +133,16 @@ class Settings(Section):
         assert self.oidc is not None
         port = (self.http.listen_address or "").rpartition(":")[2]
         return self.oidc.redirect_url or f"https://{self.public_hostname}:{port}{CALLBACK_PATH}"
+
+    @property
+    def public_url(self) -> str:
+        """Where browsers reach this server, without a slash at its end; only for when people sign in."""
+        return self.redirect_url.removesuffix(CALLBACK_PATH)
+
+    def trusts(self, email: str) -> bool:
+        """Whether somebody of that address may sign in: its domain is exactly the trusted one."""
+        domain = self.trusted_user_email_domain
+        return domain is not None and "@" + email.lower().partition("@")[2] == domain.lower()
 
     @property
     def dsn(self) -> str:

@@ -5,6 +5,7 @@ Run as `python3 tests/identity_provider.py PORT REDIRECT_URI` it listens on loop
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import html
@@ -14,11 +15,14 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 import uvicorn
 from authlib.jose import JsonWebKey, JsonWebSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -39,12 +43,18 @@ def b64(value: bytes | Claims) -> str:
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
 
+@cache
+def _key(whose: str) -> Any:
+    """Made once, for it takes a while."""
+    return JsonWebKey.generate_key("RSA", 2048, {"kid": "one"}, is_private=True)
+
+
 @dataclass
 class Signer:
     """Signs ID tokens; `key` is listed in the JWK set, `stranger` is not."""
 
-    key: Any = field(default_factory=lambda: JsonWebKey.generate_key("RSA", 2048, {"kid": "one"}, is_private=True))
-    stranger: Any = field(default_factory=lambda: JsonWebKey.generate_key("RSA", 2048, {"kid": "one"}, is_private=True))
+    key: Any = field(default_factory=lambda: _key("ours"))
+    stranger: Any = field(default_factory=lambda: _key("a stranger's"))
 
     def sign(self, claims: Claims, header: Claims | None = None, key: Any = None) -> str:
         """A JWT as it should be, unless told otherwise."""
@@ -55,7 +65,7 @@ class Signer:
 
     def jwks(self) -> Claims:
         """What the provider publishes."""
-        return {"keys": [self.key.as_dict(is_private=False, kid="one", use="sig", alg="RS256")]}
+        return {"keys": [self.key.as_dict(is_private=False, kid=self.key.kid, use="sig", alg="RS256")]}
 
 
 def _tampered(signer: Signer, claims: Claims) -> str:
@@ -79,6 +89,13 @@ def _with(header: Claims | None = None, without: str = "", **changes: Any) -> Ca
     return forge
 
 
+def _critical(signer: Signer, claims: Claims) -> str:
+    # By hand, for newer versions of Authlib do not sign this.
+    signed = f"{b64({'alg': 'RS256', 'kid': 'one', 'typ': 'JWT', 'crit': ['exp']})}.{b64(claims)}"
+    signature = signer.key.get_op_key("sign").sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+    return f"{signed}.{b64(signature)}"
+
+
 def _embedded_key(signer: Signer, claims: Claims) -> str:
     own = signer.stranger.as_dict(is_private=False)
     return signer.sign(claims, {"jwk": own, "kid": "two"}, signer.stranger)
@@ -96,7 +113,7 @@ FORGERIES: Mapping[str, Callable[[Signer, Claims], str]] = {
         claims, {"jku": "http://127.0.0.1:1/jwks", "kid": "two"}, signer.stranger
     ),
     "unknown key": _with({"kid": "nobody's"}),
-    "critical extension": _with({"crit": ["exp"]}),
+    "critical extension": _critical,
     "another kind of JWT": _with({"typ": "at+jwt"}),
     "another issuer": _with(iss="https://accounts.example.net"),
     "issuer with a slash more": _with(iss=lambda claims: claims["iss"] + "/"),
@@ -153,7 +170,9 @@ class Code:
 @dataclass
 class IdentityProvider:
     """Vouches for whoever types an address, remembers them by a cookie, and obeys `orders`:
-    forge (a name of FORGERIES), fail (a status for the token endpoint), revoke (an address), rotate, no_refresh_token.
+    forge (a name of FORGERIES), fail (a status for the token endpoint), revoke (an address), rotate, no_refresh_token,
+    hang (discovery or token: gives no answer), discovery (what it says of itself beside the truth), iss (who it says it
+    is to the browser).
     """
 
     issuer: str
@@ -178,6 +197,8 @@ class IdentityProvider:
         )
 
     async def discovery(self, request: Request) -> Response:
+        self.asked.append("discovery")
+        await self._hang("discovery")
         return JSONResponse(
             {
                 "issuer": self.issuer,
@@ -224,12 +245,13 @@ class IdentityProvider:
         return self._redirect(asked, code=code)
 
     def _redirect(self, asked: Mapping[str, str], **answer: str) -> Response:
-        query = urlencode({**answer, "state": asked["state"], "iss": self.issuer})
+        query = urlencode({**answer, "state": asked["state"], "iss": self.orders.get("iss", self.issuer)})
         return RedirectResponse(f"{asked['redirect_uri']}?{query}", 303)
 
     async def token(self, request: Request) -> Response:
         given = dict(parse_qsl((await request.body()).decode()))
         self.asked.append(given.get("grant_type", ""))
+        await self._hang("token")
         if status := self.orders.get("fail"):
             return JSONResponse({"error": self.orders.get("error", "server_error")}, int(status))
         if (given.get("client_id"), given.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
@@ -246,6 +268,10 @@ class IdentityProvider:
         if not self.orders.get("no_refresh_token"):
             tokens["refresh_token"] = self.grant(code.email)
         return JSONResponse({**tokens, "id_token": self.id_token(code)})
+
+    async def _hang(self, where: str) -> None:
+        if self.orders.get("hang") == where:
+            await asyncio.Event().wait()
 
     def grant(self, email: str) -> str:
         """A new refresh token of somebody's."""
@@ -269,7 +295,7 @@ class IdentityProvider:
         if email := orders.pop("revoke", None):
             self.refresh_tokens = {token: whose for token, whose in self.refresh_tokens.items() if whose != email}
         if orders.pop("rotate", None):
-            self.signer = Signer()
+            self.signer = Signer(JsonWebKey.generate_key("RSA", 2048, {"kid": secrets.token_hex(4)}, is_private=True))
         self.orders = orders
 
 

@@ -1,4 +1,4 @@
-"""From credentials to caller: today the shared secret, tomorrow users of an identity provider."""
+"""From credentials to caller: the shared secret, and the tokens that are given out here."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 
-from draupnir import errors
+from draupnir import errors, roles
 from draupnir.api.limits import Limits, together_with
 from draupnir.models import Caller, Role
+from draupnir.operations import tokens
+from draupnir.operations.context import Context
 
 Identify = Callable[[str], Awaitable[Caller | None]]
-"""From a bearer token to whom it was given, or None: the seam where real users come in."""
+"""From a bearer token to whom it stands for, or None."""
 
 ANONYMOUS = Caller("-", Role.ANONYMOUS)
 
 
-def shared_secret(secret: bytes, role: Role) -> Identify:
-    """Knows one token, the shared secret, whose bearer is `upload`; raises ValueError if it is empty."""
+def known_to(context: Context, secret: bytes) -> Identify:
+    """Knows the shared secret, whose bearer is `upload`, and our own tokens; raises ValueError if it is empty."""
     if not secret:
         raise ValueError("the shared secret is empty")
-    upload = Caller("upload", role)
+    upload = Caller(roles.UPLOAD, roles.role_of_secret(others_sign_in=context.sign_in is not None))
     expected = hashlib.sha256(secret).digest()
 
     async def identify(token: str) -> Caller | None:
         # Headers arrive as latin-1, and digests of equal length tell nothing of the secret's length.
         given = hashlib.sha256(token.encode("latin-1", "replace")).digest()
-        return upload if hmac.compare_digest(given, expected) else None
+        return upload if hmac.compare_digest(given, expected) else await tokens.identify(context, token)
 
     return identify
 
@@ -46,7 +48,7 @@ async def caller_of(request: Request) -> Caller:
     limits.begin_trying(source, token.strip())
     caller = await identify(token.strip())
     if caller is None:
-        raise errors.Unauthorized("The token is not one that is known here; check it and send the request again.")
+        raise errors.Unauthorized("The token is not known here, was revoked, or has expired; sign in again.")
     limits.was_right(source, token.strip())
     request.state.caller = caller
     return caller

@@ -42,6 +42,13 @@ def status_of(error: errors.DraupnirError) -> int:
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
+def headers_of(error: errors.DraupnirError) -> dict[str, str]:
+    """What the client is to be told of an error beside its body."""
+    if isinstance(error, errors.TooManyRequests):
+        return {"Retry-After": str(error.retry_after_s)}
+    return HEADERS.get(status_of(error), {})
+
+
 def errors_body(status: int, code: str, title: str, detail: str) -> dict[str, object]:
     """The body of every answer that is not a success."""
     return {"errors": [{"status": str(status), "code": code, "title": title, "detail": detail}]}
@@ -61,8 +68,7 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s: %s", request.method, quote(request.url.path), error.code, error.detail)
     request.state.error_code = error.code
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, errors.TooManyRequests) else {}
-    return problem(status, error.code, error.title, error.detail, headers)
+    return problem(status, error.code, error.title, error.detail, headers_of(error))
 
 
 async def answer_routing(request: Request, error: Exception) -> JSONResponse:
@@ -70,7 +76,7 @@ async def answer_routing(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     path = quote(request.url.path)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = f"There is nothing at {path}; the resources are /images, /instances and /health_check."
+        detail = f"There is nothing at {path}; the resources are /images, /instances, /tokens and /health_check."
         return problem(404, "not_found", "Not found", detail)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "")

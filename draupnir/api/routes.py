@@ -9,8 +9,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from draupnir import roles
-from draupnir.api import health, images, instances
+from draupnir.api import health, images, instances, sessions, sign_ins, tokens
 from draupnir.api.auth import ANONYMOUS, caller_of
+from draupnir.api.limits import limited
+from draupnir.api.pages import for_people
 from draupnir.models import Caller
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
@@ -38,4 +40,11 @@ ROUTES = [
     resource("/images/{image_id}/done", POST=images.finalise),
     resource("/instances", GET=instances.list_some, POST=instances.create),
     resource("/instances/{instance_id}", GET=instances.show, DELETE=instances.destroy),
+    resource("/sign_ins", POST=limited(sign_ins.create)),
+    resource("/authenticate", GET=for_people(limited(sign_ins.authenticate))),
+    resource("/oauth_callback", GET=for_people(limited(sign_ins.come_back))),
+    resource("/sessions", POST=limited(sessions.create)),
+    resource("/sessions/current", GET=sessions.show, DELETE=sessions.destroy),
+    resource("/tokens", GET=tokens.list_own, POST=tokens.create),
+    resource("/tokens/{token_id}", DELETE=tokens.revoke),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -76,9 +76,13 @@ def read_flag(parameters: Mapping[str, str], name: str) -> bool:
 
 
 class Attributes(BaseModel):
-    """Base of what can be asked: frozen, and closed to attributes that cannot be set, lest they be lost unsaid."""
+    """Base of what can be asked: frozen, and closed to attributes that cannot be set, lest they be lost unsaid.
+
+    What was given for one of `unrepeatable` is in no answer, for it might be a secret with a slip in it.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    unrepeatable: ClassVar[frozenset[str]] = frozenset()
 
 
 class NewImage(Attributes):
@@ -165,7 +169,8 @@ def _explain_one(name: str, kind: str, reason: object, value: object, attributes
     if kind == "extra_forbidden":
         known = " and ".join(attributes.model_fields)
         return f"`data.attributes` holds {quote(name)}, which cannot be set; what can be set is {known}."
-    return f"`data.attributes.{name}` {reason}, not {quote(value)}."
+    given = "" if name in attributes.unrepeatable else f", not {quote(value)}"
+    return f"`data.attributes.{name}` {reason}{given}."
 
 
 def write_time(time: datetime) -> str:

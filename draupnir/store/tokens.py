@@ -40,9 +40,14 @@ class Tokens:
         return _token(row)
 
     async def use(self, digest: bytes) -> Token | None:
-        """The token with that digest, if it has not expired; notes that it was used."""
+        """The token with that digest, if it has not expired and its owner is still there; notes that it was used."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute("SELECT * FROM tokens WHERE digest = %s AND expires_at > now()", [digest])
+            # Whoever is not named by an e-mail address has never signed in.
+            cursor = await connection.execute(
+                "SELECT * FROM tokens WHERE digest = %s AND expires_at > now()"
+                " AND (owner NOT LIKE '%%@%%' OR EXISTS (SELECT FROM users WHERE email = owner))",
+                [digest],
+            )
             row = await cursor.fetchone()
             if row is None:
                 return None

@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import hypothesis
 import pytest
@@ -15,6 +15,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from draupnir.api.bodies import MAX_BODY_BYTES
+from draupnir.api.limits import Limit
 from draupnir.app import create_app
 from draupnir.models import Caller, Role
 from draupnir.operations.context import Context
@@ -36,6 +37,7 @@ from draupnir_helper.wire import (
     StartExtract,
 )
 from tests.fakes import FakeHelper, Probe, Refused
+from tests.sign_in import configured, new_provider
 
 SECRET = "a-secret-for-tests-only"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
@@ -473,6 +475,13 @@ ATTRIBUTES = st.fixed_dictionaries(
         "sleep_after": JSON | st.sampled_from([0, 60, 2**63]),
         "network": JSON | st.sampled_from(["proxied", "direct"]),
         "ready": JSON,
+        "code_challenge": JSON | st.just("A" * 43),
+        "loopback_port": JSON | st.integers(0, 65536),
+        "code": JSON | st.text(st.characters()),
+        "code_verifier": JSON | st.just("A" * 43),
+        "name": JSON | st.text(st.characters()),
+        "scope": JSON | st.sampled_from(["full", "read_only"]),
+        "expires_in": JSON | st.integers(0, 366 * 24 * 3600 + 1),
     },
 )
 DOCUMENTS = JSON | st.fixed_dictionaries(
@@ -484,9 +493,11 @@ DOCUMENTS = JSON | st.fixed_dictionaries(
 BODIES = st.binary(max_size=60) | DOCUMENTS.map(lambda document: json.dumps(document).encode())
 ESCAPED = st.text(st.characters(exclude_categories=["Cs"]), max_size=5).map(lambda text: quote(text, safe="/"))
 IDS = st.sampled_from(["1", "2", "0", "x", str(MAX_ID), str(2**31), str(2**63)]) | ESCAPED
-PATHS = st.sampled_from(["/images", "/instances", "/health_check"]) | st.builds(
+PAGES = ["/authenticate", "/oauth_callback"]
+SIGN_IN = [*PAGES, "/authenticate?sign_in=x", "/oauth_callback?state=x&error=y", "/sign_ins", "/sessions", "/tokens"]
+PATHS = st.sampled_from(["/images", "/instances", "/health_check", *SIGN_IN]) | st.builds(
     "{}{}{}".format,
-    st.sampled_from(["/images/", "/instances/", "/"]),
+    st.sampled_from(["/images/", "/instances/", "/tokens/", "/"]),
     IDS,
     st.sampled_from(["", "/done", "/", "?cascade=true"]),
 )
@@ -497,18 +508,33 @@ HEADERS = st.dictionaries(
 )
 
 
+@pytest.fixture
+def everything(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
+    """The service with sign-in, and so patient that nobody is held back."""
+    signed, sign_in = configured(settings, new_provider())
+    app = create_app(
+        Context(signed, Store(settings.dsn), helper, Tasks(), probe, helper.knock, sign_in=sign_in), SECRET.encode()
+    )
+    app.state.limits.sign_ins = Limit(10**6, 0.0)
+    headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json"}
+    with TestClient(app, headers=headers, follow_redirects=False) as client:
+        yield client
+
+
 @hypothesis.settings(
     max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(METHODS, PATHS, HEADERS, BODIES)
 def test_nothing_that_can_be_sent_is_answered_with_a_fault_of_ours(
-    client: TestClient, method: str, path: str, headers: dict[str, str], body: bytes
+    everything: TestClient, method: str, path: str, headers: dict[str, str], body: bytes
 ) -> None:
     encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}
-    response = client.request(method, path, content=body, headers=encoded)
+    response = everything.request(method, path, content=body, headers=encoded)
     assert response.status_code < 500 or response.status_code in {503, 507}, response.text
     assert response.headers["x-request-id"]
-    if response.status_code >= 400 and method != "HEAD":
+    if response.headers.get("content-type", "").startswith("text/html"):
+        assert urlsplit(path).path in PAGES
+    elif response.status_code >= 400 and method != "HEAD":
         (error,) = response.json()["errors"]
         assert error["status"] == str(response.status_code)
         assert error["detail"]

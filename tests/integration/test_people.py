@@ -5,39 +5,30 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import httpx
 import pytest
 
 from draupnir.encryption import Cipher
 from draupnir.models import Identity, Standing, User
-from draupnir.oidc import Provider
 from draupnir.operations import people
 from draupnir.operations.context import Context, SignIn
-from draupnir.settings import OidcSettings
-from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
+from tests.identity_provider import IdentityProvider
+from tests.sign_in import ISSUER, configured, new_provider
 
 pytestmark = pytest.mark.anyio
 
-ISSUER = "http://127.0.0.1:9000"
 JANE = Identity("jane@example.com", ISSUER, "subject of jane@example.com")
 
 
 @pytest.fixture
 def idp() -> IdentityProvider:
-    return IdentityProvider(ISSUER, "http://127.0.0.1:8432/oauth_callback")
+    return new_provider()
 
 
 @pytest.fixture
 def signed(context: Context, idp: IdentityProvider) -> Context:
     """The context of a daemon whose people sign in with the provider."""
-    oidc = OidcSettings(
-        discovery_url=f"{ISSUER}/.well-known/openid-configuration",
-        client_id=CLIENT_ID,
-        redirect_url=idp.redirect_uri,
-    )
-    settings = context.settings.model_copy(update={"oidc": oidc, "trusted_user_email_domain": "@example.com"})
-    provider = Provider(settings, CLIENT_SECRET, httpx.ASGITransport(idp.app()))
-    return dataclasses.replace(context, settings=settings, sign_in=SignIn(provider, Cipher(bytes(32))))
+    settings, sign_in = configured(context.settings, idp)
+    return dataclasses.replace(context, settings=settings, sign_in=sign_in)
 
 
 async def jane(context: Context, idp: IdentityProvider) -> User:
@@ -55,7 +46,7 @@ async def test_who_is_still_there_may_come_again_and_again(signed: Context, idp:
     for _ in range(3):
         assert await people.check(signed, user) is Standing.VALID
         (user,) = await signed.store.users.list_all()
-    assert idp.asked == ["refresh_token"] * 3
+    assert idp.asked == ["discovery", *["refresh_token"] * 3]
 
 
 async def test_who_was_locked_out_is_revoked(signed: Context, idp: IdentityProvider) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 
-from draupnir import cli, doctor, findings, upload_keys
+from draupnir import cli, doctor, findings, serving, shared_secret, upload_keys
 from draupnir.findings import Finding
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f backup"
@@ -65,6 +66,42 @@ def test_a_daemon_with_a_bad_configuration_does_not_start_and_names_the_line(
     result = run.invoke(cli.main, ["serve"])
     assert result.exit_code == 78
     assert f"{config}:1: prot" in result.output
+
+
+@pytest.mark.parametrize(
+    ("handed_over", "words"),
+    [
+        (None, "no credentials"),
+        ({}, "oidc_client_secret"),
+        ({"oidc_client_secret": " ", "refresh_token_key": " "}, "/etc/draupnir/oidc_client_secret is missing"),
+        ({"oidc_client_secret": "a canary\n", "refresh_token_key": " "}, "more than one line"),
+        ({"oidc_client_secret": "canary\n"}, "refresh_token_key"),
+        ({"oidc_client_secret": "canary\n", "refresh_token_key": " "}, "/etc/draupnir/refresh_token_key is missing"),
+    ],
+    ids=str,
+)
+def test_a_daemon_without_what_signing_in_takes_does_not_start_and_says_what_to_do(
+    run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed_over: dict[str, str] | None, words: str
+) -> None:
+    config, secret = tmp_path / "config.toml", tmp_path / "shared_secret"
+    config.write_text(
+        "trusted_user_email_domain = '@example.com'\n[oidc]\nclient_id = 'x'\n"
+        "redirect_url = 'https://db.example.com/oauth_callback'\n"
+    )
+    secret.write_text("a-secret-for-tests-only-of-some-length")
+    for name, content in (handed_over or {}).items():
+        (tmp_path / name).write_text(content)
+    monkeypatch.setattr(cli, "CONFIG_PATH", config)
+    monkeypatch.setattr(shared_secret, "PATH", secret)
+    monkeypatch.setattr(serving, "inherit", lambda: SimpleNamespace(sockets=[object()]))
+    if handed_over is None:
+        monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    else:
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    result = run.invoke(cli.main, ["serve"])
+    assert result.exit_code == 78
+    assert words in result.output
+    assert "canary" not in result.output
 
 
 @pytest.mark.parametrize(

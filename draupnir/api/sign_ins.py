@@ -1,0 +1,81 @@
+"""Handlers of signing in: the client's wish, and the two stops that a browser makes here on its way.
+
+The browser is bound by a secret in a cookie: of this host alone, never shown to a script, never sent along with what
+another site embeds.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlencode
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+
+from draupnir import errors
+from draupnir.api import pages, schemas, token_schemas
+from draupnir.api.bodies import read_document
+from draupnir.models import Caller
+from draupnir.operations import sign_in
+from draupnir.operations.context import Context
+from draupnir.roles import role_of
+
+LOOPBACK = "http://127.0.0.1:{}/?{}"
+
+
+async def create(request: Request, caller: Caller) -> Response:
+    """POST /sign_ins"""
+    wish = schemas.read_attributes(await read_document(request), "sign_ins", token_schemas.NewSignIn)
+    url, expires_at = await sign_in.begin(request.app.state.context, wish.code_challenge, wish.loopback_port)
+    attributes = {"url": url, "expires_at": schemas.write_time(expires_at)}
+    return JSONResponse({"data": {"type": "sign_ins", "attributes": attributes}}, 201)
+
+
+async def authenticate(request: Request, caller: Caller) -> Response:
+    """GET /authenticate?sign_in=…: on to the identity provider"""
+    context: Context = request.app.state.context
+    url, secret = await sign_in.send_off(context, request.query_params.get("sign_in", ""))
+    answer = RedirectResponse(url, 302)
+    _set_cookie(answer, context, secret, int(sign_in.LIFETIME.total_seconds()))
+    return answer
+
+
+async def come_back(request: Request, caller: Caller) -> Response:
+    """GET /oauth_callback: back from the identity provider, and on to where the client listens, if it does"""
+    context: Context = request.app.state.context
+    query = request.query_params
+    state, secret = query.get("state", ""), request.cookies.get(_cookie_name(context), "")
+    pending = await sign_in.come_back(context, state, secret)
+    answer = sign_in.Answer(query.get("code"), query.get("error"), query.get("iss"))
+    try:
+        email, code = await sign_in.vouch(context, pending, state, secret, answer)
+    except (errors.SignInRefused, errors.ProviderUnavailable) as error:
+        if pending.loopback_port is None:
+            raise
+        request.state.error_code = error.code
+        response: Response = _to_client(pending.loopback_port, error=error.code)
+    else:
+        request.state.caller = Caller(email, role_of(email, context.settings.admins))
+        listens = pending.loopback_port is not None
+        response = _to_client(pending.loopback_port, code=code) if listens else pages.show_code(code)
+    _set_cookie(response, context, "", 0)
+    return response
+
+
+def _to_client(port: int | None, **answer: str) -> RedirectResponse:
+    # The port is all that the client had a say in, so nobody is sent elsewhere than to their own machine.
+    return RedirectResponse(LOOPBACK.format(port, urlencode(answer)), 302)
+
+
+def _is_private(context: Context) -> bool:
+    return context.sign_in is not None and context.settings.public_url.startswith("https://")
+
+
+def _cookie_name(context: Context) -> str:
+    # With this prefix no other host of the domain can set it; without TLS browsers would not take it.
+    return "__Host-draupnir_sign_in" if _is_private(context) else "draupnir_sign_in"
+
+
+def _set_cookie(answer: Response, context: Context, secret: str, max_age_s: int) -> None:
+    answer.set_cookie(
+        _cookie_name(context), secret, max_age_s, path="/", secure=_is_private(context), httponly=True, samesite="lax"
+    )

@@ -1,0 +1,138 @@
+"""The story of signing in: a client's wish, its browser's way through the identity provider, and a session for a code.
+
+Each step can be taken once and by one party only. The link goes to whoever asked for it; the state is bound to the
+browser that followed the link by a secret in a cookie; the code is worth nothing without the client's verifier. What
+the provider is shown (nonce, verifier) follows from the browser's secret, so what is stored signs nobody in.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import logging
+import secrets
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from urllib.parse import urlencode
+
+from draupnir.errors import ProviderUnavailable, SignInGone, SignInNotConfigured, SignInRefused
+from draupnir.models import Role, Token
+from draupnir.operations import tokens
+from draupnir.operations.context import Context, SignIn
+from draupnir.operations.tokens import digest_of
+from draupnir.store.sign_ins import Pending
+
+log = logging.getLogger(__name__)
+
+LIFETIME = timedelta(minutes=10)
+CODE_LIFETIME = timedelta(seconds=60)
+AUTHENTICATE_PATH = "/authenticate"
+_RANDOM_BYTES = 32
+# Of RFC 6749 section 4.1.2.1, those by which the provider says that it is in trouble itself.
+_OUTAGES = frozenset({"server_error", "temporarily_unavailable"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the provider sends a browser back with: a code or an error, and who it says it is."""
+
+    code: str | None
+    error: str | None
+    issuer: str | None
+
+
+async def begin(context: Context, code_challenge: str, loopback_port: int | None) -> tuple[str, datetime]:
+    """A client wants to sign somebody in: the address for a browser, and until when.
+
+    Raises SignInNotConfigured, TooManySignIns.
+    """
+    _configured(context)
+    link = secrets.token_urlsafe(_RANDOM_BYTES)
+    await context.store.sign_ins.insert(digest_of(link), code_challenge, loopback_port, LIFETIME)
+    url = f"{context.settings.public_url}{AUTHENTICATE_PATH}?{urlencode({'sign_in': link})}"
+    return url, datetime.now(UTC) + LIFETIME
+
+
+async def send_off(context: Context, link: str) -> tuple[str, str]:
+    """A browser has followed the link: where to send it, and the secret it is bound by from now on.
+
+    Raises SignInNotConfigured, SignInGone, ProviderUnavailable; the last leaves the link as it was.
+    """
+    provider = _configured(context).provider
+    browser, state = secrets.token_urlsafe(_RANDOM_BYTES), secrets.token_urlsafe(_RANDOM_BYTES)
+    url = await provider.authorization_url(state, _nonce(browser, state), _verifier(browser, state))
+    if not await context.store.sign_ins.open(digest_of(link), digest_of(browser), digest_of(state)):
+        raise SignInGone("The link was used already, or has expired; start to sign in again.")
+    return url, browser
+
+
+async def come_back(context: Context, state: str, browser: str) -> Pending:
+    """The browser is back, and it is the same one; the state is used up. Raises SignInNotConfigured, SignInGone."""
+    _configured(context)
+    pending = await context.store.sign_ins.come_back(digest_of(state), digest_of(browser))
+    if pending is None:
+        raise SignInGone("The sign-in is not this browser's, was used already, or has expired; start again.")
+    return pending
+
+
+async def vouch(context: Context, pending: Pending, state: str, browser: str, answer: Answer) -> tuple[str, str]:
+    """The provider has said who it is: their address, and the code for which the client gets a session.
+
+    Raises SignInRefused, ProviderUnavailable; nothing is left of the sign-in then.
+    """
+    sign_in = _configured(context)
+    try:
+        if answer.error in _OUTAGES:
+            raise ProviderUnavailable("it sent the browser back for want of itself")
+        if answer.code is None:
+            raise SignInRefused("the provider sent the browser back without a code")
+        identity, refresh_token = await sign_in.provider.identify(
+            answer.code, answer.issuer, _nonce(browser, state), _verifier(browser, state)
+        )
+        await context.store.users.save(identity, sign_in.cipher.encrypt(refresh_token, identity.email))
+        code = secrets.token_urlsafe(_RANDOM_BYTES)
+        await context.store.sign_ins.vouch(pending, identity.email, digest_of(code), CODE_LIFETIME)
+    except (SignInRefused, ProviderUnavailable) as error:
+        log.warning("a sign-in failed: %s", error.reason if isinstance(error, ProviderUnavailable) else error.detail)
+        await context.store.sign_ins.abandon(pending)
+        raise
+    return identity.email, code
+
+
+async def redeem(context: Context, code: str, verifier: str) -> tuple[Token, str, Role]:
+    """The client shows its code and is given a session; the code is used up, right or wrong. Raises SignInRefused."""
+    _configured(context)
+    found = await context.store.sign_ins.redeem(digest_of(code))
+    if found is None or not hmac.compare_digest(_challenge(verifier).encode(), found[1].encode()):
+        raise SignInRefused("The code is wrong, was used already, or has expired; start to sign in again.")
+    return await tokens.start_session(context, found[0])
+
+
+def _configured(context: Context) -> SignIn:
+    if context.sign_in is None:
+        raise SignInNotConfigured(
+            "Nobody can sign in here, for no identity provider is configured; use the shared secret with"
+            " `draupnir-client authenticate --token-file FILE`, or have the administrator configure [oidc]."
+        )
+    return context.sign_in
+
+
+def _nonce(browser: str, state: str) -> str:
+    return _derive(browser, f"nonce {state}")
+
+
+def _verifier(browser: str, state: str) -> str:
+    return _derive(browser, f"code_verifier {state}")
+
+
+def _derive(browser: str, purpose: str) -> str:
+    return _base64url(hmac.digest(browser.encode(), purpose.encode(), "sha256"))
+
+
+def _challenge(verifier: str) -> str:
+    return _base64url(hashlib.sha256(verifier.encode(errors="replace")).digest())
+
+
+def _base64url(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()

@@ -1,0 +1,441 @@
+"""Laws of signing in: the provider's word gets one client one session, and whoever cheats on the way gets nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import httpx
+import psycopg
+import pytest
+from starlette.applications import Starlette
+
+from draupnir import oidc
+from draupnir.api.limits import SIGN_INS_AT_ONCE
+from draupnir.app import create_app
+from draupnir.operations.context import Context
+from draupnir.store.sign_ins import MAX_PENDING
+from tests.identity_provider import CANARY, CLIENT_SECRET, FORGERIES, IdentityProvider
+from tests.sign_in import BOSS, HERE, ISSUER, JANE, PORT, Browser, Client, code_of, configured, new_provider, session
+
+pytestmark = pytest.mark.anyio
+
+MARK = "<script>mark</script>"
+SECRET = "a-secret-for-tests-only"
+
+
+@pytest.fixture
+def idp() -> IdentityProvider:
+    return new_provider()
+
+
+@pytest.fixture
+def signed(context: Context, idp: IdentityProvider) -> Context:
+    settings, sign_in = configured(context.settings, idp)
+    return dataclasses.replace(context, settings=settings, sign_in=sign_in)
+
+
+@pytest.fixture
+def app(signed: Context) -> Starlette:
+    return create_app(signed, SECRET.encode())
+
+
+@pytest.fixture
+def client(app: Starlette) -> Client:
+    return Client(app)
+
+
+@pytest.fixture
+def browser(app: Starlette, idp: IdentityProvider) -> Browser:
+    return Browser(app, idp)
+
+
+def rows(context: Context, table: str) -> list[Any]:
+    with psycopg.connect(context.settings.dsn) as connection:
+        return connection.execute(f"SELECT to_jsonb({table})::text FROM {table}".encode()).fetchall()
+
+
+def assert_nobody_came_in(context: Context) -> None:
+    assert (rows(context, "users"), rows(context, "tokens"), rows(context, "sign_ins")) == ([], [], [])
+
+
+def assert_page(answer: httpx.Response, status: int, words: str) -> None:
+    """A page of ours: fixed text, without script, and nothing can be put into it."""
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8"), answer.text
+    assert words in answer.text
+    assert "<script" not in answer.text
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
+
+
+def the_error(answer: httpx.Response, status: int, code: str) -> str:
+    assert answer.status_code == status, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["code"] == code
+    return str(error["detail"])
+
+
+@pytest.mark.parametrize("port", [PORT, None])
+async def test_who_is_vouched_for_gets_a_session(client: Client, browser: Browser, port: int | None) -> None:
+    url = await client.begin(port)
+    assert url.startswith(f"{HERE}/authenticate?sign_in=")
+    code = code_of(await browser.sign_in(url))
+    answer = await client.redeem(code)
+    assert answer.status_code == 201, answer.text
+    data = answer.json()["data"]
+    assert data["type"] == "sessions"
+    assert (data["attributes"]["email"], data["attributes"]["role"]) == (JANE, "user")
+    client.token = data["attributes"]["token"]
+    assert re.fullmatch(r"dru_[A-Za-z0-9_-]{43}", client.token)
+    me = (await client.ask("GET", "/sessions/current")).json()["data"]
+    assert me["id"] == data["id"]
+    assert me["attributes"] == {
+        "name": JANE,
+        "role": "user",
+        "kind": "session",
+        "scope": "full",
+        "expires_at": data["attributes"]["expires_at"],
+    }
+
+
+async def test_the_page_with_the_code_says_where_to_put_it(client: Client, browser: Browser) -> None:
+    answer = await browser.sign_in(await client.begin(None))
+    assert_page(answer, 200, "Paste this code into the terminal in which you have just started to sign in")
+
+
+async def test_an_admin_is_one(app: Starlette, idp: IdentityProvider) -> None:
+    boss = await session(app, idp, BOSS)
+    assert (await boss.ask("GET", "/sessions/current")).json()["data"]["attributes"]["role"] == "admin"
+    assert (await boss.ask("GET", "/instances?all=true")).status_code == 200
+
+
+async def test_signing_in_anew_harms_nothing(app: Starlette, idp: IdentityProvider) -> None:
+    first, second = await session(app, idp), await session(app, idp)
+    assert first.token != second.token
+    for each in (first, second):
+        assert (await each.ask("GET", "/images")).status_code == 200
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.parametrize("port", [PORT, None])
+async def test_a_forged_id_token_lets_nobody_in(
+    signed: Context, idp: IdentityProvider, client: Client, browser: Browser, forgery: str, port: int | None
+) -> None:
+    idp.obey({"forge": forgery})
+    answer = await browser.sign_in(await client.begin(port))
+    if port is None:
+        assert_page(answer, 401, "You were not signed in")
+    else:
+        assert answer.status_code == 302
+        assert answer.headers["location"] == f"http://127.0.0.1:{PORT}/?error=sign_in_refused"
+    assert_nobody_came_in(signed)
+
+
+@pytest.mark.parametrize(
+    ("orders", "error"),
+    [
+        ({"no_refresh_token": True}, "sign_in_refused"),
+        ({"iss": "https://accounts.example.net"}, "sign_in_refused"),
+        ({"fail": 400, "error": "invalid_grant"}, "sign_in_refused"),
+        ({"fail": 500}, "provider_unavailable"),
+        ({"fail": 503}, "provider_unavailable"),
+    ],
+    ids=str,
+)
+async def test_what_else_goes_wrong_at_the_provider_lets_nobody_in(
+    signed: Context, idp: IdentityProvider, client: Client, browser: Browser, orders: dict[str, Any], error: str
+) -> None:
+    idp.obey(dict(orders))
+    answer = await browser.sign_in(await client.begin())
+    assert answer.headers.get("location") == f"http://127.0.0.1:{PORT}/?error={error}", answer.text
+    page = await browser.sign_in(await client.begin(None))
+    assert page.status_code == (401 if error == "sign_in_refused" else 503)
+    assert_nobody_came_in(signed)
+
+
+async def test_who_says_no_is_not_signed_in(signed: Context, client: Client, browser: Browser) -> None:
+    back = await browser.at_provider(await browser.to_provider(await client.begin()), deny="1")
+    answer = await browser.http.get(back)
+    assert answer.headers["location"] == f"http://127.0.0.1:{PORT}/?error=sign_in_refused"
+    assert_nobody_came_in(signed)
+
+
+async def test_each_step_is_taken_once(client: Client, browser: Browser) -> None:
+    url = await client.begin()
+    back = await browser.at_provider(await browser.to_provider(url))
+    assert_page(await browser.http.get(url), 404, "This sign-in cannot go on")
+    # Opening the link in vain has not taken the first browser's place.
+    code = code_of(await browser.http.get(back))
+    assert_page(await browser.http.get(back), 404, "This sign-in cannot go on")
+    assert (await client.redeem(code)).status_code == 201
+    the_error(await client.redeem(code), 401, "sign_in_refused")
+
+
+async def test_a_code_is_used_up_by_the_wrong_client(app: Starlette, client: Client, browser: Browser) -> None:
+    """Whoever comes by the code, from a history or over a shoulder, has no use of it."""
+    code = code_of(await browser.sign_in(await client.begin()))
+    thief = Client(app)
+    the_error(await thief.redeem(code), 401, "sign_in_refused")
+    the_error(await client.redeem(code), 401, "sign_in_refused")
+
+
+async def test_a_code_that_nobody_took_in_time_is_worth_nothing(
+    signed: Context, client: Client, browser: Browser
+) -> None:
+    code = code_of(await browser.sign_in(await client.begin()))
+    with psycopg.connect(signed.settings.dsn, autocommit=True) as connection:
+        (left,) = connection.execute("SELECT expires_at - now() <= interval '60 s' FROM sign_ins").fetchone() or ()
+        connection.execute("UPDATE sign_ins SET expires_at = now()")
+    assert left
+    the_error(await client.redeem(code), 401, "sign_in_refused")
+
+
+async def test_another_browser_cannot_finish_a_sign_in(
+    app: Starlette, idp: IdentityProvider, client: Client, browser: Browser
+) -> None:
+    """An attacker goes as far as the provider and has somebody else go on from there, or the reverse."""
+    target = await browser.to_provider(await client.begin())
+    other = Browser(app, idp)
+    back = await other.at_provider(target)
+    assert_page(await other.http.get(back), 404, "another browser")
+    other.http.cookies.set("draupnir_sign_in", "chosen by the attacker", domain="127.0.0.1")
+    assert_page(await other.http.get(back), 404, "another browser")
+    # It was not used up for the one whose it is.
+    assert (await client.redeem(code_of(await browser.http.get(back)))).status_code == 201
+
+
+async def test_nobody_gets_the_session_of_whom_they_sent_the_link(
+    app: Starlette, idp: IdentityProvider, client: Client
+) -> None:
+    """The attacker's client begins, the victim signs in: the code goes to the victim's own machine, and there it stays.
+
+    What the attacker knows is the link and the verifier; of the state and the code nothing can be told from them.
+    """
+    url = await client.begin()
+    victim = Browser(app, idp)
+    answer = await victim.sign_in(url)
+    assert urlsplit(answer.headers["location"]).hostname == "127.0.0.1"
+    link = dict(parse_qsl(urlsplit(url).query))["sign_in"]
+    for guess in (link, client.verifier, "", "null", "%"):
+        the_error(await client.redeem(guess), 401, "sign_in_refused")
+    attacker = Browser(app, idp)
+    for state in (link, client.verifier, ""):
+        query = urlencode({"state": state, "code": "c", "iss": ISSUER})
+        assert_page(await attacker.http.get(f"{HERE}/oauth_callback?{query}"), 404, "This sign-in cannot go on")
+
+
+async def test_states_nonces_and_verifiers_are_ours_and_never_twice_the_same(client: Client, browser: Browser) -> None:
+    seen: set[str] = set()
+    for _ in range(20):
+        asked = dict(parse_qsl(urlsplit(await browser.to_provider(await client.begin())).query))
+        seen |= {asked["state"], asked["nonce"], asked["code_challenge"]}
+        # 128 bits and more, in base64url.
+        assert min(len(asked[name]) for name in ("state", "nonce", "code_challenge")) >= 22
+    assert len(seen) == 60
+
+
+@pytest.mark.parametrize(
+    "port", ["43210", "80@evil.example", ".evil.example", 80, 1023, 65536, -1, 1.5, True, [43210], {"a": 1}], ids=repr
+)
+async def test_a_code_is_sent_to_no_other_place_than_a_port_of_this_machine(client: Client, port: object) -> None:
+    wish = {"code_challenge": "A" * 43, "loopback_port": port}
+    assert "port from 1024" in the_error(await client.ask("POST", "/sign_ins", wish), 400, "invalid_request")
+
+
+@pytest.mark.parametrize("name", ["redirect_uri", "redirect_url", "next", "return_to", "url", "loopback_host"])
+async def test_nobody_is_redirected_to_where_a_request_wants(client: Client, browser: Browser, name: str) -> None:
+    evil = {name: "https://evil.example/"}
+    wish = {"code_challenge": "A" * 43, **evil}
+    assert (await client.ask("POST", "/sign_ins", wish)).status_code == 400
+    target = await browser.to_provider(f"{await client.begin()}&{urlencode(evil)}")
+    assert target.startswith(f"{ISSUER}/authorize?")
+    assert "evil" not in target
+    answer = await browser.http.get(f"{await browser.at_provider(target)}&{urlencode(evil)}")
+    assert code_of(answer)
+    assert "evil" not in answer.headers["location"]
+
+
+async def test_nothing_of_a_request_is_in_a_page(client: Client, browser: Browser) -> None:
+    query = urlencode(dict.fromkeys(("sign_in", "state", "code", "error", "error_description", "iss", "hd"), MARK))
+    for path in ("/authenticate", "/oauth_callback"):
+        answer = await browser.http.get(f"{HERE}{path}?{query}", headers={"Cookie": f"draupnir_sign_in={MARK}"})
+        assert_page(answer, 404, "This sign-in cannot go on")
+        assert "mark" not in answer.text + str(answer.headers)
+    back = await browser.at_provider(await browser.to_provider(await client.begin(None)), deny="1")
+    answer = await browser.http.get(f"{back}&{query}".replace("state=%3C", "ignored=%3C"))
+    assert_page(answer, 401, "You were not signed in")
+    assert "mark" not in answer.text + str(answer.headers)
+
+
+async def test_the_cookie_is_for_this_host_and_for_no_script(
+    signed: Context, idp: IdentityProvider, client: Client, browser: Browser
+) -> None:
+    answer = await browser.http.get(await client.begin())
+    cookie = answer.headers["set-cookie"]
+    assert re.fullmatch(r"draupnir_sign_in=[\w-]{43}; HttpOnly; Max-Age=600; Path=/; SameSite=lax", cookie)
+    assert signed.settings.oidc is not None
+    public = signed.settings.oidc.model_copy(update={"redirect_url": "https://db.example.org:8443/oauth_callback"})
+    settings = signed.settings.model_copy(update={"oidc": public})
+    over_tls = Client(create_app(dataclasses.replace(signed, settings=settings), SECRET.encode()))
+    url = await over_tls.begin()
+    assert url.startswith("https://db.example.org:8443/authenticate?sign_in=")
+    answer = await over_tls.ask("GET", url.removeprefix("https://db.example.org:8443"))
+    cookie = answer.headers["set-cookie"]
+    assert re.fullmatch(
+        r"__Host-draupnir_sign_in=[\w-]{43}; HttpOnly; Max-Age=600; Path=/; SameSite=lax; Secure", cookie
+    )
+
+
+async def test_a_provider_that_is_away_costs_nobody_their_link(
+    idp: IdentityProvider, client: Client, browser: Browser
+) -> None:
+    url = await client.begin()
+    idp.obey({"discovery": {"issuer": "https://elsewhere.example"}})
+    answer = await browser.http.get(url)
+    assert_page(answer, 503, "Your identity provider does not answer")
+    assert answer.headers["retry-after"]
+    idp.obey({})
+    assert (await client.redeem(code_of(await browser.sign_in(url)))).status_code == 201
+
+
+async def test_a_provider_that_hangs_is_waited_for_once(
+    app: Starlette, idp: IdentityProvider, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who come meanwhile do not wait one after the other."""
+    monkeypatch.setattr(oidc, "TIMEOUT_S", 0.2)
+    idp.obey({"hang": "discovery"})
+    urls = [await client.begin() for _ in range(20)]
+    answers = await asyncio.gather(*(Browser(app, idp).http.get(url) for url in urls))
+    for answer in answers:
+        assert_page(answer, 503, "Your identity provider does not answer")
+    assert idp.asked == ["discovery"]
+
+
+async def test_a_provider_that_hangs_with_the_code_lets_nobody_in(
+    signed: Context, idp: IdentityProvider, client: Client, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oidc, "TIMEOUT_S", 0.2)
+    idp.obey({"hang": "token"})
+    answer = await browser.sign_in(await client.begin())
+    assert answer.headers["location"] == f"http://127.0.0.1:{PORT}/?error=provider_unavailable"
+    assert_nobody_came_in(signed)
+
+
+async def test_keys_that_the_provider_changed_are_learned(
+    idp: IdentityProvider, client: Client, browser: Browser
+) -> None:
+    code_of(await browser.sign_in(await client.begin()))
+    idp.obey({"rotate": True})
+    code_of(await browser.sign_in(await client.begin()))
+
+
+async def test_two_hundred_at_once_neither_crash_nor_crowd_each_other_out_for_good(
+    signed: Context, app: Starlette, idp: IdentityProvider
+) -> None:
+    clients = [Client(app, address=f"10.0.{number}.1") for number in range(200)]
+    wish = {"code_challenge": "A" * 43}
+    answers = await asyncio.gather(*(each.ask("POST", "/sign_ins", wish) for each in clients))
+    assert sorted(answer.status_code for answer in answers) == [201] * MAX_PENDING + [503] * MAX_PENDING
+    refused = next(answer for answer in answers if answer.status_code == 503)
+    the_error(refused, 503, "too_many_sign_ins")
+    assert len(rows(signed, "sign_ins")) == MAX_PENDING
+    with psycopg.connect(signed.settings.dsn, autocommit=True) as connection:
+        connection.execute("UPDATE sign_ins SET expires_at = now()")
+    await session(app, idp)
+
+
+async def test_fifty_people_sign_in_at_once(signed: Context, app: Starlette, idp: IdentityProvider) -> None:
+    async def one(number: int) -> str:
+        client, address = Client(app, address=f"10.0.{number}.1"), f"10.0.{number}.1"
+        code = code_of(await Browser(app, idp, address).sign_in(await client.begin(), f"user{number}@example.com"))
+        return str((await client.redeem(code)).json()["data"]["attributes"]["email"])
+
+    assert await asyncio.gather(*map(one, range(50))) == [f"user{number}@example.com" for number in range(50)]
+    assert rows(signed, "sign_ins") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/sign_ins"), ("GET", "/authenticate"), ("GET", "/oauth_callback"), ("POST", "/sessions")],
+)
+async def test_who_tries_too_often_is_held_back(client: Client, app: Starlette, method: str, path: str) -> None:
+    for _ in range(SIGN_INS_AT_ONCE):
+        answer = await client.ask(method, path, {} if method == "POST" else None)
+        assert answer.status_code in {400, 404}, answer.text
+    answer = await client.ask(method, path, {} if method == "POST" else None)
+    assert int(answer.headers["retry-after"]) >= 1
+    if method == "POST":
+        the_error(answer, 429, "too_many_requests")
+    else:
+        assert_page(answer, 429, "Too many tries")
+    elsewhere = Client(app, address="10.0.0.2")
+    assert (await elsewhere.ask(method, path, {} if method == "POST" else None)).status_code in {400, 404}
+
+
+async def test_a_slip_in_a_secret_is_not_repeated(client: Client) -> None:
+    canary = "canary-code"
+    for wish in ({"code": canary, "code_verifier": canary}, {"code": [canary], "code_verifier": "A" * 43}):
+        answer = await client.ask("POST", "/sessions", wish)
+        the_error(answer, 400, "invalid_request")
+        assert "canary" not in answer.text
+
+
+async def test_where_nobody_can_sign_in_people_are_told_the_way_in(context: Context, idp: IdentityProvider) -> None:
+    app = create_app(context, SECRET.encode())
+    client = Client(app)
+    told = the_error(await client.ask("POST", "/sign_ins", {"code_challenge": "A" * 43}), 422, "sign_in_not_configured")
+    assert "--token-file" in told
+    assert "[oidc]" in told
+    the_error(await client.redeem("code"), 422, "sign_in_not_configured")
+    for path in ("/authenticate", "/oauth_callback"):
+        assert_page(await Browser(app, idp).http.get(HERE + path), 422, "Nobody can sign in here")
+
+
+async def test_the_audit_log_says_who_signed_in_and_no_log_says_a_secret(
+    signed: Context,
+    app: Starlette,
+    browser: Browser,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    caplog.set_level(logging.WARNING, "httpx")
+    caplog.set_level(logging.INFO)
+    # The daemon sends it elsewhere once it logs to the journal.
+    monkeypatch.setattr(logging.getLogger("draupnir.audit"), "propagate", True)
+    client = Client(app)
+    url = await client.begin()
+    back = await browser.at_provider(await browser.to_provider(url))
+    answer = await browser.http.get(back)
+    code = code_of(answer)
+    created = await client.redeem(code)
+    client.token = created.json()["data"]["attributes"]["token"]
+    named = await client.ask("POST", "/tokens", {"name": "ci"})
+    assert (await client.ask("DELETE", f"/tokens/{named.json()['data']['id']}")).status_code == 204
+    assert (await client.ask("DELETE", "/sessions/current")).status_code == 204
+    the_error(await client.ask("GET", "/images"), 401, "unauthorized")
+    audit = [record.getMessage() for record in caplog.records if record.name == "draupnir.audit"]
+    for who, what in (
+        ("-", "method=POST path=/sign_ins"),
+        ("-", "method=GET path=/authenticate"),
+        (JANE, "method=GET path=/oauth_callback"),
+        (JANE, "method=POST path=/sessions"),
+        (JANE, "method=POST path=/tokens made=/tokens/"),
+        (JANE, "method=DELETE path=/tokens/"),
+        (JANE, "method=DELETE path=/sessions/current"),
+    ):
+        assert [line for line in audit if f"caller={who} source=10.0.0.1 {what}" in line], (what, audit)
+    asked = dict(parse_qsl(urlsplit(back).query))
+    link = dict(parse_qsl(urlsplit(url).query))["sign_in"]
+    cookie = browser.http.cookies.get("draupnir_sign_in") or "-none-"
+    secrets = [CANARY, CLIENT_SECRET, client.token, code, client.verifier, link, asked["state"], asked["code"], cookie]
+    secrets.append(named.json()["data"]["attributes"]["token"])
+    kept = repr([rows(signed, table) for table in ("users", "tokens", "sign_ins")])
+    for secret in secrets:
+        assert secret not in caplog.text
+        assert secret not in kept
