@@ -17,8 +17,7 @@ DraupnirError
 ├── TooManyRequests         slow down
 ├── NoRoom                  the disk is full
 └── Unavailable             not now: a part of the service is away
-    ├── HelperUnavailable  MetadataUnavailable  StorageMissing
-    └── TooManySignIns  ProviderUnavailable
+    └── HelperUnavailable  MetadataUnavailable  StorageMissing  ProviderUnavailable
 """
 
 from __future__ import annotations
@@ -208,13 +207,6 @@ class StorageMissing(Unavailable):
 
     code = "storage_missing"
     title = "Storage missing"
-
-
-class TooManySignIns(Unavailable):
-    """As many people as may are on their way through the identity provider."""
-
-    code = "too_many_sign_ins"
-    title = "Too many sign-ins"
 
 
 class ProviderUnavailable(Unavailable):

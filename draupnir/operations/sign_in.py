@@ -45,7 +45,7 @@ class Answer:
 async def begin(context: Context, code_challenge: str, loopback_port: int | None) -> tuple[str, datetime]:
     """A client wants to sign somebody in: the address for a browser, and until when.
 
-    Raises SignInNotConfigured, TooManySignIns.
+    Raises SignInNotConfigured.
     """
     _configured(context)
     link = secrets.token_urlsafe(_RANDOM_BYTES)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from draupnir.errors import TooManySignIns
 from draupnir.store.database import Database
 
-MAX_PENDING = 100
+# One source alone cannot begin so many before the first of them have expired (api/limits.py).
+MAX_PENDING = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,24 @@ class SignIns:
     async def insert(
         self, link_digest: bytes, code_challenge: str, loopback_port: int | None, lifetime: timedelta
     ) -> None:
-        """A client wants to sign somebody in. Raises TooManySignIns."""
+        """A client wants to sign somebody in.
+
+        Where too many do, the oldest that no browser has followed yet gives way: it is the likeliest to be nobody's.
+        """
         async with self._database.connection() as connection:
             # Two at once would both find room for one.
             await connection.execute("LOCK TABLE sign_ins IN SHARE ROW EXCLUSIVE MODE")
             await connection.execute("DELETE FROM sign_ins WHERE expires_at <= now()")
-            cursor = await connection.execute(
-                "INSERT INTO sign_ins (link_digest, code_challenge, loopback_port, expires_at)"
-                " SELECT %s, %s, %s, now() + %s WHERE (SELECT count(*) FROM sign_ins) < %s",
-                [link_digest, code_challenge, loopback_port, lifetime, MAX_PENDING],
+            await connection.execute(
+                "DELETE FROM sign_ins WHERE id IN (SELECT id FROM sign_ins ORDER BY link_digest IS NULL, id"
+                " LIMIT (SELECT greatest(count(*) - %s, 0) FROM sign_ins))",
+                [MAX_PENDING - 1],
             )
-            if cursor.rowcount == 0:
-                raise TooManySignIns("Too many people are signing in just now; try again in a few minutes.")
+            await connection.execute(
+                "INSERT INTO sign_ins (link_digest, code_challenge, loopback_port, expires_at)"
+                " VALUES (%s, %s, %s, now() + %s)",
+                [link_digest, code_challenge, loopback_port, lifetime],
+            )
 
     async def open(self, link_digest: bytes, browser_digest: bytes, state_digest: bytes) -> bool:
         """A browser has followed the link, which is used up; False if it was, or has expired."""

@@ -299,8 +299,7 @@ def test_two_hundred_clients_at_once_leave_the_service_well(service: Service) ->
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(answers) == [201] * 100 + [503] * 100
-    sql("UPDATE sign_ins SET expires_at = now()")
+    assert answers == [201] * 200
     assert (main_pid(DAEMON), service.ask("GET", "/health_check").status_code) == (pid, 200)
     client = Client()
     client.sign_in(pasted(Script().sign_in(client.begin(None))))
