@@ -12,6 +12,18 @@ from draupnir_client import __version__, problems
 from draupnir_client.config import Config
 from draupnir_client.errors import BadAnswer, ConfigError, Unauthorized
 from draupnir_client.models import Image, Instance, read_image, read_instance
+from draupnir_client.people import (
+    Caller,
+    NewSession,
+    NewToken,
+    SignIn,
+    Token,
+    read_caller,
+    read_new_session,
+    read_new_token,
+    read_sign_in,
+    read_token,
+)
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
@@ -21,26 +33,29 @@ WORK_TIMEOUT_S = 600.0
 FINALISE_TIMEOUT_S = 24 * 3600.0
 
 
-def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S) -> httpx.Client:
-    """Return the connection to the configured server, with its token; raise if the token cannot or must not be sent."""
+def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: bool = False) -> httpx.Client:
+    """Return the connection to the configured server, with its token; raise if the token cannot or must not be sent.
+
+    With `anonymous` it is for signing in: no token is sent, and one comes back.
+    """
     url = config.url
-    if config.token is None and config.token_of:
+    if not anonymous and config.token is None and config.token_of:
         raise Unauthorized(
             f"The saved token is for {config.token_of} and is not sent to {url};"
             f" sign in with `draupnir-client --url {url} authenticate`, or set DRAUPNIR_TOKEN."
         )
-    if config.token is None:
+    if not anonymous and config.token is None:
         raise Unauthorized(f"There is no token for {url}; sign in with `draupnir-client authenticate`.")
     if not url.is_private:
         raise ConfigError(
-            f"The token is not sent to {url}, because anybody on the way could read it there;"
+            f"No token travels to or from {url}, because anybody on the way could read it there;"
             " use the server's https:// address."
         )
     try:
         return httpx.Client(
             base_url=str(url),
             headers={
-                "Authorization": f"Bearer {config.token}",
+                **({} if anonymous else {"Authorization": f"Bearer {config.token}"}),
                 "Accept": "application/json",
                 "User-Agent": f"draupnir-client/{__version__}",
             },
@@ -115,6 +130,38 @@ class DraupnirAPI:
         """Destroy an instance."""
         self._send("DELETE", f"/instances/{instance_id}", f"destroy instance {instance_id}", timeout_s=WORK_TIMEOUT_S)
 
+    def start_sign_in(self, code_challenge: str, loopback_port: int | None) -> SignIn:
+        """Begin to sign somebody in; without a port the code is to be pasted (RFC 7636, RFC 8252)."""
+        attributes = {"code_challenge": code_challenge, "loopback_port": loopback_port}
+        return read_sign_in(self._data("POST", "/sign_ins", "sign in", _body("sign_ins", attributes)))
+
+    def create_session(self, code: str, code_verifier: str) -> NewSession:
+        """Return the session for the code that signing in gave; a code is good for one try."""
+        attributes = {"code": code, "code_verifier": code_verifier}
+        return read_new_session(self._data("POST", "/sessions", "sign in", _body("sessions", attributes)))
+
+    def get_caller(self) -> Caller:
+        """Return whom the token stands for."""
+        return read_caller(self._data("GET", "/sessions/current", "ask who you are"))
+
+    def sign_out(self) -> None:
+        """Revoke the very token that is sent."""
+        self._send("DELETE", "/sessions/current", "sign out")
+
+    def list_tokens(self) -> list[Token]:
+        """Return the caller's sessions and named tokens."""
+        return [read_token(item) for item in self._list("/tokens", "list tokens")]
+
+    def create_token(self, name: str, *, read_only: bool, expires_in_s: int | None) -> NewToken:
+        """Make a named token; how long it is good for the server decides if it is not given."""
+        lifetime = {} if expires_in_s is None else {"expires_in": expires_in_s}
+        attributes = {"name": name, "scope": "read_only" if read_only else "full", **lifetime}
+        return read_new_token(self._data("POST", "/tokens", f"create token {name}", _body("tokens", attributes)))
+
+    def revoke_token(self, token_id: int) -> None:
+        """Revoke a session or named token of the caller's."""
+        self._send("DELETE", f"/tokens/{token_id}", f"revoke token {token_id}")
+
     def _list(self, path: str, doing: str) -> list[object]:
         data = self._data("GET", path, doing)
         if not isinstance(data, list):
@@ -142,11 +189,15 @@ class DraupnirAPI:
             request = self._http.build_request(method, path, json=body, headers=headers, timeout=timeout)
             response = self._http.send(request, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise problems.from_transport(error, server, doing, changes=method != "GET") from error
+            # A session that was lost on the way is no thing to look for: one signs in or out again.
+            changes = method != "GET" and not path.startswith(("/sign_ins", "/sessions"))
+            raise problems.from_transport(error, server, doing, changes=changes) from error
         if not response.is_success:
             raise problems.from_response(response, server, doing)
         return response
 
 
-def _body(kind: Literal["images", "instances"], attributes: Mapping[str, object]) -> object:
+def _body(
+    kind: Literal["images", "instances", "sign_ins", "sessions", "tokens"], attributes: Mapping[str, object]
+) -> object:
     return {"data": {"type": kind, "attributes": attributes}}

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import click
 from click.shell_completion import CompletionItem
 
+from draupnir_client.api import DraupnirAPI
 from draupnir_client.commands import Session
 from draupnir_client.errors import ClientError
 from draupnir_client.output import NEVER, UNITS_S, clean
@@ -43,14 +44,18 @@ class Duration(click.ParamType):
 
     name = "duration"
 
+    def __init__(self, *, may_be_never: bool = True) -> None:
+        self.may_be_never = may_be_never
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return the seconds; how long is too long the server knows."""
-        if value == NEVER:
+        if value == NEVER and self.may_be_never:
             return 0
         # Nine digits, so that the number stays one that every server can read.
         found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
         if found is None:
-            self.fail(f"{value!r} is no duration; write it like 90s, 10m, 2h or 1d, or say never.", param, ctx)
+            never = ", or say never" if self.may_be_never else ""
+            self.fail(f"{value!r} is no duration; write it like 90s, 10m, 2h or 1d{never}.", param, ctx)
         return int(found[1]) * UNITS_S[found[2] or "s"]
 
 
@@ -75,26 +80,31 @@ class Script(click.ParamType):
 
 
 class ResourceId(click.IntRange):
-    """The id of an image or an instance; the shell completes it by asking the server, briefly and without a word."""
+    """The id of something; the shell completes it by asking the server, briefly and without a word."""
 
-    def __init__(self, noun: Literal["image", "instance"]) -> None:
+    def __init__(self, noun: Literal["image", "instance", "token"]) -> None:
         super().__init__(min=1)
         self.name = f"{noun} id"
         self.noun = noun
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the ids there are, each with its status."""
+        """Return the ids there are, each with its status, or a token's name."""
         session = ctx.ensure_object(Session)
         try:
             with ctx.scope():
                 api = session.connect(session.config(), COMPLETION_TIMEOUT_S)
-                found = api.list_images() if self.noun == "image" else api.list_instances()
+                found = self._found(api)
         except ClientError:
             return []
-        return [
-            CompletionItem(str(one.id), help=clean(one.status)) for one in found if str(one.id).startswith(incomplete)
-        ]
+        return [CompletionItem(number, help=clean(told)) for number, told in found if number.startswith(incomplete)]
+
+    def _found(self, api: DraupnirAPI) -> list[tuple[str, str]]:
+        if self.noun == "token":
+            return [(str(token.id), token.name) for token in api.list_tokens()]
+        found = api.list_images() if self.noun == "image" else api.list_instances()
+        return [(str(one.id), one.status) for one in found]
 
 
 IMAGE_ID = ResourceId("image")
 INSTANCE_ID = ResourceId("instance")
+TOKEN_ID = ResourceId("token")

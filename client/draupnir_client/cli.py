@@ -1,19 +1,19 @@
-"""The command line of draupnir-client: its outermost group, signing in, and the user's settings."""
+"""The command line of draupnir-client: its outermost group, and the user's settings."""
 
 from __future__ import annotations
 
 import io
-import os
 import sys
-from typing import BinaryIO
 
 import click
 
 from draupnir_client import __version__, config
-from draupnir_client.commands import Program, Session, pass_session
+from draupnir_client.commands import Group, Program, Session, pass_session
 from draupnir_client.images import images
 from draupnir_client.instances import env, instances, new, psql
 from draupnir_client.output import print_fields, print_json, say
+from draupnir_client.sessions import authenticate, sign_out, whoami
+from draupnir_client.tokens import tokens
 from draupnir_client.urls import parse_url
 
 
@@ -23,35 +23,7 @@ def program() -> None:
     """Postgres databases with your data in them, on demand."""
 
 
-@program.command()
-@click.option("--token-file", type=click.File("rb"), help="Read the token from a file, - for standard input.")
-@pass_session
-def authenticate(session: Session, token_file: BinaryIO | None) -> None:
-    """Sign in: ask for a token, try it, and keep it.
-
-    The token is the server's shared secret, which its administrator has.
-    """
-    settled = session.config()
-    token = config.check_token(_ask_for_token(str(settled.url)) if token_file is None else _text_of(token_file))
-    session.connect(config.Config(settled.url, token, settled.database)).list_images()
-    config.save(url=str(settled.url), token=token)
-    say(f"{settled.url} accepts the token; both are kept in {config.path()}.")
-    if os.environ.get("DRAUPNIR_TOKEN") not in (None, "", token):
-        say("DRAUPNIR_TOKEN in your environment is another one and wins over it; unset it.")
-
-
-def _ask_for_token(server: str) -> str:
-    # Without a terminal there is nobody to ask, and what is piped in is the answer.
-    if sys.stdin.isatty():
-        return str(click.prompt(f"Token for {server}", hide_input=True, err=True))
-    return _text_of(sys.stdin.buffer)
-
-
-def _text_of(file: BinaryIO) -> str:
-    return file.read(64 * 1024).decode("utf-8", "replace")
-
-
-@program.group("config")
+@click.group("config", cls=Group)
 def settings() -> None:
     """Your settings: url, token and database."""
 
@@ -89,7 +61,7 @@ def set_value(session: Session, key: str, value: str) -> None:
     say(f"Kept in {config.path()}." if value else f"Removed from {config.path()}.")
 
 
-for command in (images, instances, env, new, psql):
+for command in (authenticate, whoami, sign_out, tokens, settings, images, instances, env, new, psql):
     program.add_command(command)
 
 

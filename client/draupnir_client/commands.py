@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import sys
 import time
+import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +21,15 @@ from draupnir_client.output import say
 
 @dataclass
 class Session:
-    """One run of the client: what the global options said, and the doors to the network and the clock."""
+    """One run of the client: what the global options said, and the doors to the network, the clock and the person."""
 
     output: str = "table"
     url: str | None = None
-    open_http: Callable[[Config, float], httpx.Client] = open_http
+    open_http: Callable[..., httpx.Client] = open_http
     pause: Callable[[float], None] = time.sleep
     now: Callable[[], float] = time.monotonic
+    has_terminal: Callable[[], bool] = lambda: sys.stdin.isatty()
+    open_browser: Callable[[str], bool] = webbrowser.open
 
     @property
     def wants_json(self) -> bool:
@@ -38,7 +42,13 @@ class Session:
 
     def connect(self, settled: Config, timeout_s: float = READ_TIMEOUT_S) -> DraupnirAPI:
         """Return the API of that server; the connection closes when the command ends."""
-        http = self.open_http(settled, timeout_s)
+        return self._behind(self.open_http(settled, timeout_s))
+
+    def connect_anonymously(self, settled: Config) -> DraupnirAPI:
+        """Return the API of that server for somebody who has still to sign in: no token is sent."""
+        return self._behind(self.open_http(settled, READ_TIMEOUT_S, anonymous=True))
+
+    def _behind(self, http: httpx.Client) -> DraupnirAPI:
         click.get_current_context().call_on_close(http.close)
         return DraupnirAPI(http)
 

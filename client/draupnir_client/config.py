@@ -50,12 +50,20 @@ def override(url_option: str | None) -> str | None:
 
 def load(url_option: str | None = None) -> Config:
     """Settle url, token and database."""
+    return _settle(url_option, os.environ.get("DRAUPNIR_TOKEN"))
+
+
+def load_saved(url_option: str | None = None) -> Config:
+    """Settle them as if DRAUPNIR_TOKEN were not set: signing out is about the token in the file."""
+    return _settle(url_option, None)
+
+
+def _settle(url_option: str | None, token: str | None) -> Config:
     saved = read()
     home = parse_url(saved.url or DEFAULT_URL)
     chosen = override(url_option)
     url = parse_url(chosen) if chosen else home
     database = saved.database or os.environ.get("PGDATABASE") or "postgres"
-    token = os.environ.get("DRAUPNIR_TOKEN")
     if token:
         return Config(url, check_token(token), database)
     if saved.token and url.origin != home.origin:

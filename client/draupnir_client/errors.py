@@ -5,7 +5,7 @@ ClientError
 ├── ServerUnreachable     no answer, or the server says: not now
 ├── BadAnswer             an answer that is not Draupnir's API
 ├── Unauthorized          no token, or one the server does not accept
-├── NotFound              no such image or instance
+├── NotFound              no such image, instance or token
 ├── Refused               understood, and not done; carries the server's code
 ├── FinaliseFailed        the image failed; the message ends with the tail of its log
 ├── ProgramFailed         scp or psql is missing or failed
@@ -59,7 +59,7 @@ class Unauthorized(ClientError):
 
 
 class NotFound(ClientError):
-    """There is no such image or instance, or it is another person's."""
+    """There is no such image, instance or token, or it is another person's."""
 
     exit_code = ExitCode.NOT_FOUND
 

@@ -81,53 +81,53 @@ class Instance:
 
 def read_image(value: object) -> Image:
     """Read one image object; raise BadAnswer if it is none."""
-    document, attributes = _resource(value, "images")
+    document, attributes = resource(value, "images")
     ready = attributes.get("ready") is True
     error = attributes.get("error")
     return Image(
         document=document,
-        id=_integer(document.get("id"), "id"),
-        status=_text(attributes, "status") or ("ready" if ready else "awaiting_upload"),
+        id=integer(document.get("id"), "id"),
+        status=text(attributes, "status") or ("ready" if ready else "awaiting_upload"),
         ready=ready,
-        backed_up_at=_text(attributes, "backed_up_at"),
-        created_at=_text(attributes, "created_at"),
-        updated_at=_text(attributes, "updated_at"),
-        anonymisation_script=_text(attributes, "anonymisation_script"),
-        postgres_version=_text(attributes, "postgres_version") or None,
+        backed_up_at=text(attributes, "backed_up_at"),
+        created_at=text(attributes, "created_at"),
+        updated_at=text(attributes, "updated_at"),
+        anonymisation_script=text(attributes, "anonymisation_script"),
+        postgres_version=text(attributes, "postgres_version") or None,
         size_bytes=_count(attributes.get("size_bytes")),
-        error=(_text(error, "detail") or _text(error, "code") or None) if isinstance(error, Mapping) else None,
+        error=(text(error, "detail") or text(error, "code") or None) if isinstance(error, Mapping) else None,
         progress=_progress(attributes.get("progress")),
     )
 
 
 def read_instance(value: object) -> Instance:
     """Read one instance object; raise BadAnswer if it is none."""
-    document, attributes = _resource(value, "instances")
+    document, attributes = resource(value, "instances")
     shown = {key: attributes[key] for key in attributes if key != "credentials"}
     return Instance(
         document={**document, "attributes": shown},
-        id=_integer(document.get("id"), "id"),
-        image_id=_integer(attributes.get("image_id"), "image_id"),
-        port=str(_integer(attributes.get("port"), "port")),
-        status=_text(attributes, "status") or "running",
+        id=integer(document.get("id"), "id"),
+        image_id=integer(attributes.get("image_id"), "image_id"),
+        port=str(integer(attributes.get("port"), "port")),
+        status=text(attributes, "status") or "running",
         sleep_after_s=_count(attributes.get("sleep_after")),
-        network=_text(attributes, "network") or None,
-        hostname=_text(attributes, "hostname"),
-        owner=_text(attributes, "owner"),
-        created_at=_text(attributes, "created_at"),
-        updated_at=_text(attributes, "updated_at"),
+        network=text(attributes, "network") or None,
+        hostname=text(attributes, "hostname"),
+        owner=text(attributes, "owner"),
+        created_at=text(attributes, "created_at"),
+        updated_at=text(attributes, "updated_at"),
         credentials=_credentials(attributes.get("credentials")),
     )
 
 
-def _resource(value: object, kind: str) -> tuple[Document, Document]:
+def resource(value: object, kind: str) -> tuple[Document, Document]:
     attributes = value.get("attributes") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(attributes, Mapping) or value.get("type", kind) != kind:
         raise BadAnswer(f"The server's answer holds no {kind}; check that the url is that of a Draupnir server.")
     return value, attributes
 
 
-def _integer(value: object, name: str) -> int:
+def integer(value: object, name: str) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
@@ -135,7 +135,7 @@ def _integer(value: object, name: str) -> int:
     raise BadAnswer(f"The server's answer has no proper {name}; check that the url is that of a Draupnir server.")
 
 
-def _text(values: Document, key: str) -> str:
+def text(values: Document, key: str) -> str:
     value = values.get(key)
     return value if isinstance(value, str) else ""
 
@@ -149,8 +149,8 @@ def _progress(value: object) -> Progress | None:
         return None
     seconds = value.get("seconds")
     return Progress(
-        step=_text(value, "step"),
-        activity=_text(value, "activity"),
+        step=text(value, "step"),
+        activity=text(value, "activity"),
         done_bytes=_count(value.get("done_bytes")),
         total_bytes=_count(value.get("total_bytes")),
         seconds=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e9 else None,
@@ -160,5 +160,5 @@ def _progress(value: object) -> Progress | None:
 def _credentials(value: object) -> Credentials | None:
     if not isinstance(value, Mapping):
         return None
-    texts = [_text(value, key) for key in ("ca_certificate", "client_certificate", "client_key")]
+    texts = [text(value, key) for key in ("ca_certificate", "client_certificate", "client_key")]
     return Credentials(*texts) if all(texts) else None

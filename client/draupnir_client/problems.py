@@ -71,6 +71,13 @@ def from_response(response: httpx.Response, server: str, doing: str) -> ClientEr
     code, detail = problem
     advice = f" {_ADVICE[code]}" if code in _ADVICE else ""
     message = f"Cannot {doing}: {detail}{advice}"
+    if status == 401 and code == "sign_in_refused":
+        return Unauthorized(message)
+    if status == 401 and response.request.headers.get("authorization", "").startswith("Bearer dru_"):
+        return Unauthorized(
+            f"Cannot {doing}: the token for {server} was signed out, revoked or has expired;"
+            " sign in with `draupnir-client authenticate`, or set another DRAUPNIR_TOKEN."
+        )
     if status == 401:
         return Unauthorized(
             f"Cannot {doing}: {server} does not accept the token; sign in with `draupnir-client authenticate`."

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +22,8 @@ from draupnir_client.config import Config
 
 TOKEN = "the-secret"
 ME = "upload"
+JANE = "jane@corp.example"
+END = "2099-01-01T00:00:00Z"
 CREDENTIALS = {
     "ca_certificate": "-----BEGIN CERTIFICATE-----\nCA\n-----END CERTIFICATE-----\n",
     "client_certificate": "-----BEGIN CERTIFICATE-----\nCLIENT\n-----END CERTIFICATE-----\n",
@@ -34,6 +38,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "home"
     directory.mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(directory))
+    for name in ("SSH_CONNECTION", "SSH_TTY", "BROWSER", "DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "DRAUPNIR_URL", "DRAUPNIR_TOKEN", "PGDATABASE", "PGSERVICE"):
         monkeypatch.delenv(name, raising=False)
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
@@ -74,12 +80,31 @@ def instance(number: int, image_id: int = 3, **attributes: object) -> dict[str, 
     return {"type": "instances", "id": number, "attributes": common | attributes}
 
 
+def token(number: int, kind: str, **attributes: object) -> dict[str, Any]:
+    """A token object of the API."""
+    common = {
+        "name": "session",
+        "kind": kind,
+        "scope": "full",
+        "created_at": "2017-05-01T16:00:00Z",
+        "expires_at": END,
+        "last_used_at": None,
+    }
+    return {"type": "tokens", "id": number, "attributes": common | attributes}
+
+
 @dataclass
 class FakeServer:
-    """Images and instances in memory, seen by an admin.
+    """Images and instances in memory, seen by an admin, and Jane's tokens, if `people` can sign in.
 
-    `script` holds what the next GETs of an image answer, before the stored image.
+    `script` holds what the next GETs of an image answer, before the stored image. `codes` are the one-time codes that
+    were given out, each with the challenge that it is bound to; `tokens` has what it is given by the token itself.
     """
+
+    people: bool = False
+    sign_ins: dict[str, tuple[str, int | None]] = field(default_factory=dict)
+    codes: dict[str, str] = field(default_factory=dict)
+    tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
     instances: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -93,9 +118,17 @@ class FakeServer:
         self.asked.append(f"{request.method} {request.url.raw_path.decode()}")
         self.bodies.append(json.loads(request.content) if request.content else None)
         self.headers.append(request.headers)
-        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+        if (request.method, request.url.path) in (("POST", "/sign_ins"), ("POST", "/sessions")):
+            return self._sign_in(request.url.path, self.bodies[-1]["data"]["attributes"])
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if bearer in self.tokens and request.url.path.startswith(("/tokens", "/sessions")):
+            return self._tokens(request.method, request.url.path.strip("/").split("/"), bearer)
+        if bearer != TOKEN and bearer not in self.tokens:
             return problem(401, "unauthorized", "The token is not one that is known here.")
         match request.method, request.url.path.strip("/").split("/"):
+            case "GET", ["sessions", "current"]:
+                attributes = {"name": ME, "role": "uploader", "kind": "shared_secret", "scope": "full"}
+                return httpx.Response(200, json={"data": {"type": "sessions", "attributes": attributes}})
             case "GET", ["images"]:
                 return httpx.Response(200, json={"data": list(self.images.values())})
             case "GET", ["instances"]:
@@ -117,6 +150,61 @@ class FakeServer:
                 return httpx.Response(204)
             case _, ["instances", number]:
                 return problem(404, "not_found", f"There is no instance {number} of yours.")
+        return problem(404, "not_found", "There is no such thing.")
+
+    def session(self, **attributes: object) -> str:
+        """A session of Jane's, or another kind of token."""
+        number = len(self.tokens) + 1
+        made = f"dru_{number:043}"
+        self.tokens[made] = token(number, **({"kind": "session"} | attributes))  # type: ignore[arg-type]
+        return made
+
+    def vouch(self, url: str) -> tuple[str, int | None]:
+        """What the way through the identity provider comes to: a code, and the port at which the client waits."""
+        challenge, port = self.sign_ins.pop(url)
+        code = f"the-one-time-code-{len(self.codes)}"
+        self.codes[code] = challenge
+        return code, port
+
+    def _sign_in(self, path: str, wish: dict[str, Any]) -> httpx.Response:
+        if not self.people:
+            return problem(422, "sign_in_not_configured", "Nobody can sign in here; use --token-file.")
+        if path == "/sign_ins":
+            url = f"https://my-draupnir.tld/authenticate?sign_in=link-{len(self.asked)}"
+            self.sign_ins[url] = wish["code_challenge"], wish["loopback_port"]
+            begun = {"type": "sign_ins", "attributes": {"url": url, "expires_at": END}}
+            return httpx.Response(201, json={"data": begun})
+        digest = hashlib.sha256(wish["code_verifier"].encode()).digest()
+        if self.codes.pop(wish["code"], "") != base64.urlsafe_b64encode(digest).decode().rstrip("="):
+            return problem(401, "sign_in_refused", "The code is wrong, was used already, or has expired.")
+        made = {"token": self.session(), "email": JANE, "role": "user", "expires_at": END}
+        return httpx.Response(201, json={"data": {"type": "sessions", "id": 1, "attributes": made}})
+
+    def _tokens(self, method: str, path: list[str], bearer: str) -> httpx.Response:
+        mine = self.tokens[bearer]
+        match method, path:
+            case "GET", ["sessions", "current"]:
+                caller = {"name": JANE, "role": "user"} | mine["attributes"] | {"name": JANE}
+                return httpx.Response(200, json={"data": {"type": "sessions", "id": mine["id"], "attributes": caller}})
+            case "DELETE", ["sessions", "current"]:
+                del self.tokens[bearer]
+                return httpx.Response(204)
+            case "GET", ["tokens"]:
+                return httpx.Response(200, json={"data": list(self.tokens.values())})
+            case "POST", ["tokens"] if mine["attributes"]["scope"] == "read_only":
+                return problem(403, "forbidden", "This token may only look at things; use one that may change them.")
+            case "POST", ["tokens"]:
+                wish = self.bodies[-1]["data"]["attributes"]
+                made = self.session(kind="named", name=wish["name"], scope=wish["scope"])
+                document = self.tokens[made]
+                shown = {**document, "attributes": {**document["attributes"], "token": made}}
+                return httpx.Response(201, json={"data": shown})
+            case "DELETE", ["tokens", number]:
+                found = [key for key, one in self.tokens.items() if one["id"] == int(number)]
+                if not found:
+                    return problem(404, "not_found", f"There is no token {number}.")
+                del self.tokens[found[0]]
+                return httpx.Response(204)
         return problem(404, "not_found", "There is no such thing.")
 
     def _made(self, kind: dict[int, dict[str, Any]], thing: dict[str, Any]) -> httpx.Response:
@@ -193,27 +281,39 @@ class Run(Protocol):
     """Runs the client on a command line against the fake server."""
 
     def __call__(
-        self, *arguments: str, given: str | bytes | None = None, token: str | None = TOKEN
+        self,
+        *arguments: str,
+        given: str | bytes | None = None,
+        token: str | None = TOKEN,
+        browser: Callable[[str], bool] | None = None,
     ) -> click.testing.Result: ...
 
 
 @pytest.fixture
 def run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Run:
-    def open_fake(settled: Config, timeout_s: float) -> httpx.Client:
+    def open_fake(settled: Config, timeout_s: float, *, anonymous: bool = False) -> httpx.Client:
         from draupnir_client.api import open_http
 
-        with open_http(settled, timeout_s) as real:
+        with open_http(settled, timeout_s, anonymous=anonymous) as real:
             return httpx.Client(
                 transport=httpx.MockTransport(server.answer), base_url=real.base_url, headers=real.headers
             )
 
-    def invoke(*arguments: str, given: str | bytes | None = None, token: str | None = TOKEN) -> click.testing.Result:
+    def invoke(
+        *arguments: str,
+        given: str | bytes | None = None,
+        token: str | None = TOKEN,
+        browser: Callable[[str], bool] | None = None,
+    ) -> click.testing.Result:
         if token is None:
             monkeypatch.delenv("DRAUPNIR_TOKEN", raising=False)
         else:
             monkeypatch.setenv("DRAUPNIR_TOKEN", token)
         clock = Clock()
         session = Session(open_http=open_fake, pause=clock.pause, now=clock.now)
+        if browser is not None:
+            session.has_terminal, session.open_browser = (lambda: True), browser
+            monkeypatch.setenv("DISPLAY", ":0")
         return click.testing.CliRunner(mix_stderr=False).invoke(
             program, arguments, input=given, obj=session, prog_name="draupnir-client", catch_exceptions=False
         )

@@ -81,7 +81,7 @@ def test_a_person_is_asked_and_what_they_type_is_not_shown(address: str) -> None
     assert config.read().token == TOKEN
 
 
-@pytest.mark.parametrize("group", [[], ["images"], ["instances"], ["config"]])
+@pytest.mark.parametrize("group", [[], ["tokens"], ["images"], ["instances"], ["config"]])
 def test_help_is_a_command_of_every_group(run: Run, group: list[str]) -> None:
     result = run(*group, "help", token=None)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -90,7 +90,7 @@ def test_help_is_a_command_of_every_group(run: Run, group: list[str]) -> None:
 
 
 def test_no_summary_of_a_command_is_cut_short(run: Run) -> None:
-    for group in ([], ["images"], ["instances"], ["config"]):
+    for group in ([], ["tokens"], ["images"], ["instances"], ["config"]):
         assert "..." not in run(*group, "help").stdout.partition("Commands:")[2]
 
 

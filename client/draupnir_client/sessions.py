@@ -1,0 +1,169 @@
+"""The commands with which a person comes in and goes: `authenticate`, `sign-out` and `whoami`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import BinaryIO
+
+import click
+
+from draupnir_client import config
+from draupnir_client.commands import Command, Session, pass_session
+from draupnir_client.config import Config
+from draupnir_client.errors import ClientError, Refused, ServerUnreachable, Unauthorized
+from draupnir_client.output import print_fields, print_json, say
+from draupnir_client.people import Caller
+from draupnir_client.sign_ins import has_browser, sign_in_elsewhere, sign_in_here
+
+
+@click.command(cls=Command)
+@click.option("--token-file", type=click.File("rb"), help="Keep the token in a file, - for standard input, instead.")
+@click.option("--no-browser", is_flag=True, help="Print a link for a browser anywhere, and ask for the code it shows.")
+@click.option("--force", is_flag=True, help="Sign in anew, also with a token that still works.")
+@pass_session
+def authenticate(session: Session, token_file: BinaryIO | None, no_browser: bool, force: bool) -> None:
+    """Sign in with your browser, and keep the session.
+
+    Where nobody can sign in with an identity provider, and where standard input is no terminal, it takes a token: the
+    server's shared secret, which its administrator has, or one from `draupnir-client tokens create`.
+    """
+    settled = session.config()
+    if token_file is not None:
+        _keep_token(session, settled, _text_of(token_file))
+    elif not session.has_terminal():
+        # There is nobody to ask, and what is piped in is the answer.
+        _keep_token(session, settled, _text_of(sys.stdin.buffer))
+    elif force or not _is_signed_in(session, settled):
+        _sign_in(session, settled, browser_is_here=not no_browser and has_browser())
+
+
+@click.command("sign-out", cls=Command)
+@click.option("--local", is_flag=True, help="Only remove the token from this machine; the session itself lives on.")
+@pass_session
+def sign_out(session: Session, local: bool) -> None:
+    """End the session, on the server and on this machine.
+
+    If the server cannot be reached, nothing changes. A token that was not got by signing in is only removed.
+    """
+    settled = config.load_saved(session.url)
+    if settled.token_of:
+        raise Unauthorized(
+            f"The saved token is for {settled.token_of} and not for {settled.url};"
+            f" sign out with `draupnir-client --url {settled.token_of} sign-out`."
+        )
+    if settled.token is None:
+        say(f"No token is saved in {config.path()}; there is nothing to sign out of.")
+    else:
+        told = "The token is removed from this machine; whoever else has it can use it until it ends."
+        if not local:
+            told = _end_session(session, settled)
+        config.save(token=None)
+        say(told)
+    if os.environ.get("DRAUPNIR_TOKEN"):
+        say("DRAUPNIR_TOKEN in your environment stays in force; unset it.")
+
+
+@click.command(cls=Command)
+@pass_session
+def whoami(session: Session) -> None:
+    """Show who you are to the server, and until when."""
+    settled = session.config()
+    caller = session.connect(settled).get_caller()
+    if session.wants_json:
+        print_json(caller.document)
+        return
+    print_fields(
+        [
+            ("Name", caller.name),
+            ("Role", caller.role),
+            ("Kind", caller.kind),
+            ("Scope", caller.scope),
+            ("Expires at", caller.expires_at or "never"),
+            ("Server", str(settled.url)),
+        ]
+    )
+
+
+def _is_signed_in(session: Session, settled: Config) -> bool:
+    if settled.token is None:
+        return False
+    try:
+        caller = session.connect(settled).get_caller()
+    except Unauthorized:
+        return False
+    say(f"You are signed in to {settled.url} as {_until(caller)} already; --force signs in anew.")
+    return True
+
+
+def _sign_in(session: Session, settled: Config, *, browser_is_here: bool) -> None:
+    old = config.load_saved(session.url)
+    api = session.connect_anonymously(settled)
+    try:
+        made = sign_in_here(api, session.open_browser) if browser_is_here else sign_in_elsewhere(api)
+    except Refused as refused:
+        if refused.code != "sign_in_not_configured":
+            raise
+        say("Nobody can sign in to this server with an identity provider; it takes its shared secret.")
+        _keep_token(session, settled, click.prompt(f"Token for {settled.url}", hide_input=True, err=True))
+        return
+    config.save(url=str(settled.url), token=made.token)
+    say(f"You are signed in to {settled.url} as {made.email} ({made.role}) until {made.expires_at}.")
+    _tell_of_environment(made.token)
+    if old.token is not None:
+        _end_old_session(session, old)
+
+
+def _end_old_session(session: Session, old: Config) -> None:
+    """The new session is there and kept, so what is in the way of ending the old one is told and is no failure."""
+    api = session.connect(old)
+    try:
+        if api.get_caller().kind == "session":
+            api.sign_out()
+    except Unauthorized:
+        return
+    except ClientError as failure:
+        say(f"Your old session is not ended: {failure} `draupnir-client tokens list` and `tokens revoke` do it too.")
+
+
+def _end_session(session: Session, settled: Config) -> str:
+    """End what can be ended, and return what there is to be told of it."""
+    try:
+        api = session.connect(settled)
+        caller = api.get_caller()
+        if caller.kind != "session":
+            return (
+                f"The token is removed from this machine, and stays valid as {_until(caller)}, for it may be in use"
+                " elsewhere."
+            )
+        api.sign_out()
+    except ServerUnreachable as failure:
+        raise ServerUnreachable(
+            f"{failure} You are still signed in; `draupnir-client sign-out --local` removes the token from this machine"
+            " alone."
+        ) from failure
+    except Unauthorized:
+        return f"You were signed out of {settled.url} already; the token is removed from this machine."
+    return f"{caller.name} is signed out of {settled.url}; the token is void and removed from this machine."
+
+
+def _until(caller: Caller) -> str:
+    kind = {"session": "", "named": ", by a token", "shared_secret": ", by the shared secret"}.get(caller.kind, "")
+    return f"{caller.name} ({caller.role}{kind})" + (f" until {caller.expires_at}" if caller.expires_at else "")
+
+
+def _keep_token(session: Session, settled: Config, text: str) -> None:
+    token = config.check_token(text)
+    session.connect(Config(settled.url, token, settled.database)).list_images()
+    config.save(url=str(settled.url), token=token)
+    say(f"{settled.url} accepts the token; both are kept in {config.path()}.")
+    _tell_of_environment(token)
+
+
+def _tell_of_environment(token: str) -> None:
+    if os.environ.get("DRAUPNIR_TOKEN") not in (None, "", token):
+        say("DRAUPNIR_TOKEN in your environment is another one and wins over it; unset it.")
+
+
+def _text_of(file: BinaryIO) -> str:
+    return file.read(64 * 1024).decode("utf-8", "replace")

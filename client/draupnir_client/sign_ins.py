@@ -1,0 +1,101 @@
+"""The story of signing in with a browser: a link for it, a code that comes back, and a session for the code.
+
+The code is worth nothing without the verifier, which never leaves this process but to the server (RFC 7636), so a code
+of somebody else's, or one that somebody else has seen, signs nobody in.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import secrets
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import click
+
+from draupnir_client.api import DraupnirAPI
+from draupnir_client.errors import ClientError, ServerUnreachable, Unauthorized
+from draupnir_client.loopback import Listener
+from draupnir_client.output import say
+from draupnir_client.people import NewSession
+
+# Clocks differ: whoever has just begun to sign in has some time, and nobody waits for ever.
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
+
+_AGAIN = "try again with `draupnir-client authenticate`"
+_ENDS: dict[str, ClientError] = {
+    "sign_in_refused": Unauthorized(
+        "The server refused: the identity provider did not vouch for an account that may sign in here; choose another"
+        " account, or ask the server's administrator, whose journal says why."
+    ),
+    "provider_unavailable": ServerUnreachable(
+        "The server cannot sign you in now: the identity provider does not answer as it should; try again in a moment."
+    ),
+}
+
+
+def has_browser() -> bool:
+    """Whether a browser that is opened on this machine is seen by whoever sits at the terminal."""
+    if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"):
+        return False
+    wanted = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
+    return not sys.platform.startswith("linux") or any(map(os.environ.get, wanted))
+
+
+def sign_in_here(api: DraupnirAPI, open_browser: Callable[[str], bool]) -> NewSession:
+    """Sign in with a browser of this machine, which brings the code back by itself."""
+    verifier = secrets.token_urlsafe(48)
+    with Listener() as listener:
+        sign_in = api.start_sign_in(_challenge(verifier), listener.port)
+        say(
+            "Sign in in your browser, which opens now; Ctrl-C ends the wait."
+            " If none opens: draupnir-client authenticate --no-browser"
+        )
+        # Some browsers end only when they are closed, and this one has to reach the listener before.
+        threading.Thread(target=_open, args=(open_browser, sign_in.url), daemon=True).start()
+        arrival = listener.wait(_seconds_until(sign_in.expires_at))
+        if arrival is None:
+            raise Unauthorized(f"Nobody has signed in in time, and the link is void now; {_AGAIN}.")
+        made = None
+        try:
+            if arrival.code is None:
+                raise _end(str(arrival.error))
+            made = api.create_session(arrival.code, verifier)
+        finally:
+            arrival.answer(signed_in=made is not None)
+        return made
+
+
+def sign_in_elsewhere(api: DraupnirAPI) -> NewSession:
+    """Sign in with a browser anywhere; it shows the code, which is pasted here and not shown."""
+    verifier = secrets.token_urlsafe(48)
+    sign_in = api.start_sign_in(_challenge(verifier), None)
+    say(f"Open this link in a browser, on any machine, and sign in there:\n\n  {sign_in.url}\n")
+    code = click.prompt("Paste the code it shows (it stays hidden)", hide_input=True, err=True)
+    return api.create_session(str(code).strip(), verifier)
+
+
+def _open(open_browser: Callable[[str], bool], url: str) -> None:
+    try:
+        opened = open_browser(url)
+    except (webbrowser.Error, OSError):
+        opened = False
+    if not opened:
+        say(f"No browser could be opened; open this link in one on this machine:\n\n  {url}\n")
+
+
+def _end(code: str) -> ClientError:
+    return _ENDS.get(code) or Unauthorized(f"The server ended the sign-in ({code}); {_AGAIN}.")
+
+
+def _challenge(verifier: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+
+
+def _seconds_until(moment: datetime) -> float:
+    return min(max((moment - datetime.now(UTC)).total_seconds(), SHORTEST_WAIT_S), LONGEST_WAIT_S)

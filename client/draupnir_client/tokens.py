@@ -1,0 +1,79 @@
+"""The commands of `draupnir-client tokens`: the caller's sessions, and tokens of their own for programs."""
+
+from __future__ import annotations
+
+import click
+
+from draupnir_client.arguments import TOKEN_ID, Duration
+from draupnir_client.commands import Group, Session, for_each, pass_session
+from draupnir_client.output import print_json, print_table, say
+
+
+@click.group(cls=Group)
+def tokens() -> None:
+    """Tokens: your sessions, and what lets programs in."""
+
+
+@tokens.command("list")
+@pass_session
+def list_own(session: Session) -> None:
+    """List your sessions and tokens."""
+    found = session.api().list_tokens()
+    if session.wants_json:
+        print_json([token.document for token in found])
+    elif found:
+        headers = ["ID", "NAME", "KIND", "SCOPE", "CREATED AT", "EXPIRES AT", "LAST USED AT", "IN USE HERE"]
+        rows = [
+            [
+                str(token.id),
+                token.name,
+                token.kind,
+                token.scope,
+                token.created_at,
+                token.expires_at,
+                token.last_used_at or "-",
+                "yes" if token.current else "no",
+            ]
+            for token in found
+        ]
+        print_table(headers, rows)
+    else:
+        say("You have no tokens; make one with `draupnir-client tokens create`.")
+
+
+@tokens.command()
+@click.argument("name", metavar="NAME")
+@click.option("--read-only", is_flag=True, help="It may look at everything you may, and change nothing.")
+@click.option(
+    "--expires-in",
+    "expires_in_s",
+    metavar="DURATION",
+    type=Duration(may_be_never=False),
+    help="How long it is good for, such as 12h or 30d; 90d unless you say, and at most 366d.",
+)
+@pass_session
+def create(session: Session, name: str, read_only: bool, expires_in_s: int | None) -> None:
+    """Create a token for a program, and print it.
+
+    Use it as: DRAUPNIR_TOKEN=$(draupnir-client tokens create ci)
+    """
+    token = session.api().create_token(name, read_only=read_only, expires_in_s=expires_in_s)
+    if session.wants_json:
+        print_json(token.document)
+    else:
+        click.echo(token.secret)
+    say(f"Token {token.id}, {token.name}, is good until {token.expires_at}. It is shown this once; keep it safe.")
+
+
+@tokens.command()
+@click.argument("token_ids", metavar="ID...", nargs=-1, required=True, type=TOKEN_ID)
+@pass_session
+def revoke(session: Session, token_ids: tuple[int, ...]) -> None:
+    """Revoke sessions and tokens of yours, at once."""
+    api = session.api()
+
+    def revoke_one(token_id: int) -> None:
+        api.revoke_token(token_id)
+        say(f"Token {token_id} is revoked.")
+
+    for_each(token_ids, revoke_one)
