@@ -22,7 +22,8 @@ from draupnir.models import Authority, Credentials
 CLIENT_NAME = "draupnir"
 AUTHORITY_LIFE = timedelta(days=3650)
 CLIENT_LIFE = timedelta(days=30)
-CLOCK_SKEW = timedelta(hours=1)
+# Of no meaning to anybody, so that a clock that is wrong when they are made, here or at a client, does no harm.
+NOT_BEFORE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,9 @@ def create_authority() -> Authority:
     """A new authority, good for ten years and for one instance."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Draupnir instance authority")])
-    now = datetime.now(UTC)
+    expires = datetime.now(UTC) + AUTHORITY_LIFE
     certificate = (
-        _builder(name, name, key.public_key(), key.public_key(), now + AUTHORITY_LIFE, now)
+        _builder(name, name, key.public_key(), key.public_key(), expires)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
@@ -86,11 +87,10 @@ def _issue(
         raise TypeError("an authority's key is always an elliptic-curve key")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    now = datetime.now(UTC)
     # A certificate that outlived its authority would be refused all the same, only with a worse message.
-    expires = min(now + life, signer.not_valid_after_utc)
+    expires = min(datetime.now(UTC) + life, signer.not_valid_after_utc)
     builder = (
-        _builder(name, signer.subject, key.public_key(), signer_key.public_key(), expires, now)
+        _builder(name, signer.subject, key.public_key(), signer_key.public_key(), expires)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -106,7 +106,6 @@ def _builder(
     public_key: ec.EllipticCurvePublicKey,
     issuer_key: ec.EllipticCurvePublicKey,
     expires: datetime,
-    now: datetime,
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -114,8 +113,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
-        # An hour back, for clients whose clocks are behind.
-        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_before(NOT_BEFORE)
         .not_valid_after(expires)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import ipaddress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from typing import Self
 
 import pytest
 from cryptography import x509
@@ -10,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import TypeAdapter
 
+from draupnir import certificates
 from draupnir.certificates import create_authority, issue_client, issue_server
 from draupnir_helper.wire import Pem
 
@@ -58,6 +60,30 @@ def test_a_client_is_draupnir_for_thirty_days_and_a_server_is_no_client() -> Non
     assert client.not_valid_before_utc < datetime.now(UTC) - timedelta(minutes=59)
     usages = [it.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value for it in (client, server)]
     assert [list(usage) for usage in usages] == [[ExtendedKeyUsageOID.CLIENT_AUTH], [ExtendedKeyUsageOID.SERVER_AUTH]]
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=365)], ids=["right", "a year ahead"])
+def test_what_was_made_while_the_clock_was_wrong_is_valid_now(
+    monkeypatch: pytest.MonkeyPatch, ahead: timedelta
+) -> None:
+    """A clock that is put right, here or at the client, must not leave an instance that nobody can sign in to."""
+    began = datetime.now(UTC)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp((began + ahead).timestamp(), tz)
+
+    monkeypatch.setattr(certificates, "datetime", Clock)
+    authority = create_authority()
+    made = [
+        authority.certificate,
+        issue_server(authority, "db").certificate,
+        issue_client(authority).client_certificate,
+    ]
+    for certificate in (x509.load_pem_x509_certificate(pem.encode()) for pem in made):
+        assert certificate.not_valid_before_utc < began - timedelta(days=365)
+        assert certificate.not_valid_after_utc > began + timedelta(days=29)
 
 
 def test_each_client_certificate_has_a_key_of_its_own() -> None:
