@@ -159,7 +159,12 @@ def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
     """
     with _bus() as bus:
         deadline = time.monotonic() + timeout_s
+        # Looked for first: pystemd loses memory with each call that systemd refuses, some ten kilobytes.
+        loaded = {unit.name for unit in _find(bus, *names)}
         for name in names:
+            # Or gone with the one before.
+            if name not in loaded or not _find(bus, name):
+                continue
             try:
                 _call(bus, "StopUnit", b"ss", name.encode(), b"replace")
                 if kill and name.endswith(".service"):
@@ -175,15 +180,15 @@ def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
                 raise HelperError(
                     ErrorCode.BUSY, f"{name} did not stop within {timeout_s:.0f} s; it is still being stopped."
                 )
-        for name in names:
-            try:
-                _call(bus, "ResetFailedUnit", b"s", name.encode())
-            except DBusNoSuchUnitError:
-                continue
+        for unit in _find(bus, *loaded) if loaded else ():
+            with suppress(DBusNoSuchUnitError):
+                _call(bus, "ResetFailedUnit", b"s", unit.name.encode())
 
 
 def _kill(bus: DBus, name: str) -> None:
-    with suppress(DBusBaseError):  # it may be gone already, or never have run
+    if not any(unit.active not in _GONE for unit in _find(bus, name)):
+        return
+    with suppress(DBusBaseError):  # it may be gone by now
         _call(bus, "KillUnit", b"ssi", name.encode(), b"all", signal.SIGKILL)
 
 
