@@ -2,7 +2,8 @@
 
 The newest ready images have a few each; they have a port, certificates and a Postgres like any other, belong to nobody
 and are in nobody's list. A claim (operations/instances.py) takes one and tells `vacancies`; the refill waits until no
-creation is under way, so that whoever waits comes first. Under pressure the pool is given up.
+creation is under way, so that whoever waits comes first. Under pressure the pool is given up, and it ends where it
+would make that pressure itself.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ INTERVAL_S = 10.0
 QUIET_S = 0.5
 # Of memory and of disk; with less than that free nothing is kept for later.
 LEAST_FREE = 0.1
+# With less than that nothing is added, or the pool would bring about by itself what it is given up for.
+ENOUGH_FREE = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,8 @@ async def fill(context: Context) -> None:
     for image_id, missing in wanted.items():
         for _ in range(missing):
             await _quiet(context)
+            if await _free(context) < ENOUGH_FREE:
+                return
             try:
                 instance = await instances.reserve_pooled(context, image_id)
                 await instances.bring_up(context, instance.id)
@@ -69,19 +74,20 @@ async def fill(context: Context) -> None:
 
 async def _wanted(context: Context) -> dict[int, int]:
     """How many instances each image is to have in the pool."""
-    if context.settings.pool_size == 0 or await _under_pressure(context):
+    if context.settings.pool_size == 0 or await _free(context) < LEAST_FREE:
         return {}
     ready = [image for image in await context.store.images.list_all() if image.status is ImageStatus.READY]
     newest = sorted(ready, key=lambda image: (image.backed_up_at, image.id), reverse=True)
     return {image.id: context.settings.pool_size for image in newest[: context.settings.pool_images]}
 
 
-async def _under_pressure(context: Context) -> bool:
+async def _free(context: Context) -> float:
+    """How much of the memory and of the data disk is free, as a share of 1, whichever is less."""
     found = await context.helper.inspect()
     if found.storage is None:
-        return True
+        return 0.0
     memory_left = found.memory.available_bytes / found.memory.total_bytes
-    return min(memory_left, found.storage.free_bytes / found.storage.size_bytes) < LEAST_FREE
+    return min(memory_left, found.storage.free_bytes / found.storage.size_bytes)
 
 
 async def _quiet(context: Context) -> None:

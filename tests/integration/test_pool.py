@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from datetime import timedelta
 
+import psycopg
 import pytest
 
-from draupnir.errors import NoFreePort
+from draupnir.errors import DraupnirError, NoFreePort
 from draupnir.models import Habits, Purpose
 from draupnir.operations import images, instances, pool, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire
+from draupnir_helper.wire import ErrorCode
 from tests.daemon import CALLER, another_daemon, assert_lawful, new_instance, ready_image, settle, until
-from tests.fakes import FakeHelper
+from tests.fakes import FakeHelper, Refused
 
 pytestmark = pytest.mark.anyio
 
@@ -153,6 +156,97 @@ async def test_under_pressure_there_is_no_pool(context: Context, helper: FakeHel
     await pool.fill(context)
     await settle(context)
     assert not helper.disk.instances
+
+
+@pytest.mark.parametrize("pressed", ["memory", "disk"])
+async def test_a_pool_that_is_larger_than_the_machine_ends_where_room_gets_short(
+    context: Context, helper: FakeHelper, pressed: str
+) -> None:
+    """It neither fills the machine up nor goes back and forth between being made and being given up."""
+    image = await ready_image(context)
+    helper.answers[wire.Inspect] = lambda _: _shrinking(helper, pressed, 12 * len(helper.disk.instances))
+    context = dataclasses.replace(context, settings=context.settings.model_copy(update={"pool_size": 9}))
+    await pool.fill(context)
+    made = await pooled_ids(context)
+    assert len(made) == 7
+    for _ in range(2):
+        await pool.fill(context)
+        assert await pooled_ids(context) == made
+    await instances.create(context, CALLER, image.id, Habits(60))
+    await pool.fill(context)
+    await settle(context)
+    assert await pooled_ids(context) == [], "what people made takes its room"
+
+
+def _shrinking(helper: FakeHelper, pressed: str, taken: int) -> wire.Inspection:
+    """A machine of which so many hundredths are taken."""
+    found = helper.inspection()
+    if pressed == "memory":
+        return found.model_copy(update={"memory": wire.Memory(total_bytes=100, available_bytes=max(0, 100 - taken))})
+    assert found.storage
+    storage = found.storage.model_copy(update={"size_bytes": 100, "free_bytes": max(0, 100 - taken)})
+    return found.model_copy(update={"storage": storage})
+
+
+async def test_a_pool_that_is_larger_than_the_ports_takes_those_there_are(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    ports = len(context.settings.instance_ports)
+    context = dataclasses.replace(context, settings=context.settings.model_copy(update={"pool_size": ports + 5}))
+    for _ in range(2):
+        await pool.fill(context)
+        assert len(await pooled_ids(context)) == ports
+    claimed = await new_instance(context, image)
+    ordered, _ = await instances.create(context, CALLER, image.id, Habits(60))
+    assert claimed.port != ordered.port
+    await pool.fill(context)
+    assert len(await pooled_ids(context)) == ports - 2
+    await settle(context)
+    await assert_lawful(context)
+
+
+@pytest.mark.parametrize("refusal", [ErrorCode.NO_ROOM, ErrorCode.UNIT_FAILED, ErrorCode.BUSY])
+async def test_a_refill_that_is_refused_leaves_nothing_and_is_tried_again(
+    context: Context, helper: FakeHelper, refusal: ErrorCode
+) -> None:
+    image = await ready_image(context)
+
+    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+        raise Refused(refusal)
+
+    helper.answers[wire.StartInstance] = refuse
+    with pytest.raises(DraupnirError):
+        await pool.fill(context)
+    await settle(context)
+    assert not helper.disk.instances
+    del helper.answers[wire.StartInstance]
+    await pool.fill(context)
+    assert (await new_instance(context, image)).id in helper.disk.listening
+    await settle(context)
+    await assert_lawful(context)
+
+
+@pytest.mark.parametrize("jump", [timedelta(days=3650), timedelta(days=-3650)], ids=["ahead", "back"])
+async def test_a_clock_that_jumps_neither_loses_the_pool_nor_gives_it_twice(
+    context: Context, helper: FakeHelper, dsn: str, jump: timedelta
+) -> None:
+    """Rows from a time that is still to come, or long ago, are rows like any other."""
+    image = await ready_image(context)
+    await pool.fill(context)
+    before = await pooled_ids(context)
+    with psycopg.connect(dsn) as connection:
+        for table in ("instances", "images"):
+            moved = "created_at = created_at + %(jump)s, updated_at = updated_at + %(jump)s"
+            connection.execute(f"UPDATE {table} SET {moved}".encode(), {"jump": jump})
+    await reconcile.reconcile_once(context)
+    await pool.fill(context)
+    assert await pooled_ids(context) == before
+    made = await asyncio.gather(*(new_instance(context, image) for _ in before))
+    assert sorted(instance.id for instance in made) == before
+    await pool.fill(context)
+    for instance in made:
+        await instances.destroy(context, CALLER, instance.id)
+    await settle(context)
+    await assert_lawful(context)
 
 
 async def test_the_pool_outlives_the_daemon(context: Context, helper: FakeHelper) -> None:
