@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,23 @@ def run(*command: str | Path, ok: bool = True, **options: Any) -> subprocess.Com
     if ok:
         assert done.returncode == 0, f"{command} → {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+@contextmanager
+def credentials(instance: JSON, database: str = "my_db") -> Iterator[str]:
+    """A connection string for an instance as POST answered it; its files last as long as the block."""
+    attributes = instance["attributes"]
+    found = attributes["credentials"]
+    with tempfile.TemporaryDirectory() as directory:
+        for name in ("ca_certificate", "client_certificate", "client_key"):
+            path = Path(directory, name)
+            path.touch(0o600)
+            path.write_text(found[name])
+        yield (
+            f"host={attributes['hostname']} hostaddr=127.0.0.1 port={attributes['port']} user=draupnir"
+            f" dbname={database} sslmode=verify-full sslrootcert={directory}/ca_certificate"
+            f" sslcert={directory}/client_certificate sslkey={directory}/client_key"
+        )
 
 
 @dataclass

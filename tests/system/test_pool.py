@@ -7,12 +7,15 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.system.conftest import CONFIGURATION
+from tests.system.faults import await_that, filled
 from tests.system.service import Service, run
+from tests.system.world import DATA
 
 SIZE = 3
 
@@ -20,14 +23,23 @@ SIZE = 3
 @pytest.fixture
 def pool(service: Service, image: int) -> Iterator[int]:
     """The session's image with a pool of three, which is gone again at the end; the image's id."""
+    with configured(f"pool_size = {SIZE}"):
+        await_pool(SIZE)
+        yield image
+
+
+@contextmanager
+def configured(lines: str) -> Iterator[None]:
+    """Meanwhile the service has these lines in its configuration, in place of the one by which tests have no pool."""
     before = CONFIGURATION.read_text()
-    CONFIGURATION.write_text(before.replace("pool_size = 0", f"pool_size = {SIZE}"))
-    run("systemctl", "restart", "draupnir")
-    await_pool(SIZE)
-    yield image
-    CONFIGURATION.write_text(before)
-    run("systemctl", "restart", "draupnir")
-    await_pool(0)
+    CONFIGURATION.write_text(before.replace("pool_size = 0", lines))
+    run("systemctl", "restart", "draupnir-helper", "draupnir")
+    try:
+        yield
+    finally:
+        CONFIGURATION.write_text(before)
+        run("systemctl", "restart", "draupnir-helper", "draupnir")
+        await_pool(0)
 
 
 def metadata(query: str) -> list[str]:
@@ -92,6 +104,43 @@ def test_an_image_is_destroyed_in_spite_of_its_pool(service: Service, pool: int,
         time.sleep(0.1)
     assert service.ask("DELETE", f"/images/{newer}").status_code == 204
     await_pool(SIZE)
+
+
+def test_an_image_destroyed_while_its_pool_is_being_made_leaves_nothing(
+    service: Service, pool: int, backup: Path
+) -> None:
+    newer = service.make_image(backup)
+    await_that(
+        lambda: metadata(f"SELECT id FROM instances WHERE image_id = {newer} AND purpose = 'pool'"), "one is made"
+    )
+    assert service.ask("DELETE", f"/images/{newer}").status_code == 204
+    assert metadata(f"SELECT id FROM instances WHERE image_id = {newer}") == []
+    await_pool(SIZE)
+
+
+def test_a_pool_larger_than_the_ports_leaves_them_to_people(service: Service, image: int) -> None:
+    with configured("pool_size = 10\nmin_instance_port = 7400\nmax_instance_port = 7404"):
+        await_pool(4)
+        ordered = service.ask("POST", "/instances", {"image_id": image, "sleep_after": 0})
+        assert ordered.status_code == 201, ordered.text
+        ids = {int(ordered.json()["data"]["id"]), *(int(service.create_instance(image)["id"]) for _ in range(3))}
+        answer = service.ask("POST", "/instances", {"image_id": image})
+        assert answer.status_code == 422
+        assert answer.json()["errors"][0]["code"] == "no_free_port"
+        assert [service.answer(each, "SELECT count(*) FROM users") for each in ids] == ["5000"] * 4
+        destroy_all(service)
+        await_pool(4)
+
+
+def test_a_pool_gives_the_disk_back_when_it_gets_full_and_creating_goes_on(service: Service, pool: int) -> None:
+    size_bytes = os.statvfs(DATA).f_blocks * os.statvfs(DATA).f_frsize
+    with filled(leaving_mib=size_bytes // 20 // 2**20):
+        await_pool(0)
+        instance_id = int(service.create_instance(pool)["id"])
+        assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+    await_pool(SIZE)
+    assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+    destroy_all(service)
 
 
 @pytest.mark.parametrize("moment_s", [0.0, 0.3, 0.8, 1.5])

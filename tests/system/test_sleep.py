@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, kill
 from tests.system.service import Service, run
 
 
@@ -68,6 +69,46 @@ def test_it_sleeps_and_wakes_without_the_daemon_and_the_helper(service: Service,
     finally:
         run("systemctl", "start", "draupnir-helper.socket", "draupnir.socket", "draupnir")
     assert done.stdout.strip() == "5000"
+
+
+@pytest.mark.parametrize("unit", [DAEMON, HELPER])
+def test_it_wakes_and_falls_asleep_though_the_service_is_killed_meanwhile(
+    service: Service, sleeper: int, unit: str
+) -> None:
+    service.psql(sleeper, "CREATE TABLE kept AS SELECT 42 AS x")
+    environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
+    await_status(service, sleeper, "asleep")
+    with subprocess.Popen(
+        ["psql", "-XAtqc", "SELECT x FROM kept"], env=environment, stdout=subprocess.PIPE, text=True
+    ) as client:
+        kill(unit)
+        assert client.communicate(timeout=60)[0].split() == ["42"]
+    proxy = f"draupnir-port-{sleeper}.service"
+    await_that(lambda: run("systemctl", "is-active", proxy, ok=False).returncode != 0, "the proxy ends, being idle")
+    kill(unit)
+    await_healthy(service)
+    await_status(service, sleeper, "asleep")
+    assert service.answer(sleeper, "SELECT x FROM kept") == "42"
+
+
+def test_one_that_is_destroyed_while_it_wakes_is_gone(service: Service, image: int) -> None:
+    instance_id = made(service, image, sleep_after=1)
+    environment = {**service.environment(instance_id), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
+    await_status(service, instance_id, "asleep")
+    with subprocess.Popen(["psql", "-XAtqc", "SELECT pg_sleep(60)"], env=environment, stderr=subprocess.PIPE) as client:
+        port = f"draupnir-port-{instance_id}.service"
+        await_that(lambda: run("systemctl", "show", "-P", "ActiveState", port).stdout.strip() != "inactive", "it wakes")
+        service.destroy_instance(instance_id)
+        client.communicate(timeout=30)
+        assert client.returncode != 0
+    assert service.ask("GET", f"/instances/{instance_id}").status_code == 404
+
+
+def test_the_longest_sleep_after_is_one_that_systemd_takes(service: Service, image: int) -> None:
+    instance_id = made(service, image, sleep_after=2592000)
+    assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+    assert status(service, instance_id) == "running"
+    service.destroy_instance(instance_id)
 
 
 def test_a_client_that_says_nothing_does_not_keep_it_awake_for_ever(service: Service, sleeper: int) -> None:
@@ -146,14 +187,3 @@ def test_a_direct_instance_passes_over_a_port_that_something_else_has(service: S
     assert len(ports) == 2
     for each in (first, second):
         service.destroy_instance(each)
-
-
-def test_many_sleepers_cost_no_process_and_all_wake(service: Service, image: int) -> None:
-    count = 40
-    with concurrent.futures.ThreadPoolExecutor(8) as threads:
-        ids = list(threads.map(lambda _: made(service, image, sleep_after=1), range(count)))
-        for each in ids:
-            await_status(service, each, "asleep", within_s=120)
-        answers = list(threads.map(lambda each: service.answer(each, "SELECT count(*) FROM users"), ids))
-        assert answers == ["5000"] * count
-        list(threads.map(service.destroy_instance, ids))

@@ -34,17 +34,22 @@ def observe() -> World:
             if not (point := line.split()[1]).startswith("/run/user/")
         },
         "rows": rows(),
-        "processes": {
-            f"{status.parent.name} uid {uid}"
-            for status in Path("/proc").glob("[0-9]*/status")
-            if (uid := _uid(status)) >= FIRST_UID
-        },
+        "processes": processes(),
         # Those of the machine that this one runs on show too.
         "loops": {
             line.strip()
             for line in run("losetup", "--noheadings", "--output", "BACK-FILE").stdout.splitlines()
             if line.startswith("/var/lib/draupnir/")
         },
+    }
+
+
+def processes() -> set[str]:
+    """Processes of instances and finalise jobs, by their users."""
+    return {
+        f"{status.parent.name} uid {uid}"
+        for status in Path("/proc").glob("[0-9]*/status")
+        if (uid := _uid(status)) >= FIRST_UID
     }
 
 
