@@ -5,7 +5,7 @@ help:
 	@echo 'make test     every test: check, the packages, the system tests in a test machine'
 	@echo 'make check    format, lint, types, unit, contract and integration tests'
 	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
-	@echo 'make bench    how long things take, in a test machine'
+	@echo 'make bench    how long things take, in a test machine; bench.json has it too (docs/BENCHMARKS.md)'
 	@echo 'make machine  a shell in a test machine with the packages installed'
 	@echo 'make clean    remove what was built here (the cached Debian is in $${DRAUPNIR_CACHE:-/var/cache/draupnir-build})'
 
@@ -22,14 +22,16 @@ deb:
 	packaging/prepare python3
 	packaging/machine build
 
+# The table comes as it is measured, on stderr.
 bench: deb
-	packaging/machine run -- /usr/src/draupnir/tests/bench/run
+	packaging/machine run -- tests/bench/run --commit "$$(git describe --always --dirty)" $(BENCH) >bench.json; \
+	status=$$?; cat bench.json; exit $$status
 
 machine: deb
 	packaging/machine shell
 
 clean:
-	rm -rf dist .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis draupnir.egg-info build
+	rm -rf dist bench.json .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis draupnir.egg-info build
 	find $(CURDIR) -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help demo test check deb bench machine clean

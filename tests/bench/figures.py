@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+SCALES: dict[str, tuple[float, str]] = {"s": (1000, "ms"), "MB": (1, "MB"), "kB": (1, "kB"), "tps": (1, "tps")}
+
 
 @dataclass
 class Figure:
@@ -29,11 +31,17 @@ class Figure:
             return None
         return (self.ratio if self.ratio is not None else statistics.median(self.ours)) <= self.bound
 
+    @property
+    def bound_text(self) -> str:
+        """A ratio, or a value as it is shown."""
+        if self.bound is None:
+            return ""
+        scale, shown = SCALES[self.unit]
+        return f"≤ {self.bound:g} x" if self.beside else f"≤ {self.bound * scale:g} {shown}"
+
     def document(self) -> dict[str, Any]:
+        """As JSON has it: every value that was measured, in `unit`, beside what was made of them."""
         return asdict(self) | {"ratio": self.ratio, "reached": self.reached}
-
-
-SCALES: dict[str, tuple[float, str]] = {"s": (1000, "ms"), "MB": (1, "MB"), "kB": (1, "kB"), "tps": (1, "tps")}
 
 
 def spread(series: list[float], unit: str) -> str:
@@ -52,7 +60,7 @@ def table(figures: list[Figure]) -> str:
     rows = [head]
     for figure in figures:
         ratio = f"{figure.ratio:.2f}" if figure.ratio is not None else ""
-        bound = "" if figure.bound is None else f"≤ {figure.bound:g}{' x' if figure.beside else ''}"
+        bound = figure.bound_text
         mark = {True: "yes", False: "NO", None: ""}[figure.reached]
         beside = spread(figure.beside, figure.unit)
         rows.append((figure.name, spread(figure.ours, figure.unit), beside, figure.beside_name, ratio, bound, mark))
@@ -62,10 +70,15 @@ def table(figures: list[Figure]) -> str:
     )
 
 
-def in_turn(times: int, *measures: Callable[[], float]) -> list[list[float]]:
-    """Each measure so many times, A B A B …, so that a machine that slows down slows all of them."""
+def in_turn(times: int, *measures: Callable[[], float], before: Callable[[], None] | None = None) -> list[list[float]]:
+    """Each measure so many times, A B A B …, so that a machine that slows down slows all of them.
+
+    `before` is done before each, and not measured.
+    """
     series: list[list[float]] = [[] for _ in measures]
     for _ in range(times):
         for one, measure in zip(series, measures, strict=True):
+            if before is not None:
+                before()
             one.append(measure())
     return series

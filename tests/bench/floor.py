@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,10 +25,15 @@ SETTINGS = (
 )  # fmt: skip
 
 
+def image(image_id: int) -> Path:
+    """The published snapshot of an image."""
+    return DATA / "image_snapshots" / str(image_id)
+
+
 def snapshot(source: Path, target: Path) -> None:
     """A writable snapshot that Postgres will accept as its own."""
     run("btrfs", "subvolume", "snapshot", source, target)
-    os.chown(target, *_postgres())
+    os.chown(target, *postgres())
 
 
 def forget(target: Path) -> None:
@@ -36,12 +41,17 @@ def forget(target: Path) -> None:
     run("btrfs", "subvolume", "delete", target)
 
 
+def sockets() -> Path:
+    """Where a bare server has its socket."""
+    found = Path("/run/draupnir-bench")
+    found.mkdir(exist_ok=True)
+    shutil.chown(found, "postgres", "postgres")
+    return found
+
+
 @contextmanager
 def server(data: Path, *settings: str) -> Iterator[str]:
     """Postgres on the directory, for the block; yields a connection string of its socket."""
-    sockets = Path("/run/draupnir-bench")
-    sockets.mkdir(exist_ok=True)
-    shutil.chown(sockets, "postgres", "postgres")
     (data / "pg_hba.conf").write_text("local all all trust\n")
     (data / "pg_ident.conf").write_text("")
     (data / "postgresql.conf").write_text("")
@@ -49,14 +59,26 @@ def server(data: Path, *settings: str) -> Iterator[str]:
     # The group of published images, as our instances have it.
     command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--groups=draupnir-data"]
     with subprocess.Popen(
-        [*command, BINARIES / "postgres", "-D", data, "-k", sockets, *options],
+        [*command, BINARIES / "postgres", "-D", data, "-k", sockets(), *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
     ) as process:  # fmt: skip
         try:
-            yield f"host={sockets} dbname=my_db user=draupnir"
+            yield f"host={sockets()} dbname=my_db user=draupnir"
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait()
+
+
+def as_superuser(connection_string: str, database: str = "my_db") -> str:
+    """The connection string of a bare server, for its superuser."""
+    return connection_string.replace("user=draupnir", "user=postgres").replace("dbname=my_db", f"dbname={database}")
+
+
+def processes(data: Path) -> list[int]:
+    """The processes of the bare server on the directory."""
+    postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    return [postmaster, *map(int, children)]
 
 
 def first_answer(connection_string: str, deadline_s: float = 60) -> None:
@@ -79,7 +101,7 @@ def create(image: Path, number: int, *, copy: bool = False) -> float:
     began = time.perf_counter()
     if copy:
         run("cp", "-a", "--reflink=always", image, target)
-        os.chown(target, *_postgres())
+        os.chown(target, *postgres())
     else:
         snapshot(image, target)
     with server(target) as connection_string:
@@ -92,10 +114,12 @@ def create(image: Path, number: int, *, copy: bool = False) -> float:
     return seconds
 
 
-def start(image: Path, number: int) -> float:
-    """Seconds from the start of Postgres on a snapshot to the first answer."""
+def start(image: Path, number: int, *, ready: Callable[[], None] | None = None) -> float:
+    """Seconds from the start of Postgres on a snapshot to the first answer; `ready` is called before, and not timed."""
     target = DATA / f"floor-{number}"
     snapshot(image, target)
+    if ready is not None:
+        ready()
     began = time.perf_counter()
     with server(target) as connection_string:
         first_answer(connection_string)
@@ -104,24 +128,7 @@ def start(image: Path, number: int) -> float:
     return seconds
 
 
-def create_database(image: Path, times: int) -> list[float]:
-    """Seconds of CREATE DATABASE … TEMPLATE in one running server, to the first answer."""
-    target = DATA / "floor-template"
-    snapshot(image, target)
-    series = []
-    with server(target) as connection_string:
-        first_answer(connection_string)
-        with psycopg.connect(connection_string.replace("my_db", "postgres"), autocommit=True) as connection:
-            for _ in range(times):
-                began = time.perf_counter()
-                connection.execute("CREATE DATABASE copy TEMPLATE my_db")
-                first_answer(connection_string.replace("my_db", "copy"))
-                series.append(time.perf_counter() - began)
-                connection.execute("DROP DATABASE copy")
-    forget(target)
-    return series
-
-
-def _postgres() -> tuple[int, int]:
+def postgres() -> tuple[int, int]:
+    """uid and gid of Debian's user for Postgres."""
     found = pwd.getpwnam("postgres")
     return found.pw_uid, found.pw_gid

@@ -1,20 +1,30 @@
-"""The benchmarks of the main job; each builds its own data, and everything is destroyed at the end."""
+"""The benchmarks, subject by subject; each builds what it measures, and everything is destroyed at the end."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import sys
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.bench import creation, edge, helper
-from tests.bench.figures import Figure, in_turn, table
-from tests.system.backups import Source
-from tests.system.service import ANONYMISE, Service, run
+import draupnir
+from tests.bench import creation, edge, finalising, growth, memory, other_means, sources, throughput
+from tests.bench.figures import Figure, table
+from tests.bench.sources import Images
+from tests.system.backups import BINARIES
+from tests.system.conftest import CONFIGURATION
+from tests.system.faults import await_healthy
+from tests.system.service import Service, run
 
 GIGABYTE_SCALE = 62  # pgbench -i makes about 16 MB a scale
+SLEEPERS = 1000
 
 
 def main(arguments: list[str]) -> int:
@@ -22,47 +32,74 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="how often each measure is taken")
     parser.add_argument("--scale", type=int, default=GIGABYTE_SCALE, help="pgbench scale of the image")
+    parser.add_argument("--sleepers", type=int, default=SLEEPERS, help="how many sleep where many do")
+    parser.add_argument("--commit", default=draupnir.__version__, help="what is measured, for the document")
+    parser.add_argument("--only", action="append", choices=list(SUBJECTS), help="this subject; may be repeated")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:  # /tmp is memory
-        figures = measure(Path(directory), given.times, given.scale)
+    figures: list[Figure] = []
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory, prepared(Path(directory), given.scale) as world:
+        for name in given.only or SUBJECTS:
+            figures += SUBJECTS[name](*world, given)
+            print(f"{name}: measured, {time.monotonic() - began:.0f} s since the start", file=sys.stderr, flush=True)
     print(table(figures), file=sys.stderr)
-    document = {"machine": platform.uname()._asdict(), "figures": [figure.document() for figure in figures]}
-    print(json.dumps(document, indent=1))
-    return 0
+    document = {
+        "commit": given.commit,
+        "times": given.times,
+        "seconds": round(time.monotonic() - began),
+        "machine": machine(),
+        "figures": [figure.document() for figure in figures],
+    }
+    print(json.dumps(document, indent=1, ensure_ascii=False))
+    return 0 if all(figure.reached is not False for figure in figures) else 1
 
 
-def measure(directory: Path, times: int, scale: int) -> list[Figure]:
-    source = Source(directory / "production")
-    source.start()
-    source.pgbench(scale)
-    source.stop()
-    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", directory / "key.pem")
-    run("draupnir", "upload-key", "add", directory / "key.pem.pub")
-    service = Service(directory / "key.pem")
-    tarball = source.tarball("backup.tar")
-    image_id = service.make_image(tarball, ANONYMISE)
-    figures = [
-        *creation.measure(service, image_id, times),
-        *creation.throughput(service, image_id, 3),
-        *creation.sleepers(service, image_id, 50),
-        extraction("plain tar", tarball, max(3, times // 3)),
-        extraction("tar with gzip", source.tarball("backup.tar.gz", "-I", "gzip -1"), 3),
-        memory(service, image_id),
-        edge.measure(service, directory),
-    ]
-    service.destroy_image(image_id)
-    return figures
+# Subject → what measures it, in the order of the table.
+SUBJECTS: dict[str, Callable[[Service, Images, argparse.Namespace], list[Figure]]] = {
+    "creation": lambda service, images, given: creation.measure(service, images.middle, given.times),
+    "cold": lambda service, images, given: creation.measure_cold(service, images.middle, given.times),
+    "other-means": lambda service, images, given: other_means.measure(service, images.middle, given.times),
+    "sizes": lambda service, images, given: growth.sizes(service, images, given.times),
+    "living": lambda service, images, given: growth.living(service, images.small, given.times, given.sleepers),
+    "memory": lambda service, images, given: memory.measure(service, images.middle, given.times),
+    "throughput": lambda service, images, given: throughput.measure(service, images.middle, given.times),
+    "finalising": lambda service, images, given: finalising.measure(service, images, given.times),
+    "edge": lambda service, images, given: [edge.measure(service, images.directory)],
+}
 
 
-def extraction(name: str, tarball: Path, times: int) -> Figure:
-    """The extract job, beside GNU tar into the same filesystem."""
-    ours, bare = in_turn(times, lambda: helper.extract(tarball), lambda: helper.untar(tarball))
-    return Figure(f"extract a {name} of {tarball.stat().st_size / 1e6:.0f} MB", "s", ours, bare, "tar x", bound=1.3)
+@contextmanager
+def prepared(directory: Path, scale: int) -> Iterator[tuple[Service, Images]]:
+    """The service with direct instances allowed, and images to measure with; all as it was at the end."""
+    before = CONFIGURATION.read_text()
+    key = directory / "key.pem"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key)
+    run("draupnir", "upload-key", "add", key.with_suffix(".pem.pub"))
+    service = Service(key)
+    others = _image_ids(service)
+    try:
+        CONFIGURATION.write_text("direct_instances = true\n" + before)
+        run("systemctl", "restart", "draupnir")
+        await_healthy(service)
+        yield service, sources.make(service, directory, scale)
+    finally:
+        for image_id in _image_ids(service) - others:
+            service.destroy_image(image_id)
+        CONFIGURATION.write_text(before)
+        run("draupnir", "upload-key", "remove", "bench")
+        run("systemctl", "restart", "draupnir")
 
 
-def memory(service: Service, image_id: int) -> Figure:
-    """What daemon and helper hold after a hundred instances."""
-    for _ in range(100):
-        service.destroy_instance(service.create_instance(image_id)["id"])
-    resident = sum(helper.resident_mb(unit) for unit in ("draupnir.service", "draupnir-helper.service"))
-    return Figure("daemon and helper after 100 instances", "MB", [resident], bound=200)
+def _image_ids(service: Service) -> set[int]:
+    return {image["id"] for image in service.ask("GET", "/images").json()["data"]}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "processors": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "kernel": platform.release(),
+        "systemd": run("systemctl", "--version").stdout.split()[1],
+        "postgres": run(BINARIES / "postgres", "--version").stdout.split()[2],
+    }

@@ -1,0 +1,115 @@
+"""From a tarball to an image: unpacking alone, and all of it, each beside what a person would do by hand."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+from draupnir_helper import postgres
+from tests.bench import floor, helper
+from tests.bench.figures import Figure, in_turn
+from tests.bench.sources import Images
+from tests.system.backups import BINARIES, MAJOR
+from tests.system.service import ANONYMISE, Service, run
+
+BENCH_IMAGE = 40_000_000  # far from any id that the metadata give
+SCRIPT = Path("/run/draupnir-bench.sql")
+
+
+def measure(service: Service, images: Images, times: int) -> list[Figure]:
+    """Both from the same filesystem into the same filesystem, the tarball on it already."""
+    figures = []
+    for name, tarball in (("plain tar", images.tarball), ("tar with gzip", images.gzipped)):
+        title = f"extract a {name} of {tarball.stat().st_size / 1e6:.0f} MB"
+        ours, bare = in_turn(max(3, times // 3), partial(extract, tarball), partial(untar, tarball))
+        figures.append(Figure(title, "s", ours, bare, "tar x", bound=1.3))
+    ours, bare = in_turn(times, lambda: finalise(service, images.tarball), lambda: by_hand(images.tarball))
+    title = f"finalise a plain tar of {images.tarball.stat().st_size / 1e6:.0f} MB"
+    figures.append(Figure(title, "s", ours, bare, "tar x + recovery + script + vacuumdb", bound=1.3))
+    return figures
+
+
+def extract(tarball: Path) -> float:
+    """Seconds of the extract job on the tarball."""
+    helper.ask("create_upload", image_id=BENCH_IMAGE)
+    _upload(tarball, BENCH_IMAGE)
+    helper.ask("seal_upload", image_id=BENCH_IMAGE)
+    began = time.perf_counter()
+    job = helper.ask("start_extract", image_id=BENCH_IMAGE)
+    while job["state"] == "running":
+        time.sleep(0.005)
+        job = helper.ask("inspect_job", kind="extract", image_id=BENCH_IMAGE)
+    seconds = time.perf_counter() - began
+    assert job["state"] == "succeeded", job
+    helper.ask("stop_jobs", image_id=BENCH_IMAGE)
+    helper.ask("destroy_image", image_id=BENCH_IMAGE)
+    helper.ask("empty_trash")
+    return seconds
+
+
+def untar(tarball: Path) -> float:
+    """Seconds of tar x of the tarball."""
+    with _unpacked(tarball) as (_, seconds):
+        return seconds
+
+
+def finalise(service: Service, tarball: Path) -> float:
+    """Seconds from `done` to a ready image, which has proved that it boots."""
+    image_id = service.create_image(ANONYMISE)
+    _upload(tarball, image_id)
+    began = time.perf_counter()
+    answer = service.finalise(image_id)
+    seconds = time.perf_counter() - began
+    assert answer.status_code == 200, answer.text
+    service.destroy_image(image_id)
+    helper.ask("empty_trash")
+    return seconds
+
+
+def by_hand(tarball: Path) -> float:
+    """Seconds of tar x, recovery, script, VACUUM and ANALYZE, and a clean stop, with the settings of our own job."""
+    SCRIPT.write_text(ANONYMISE)
+    with _unpacked(tarball) as (data, seconds):
+        began = time.perf_counter()
+        sockets = floor.sockets()
+        texts = postgres.finalise_files(str(sockets), major=MAJOR, max_prepared_transactions=5)
+        for name, text in texts.items():
+            (sockets / name).write_text(text)
+        as_postgres: list[str | Path] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        control: list[str | Path] = [*as_postgres, BINARIES / "pg_ctl", "-D", data, "-s", "-w", "-l", "/dev/null"]
+        options = f"-c config_file={sockets}/postgresql.conf -c shared_preload_libraries="
+        asking: list[str | Path] = ["-h", sockets, "-U", "postgres"]
+        run(*control, "-o", options, "start", cwd="/")
+        run(BINARIES / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *asking, "-d", "postgres", "-f", SCRIPT)
+        run(BINARIES / "vacuumdb", "--all", "--analyze", "--quiet", "--jobs=2", *asking)
+        run(*control, "-m", "fast", "stop", cwd="/")
+        return seconds + time.perf_counter() - began
+
+
+@contextmanager
+def _unpacked(tarball: Path) -> Iterator[tuple[Path, float]]:
+    """The directory that tar x made of it, and the seconds it took; gone at the end."""
+    target = floor.DATA / "floor-tar"
+    run("btrfs", "subvolume", "create", target)
+    data = target / "data"
+    data.mkdir(mode=0o700)
+    shutil.chown(data, "postgres", "postgres")
+    copy = target / tarball.name
+    shutil.copyfile(tarball, copy)
+    run("sync", "-f", floor.DATA)
+    began = time.perf_counter()
+    run("tar", "-xf", copy, "-C", data)
+    seconds = time.perf_counter() - began
+    yield data, seconds
+    floor.forget(target)
+
+
+def _upload(tarball: Path, image_id: int) -> None:
+    upload = floor.DATA / f"chroot/draupnir/image_uploads/{image_id}/{tarball.name}"
+    shutil.copyfile(tarball, upload)
+    shutil.chown(upload, "upload", "upload")
+    run("sync", "-f", floor.DATA)
