@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -43,21 +44,45 @@ def _decompressor(head: bytes) -> tuple[str, ...] | None:
 
 
 class _Source:
-    """A reader that knows how much went through it, and where the last byte was that is not zero."""
+    """What tarfile reads, forwards only; knows how much went through it, and where the last byte was that is not zero.
 
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
+    What members hold goes from the descriptor into their files inside the kernel, and is not looked at.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        # Both take source, target and count. To a pipe the first is not possible, to two files the second is not.
+        piped = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        self._transfer: Callable[[int, int, int], int] = os.splice if piped else os.copy_file_range
         self.count = 0
         self.content_end = 0
 
+    def tell(self) -> int:
+        return self.count
+
+    def seek(self, position: int) -> None:
+        if position < self.count:
+            raise tarfile.ReadError("a header points backwards")
+        self.read(position - self.count)
+
     def read(self, size: int) -> bytes:
-        data = self._stream.read(size)
-        # rstrip copies, so it is spared where there is nothing to strip.
-        content = len(data) if data[-1:] != b"\0" else len(data.rstrip(b"\0"))
-        if content:
-            self.content_end = self.count + content
-        self.count += len(data)
-        return data
+        """As many bytes, fewer only at the end."""
+        chunks = []
+        while size > 0 and (data := os.read(self._descriptor, min(size, _CHUNK_BYTES))):
+            # rstrip copies, so it is spared where there is nothing to strip.
+            content = len(data) if data[-1:] != b"\0" else len(data.rstrip(b"\0"))
+            if content:
+                self.content_end = self.count + content
+            self.count += len(data)
+            size -= len(data)
+            chunks.append(data)
+        return b"".join(chunks)
+
+    def transfer(self, target: int, size: int) -> int:
+        """Move up to so many bytes on into the file; how many those were, 0 at the end."""
+        moved = self._transfer(self._descriptor, target, size)
+        self.count += moved
+        return moved
 
     def drain(self) -> None:
         while self.read(_CHUNK_BYTES):
@@ -110,11 +135,11 @@ def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
     total_bytes = path.stat().st_size
     problem: JobError | None = None
     with _decompressed(path) as (stream, position):
-        source = _Source(stream)
+        source = _Source(stream.fileno())
         try:
-            with tarfile.open(fileobj=source, mode="r|", bufsize=_CHUNK_BYTES) as tar:  # type: ignore[call-overload]
+            with tarfile.open(fileobj=source, mode="r:") as tar:  # type: ignore[call-overload]
                 for member in tar:
-                    _unpack_member(path, tar, member, target, lambda: progress(position(), total_bytes))
+                    _unpack_member(path, tar, source, member, target, lambda: progress(position(), total_bytes))
                     tar.members.clear()  # tarfile would keep every header it has seen
                 end = tar.offset
             source.drain()
@@ -145,7 +170,12 @@ def _unreadable(path: Path, source: _Source, error: tarfile.ReadError) -> JobErr
 
 
 def _unpack_member(
-    path: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, target: Path, advance: Callable[[], None]
+    path: Path,
+    tar: tarfile.TarFile,
+    source: _Source,
+    member: tarfile.TarInfo,
+    target: Path,
+    advance: Callable[[], None],
 ) -> None:
     destination = target.joinpath(*_components(path, member.name))
     if member.isdir():
@@ -156,25 +186,21 @@ def _unpack_member(
         advice = "; pack the data directory with tar --dereference" if member.issym() else ""
         raise _unsafe(path, member.name, f"is {kind}", advice)
     destination.parent.mkdir(parents=True, exist_ok=True)
-    content = _content(tar, member)
     descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
-        for chunk in content:
-            file.write(chunk)
+        if member.sparse is None:
+            move: Callable[[int], int] = lambda size: source.transfer(descriptor, size)  # noqa: E731
+        else:
+            content = tar.extractfile(member)
+            assert content is not None
+            move = lambda size: file.write(content.read(size))  # noqa: E731
+        left = member.size
+        while left > 0:
+            moved = move(min(left, _CHUNK_BYTES))
+            if not moved:
+                raise tarfile.ReadError("unexpected end of data")
+            left -= moved
             advance()
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
-    """What the member holds, read straight from the stream where it stands; a sparse member is put together first."""
-    stream = tar.fileobj if member.sparse is None else tar.extractfile(member)
-    assert stream is not None
-    left = member.size
-    while left > 0:
-        chunk = stream.read(min(left, _CHUNK_BYTES))
-        if not chunk:
-            raise tarfile.ReadError("unexpected end of data")
-        left -= len(chunk)
-        yield chunk
 
 
 def _components(path: Path, name: str) -> list[str]:

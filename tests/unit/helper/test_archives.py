@@ -147,6 +147,33 @@ def test_a_damaged_header_in_the_middle_is_no_silent_end(tmp_path: Path) -> None
     assert caught.value.code == "damaged_archive"
 
 
+@pytest.mark.parametrize("size", [-1, -512, -1024, -(1 << 40)])
+def test_a_header_that_points_backwards_is_damage_and_no_endless_loop(tmp_path: Path, size: int) -> None:
+    member = tarfile.TarInfo("backwards")
+    member.size = size
+    data = tar_of({"PG_VERSION": b"17\n"})[:1024] + member.tobuf(tarfile.GNU_FORMAT) + b"x" * 2048
+    with pytest.raises(JobError) as caught:
+        unpack(data, tmp_path)
+    assert caught.value.code in {"damaged_archive", "not_an_archive"}
+
+
+@pytest.mark.parametrize("name", [None, "gzip"])
+@pytest.mark.parametrize("dialect", ["gnu", "posix"])
+def test_a_file_with_holes_comes_out_whole(tmp_path: Path, name: str | None, dialect: str) -> None:
+    holed = tmp_path / "holed"
+    with holed.open("wb") as file:
+        file.write(b"head")
+        file.seek(3_000_000)
+        file.write(b"middle")
+        file.truncate(5_000_000)
+    (tmp_path / "after").write_bytes(b"after")
+    command = ["tar", "-cS", f"--format={dialect}", "-C", tmp_path, "holed", "after"]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    assert len(data) < 100_000, "tar has seen the holes"
+    content = {path.name: path.read_bytes() for path in (holed, tmp_path / "after")}
+    assert files_below(unpack(data if name is None else compress(name, data), tmp_path)) == content
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [(b"", "truncated_archive"), (b"CREATE TABLE t();\n" * 100, "not_an_archive")],
