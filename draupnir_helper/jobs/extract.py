@@ -13,8 +13,7 @@ from pathlib import Path
 
 from draupnir_helper import postgres
 from draupnir_helper.jobs import archives, reports
-from draupnir_helper.jobs.reports import JobError, Reporter
-from draupnir_helper.wire import JobReport
+from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
 SEAL = Path("/srv/seal")
 TARGET = Path(postgres.PGDATA)
@@ -31,7 +30,7 @@ _LEFTOVERS = (
 _EMPTIED = ("pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp")
 
 
-def main(reporter: Reporter) -> JobReport:
+def main(reporter: Reporter) -> Report:
     """Unpack or copy, find the data directory, verify it, clean it, and say which major it is."""
     incoming = TARGET / _INCOMING
     incoming.mkdir()
@@ -42,7 +41,7 @@ def main(reporter: Reporter) -> JobReport:
     clean(directory)
     lift(directory, TARGET)
     shutil.rmtree(incoming)
-    return JobReport(step="extracted", postgres_major=major)
+    return Report(step="extracted", postgres_major=major)
 
 
 def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> None:

@@ -14,15 +14,14 @@ from pathlib import Path
 from draupnir_helper import postgres
 from draupnir_helper.jobs import extract, reports
 from draupnir_helper.jobs.clusters import Cluster
-from draupnir_helper.jobs.reports import JobError, Reporter
-from draupnir_helper.wire import JobReport
+from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
 SCRIPT = Path("/run/draupnir/image/anonymisation_script.sql")
 PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
 _DATA = Path(postgres.PGDATA)
 
 
-def main(reporter: Reporter) -> JobReport:
+def main(reporter: Reporter) -> Report:
     """Take the steps of the brief, in order; any that fails fails the image."""
     major = extract.read_major(_DATA)
     with tempfile.TemporaryDirectory() as directory, as_file(files("draupnir_helper.jobs") / "sql") as sql:
@@ -40,7 +39,7 @@ def main(reporter: Reporter) -> JobReport:
             forget_statistics(cluster, sql)
             cluster.vacuum()
             reporter.step("stopping")
-    return JobReport(step="finalised", postgres_major=major, size_bytes=normalise(_DATA))
+    return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA))
 
 
 def admit_all_databases(cluster: Cluster, sql: Path) -> None:

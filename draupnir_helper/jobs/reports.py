@@ -1,20 +1,43 @@
-"""How a job speaks: progress and failure through its unit's status, sd_notify(3), bounded by what that carries."""
+"""How a job speaks: progress and failure through its unit's status, sd_notify(3), bounded by what that carries.
+
+Must not import wire: a job that unpacks little would spend most of its time on importing pydantic.
+"""
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 from draupnir_helper.notify import escape, notify
-from draupnir_helper.wire import JobReport
 
 _STATUS_BYTES = 3800  # systemd reads 4096 bytes of a notification
 _INTERVAL_S = 0.5
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a job says of itself; the helper takes it in as wire.JobReport, which bounds each field."""
+
+    step: str
+    done_bytes: int | None = None
+    total_bytes: int | None = None
+    postgres_major: int | None = None
+    size_bytes: int | None = None
+    error_code: str | None = None
+    error: str | None = None
+
+    def document(self) -> str:
+        """The fields that are set, as JSON."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        # File names may hold what is no UTF-8.
+        return json.dumps(fields, ensure_ascii=False).encode(errors="replace").decode()
 
 
 class JobError(Exception):
@@ -39,26 +62,26 @@ class Reporter:
     def step(self, activity: str) -> None:
         """What the job does from now on, as a participle: "recovering"."""
         log.info("%s", activity)
-        send(JobReport(step=activity))
+        send(Report(step=activity))
 
     def progress(self, activity: str, done_bytes: int, total_bytes: int) -> None:
         """How far it is; cheap to call often."""
         now_s = time.monotonic()
         if now_s - self._last_s >= _INTERVAL_S:
             self._last_s = now_s
-            send(JobReport(step=activity, done_bytes=done_bytes, total_bytes=total_bytes))
+            send(Report(step=activity, done_bytes=done_bytes, total_bytes=total_bytes))
 
 
-def send(report: JobReport) -> None:
+def send(report: Report) -> None:
     """Make the report the unit's status."""
     notify(STATUS=_status(report))
 
 
-def _status(report: JobReport) -> str:
-    return escape(report.model_dump_json(exclude_none=True))
+def _status(report: Report) -> str:
+    return escape(report.document())
 
 
-def run(job: Callable[[Reporter], JobReport]) -> None:
+def run(job: Callable[[Reporter], Report]) -> None:
     """Run the job, report what it returns or why it failed, and exit accordingly."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     try:
@@ -81,13 +104,13 @@ def _fail(error: JobError) -> None:
     sys.exit(1)
 
 
-def failure_report(error: JobError) -> JobReport:
+def failure_report(error: JobError) -> Report:
     """The failure as a report that fits a notification: of the log's tail, the end is what is kept."""
     tail = error.log_tail.strip()
     detail = error.detail[:2000]
     while True:
         text = f"{detail}\n{tail}" if tail else detail
-        report = JobReport(step="failed", error_code=error.code, error=text[:4000])
+        report = Report(step="failed", error_code=error.code, error=text[:4000])
         excess = len(_status(report).encode()) - _STATUS_BYTES
         if excess <= 0:
             return report

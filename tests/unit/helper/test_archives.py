@@ -167,7 +167,7 @@ def test_a_file_with_holes_comes_out_whole(tmp_path: Path, name: str | None, dia
         file.write(b"middle")
         file.truncate(5_000_000)
     (tmp_path / "after").write_bytes(b"after")
-    command = ["tar", "-cS", f"--format={dialect}", "-C", tmp_path, "holed", "after"]
+    command = ["tar", "-cS", f"--format={dialect}", "-C", str(tmp_path), "holed", "after"]
     data = subprocess.run(command, capture_output=True, check=True).stdout
     assert len(data) < 100_000, "tar has seen the holes"
     content = {path.name: path.read_bytes() for path in (holed, tmp_path / "after")}
