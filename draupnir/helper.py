@@ -28,6 +28,7 @@ DEADLINE_S = 60.0
 # These wait for Postgres to stop or recover, or for btrfs to delete a tree.
 LONG_DEADLINES_S: dict[type[wire.Wire], float] = {
     wire.StartInstance: 180.0,
+    wire.CloseInstance: 180.0,
     wire.DestroyInstance: 300.0,
     wire.DestroyImage: 600.0,
     wire.PublishImage: 600.0,
@@ -79,6 +80,7 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.CreateInstance: wire.Done,
     wire.StartInstance: wire.InstanceState,
     wire.AssignInstance: wire.InstanceState,
+    wire.CloseInstance: wire.Done,
     wire.ObserveInstances: wire.Observed,
     wire.DestroyInstance: wire.Done,
     wire.EmptyTrash: wire.Trash,
@@ -90,6 +92,7 @@ Doing = (
     | wire.DiscardParts
     | wire.DestroyImage
     | wire.CreateInstance
+    | wire.CloseInstance
     | wire.DestroyInstance
 )
 

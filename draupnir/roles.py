@@ -67,7 +67,8 @@ HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
     wire.DestroyImage: _KEEPERS,  # destroy image
     wire.CreateInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool
     wire.StartInstance: _PEOPLE,
-    wire.AssignInstance: _PEOPLE,  # create instance, from the pool
+    wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for somebody else
+    wire.CloseInstance: _DAEMON | {Role.ADMIN},  # of somebody who has left; restore instance, which begins with it
     wire.ObserveInstances: _PEOPLE,  # list and show
     wire.DestroyInstance: _PEOPLE,  # destroy instance, or image; a creation undone; the pool giving up a port
     wire.EmptyTrash: _PEOPLE,

@@ -29,6 +29,7 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyRe
         wire.CreateInstance: instances.create_instance,
         wire.StartInstance: lambda request: instances.start_instance(request, settings),
         wire.AssignInstance: instances.assign_instance,
+        wire.CloseInstance: instances.close_instance,
         wire.ObserveInstances: lambda _: inventory.observe_instances(),
         wire.DestroyInstance: instances.destroy_instance,
         wire.EmptyTrash: lambda _: _empty_trash(),

@@ -61,13 +61,19 @@ def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
     return observe(request.instance_id)
 
 
+def close_instance(request: wire.CloseInstance) -> wire.Done:
+    """Close the port, cutting what is connected, and let Postgres end in order; data and manifest stay."""
+    _stop(request.instance_id)
+    _forget_run(request.instance_id)
+    return wire.Done()
+
+
 def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
     """Close the port, end Postgres, move the subvolume to the trash."""
     instance_id = request.instance_id
     with storage.root() as root:
         _stop(instance_id, kill=True)
-        users.remove(*layout.instance_user(instance_id))
-        files.remove_directory(layout.instance_run_directory(instance_id))
+        _forget_run(instance_id)
         subvolumes.discard(root, Place.INSTANCES, instance_id)
         manifests.remove(root, Place.INSTANCES, instance_id)
     return wire.Done()
@@ -134,6 +140,11 @@ def _service(description: str, command: list[str]) -> dict[str, object]:
 
 def _words(request: wire.StartInstance | wire.AssignInstance) -> str:
     return f"instance {request.instance_id} of image {request.image_id} for {request.owner} on port {request.port}"
+
+
+def _forget_run(instance_id: int) -> None:
+    users.remove(*layout.instance_user(instance_id))
+    files.remove_directory(layout.instance_run_directory(instance_id))
 
 
 def _stop(instance_id: int, *, kill: bool = False) -> None:

@@ -145,8 +145,8 @@ def start_transient(
 
 
 def describe(name: str, description: str) -> None:
-    """Change the description of a loaded unit, as long as it is loaded."""
-    with _bus() as bus:
+    """Change the description of a unit, as long as it is loaded; an absent one is fine."""
+    with _bus() as bus, suppress(DBusNoSuchUnitError):
         arguments = apply_signature(b"sb", [name.encode(), True])
         arguments += signature_array(_encoded({"Description": description}))
         bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"SetUnitProperties", arguments)

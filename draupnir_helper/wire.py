@@ -182,7 +182,7 @@ class StartInstance(Wire):
 
 
 class AssignInstance(Wire):
-    """Tell systemd and the manifest whose a running instance is from now on. Reply: InstanceState."""
+    """Tell the manifest, and systemd if it runs, whose an instance is from now on. Reply: InstanceState."""
 
     op: Literal["assign_instance"] = "assign_instance"
     instance_id: InstanceId
@@ -190,6 +190,16 @@ class AssignInstance(Wire):
     owner: Owner
     port: Port
     created_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class CloseInstance(Wire):
+    """Close the port, cut what is connected through it, stop Postgres, and keep the data. Reply: Done.
+
+    StartInstance opens it again.
+    """
+
+    op: Literal["close_instance"] = "close_instance"
+    instance_id: InstanceId
 
 
 class ObserveInstances(Wire):
@@ -226,6 +236,7 @@ AnyRequest = Annotated[
     | CreateInstance
     | StartInstance
     | AssignInstance
+    | CloseInstance
     | ObserveInstances
     | DestroyInstance
     | EmptyTrash,

@@ -148,7 +148,7 @@ class FakeHelper(Helper):
                 return wire.Trash(left=0)
             case wire.AssignInstance(instance_id=instance_id):
                 return self._state(instance_id)
-            case wire.CreateInstance() | wire.StartInstance() | wire.DestroyInstance():
+            case wire.CreateInstance() | wire.StartInstance() | wire.CloseInstance() | wire.DestroyInstance():
                 return self._do_instance(request)
             case _:
                 return self._do_image(request)
@@ -209,7 +209,9 @@ class FakeHelper(Helper):
                 raise AssertionError(request)
         return wire.Done()
 
-    def _do_instance(self, request: wire.CreateInstance | wire.StartInstance | wire.DestroyInstance) -> wire.AnyReply:
+    def _do_instance(
+        self, request: wire.CreateInstance | wire.StartInstance | wire.CloseInstance | wire.DestroyInstance
+    ) -> wire.AnyReply:
         disk, instance_id = self.disk, request.instance_id
         match request:
             case wire.CreateInstance():
@@ -225,6 +227,8 @@ class FakeHelper(Helper):
                     disk.listening[instance_id] = request.port
                     disk.started[instance_id] = request
                 return wire.InstanceState(instance_id=instance_id, listening=True, postgres="active")
+            case wire.CloseInstance():
+                disk.listening.pop(instance_id, None)
             case wire.DestroyInstance():
                 disk.listening.pop(instance_id, None)
                 if disk.instances.pop(instance_id, None) is not None:
