@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from draupnir.errors import DraupnirError
@@ -26,10 +28,21 @@ class Origin:
     source: str = "-"
     request_id: str = "-"
     answered: bool = True
+    reason: str = ""
 
 
 # Inherited by every task that a request starts; what the daemon does by itself has the default.
 origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039
+
+
+@contextmanager
+def because(reason: str) -> Iterator[None]:
+    """Work begun meanwhile is done for that reason, such as `owner_left:jane@example.com`."""
+    before = origin.set(replace(origin.get(), reason=reason))
+    try:
+        yield
+    finally:
+        origin.reset(before)
 
 
 def record_request(
@@ -53,7 +66,7 @@ def record_work(of: Origin, what: str, error: BaseException | None) -> None:
 def _write(level: int, of: Origin, result: str, what: dict[str, str]) -> None:
     """What anybody sent is escaped: a value has neither spaces nor line ends, so it cannot pose as another."""
     who = {"CALLER": of.caller, "SOURCE": of.source}
-    every = {**who, **what, "RESULT": result, "REQUEST": of.request_id}
+    every = {**who, **what, "REASON": of.reason, "RESULT": result, "REQUEST": of.request_id}
     fields = {
         name: quote(value[:MAX_VALUE_CHARS], safe="/:@+,", errors="replace") for name, value in every.items() if value
     }

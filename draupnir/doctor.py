@@ -94,6 +94,9 @@ async def _examine_helper_and_metadata(settings: Settings) -> list[Finding]:
         result.append(ok("metadata", f"answers; {len(image_ids)} images, {len(instance_ids)} instances"))
         if inventory is not None:
             result += findings.judge_inventory(inventory, image_ids, instance_ids)
+        if settings.oidc is not None:
+            concerned = await store.users.list_concerned()
+            result.append(findings.judge_checks(concerned, settings.clean_interval, datetime.now(UTC)))
     except errors.DraupnirError as error:
         result.append(bad("metadata", error.detail, "see `systemctl status draupnir-metadata`, or database_url"))
     finally:

@@ -11,7 +11,7 @@ DraupnirError
 │   ├── NothingUploaded
 │   └── TokenNameTaken
 ├── Impossible              understood, and not possible as asked
-│   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing
+│   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing  OwnerUnknown
 │   ├── SignInNotConfigured  NotASession
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         slow down
@@ -130,6 +130,13 @@ class DirectRefused(Impossible):
 
     code = "direct_refused"
     title = "Direct instances not allowed"
+
+
+class OwnerUnknown(Impossible):
+    """Something was to be given to somebody who has never signed in, or has left."""
+
+    code = "owner_unknown"
+    title = "Owner unknown"
 
 
 class PostgresMissing(Impossible):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
 from cryptography import x509
 
 from draupnir import shared_secret, upload_keys
+from draupnir.models import User
 from draupnir_helper.wire import Inspection, Inventory, Storage
 
 WARN_FREE, BAD_FREE = 0.15, 0.05
 HOST_RESERVE_BYTES = 1024**3
+CHECKS_MISSED, CHECK_SLACK = 2, timedelta(minutes=1)
 # Certbot and its like renew a third of its life before a certificate's end, thirty days as a rule.
 CERTIFICATE_WARN = timedelta(days=14)
 
@@ -164,6 +166,22 @@ def judge_upload_keys(keys: int) -> Finding:
     if not keys:
         return warning("upload keys", "none, so nobody can upload", "run `draupnir upload-key add FILE.pub`")
     return ok("upload keys", f"{keys} present")
+
+
+def judge_checks(users: Collection[User], interval: timedelta, now: datetime) -> Finding:
+    """Whether the identity provider could be asked about everybody who has something to lose here."""
+    if not users:
+        return ok("people", "nobody who has signed in has an instance, a session or a token")
+    longest_ago = min(users, key=lambda user: user.checked_at)
+    since = f"{longest_ago.checked_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    if now - longest_ago.checked_at > CHECKS_MISSED * interval + CHECK_SLACK:
+        return warning(
+            "people",
+            f"the identity provider has not vouched for {longest_ago.email} since {since}, so whoever has left keeps"
+            f" what they have; {len(users)} people to be asked about",
+            "see `journalctl -u draupnir` for what the provider answers, and whether this server reaches it",
+        )
+    return ok("people", f"the identity provider has vouched for all {len(users)} since {since}")
 
 
 def judge_health(status: int, parts: dict[str, str]) -> Finding:

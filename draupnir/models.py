@@ -28,10 +28,14 @@ class FinaliseStep(StrEnum):
 
 
 class InstanceStatus(StrEnum):
-    """The life of an instance as intended; what its units do is observed, not stored."""
+    """The life of an instance as intended; what its units do is observed, not stored.
+
+    CLOSED is of somebody who has left: port and Postgres are stopped, the data are kept for a while.
+    """
 
     CREATING = "creating"
     RUNNING = "running"
+    CLOSED = "closed"
     DESTROYING = "destroying"
 
 
@@ -57,6 +61,7 @@ class Condition(StrEnum):
     RUNNING = "running"
     ASLEEP = "asleep"
     FAILED = "failed"
+    CLOSED = "closed"
     DESTROYING = "destroying"
     UNKNOWN = "unknown"
 
@@ -113,8 +118,18 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
+class Closing:
+    """Of an instance that is closed: for how many seconds of the service's running, and whether the very person it was
+    closed for has signed in again.
+    """
+
+    closed_s: float
+    owner_is_back: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
-    """A writable copy of an image behind a port; `postgres_major` is its image's."""
+    """A writable copy of an image behind a port; `postgres_major` is its image's, `closing` is there while CLOSED."""
 
     id: int
     image_id: int
@@ -127,6 +142,7 @@ class Instance:
     authority: Authority
     created_at: datetime
     updated_at: datetime
+    closing: Closing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +206,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person who has signed in; `refresh_token` is encrypted, and replaced each time it is renewed."""
+    """A person who has signed in; `refresh_token` is encrypted, and replaced each time it is renewed.
+
+    `checked_at` is when the provider last vouched for them, `left_at` when it would not any more.
+    """
 
     email: str
     issuer: str
@@ -198,6 +217,8 @@ class User:
     refresh_token: bytes
     created_at: datetime
     signed_in_at: datetime
+    checked_at: datetime
+    left_at: datetime | None
 
 
 class Standing(StrEnum):

@@ -103,8 +103,11 @@ class Provider:
                 client.register_compliance_hook("refresh_token_response", _require_an_answer)
                 tokens = await client.refresh_token(metadata.token_endpoint, refresh_token=refresh_token)
         except OAuthError as error:
+            if error.error == "invalid_grant":
+                return Standing.REVOKED, refresh_token
             # What is wrong with us, such as invalid_client, says nothing of the person.
-            return (Standing.REVOKED if error.error == "invalid_grant" else Standing.UNKNOWN), refresh_token
+            log.warning("the identity provider could not be asked: it answers %.60r", error.error)
+            return Standing.UNKNOWN, refresh_token
         except (ProviderUnavailable, httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
             log.warning("the identity provider could not be asked: %s", type(error).__name__)
             return Standing.UNKNOWN, refresh_token

@@ -31,6 +31,7 @@ ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
     ("POST", "/images/{image_id}/done"):    (NO,      NO,      ALL, ALL),
     ("GET", "/instances"):                  (NO,      OWN,     OWN, ALL),
     ("POST", "/instances"):                 (NO,      OWN,     OWN, OWN),
+    ("POST", "/instances/{instance_id}/restore"): (NO, NO,     NO,  ALL),
     ("GET", "/instances/{instance_id}"):    (NO,      OWN,     OWN, ALL),
     ("DELETE", "/instances/{instance_id}"): (NO,      OWN,     OWN, ALL),
     ("POST", "/sign_ins"):                  (ALL,     ALL,     ALL, ALL),

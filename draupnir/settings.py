@@ -6,6 +6,7 @@ import ipaddress
 import re
 import socket
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -38,8 +39,27 @@ def _cidr(value: object) -> Cidr:
         ) from None
 
 
+def _duration(value: object) -> timedelta:
+    """As the Go program has it, such as "30m" or "1h30m"; a number is seconds."""
+    if isinstance(value, timedelta):
+        return value
+    seconds = 0
+    if isinstance(value, str) and (parts := re.fullmatch(_DURATION, value, re.ASCII)):
+        seconds = sum(int(digits or 0) * unit_s for digits, unit_s in zip(parts.groups(), _UNITS_S, strict=True))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        seconds = value
+    if not 0 < seconds <= _LONGEST_S:
+        raise PydanticCustomError("duration", "has to be a time such as '30m', '24h' or '1h30m', at most a year")
+    return timedelta(seconds=seconds)
+
+
+_DURATION = r"(?:(\d{1,5})d)?(?:(\d{1,8})h)?(?:(\d{1,8})m)?(?:(\d{1,8})s)?"
+_UNITS_S = (24 * 3600, 3600, 60, 1)
+_LONGEST_S = 366 * 24 * 3600
+
 LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 CidrText = Annotated[Cidr, BeforeValidator(_cidr)]
+Duration = Annotated[timedelta, BeforeValidator(_duration)]
 EmailAddress = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254), AfterValidator(str.lower)]
 
 
@@ -119,6 +139,8 @@ class Settings(Section):
     pool_images: Annotated[int, Field(ge=0, le=100)] = 1
     pool_awake: bool = True
     direct_instances: bool = False
+    clean_interval: Duration = timedelta(minutes=30)
+    grace_period: Duration = timedelta(hours=24)
     use_x_forwarded_for: bool = False
     trusted_proxy_cidrs: Annotated[tuple[CidrText, ...], Field(strict=False)] = ()
     trusted_user_email_domain: Annotated[str, Field(pattern=r"^@[A-Za-z0-9.-]{1,189}$")] | None = None

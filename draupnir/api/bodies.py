@@ -45,13 +45,15 @@ class BodyTooSlow(errors.DraupnirError):
         super().__init__(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds; send the request again.")
 
 
-async def read_document(request: Request) -> dict[str, object]:
-    """The body as a JSON object; raises InvalidJson, BodyTooLarge or BodyTooSlow."""
+async def read_document(request: Request, absent: dict[str, object] | None = None) -> dict[str, object]:
+    """The body as a JSON object, `absent` if it is empty; raises InvalidJson, BodyTooLarge or BodyTooSlow."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _read_bytes(request)
     except TimeoutError as error:
         raise BodyTooSlow from error
+    if absent is not None and not body.strip():
+        return absent
     return parse_document(body)
 
 

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, Response
 from draupnir.api import schemas
 from draupnir.api.bodies import read_document
 from draupnir.models import Caller, Condition, Credentials, Instance
-from draupnir.operations import instances
+from draupnir.operations import closing, instances
 
 
 async def list_some(request: Request, caller: Caller) -> Response:
@@ -20,7 +20,11 @@ async def list_some(request: Request, caller: Caller) -> Response:
         found = await instances.list_own(context, caller)
     conditions = await instances.observe(context, found)
     hostname = context.settings.public_hostname
-    return JSONResponse({"data": [schemas.write_instance(each, conditions[each.id], hostname) for each in found]})
+    data = [
+        schemas.write_instance(each, conditions[each.id], hostname, destroy_at=closing.destroy_at(context, each))
+        for each in found
+    ]
+    return JSONResponse({"data": data})
 
 
 async def create(request: Request, caller: Caller) -> Response:
@@ -42,6 +46,16 @@ async def show(request: Request, caller: Caller) -> Response:
     return _answer(request, instance, conditions[instance.id], credentials)
 
 
+async def restore(request: Request, caller: Caller) -> Response:
+    """POST /instances/N/restore; the body may be absent"""
+    document = await read_document(request, absent={"data": {"attributes": {}}})
+    wish = schemas.read_attributes(document, "instances", schemas.Restoration, _id(request))
+    context = request.app.state.context
+    instance = await closing.restore(context, caller, _id(request), wish.owner)
+    conditions = await instances.observe(context, [instance])
+    return _answer(request, instance, conditions[instance.id], None)
+
+
 async def destroy(request: Request, caller: Caller) -> Response:
     """DELETE /instances/N"""
     await instances.destroy(request.app.state.context, caller, _id(request))
@@ -56,10 +70,12 @@ def _answer(
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    hostname = request.app.state.context.settings.public_hostname
+    context = request.app.state.context
+    hostname, destroy_at = context.settings.public_hostname, closing.destroy_at(context, instance)
     # A private key is in it, so no proxy or cache on the way may keep it.
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    return JSONResponse({"data": schemas.write_instance(instance, condition, hostname, credentials)}, status, headers)
+    data = schemas.write_instance(instance, condition, hostname, credentials, destroy_at)
+    return JSONResponse({"data": data}, status, headers)
 
 
 def _id(request: Request) -> int:

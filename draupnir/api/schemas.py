@@ -19,6 +19,8 @@ LONGEST_SLEEP_AFTER_S = 30 * 24 * 3600
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
+# What the wire carries as an owner, and a person has.
+_ADDRESS = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,189}", re.ASCII)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -67,6 +69,13 @@ def read_network(value: object) -> Network:
     raise ValueError(f"must be {' or '.join(repr(network.value) for network in Network)}")
 
 
+def read_address(value: object) -> str:
+    """An e-mail address, in lower case; raises ValueError."""
+    if isinstance(value, str) and _ADDRESS.fullmatch(value):
+        return value.lower()
+    raise ValueError("must be an e-mail address")
+
+
 def read_flag(parameters: Mapping[str, str], name: str) -> bool:
     """A query parameter that is `true` or `false`, and false where it is absent; raises InvalidRequest."""
     word = parameters.get(name, "false")
@@ -111,6 +120,12 @@ class NewInstance(Attributes):
         network = self.network or default.network
         sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
         return Habits(0 if network is Network.DIRECT else sleep_after_s, network)
+
+
+class Restoration(Attributes):
+    """The attributes of POST /instances/N/restore: whose it is to be, if not its owner's."""
+
+    owner: Annotated[str | None, BeforeValidator(read_address)] = None
 
 
 AnyAttributes = TypeVar("AnyAttributes", bound=Attributes)
@@ -216,7 +231,11 @@ def _write_progress(image: Image, now: datetime) -> dict[str, object] | None:
 
 
 def write_instance(
-    instance: Instance, condition: Condition, hostname: str, credentials: Credentials | None = None
+    instance: Instance,
+    condition: Condition,
+    hostname: str,
+    credentials: Credentials | None = None,
+    destroy_at: datetime | None = None,
 ) -> dict[str, object]:
     """The resource object of an instance; the credentials only where its owner asked for this one."""
     attributes: dict[str, object] = {
@@ -230,6 +249,8 @@ def write_instance(
         "hostname": hostname,
         "owner": instance.owner,
     }
+    if destroy_at is not None:
+        attributes["destroy_at"] = write_time(destroy_at)
     if credentials is not None:
         attributes["credentials"] = {
             "ca_certificate": credentials.ca_certificate,

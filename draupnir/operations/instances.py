@@ -30,7 +30,11 @@ PORTS_TRIED = 5
 # Who owns what is not made for anybody.
 NOBODY = "draupnir"
 
-_CONDITIONS = {InstanceStatus.CREATING: Condition.CREATING, InstanceStatus.DESTROYING: Condition.DESTROYING}
+_CONDITIONS = {
+    InstanceStatus.CREATING: Condition.CREATING,
+    InstanceStatus.CLOSED: Condition.CLOSED,
+    InstanceStatus.DESTROYING: Condition.DESTROYING,
+}
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +68,8 @@ def default_habits(context: Context) -> Habits:
 
 async def get(context: Context, caller: Caller, instance_id: int) -> tuple[Instance, Credentials | None]:
     """One of the instances in the caller's reach, for its owner with fresh credentials. Raises NotFound."""
-    instance = await _reached(context, caller, instance_id)
-    if instance.owner != caller.name or caller.read_only:
+    instance = await reached(context, caller, instance_id)
+    if instance.owner != caller.name or caller.read_only or instance.status is InstanceStatus.CLOSED:
         return instance, None
     return instance, certificates.issue_client(instance.authority)
 
@@ -84,7 +88,7 @@ async def list_everybodys(context: Context, caller: Caller) -> list[Instance]:
 
 async def destroy(context: Context, caller: Caller, instance_id: int) -> None:
     """Gone when this returns, and never back once it was accepted. Raises NotFound, Unavailable."""
-    instance = await _reached(context, caller, instance_id)
+    instance = await reached(context, caller, instance_id)
     await context.store.instances.begin_destroying(instance.id)
     await tear_down(context, instance.id)
 
@@ -132,6 +136,20 @@ async def tear_down(context: Context, instance_id: int) -> None:
     await context.tasks.run("destroy", subject, lambda: _tear_down(context, instance_id))
 
 
+async def reached(context: Context, caller: Caller, instance_id: int) -> Instance:
+    """The instance, if it is in the caller's reach. Raises NotFound."""
+    instance = await context.store.instances.get_used(instance_id, caller.confined_to)
+    if instance is None:
+        raise NotFound(f"There is no instance {instance_id} of yours; `draupnir-client instances list` shows those.")
+    return instance
+
+
+async def write_down_owner(context: Context, instance_id: int) -> None:
+    """Have the manifest beside the data say whose a running instance is by now."""
+    subject = Subject("instance", instance_id)
+    await context.tasks.run("assign", subject, lambda: _write_down_owner(context, instance_id))
+
+
 async def pooled(context: Context) -> list[Instance]:
     """The instances of the pool, by id."""
     found = await context.store.instances.list_all()
@@ -166,7 +184,15 @@ async def _claim(context: Context, caller: Caller, image_id: int) -> Instance | 
         return None
     context.vacancies.set()
     instance = await bring_up(context, instance.id)
-    state = await context.helper.ask(
+    state = await _assign(context, instance)
+    if not state.listening:
+        await start_again(context, instance.id)
+    await wake(context, instance)
+    return instance
+
+
+async def _assign(context: Context, instance: Instance) -> wire.InstanceState:
+    return await context.helper.ask(
         wire.AssignInstance(
             instance_id=instance.id,
             image_id=instance.image_id,
@@ -175,10 +201,6 @@ async def _claim(context: Context, caller: Caller, image_id: int) -> Instance | 
             created_at=instance.created_at,
         )
     )
-    if not state.listening:
-        await start_again(context, instance.id)
-    await wake(context, instance)
-    return instance
 
 
 async def _reserve(context: Context, image_id: int, owner: str, purpose: Purpose, habits: Habits) -> Instance:
@@ -270,19 +292,18 @@ async def _start_again(context: Context, instance_id: int) -> None:
         await _start(context, instance)
 
 
+async def _write_down_owner(context: Context, instance_id: int) -> None:
+    instance = await context.store.instances.get(instance_id)
+    if instance is not None and instance.status is InstanceStatus.RUNNING:
+        await _assign(context, instance)
+
+
 async def _tear_down(context: Context, instance_id: int) -> None:
     instance = await context.store.instances.get(instance_id)
     if instance is not None and instance.status is InstanceStatus.DESTROYING:
         await context.helper.ask(wire.DestroyInstance(instance_id=instance_id))
         await context.store.instances.delete(instance_id)
         trash.empty(context)
-
-
-async def _reached(context: Context, caller: Caller, instance_id: int) -> Instance:
-    instance = await context.store.instances.get_used(instance_id, caller.confined_to)
-    if instance is None:
-        raise NotFound(f"There is no instance {instance_id} of yours; `draupnir-client instances list` shows those.")
-    return instance
 
 
 def _condition(state: wire.InstanceState | None) -> Condition:

@@ -7,6 +7,7 @@ import logging
 from draupnir.encryption import CannotDecrypt
 from draupnir.models import Standing, User
 from draupnir.operations.context import Context
+from draupnir.settings import DISCOVERY_PATH
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +17,11 @@ async def check(context: Context, user: User) -> Standing:
 
     Raises MetadataUnavailable.
     """
-    if context.sign_in is None:
+    if context.sign_in is None or context.settings.oidc is None:
+        return Standing.UNKNOWN
+    if context.settings.oidc.discovery_url != f"{user.issuer.rstrip('/')}{DISCOVERY_PATH}":
+        # Nor is a refresh token to be shown to anybody but who gave it.
+        log.warning("%s signed in with another identity provider than the configured one", user.email)
         return Standing.UNKNOWN
     try:
         refresh_token = context.sign_in.cipher.decrypt(user.refresh_token, user.email)
@@ -24,8 +29,10 @@ async def check(context: Context, user: User) -> Standing:
         log.warning("the refresh token of %s is encrypted under another key; they have to sign in anew", user.email)
         return Standing.UNKNOWN
     standing, renewed = await context.sign_in.provider.check_refresh_token(refresh_token)
-    if renewed != refresh_token:
-        await context.store.users.renew(user, context.sign_in.cipher.encrypt(renewed, user.email))
+    if standing is Standing.VALID:
+        unchanged = renewed == refresh_token
+        encrypted = user.refresh_token if unchanged else context.sign_in.cipher.encrypt(renewed, user.email)
+        await context.store.users.note_valid(user, encrypted)
     if standing is Standing.REVOKED and await context.store.users.get(user.email) != user:
         # They have signed in again meanwhile, and the token that was refused is not theirs any more.
         return Standing.UNKNOWN

@@ -12,7 +12,7 @@ from functools import partial
 
 from draupnir.errors import DraupnirError
 from draupnir.models import Image, ImageStatus, Instance, InstanceStatus, Purpose
-from draupnir.operations import finalise, images, instances, trash
+from draupnir.operations import closing, finalise, images, instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -137,12 +137,28 @@ def _instance_repairs(
             listening = {unit.instance_id for unit in inventory.instance_units if unit.listening}
             if instance.id in inventory.instances and instance.id not in listening:
                 yield partial(instances.start_again, context, instance.id)
+        case InstanceStatus.CLOSED:
+            yield from _closed_repairs(context, instance, inventory)
         case InstanceStatus.DESTROYING:
             yield partial(instances.tear_down, context, instance.id)
 
 
+def _closed_repairs(context: Context, instance: Instance, inventory: wire.Inventory) -> Iterator[Repair]:
+    """What is closed stays closed, whoever has started something of it, until it is destroyed or its owner is back."""
+    if instance.closing is not None and instance.closing.owner_is_back:
+        yield partial(closing.take_back, context, instance)
+    elif not closing.left_of_grace(context, instance):
+        yield partial(closing.expire, context, instance)
+    elif any(
+        unit.instance_id == instance.id and (unit.listening or unit.postgres not in {"inactive", "failed"})
+        for unit in inventory.instance_units
+    ):
+        yield partial(closing.close, context, instance.id)
+
+
 def _instance_complaints(instance: Instance, inventory: wire.Inventory) -> Iterator[str]:
-    if instance.status is InstanceStatus.RUNNING and instance.id not in inventory.instances:
+    kept = instance.status in {InstanceStatus.RUNNING, InstanceStatus.CLOSED}
+    if kept and instance.id not in inventory.instances:
         yield f"The data of instance {instance.id} are not on the disk; destroy it, or bring the disk back."
 
 

@@ -6,9 +6,10 @@ from collections.abc import Collection
 
 from psycopg.errors import UniqueViolation
 
-from draupnir.errors import ImageNotReady, NoFreePort, NotFound
+from draupnir.errors import ImageNotReady, NoFreePort, NotFound, OwnerUnknown, Unauthorized
 from draupnir.models import (
     Authority,
+    Closing,
     FinaliseStep,
     Habits,
     ImageStatus,
@@ -19,8 +20,14 @@ from draupnir.models import (
 )
 from draupnir.store.database import Connection, Database, Row, pass_over
 
-_SELECT = "SELECT instances.*, images.postgres_major FROM instances JOIN images ON images.id = instances.image_id "
-_USED_BY = "purpose = 'use' AND owner = coalesce(%s, owner)"
+_SELECT = (
+    "SELECT instances.*, images.postgres_major, users.email IS NOT NULL AS owner_is_back"
+    " FROM instances JOIN images ON images.id = instances.image_id"
+    " LEFT JOIN users ON users.email = instances.owner AND users.left_at IS NULL"
+    " AND (users.issuer, users.subject) = (leaver_issuer, leaver_subject) "
+)
+# What was closed since its owner left is in the hands of those who reach everybody's.
+_USED_BY = "purpose = 'use' AND (%(owner)s::text IS NULL OR owner = %(owner)s AND instances.status <> 'closed')"
 _FREE_PORT = (
     "SELECT port FROM generate_series(%(first)s::integer, %(last)s::integer) AS port"
     " WHERE port <> ALL (%(avoided)s::integer[])"
@@ -42,7 +49,7 @@ class Instances:
         """A new instance being created, on a free port chosen at random.
 
         The image is locked until the row is there: for a trial it has to be at that step, otherwise ready.
-        Raises NotFound, ImageNotReady, NoFreePort.
+        Raises NotFound, ImageNotReady, NoFreePort, Unauthorized.
         """
         values = {
             "image_id": image_id,
@@ -56,6 +63,7 @@ class Instances:
         }
         async with self._database.connection() as connection:
             await _require_image(connection, image_id, purpose)
+            await _require_present(connection, owner)
             while True:
                 port = await _free_port(connection, ports, avoided=())
                 cursor = await connection.execute(
@@ -79,8 +87,12 @@ class Instances:
             await pass_over(connection, set(_SEQUENCES.values()), ids)
 
     async def claim(self, image_id: int, owner: str, habits: Habits) -> Instance | None:
-        """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice."""
+        """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice.
+
+        Raises Unauthorized.
+        """
         async with self._database.connection() as connection:
+            await _require_present(connection, owner)
             cursor = await connection.execute(
                 "UPDATE instances SET purpose = 'use', owner = %s, created_at = now(), updated_at = now()"
                 " WHERE id = (SELECT id FROM instances WHERE image_id = %s AND purpose = 'pool'"
@@ -109,12 +121,12 @@ class Instances:
 
     async def get_used(self, instance_id: int, owner: str | None) -> Instance | None:
         """The instance, if it is there for the owner to use; None is any owner."""
-        found = await self._list(f"WHERE instances.id = %s AND {_USED_BY}", [instance_id, owner])
+        found = await self._list(f"WHERE instances.id = %(id)s AND {_USED_BY}", {"id": instance_id, "owner": owner})
         return found[0] if found else None
 
     async def list_used(self, owner: str | None) -> list[Instance]:
         """The instances that the owner has for use, by id; None is any owner."""
-        return await self._list(f"WHERE {_USED_BY}", [owner])
+        return await self._list(f"WHERE {_USED_BY}", {"owner": owner})
 
     async def list_all(self) -> list[Instance]:
         """All instances, those of trials too, by id."""
@@ -147,6 +159,46 @@ class Instances:
             )
             return cursor.rowcount == 1
 
+    async def count_closed(self, elapsed_s: float) -> None:
+        """So much more time has gone by for all that are closed."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE instances SET closed_s = closed_s + %s WHERE status = 'closed'", [elapsed_s]
+            )
+
+    async def expire(self, instance_id: int, grace_s: float) -> bool:
+        """Mean an instance to be gone that has been closed for so long; False if it has not, or is open again."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE instances SET status = 'destroying', updated_at = now()"
+                " WHERE id = %s AND status = 'closed' AND closed_s >= %s",
+                [instance_id, grace_s],
+            )
+            return cursor.rowcount == 1
+
+    async def reopen(self, instance_id: int, authority: Authority, owner: str | None = None) -> bool:
+        """Mean a closed instance to run again, under another authority, and be `owner`'s if one is named.
+
+        False if it is not closed. Raises OwnerUnknown.
+        """
+        async with self._database.connection() as connection:
+            if owner is not None:
+                await _require_known(connection, owner)
+            return await _reopen(connection, instance_id, authority, owner)
+
+    async def take_back(self, instance_id: int, authority: Authority) -> bool:
+        """Reopen an instance whose owner is back; False if it is not closed, or they have left again."""
+        async with self._database.connection() as connection:
+            # Held, or they could be found to have left between the look and the change.
+            await connection.execute(
+                "SELECT FROM users WHERE email = (SELECT owner FROM instances WHERE id = %s) FOR SHARE", [instance_id]
+            )
+            cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %s".encode(), [instance_id])
+            row = await cursor.fetchone()
+            if row is None or not row["owner_is_back"]:
+                return False
+            return await _reopen(connection, instance_id, authority, None)
+
     async def begin_destroying(self, instance_id: int) -> None:
         """Mean the instance to be gone, whatever it is now."""
         async with self._database.connection() as connection:
@@ -161,10 +213,47 @@ class Instances:
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM instances WHERE id = %s AND status = 'destroying'", [instance_id])
 
-    async def _list(self, where: str, values: list[object]) -> list[Instance]:
+    async def _list(self, where: str, values: list[object] | dict[str, object]) -> list[Instance]:
         async with self._database.connection() as connection:
             cursor = await connection.execute(f"{_SELECT} {where} ORDER BY instances.id".encode(), values)
             return [_instance(row) async for row in cursor]
+
+
+async def close_all_of(connection: Connection, owner: str, issuer: str, subject: str) -> list[int]:
+    """Close what the owner, whom the provider knew so, has running; what is still being made is not worth keeping."""
+    cursor = await connection.execute(
+        "UPDATE instances SET status = CASE status WHEN 'running' THEN 'closed' ELSE 'destroying' END, closed_s = 0,"
+        " leaver_issuer = %s, leaver_subject = %s, updated_at = now()"
+        " WHERE owner = %s AND purpose = 'use' AND status IN ('running', 'creating') RETURNING id",
+        [issuer, subject, owner],
+    )
+    return [row["id"] async for row in cursor]
+
+
+async def _reopen(connection: Connection, instance_id: int, authority: Authority, owner: str | None) -> bool:
+    cursor = await connection.execute(
+        "UPDATE instances SET status = 'running', owner = coalesce(%s, owner), authority_certificate = %s,"
+        " authority_key = %s, closed_s = NULL, leaver_issuer = NULL, leaver_subject = NULL, updated_at = now()"
+        " WHERE id = %s AND status = 'closed'",
+        [owner, authority.certificate, authority.key, instance_id],
+    )
+    return cursor.rowcount == 1
+
+
+async def _require_present(connection: Connection, owner: str) -> None:
+    """Holds the owner, if it is a person, until the row is there: whoever leaves does so before or after."""
+    cursor = await connection.execute("SELECT left_at FROM users WHERE email = %s FOR SHARE", [owner])
+    row = await cursor.fetchone()
+    if row is not None and row["left_at"] is not None:
+        raise Unauthorized(f"The identity provider does not vouch for {owner} any more; sign in again.")
+
+
+async def _require_known(connection: Connection, owner: str) -> None:
+    cursor = await connection.execute("SELECT FROM users WHERE email = %s AND left_at IS NULL FOR SHARE", [owner])
+    if await cursor.fetchone() is None:
+        raise OwnerUnknown(
+            f"Nobody who may sign in has done so as {owner} yet; correct the address, or let them sign in first."
+        )
 
 
 async def _require_image(connection: Connection, image_id: int, purpose: Purpose) -> None:
@@ -197,16 +286,18 @@ async def _free_port(connection: Connection, ports: range, avoided: Collection[i
 
 
 def _instance(row: Row) -> Instance:
+    status = InstanceStatus(row["status"])
     return Instance(
         id=row["id"],
         image_id=row["image_id"],
         owner=row["owner"],
         purpose=Purpose(row["purpose"]),
-        status=InstanceStatus(row["status"]),
+        status=status,
         port=row["port"],
         postgres_major=row["postgres_major"],
         habits=Habits(row["sleep_after_s"], Network(row["network"])),
         authority=Authority(row["authority_certificate"], row["authority_key"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        closing=Closing(row["closed_s"], row["owner_is_back"]) if status is InstanceStatus.CLOSED else None,
     )

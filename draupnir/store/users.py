@@ -1,9 +1,10 @@
-"""The users table: people who have signed in, by their e-mail address."""
+"""The users table: people who have signed in, by their e-mail address, and whether they have left since."""
 
 from __future__ import annotations
 
 from draupnir.models import Identity, User
 from draupnir.store.database import Database, Row
+from draupnir.store.instances import close_all_of
 
 
 class Users:
@@ -15,9 +16,15 @@ class Users:
     async def save(self, identity: Identity, refresh_token: bytes) -> None:
         """Note that somebody has signed in, for the first time or again.
 
-        An address that the provider has given to somebody else meanwhile takes no session or token along.
+        An address that the provider has given to somebody else meanwhile takes no session, token or instance along.
         """
         async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT subject FROM users WHERE email = %s AND issuer = %s AND subject <> %s FOR UPDATE",
+                [identity.email, identity.issuer, identity.subject],
+            )
+            if row := await cursor.fetchone():
+                await close_all_of(connection, identity.email, identity.issuer, row["subject"])
             await connection.execute(
                 "DELETE FROM tokens USING users WHERE tokens.owner = users.email AND users.email = %s"
                 " AND (users.issuer, users.subject) <> (%s, %s)",
@@ -26,7 +33,7 @@ class Users:
             await connection.execute(
                 "INSERT INTO users (email, issuer, subject, refresh_token) VALUES (%s, %s, %s, %s)"
                 " ON CONFLICT (email) DO UPDATE SET issuer = excluded.issuer, subject = excluded.subject,"
-                " refresh_token = excluded.refresh_token, signed_in_at = now()",
+                " refresh_token = excluded.refresh_token, signed_in_at = now(), checked_at = now(), left_at = NULL",
                 [identity.email, identity.issuer, identity.subject, refresh_token],
             )
 
@@ -43,14 +50,44 @@ class Users:
             cursor = await connection.execute("SELECT * FROM users ORDER BY email")
             return [_user(row) async for row in cursor]
 
-    async def renew(self, user: User, refresh_token: bytes) -> bool:
-        """Put another refresh token in place of the user's; False if they have signed in again meanwhile."""
+    async def list_concerned(self) -> list[User]:
+        """Those who have instances, sessions or tokens to lose, by address."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "UPDATE users SET refresh_token = %s WHERE email = %s AND refresh_token = %s",
+                "SELECT * FROM users WHERE left_at IS NULL AND ("
+                " EXISTS (SELECT FROM tokens WHERE owner = email AND expires_at > now())"
+                " OR EXISTS (SELECT FROM instances WHERE owner = email AND purpose = 'use' AND status <> 'destroying'))"
+                " ORDER BY email"
+            )
+            return [_user(row) async for row in cursor]
+
+    async def note_valid(self, user: User, refresh_token: bytes) -> bool:
+        """The provider vouches for the user, whose refresh token this is from now on.
+
+        False if they have signed in again meanwhile.
+        """
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE users SET refresh_token = %s, checked_at = now() WHERE email = %s AND refresh_token = %s",
                 [refresh_token, user.email, user.refresh_token],
             )
             return cursor.rowcount == 1
+
+    async def leave(self, user: User) -> list[int] | None:
+        """The user has left: revoke all their tokens and close all their instances, whose ids are returned.
+
+        None if they have signed in again meanwhile.
+        """
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE users SET left_at = now(), refresh_token = ''"
+                " WHERE email = %s AND refresh_token = %s AND left_at IS NULL",
+                [user.email, user.refresh_token],
+            )
+            if cursor.rowcount == 0:
+                return None
+            await connection.execute("DELETE FROM tokens WHERE owner = %s", [user.email])
+            return await close_all_of(connection, user.email, user.issuer, user.subject)
 
 
 def _user(row: Row) -> User:
@@ -61,4 +98,6 @@ def _user(row: Row) -> User:
         refresh_token=row["refresh_token"],
         created_at=row["created_at"],
         signed_in_at=row["signed_in_at"],
+        checked_at=row["checked_at"],
+        left_at=row["left_at"],
     )

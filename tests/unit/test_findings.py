@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from draupnir import findings
 from draupnir.cli import line_of
 from draupnir.findings import Finding, Verdict
+from draupnir.models import User
 from draupnir_helper.wire import ImageFound, InstanceState, Inventory, Job, JobKind, JobReport, JobState, Storage
 
 GB = 10**9
@@ -28,6 +29,20 @@ authorizedkeysfile /etc/draupnir/upload_keys
 def verdict(finding: Finding) -> str:
     assert (finding.advice == "") is (finding.verdict is Verdict.OK)
     return finding.verdict.value
+
+
+def person(email: str, checked_ago: timedelta) -> User:
+    return User(email, "issuer", "subject", b"", NOW, NOW, NOW - checked_ago, None)
+
+
+def test_who_could_not_be_asked_about_for_long_is_told() -> None:
+    half_an_hour = timedelta(minutes=30)
+    lately, late = person("ann@corp.example", timedelta(minutes=29)), person("bob@corp.example", timedelta(minutes=62))
+    assert verdict(findings.judge_checks([], half_an_hour, NOW)) == "ok"
+    assert verdict(findings.judge_checks([lately], half_an_hour, NOW)) == "ok"
+    told = findings.judge_checks([lately, late], half_an_hour, NOW)
+    assert verdict(told) == "warning"
+    assert "bob@corp.example since 2025-12-31 22:58 UTC" in told.text
 
 
 def storage(free_bytes: int = 50 * GB, missing: tuple[str, ...] = (), simple_quotas: bool = True) -> Storage:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             use_x_forwarded_for = true
             trusted_proxy_cidrs = ["10.0.0.0/8", "2001:db8::1", "::ffff:192.0.2.0/120"]
             admins = ["Ann@corp.example"]
+            clean_interval = "1h30m"
+            grace_period = 90
             [http]
             listen_address = "[::]:8443"
             tls_certificate = "/etc/ssl/a.pem"
@@ -61,6 +64,8 @@ def test_every_key_arrives(tmp_path: Path) -> None:
             "use_x_forwarded_for": True,
             "trusted_proxy_cidrs": ["10.0.0.0/8", "2001:db8::1/128", "192.0.2.0/24"],
             "admins": ["ann@corp.example"],
+            "clean_interval": timedelta(minutes=90),
+            "grace_period": timedelta(seconds=90),
             "http": {
                 "listen_address": "[::]:8443",
                 "tls_certificate": "/etc/ssl/a.pem",
@@ -124,6 +129,11 @@ def test_secrets_travel_encrypted_or_within_the_machine(url: str, private: bool)
         ("shared_preload_libraries = 'x'\n", 1, "shared_preload_libraries"),
         ("shared_preload_libraries = [\n 'x y',\n]\n", 1, "shared_preload_libraries"),
         ("admins = ['@corp.example']\n", 1, "admins"),
+        *(
+            (f"\nclean_interval = {wrong}\n", 2, "'1h30m'")
+            for wrong in ("''", "'30'", "'30 m'", "'1m1h'", "'-5m'", "0")
+        ),
+        *((f"grace_period = {wrong}\n", 1, "a time") for wrong in ("true", "1.5", "'9999d'", "['24h']", "-1", "1e9")),
         ("min_instance_port = 9000\n\nmax_instance_port = 8000\n", 3, "lower"),
         ("\nmin_instance_port = 9000\n", 2, "lower"),
         ("max_instance_port = 6432\n", 1, "lower"),

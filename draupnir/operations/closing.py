@@ -1,0 +1,92 @@
+"""The stories of instances whose owner has left: closed at once, kept for a while, then destroyed or opened again.
+
+One that is opened again has another authority, so that no certificate of before is good for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime, timedelta
+
+from draupnir import audit, certificates
+from draupnir.errors import WrongState
+from draupnir.models import Caller, Instance, InstanceStatus
+from draupnir.operations import instances
+from draupnir.operations.context import Context
+from draupnir.operations.tasks import Subject
+from draupnir_helper import wire
+
+log = logging.getLogger(__name__)
+
+
+def left_of_grace(context: Context, instance: Instance) -> timedelta | None:
+    """How long a closed instance is still kept, not below zero; None of one that is not closed."""
+    if instance.closing is None:
+        return None
+    return max(timedelta(), context.settings.grace_period - timedelta(seconds=instance.closing.closed_s))
+
+
+def destroy_at(context: Context, instance: Instance) -> datetime | None:
+    """When a closed instance will be destroyed if the service runs until then; None of one that is not closed."""
+    left = left_of_grace(context, instance)
+    return None if left is None else datetime.now(UTC) + left
+
+
+async def close(context: Context, instance_id: int) -> None:
+    """Stop the port, with every connection through it, and Postgres, of an instance that is meant to be closed."""
+    await context.tasks.run("close", Subject("instance", instance_id), lambda: _close(context, instance_id))
+
+
+async def expire(context: Context, instance: Instance) -> None:
+    """Destroy an instance that has been closed for as long as one is kept; not one that was opened meanwhile."""
+    if await context.store.instances.expire(instance.id, context.settings.grace_period.total_seconds()):
+        with audit.because(f"grace_over:{instance.owner}"):
+            await instances.tear_down(context, instance.id)
+
+
+async def restore(context: Context, caller: Caller, instance_id: int, owner: str | None = None) -> Instance:
+    """Open a closed instance again, with its data, for its owner or for another; one that is open stays as it is.
+
+    Raises NotFound, WrongState, OwnerUnknown, Unavailable, or what keeps it from starting: then the reconciler goes on.
+    """
+    instance = await instances.reached(context, caller, instance_id)
+    open_as_asked = instance.status is InstanceStatus.RUNNING and owner in {None, instance.owner}
+    if instance.status is not InstanceStatus.CLOSED and not open_as_asked:
+        raise WrongState(f"Instance {instance_id} is {instance.status}; only one that is closed can be restored.")
+    if not open_as_asked:
+        subject = Subject("instance", instance_id)
+        # Two who hand it to different people must not join.
+        name = f"restore for {owner}" if owner else "restore"
+        await context.tasks.run(name, subject, lambda: _restore(context, instance, owner))
+    await instances.start_again(context, instance_id)
+    if owner is not None:
+        await instances.write_down_owner(context, instance_id)
+    return await instances.reached(context, caller, instance_id)
+
+
+async def take_back(context: Context, instance: Instance) -> None:
+    """Open the instance of somebody who has signed in again, as the very person who had left."""
+    subject = Subject("instance", instance.id)
+    with audit.because(f"owner_is_back:{instance.owner}"):
+        await context.tasks.run("restore", subject, lambda: _take_back(context, instance.id))
+        await instances.start_again(context, instance.id)
+
+
+async def _close(context: Context, instance_id: int) -> None:
+    instance = await context.store.instances.get(instance_id)
+    if instance is not None and instance.status is InstanceStatus.CLOSED:
+        await context.helper.ask(wire.CloseInstance(instance_id=instance_id))
+
+
+async def _restore(context: Context, instance: Instance, owner: str | None) -> None:
+    # One that still listens would go on with the authority it has.
+    await context.helper.ask(wire.CloseInstance(instance_id=instance.id))
+    if not await context.store.instances.reopen(instance.id, certificates.create_authority(), owner):
+        raise WrongState(f"Instance {instance.id} is not closed any more; look at it again.")
+    if owner is not None:
+        audit.record_work(audit.origin.get(), f"hand instance {instance.id} to {owner}", None)
+
+
+async def _take_back(context: Context, instance_id: int) -> None:
+    await context.helper.ask(wire.CloseInstance(instance_id=instance_id))
+    await context.store.instances.take_back(instance_id, certificates.create_authority())

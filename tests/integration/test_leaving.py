@@ -1,0 +1,558 @@
+"""Who has left loses everything at once and nothing for good; an outage takes nothing from anybody."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+
+from draupnir import audit
+from draupnir.encryption import Cipher
+from draupnir.errors import NotFound, OwnerUnknown, Unauthorized, WrongState
+from draupnir.models import (
+    Caller,
+    Condition,
+    Identity,
+    Image,
+    Instance,
+    InstanceStatus,
+    Reach,
+    Role,
+    Scope,
+    Standing,
+    TokenKind,
+    User,
+)
+from draupnir.oidc import Provider
+from draupnir.operations import closing, instances, leaving, people, reconcile
+from draupnir.operations.context import Context, SignIn
+from draupnir.settings import OidcSettings
+from draupnir_helper import wire
+from tests.daemon import CALLER, another_daemon, assert_lawful, converge, fake, ready_image, settle, until
+from tests.fakes import FakeHelper
+from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
+
+pytestmark = pytest.mark.anyio
+
+ISSUER = "http://127.0.0.1:9000"
+JANE, BOB = "jane@example.com", "bob@example.com"
+GRACE = timedelta(hours=24)
+
+
+@pytest.fixture
+def idp() -> IdentityProvider:
+    return IdentityProvider(ISSUER, "http://127.0.0.1:8432/oauth_callback")
+
+
+@pytest.fixture
+def signed(context: Context, idp: IdentityProvider) -> Context:
+    """A daemon whose people sign in with the provider."""
+    oidc = OidcSettings(
+        discovery_url=f"{ISSUER}/.well-known/openid-configuration",
+        client_id=CLIENT_ID,
+        redirect_url=idp.redirect_uri,
+    )
+    settings = context.settings.model_copy(update={"oidc": oidc, "trusted_user_email_domain": "@example.com"})
+    provider = Provider(settings, CLIENT_SECRET, httpx.ASGITransport(idp.app()))
+    return dataclasses.replace(context, settings=settings, sign_in=SignIn(provider, Cipher(bytes(32))))
+
+
+async def sign_in(context: Context, idp: IdentityProvider, email: str, subject: str = "") -> Caller:
+    """What a sign-in leaves behind: the person, and a session that is opened by their address."""
+    assert context.sign_in is not None
+    encrypted = context.sign_in.cipher.encrypt(idp.grant(email), email)
+    await context.store.users.save(Identity(email, ISSUER, subject or f"subject of {email}"), encrypted)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    await context.store.tokens.insert(email, TokenKind.SESSION, "", Scope.FULL, digest(email), tomorrow)
+    return Caller(email, Role.USER)
+
+
+def digest(email: str) -> bytes:
+    return hashlib.sha256(email.encode()).digest()
+
+
+async def instance_of(context: Context, caller: Caller, image: Image) -> Instance:
+    return (await instances.create(context, caller, image.id))[0]
+
+
+async def ask_about_everybody(context: Context) -> None:
+    rounds = leaving.Rounds(timedelta(0))
+    await leaving.ask_about_all(context, rounds)
+    await settle(context)
+
+
+async def status_of(context: Context, instance: Instance) -> InstanceStatus | None:
+    found = await context.store.instances.get(instance.id)
+    return None if found is None else found.status
+
+
+@pytest.fixture
+def audited(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
+    monkeypatch.setattr(logging.getLogger(audit.LOGGER), "propagate", True)
+    caplog.set_level(logging.INFO, audit.LOGGER)
+    return lambda: [record.getMessage() for record in caplog.records if record.name == audit.LOGGER]
+
+
+async def test_who_has_left_loses_all_access_at_once_and_no_data(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
+) -> None:
+    image = await ready_image(signed)
+    jane, bob = await sign_in(signed, idp, JANE), await sign_in(signed, idp, BOB)
+    hers = [await instance_of(signed, jane, image) for _ in range(3)]
+    his = await instance_of(signed, bob, image)
+    idp.obey({"revoke": JANE})
+    await ask_about_everybody(signed)
+    assert helper.disk.listening == {his.id: his.port}
+    assert helper.disk.instances.keys() == {his.id, *(each.id for each in hers)}
+    assert await signed.store.tokens.use(digest(JANE)) is None
+    assert await signed.store.tokens.use(digest(BOB)) is not None
+    assert await instances.list_own(signed, jane) == []
+    with pytest.raises(NotFound):
+        await instances.get(signed, jane, hers[0].id)
+    everybodys = await instances.list_everybodys(signed, CALLER)
+    conditions = await instances.observe(signed, everybodys)
+    assert [conditions[each.id] for each in everybodys] == [Condition.CLOSED] * 3 + [Condition.RUNNING]
+    assert closing.destroy_at(signed, his) is None
+    for each in everybodys[:3]:
+        kept = closing.destroy_at(signed, each)
+        assert kept is not None
+        assert timedelta(hours=23) < kept - datetime.now(UTC) <= GRACE
+    told = audited()
+    assert any(f"work=lock_out_{JANE}" in line and f"reason=owner_left:{JANE}" in line for line in told)
+    for each in hers:
+        (line,) = (line for line in told if f"work=close_instance_{each.id} " in line)
+        assert f"reason=owner_left:{JANE} result=done" in line
+    await assert_lawful(signed)
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [
+        {"fail": 500},
+        {"fail": 503, "error": "invalid_grant"},
+        {"fail": 429, "error": "invalid_grant"},
+        {"fail": 400, "error": "invalid_request"},
+        {"fail": 401, "error": "invalid_client"},
+        {"fail": 400, "error": {"invalid_grant": 1}},
+        {"discovery": {"issuer": "https://elsewhere.example"}},
+        {"discovery": {"token_endpoint": None}},
+    ],
+    ids=str,
+)
+async def test_days_of_outage_take_nothing_from_anybody(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, orders: dict[str, Any]
+) -> None:
+    jane = await sign_in(signed, idp, JANE)
+    hers = await instance_of(signed, jane, await ready_image(signed))
+    idp.obey(orders)
+    for _ in range(20):
+        await ask_about_everybody(signed)
+    await converge(signed)
+    assert helper.disk.listening == {hers.id: hers.port}
+    assert await signed.store.tokens.use(digest(JANE)) is not None
+    idp.obey({"revoke": JANE})
+    await ask_about_everybody(signed)
+    assert helper.disk.listening == {}
+
+
+async def test_who_has_nothing_to_lose_is_not_asked_about(signed: Context, idp: IdentityProvider) -> None:
+    await sign_in(signed, idp, JANE)
+    await signed.store.tokens.delete_all_of(JANE)
+    await instances.create(signed, CALLER, (await ready_image(signed)).id)
+    await ask_about_everybody(signed)
+    assert idp.asked == []
+
+
+async def test_another_provider_is_shown_no_refresh_token_and_says_nothing(
+    signed: Context, idp: IdentityProvider
+) -> None:
+    """The operator has changed the provider: its word on tokens it has never given means nothing."""
+    await sign_in(signed, idp, JANE)
+    assert signed.settings.oidc is not None
+    elsewhere = signed.settings.oidc.model_copy(
+        update={"discovery_url": "http://127.0.0.1:9001/.well-known/openid-configuration"}
+    )
+    moved = dataclasses.replace(signed, settings=signed.settings.model_copy(update={"oidc": elsewhere}))
+    (user,) = await signed.store.users.list_all()
+    assert await people.check(moved, user) is Standing.UNKNOWN
+    assert idp.asked == []
+
+
+async def closed_instance(context: Context, idp: IdentityProvider, email: str = JANE) -> Instance:
+    """An instance as it is once its owner has left."""
+    made = await instance_of(context, await sign_in(context, idp, email), await ready_image(context))
+    idp.obey({"revoke": email})
+    await ask_about_everybody(context)
+    found = await context.store.instances.get(made.id)
+    assert found is not None
+    assert found.status is InstanceStatus.CLOSED
+    return found
+
+
+async def test_what_is_closed_stays_closed_whatever_happens(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    closed = await closed_instance(signed, idp)
+    await converge(signed)
+    helper.reboot()
+    await converge(signed)
+    assert helper.disk.listening == {}
+    # By hand.
+    helper.disk.listening[closed.id] = closed.port
+    await reconcile.reconcile_once(signed)
+    assert helper.disk.listening == {}
+    after = another_daemon(signed, helper.disk)
+    await converge(after)
+    assert helper.disk.listening == {}
+    assert await status_of(signed, closed) is InstanceStatus.CLOSED
+
+
+async def test_what_could_not_be_closed_is_closed_as_soon_as_it_can_be(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    jane = await sign_in(signed, idp, JANE)
+    await instance_of(signed, jane, await ready_image(signed))
+    idp.obey({"revoke": JANE})
+    helper.away = True
+    await ask_about_everybody(signed)
+    assert await signed.store.tokens.use(digest(JANE)) is None
+    assert helper.disk.listening != {}
+    helper.away = False
+    await converge(signed)
+    assert helper.disk.listening == {}
+
+
+async def test_no_clock_destroys_anything_only_time_that_was_lived_through(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, dsn: str, audited: Callable[[], list[str]]
+) -> None:
+    closed = await closed_instance(signed, idp)
+    # What a clock that was set years ahead amounts to.
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        past = "now() - interval '10 years'"
+        connection.execute(f"UPDATE instances SET created_at = {past}, updated_at = {past}".encode())
+        connection.execute(f"UPDATE users SET signed_in_at = {past}, checked_at = {past}, left_at = {past}".encode())
+    await signed.store.instances.count_closed(GRACE.total_seconds() - 60)
+    await converge(signed)
+    assert await status_of(signed, closed) is InstanceStatus.CLOSED
+    await signed.store.instances.count_closed(61)
+    await converge(signed)
+    assert await status_of(signed, closed) is None
+    assert helper.disk.instances == {}
+    assert any(f"destroy_instance_{closed.id} reason=grace_over:{JANE}" in line for line in audited())
+    await assert_lawful(signed)
+
+
+async def test_an_admin_opens_it_again_and_old_certificates_are_worth_nothing(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    closed = await closed_instance(signed, idp)
+    # Somebody had started it by hand, with all it had.
+    helper.disk.listening[closed.id] = closed.port
+    restored = await closing.restore(signed, CALLER, closed.id)
+    assert (restored.status, restored.owner, restored.port) == (InstanceStatus.RUNNING, JANE, closed.port)
+    assert helper.disk.listening == {closed.id: closed.port}
+    assert restored.authority != closed.authority
+    assert helper.disk.started[closed.id].authority_certificate == restored.authority.certificate
+    assert await closing.restore(signed, CALLER, closed.id) == restored, "asked twice it is done once"
+    await signed.store.instances.count_closed(10 * GRACE.total_seconds())
+    await ask_about_everybody(signed)
+    await converge(signed)
+    assert await status_of(signed, closed) is InstanceStatus.RUNNING
+    await assert_lawful(signed)
+
+
+async def test_it_can_be_handed_to_a_colleague(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
+) -> None:
+    closed = await closed_instance(signed, idp)
+    for nobody in ("stranger@example.com", JANE):
+        with pytest.raises(OwnerUnknown):
+            await closing.restore(signed, CALLER, closed.id, nobody)
+    assert await status_of(signed, closed) is InstanceStatus.CLOSED
+    assert helper.disk.listening == {}
+    bob = await sign_in(signed, idp, BOB)
+    await closing.restore(signed, CALLER, closed.id, BOB)
+    (his,) = await instances.list_own(signed, bob)
+    assert his.id == closed.id
+    _, credentials = await instances.get(signed, bob, his.id)
+    assert credentials is not None
+    assert credentials.ca_certificate == helper.disk.started[his.id].authority_certificate
+    (told,) = (request for request in helper.asked if isinstance(request, wire.AssignInstance))
+    assert told.owner == BOB
+    assert any(f"hand_instance_{closed.id}_to_{BOB}" in line for line in audited())
+    with pytest.raises(WrongState):
+        await closing.restore(signed, CALLER, closed.id, JANE)
+    # Jane is back, and has what is hers: nothing.
+    assert await instances.list_own(signed, await sign_in(signed, idp, JANE)) == []
+    await converge(signed)
+    assert await instances.list_own(signed, bob) == [his]
+
+
+async def test_whoever_signs_in_again_has_everything_back(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
+) -> None:
+    """A provider withdraws tokens for other reasons than that somebody has left, such as a new password."""
+    closed = await closed_instance(signed, idp)
+    await signed.store.instances.count_closed(2 * GRACE.total_seconds())
+    jane = await sign_in(signed, idp, JANE)
+    await converge(signed)
+    (back,) = await instances.list_own(signed, jane)
+    assert (back.id, back.status) == (closed.id, InstanceStatus.RUNNING)
+    assert back.authority != closed.authority
+    assert helper.disk.listening == {back.id: back.port}
+    assert any(f"reason=owner_is_back:{JANE} result=done" in line for line in audited())
+    await assert_lawful(signed)
+
+
+async def test_an_address_that_was_given_to_somebody_else_brings_nothing_back(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    closed = await closed_instance(signed, idp)
+    another_jane = await sign_in(signed, idp, JANE, "another Jane")
+    await converge(signed)
+    assert await instances.list_own(signed, another_jane) == []
+    assert await status_of(signed, closed) is InstanceStatus.CLOSED
+    assert helper.disk.listening == {}
+
+
+async def test_an_address_given_to_somebody_else_between_two_rounds_takes_no_instance_along(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    jane = await sign_in(signed, idp, JANE)
+    hers = await instance_of(signed, jane, await ready_image(signed))
+    await signed.store.tokens.delete_all_of(JANE)
+    another_jane = await sign_in(signed, idp, JANE, "another Jane")
+    assert await instances.list_own(signed, another_jane) == []
+    await converge(signed)
+    assert await status_of(signed, hers) is InstanceStatus.CLOSED
+    assert helper.disk.listening == {}
+
+
+@pytest.mark.parametrize("kind", [wire.CreateInstance, wire.StartInstance])
+async def test_what_is_being_created_meanwhile_is_not_left_open(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, kind: type[wire.Wire]
+) -> None:
+    image = await ready_image(signed)
+    jane = await sign_in(signed, idp, JANE)
+    arrived, go_on = helper.hold(kind)
+    creating = asyncio.create_task(instances.create(signed, jane, image.id))
+    await arrived.wait()
+    idp.obey({"revoke": JANE})
+    leaver = asyncio.create_task(ask_about_everybody(signed))
+
+    async def gone() -> bool:
+        return await signed.store.tokens.use(digest(JANE)) is None
+
+    await until(gone)
+    go_on.set()
+    await leaver
+    with pytest.raises(WrongState):
+        await creating
+    with pytest.raises(Unauthorized):
+        await instances.create(signed, jane, image.id)
+    await converge(signed)
+    assert (helper.disk.listening, helper.disk.instances) == ({}, {})
+    await assert_lawful(signed)
+
+
+async def test_a_session_that_was_on_its_way_is_worth_nothing(signed: Context, idp: IdentityProvider) -> None:
+    """The code was given out before, and redeemed after they had left."""
+    await closed_instance(signed, idp)
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    await signed.store.tokens.insert(JANE, TokenKind.SESSION, "", Scope.FULL, digest("late"), tomorrow)
+    assert await signed.store.tokens.use(digest("late")) is None
+
+
+async def test_a_round_cut_short_by_the_end_of_the_daemon_loses_no_renewal(
+    signed: Context, idp: IdentityProvider
+) -> None:
+    """The provider takes each refresh token once; one whose successor is not saved would look withdrawn."""
+    assert signed.sign_in is not None
+    await sign_in(signed, idp, JANE)
+    answered, save = asyncio.Event(), asyncio.Event()
+    check = signed.sign_in.provider.check_refresh_token
+
+    async def held(refresh_token: str) -> tuple[Standing, str]:
+        answer = await check(refresh_token)
+        answered.set()
+        await save.wait()
+        return answer
+
+    signed.sign_in.provider.check_refresh_token = held  # type: ignore[method-assign]
+    asking = asyncio.create_task(leaving.ask_about_all(signed, leaving.Rounds(timedelta(0))))
+    await answered.wait()
+    for _ in range(3):
+        asking.cancel()
+        await asyncio.sleep(0)
+    save.set()
+    await asyncio.wait([asking])
+    assert asking.cancelled()
+    (user,) = await signed.store.users.list_all()
+    assert signed.sign_in.cipher.decrypt(user.refresh_token, JANE) in idp.refresh_tokens
+
+
+async def test_by_itself_it_finds_out_within_an_interval(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    quick = signed.settings.model_copy(update={"clean_interval": timedelta(milliseconds=50)})
+    context = dataclasses.replace(signed, settings=quick)
+    jane = await sign_in(context, idp, JANE)
+    hers = await instance_of(context, jane, await ready_image(context))
+    running = asyncio.create_task(leaving.run(context))
+
+    async def asked_often() -> bool:
+        return len(idp.asked) >= 5
+
+    await until(asked_often)
+    assert helper.disk.listening == {hers.id: hers.port}
+    idp.obey({"revoke": JANE})
+
+    async def closed() -> bool:
+        return helper.disk.listening == {}
+
+    await until(closed)
+
+    async def counted() -> bool:
+        found = await context.store.instances.get(hers.id)
+        return found is not None and found.closing is not None and found.closing.closed_s > 0
+
+    await until(counted)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+class Clock:
+    """Stands for time.monotonic."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(leaving, "time", made)
+    return made
+
+
+def people_checked(count: int, ago: timedelta) -> list[User]:
+    checked_at = datetime.now(UTC) - ago
+    return [
+        User(f"{n}@example.com", ISSUER, str(n), b"", checked_at, checked_at, checked_at, None) for n in range(count)
+    ]
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "ago", [timedelta(0), timedelta(minutes=30), timedelta(days=3), timedelta(days=-4000)], ids=str
+)
+def test_each_is_asked_about_within_every_interval_and_not_all_at_once(clock: Clock, ago: timedelta) -> None:
+    users, rounds = people_checked(1000, ago), leaving.Rounds(HOUR)
+    asked: dict[str, list[float]] = {user.email: [clock.now_s] for user in users}
+    most = 0
+    for _ in range(4 * 60):
+        clock.now_s += 60
+        due = rounds.due(users)
+        most = max(most, len(due) if clock.now_s > 1000 + 2 * 3600 else 0)
+        for user in due:
+            asked[user.email].append(clock.now_s)
+            rounds.note(user, Standing.VALID)
+    for times in asked.values():
+        assert max(after - before for before, after in itertools.pairwise(times)) <= 3600 + 60
+        assert len(times) <= 1 + 4 / leaving.EARLIEST + 1
+    assert most < 500
+
+
+def test_a_provider_that_is_away_is_asked_ever_more_seldom_and_then_again_as_often(clock: Clock) -> None:
+    (jane,), rounds = people_checked(1, timedelta(days=3)), leaving.Rounds(HOUR)
+    outage, after = 0, 0
+    for second in range(2 * 24 * 3600):
+        clock.now_s += 1
+        if rounds.due([jane]):
+            away = second < 24 * 3600
+            outage, after = outage + away, after + (not away)
+            rounds.note(jane, Standing.UNKNOWN if away else Standing.VALID)
+    assert 24 <= outage <= 24 / leaving.EARLIEST + 12
+    assert 24 <= after <= 24 / leaving.EARLIEST + 2
+
+
+Act = Callable[[Context], Awaitable[object]]
+
+
+@pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("act", ["lock out", "restore", "hand over", "come back", "expire"])
+async def test_a_daemon_that_dies_on_the_way_is_made_up_for(
+    signed: Context, idp: IdentityProvider, act: str, carried_out: bool
+) -> None:
+    """At each request to the helper: what was decided is carried out by the next daemon, and nothing beside it."""
+    bob = await sign_in(signed, idp, BOB)
+    kill_at = 0
+    while True:
+        helper = FakeHelper()
+        alive = dataclasses.replace(signed, helper=helper, knock=helper.knock)
+        if act == "lock out":
+            before = await instance_of(alive, await sign_in(alive, idp, JANE), await ready_image(alive))
+            idp.obey({"revoke": JANE})
+        else:
+            before = await closed_instance(alive, idp)
+        await settle(alive)
+        if act == "come back":
+            await sign_in(alive, idp, JANE)
+        if act == "expire":
+            await signed.store.instances.count_closed(GRACE.total_seconds())
+        doomed_helper = FakeHelper(helper.disk)
+        doomed_helper.kill_at, doomed_helper.kill_after = kill_at, carried_out
+        doomed = dataclasses.replace(another_daemon(signed, helper.disk), helper=doomed_helper, sign_in=signed.sign_in)
+        acts: dict[str, Act] = {
+            "lock out": ask_about_everybody,
+            "restore": partial(closing.restore, caller=CALLER, instance_id=before.id),
+            "hand over": partial(closing.restore, caller=CALLER, instance_id=before.id, owner=BOB),
+        }
+        await asyncio.gather(acts.get(act, reconcile.reconcile_once)(doomed), return_exceptions=True)
+        if not doomed_helper.dead:
+            await settle(doomed)
+        await doomed.tasks.close()
+
+        after = another_daemon(signed, helper.disk)
+        await converge(after)
+        await assert_lawful(after)
+        found = await signed.store.instances.get(before.id)
+        if act == "expire":
+            assert found is None
+        elif act == "lock out":
+            assert found is not None
+            assert found.status is InstanceStatus.CLOSED
+        else:
+            assert found is not None
+            decided = act == "come back" or found.status is InstanceStatus.RUNNING
+            assert (found.authority != before.authority) is decided
+            assert found.owner == (BOB if decided and act == "hand over" else JANE)
+            assert helper.disk.listening == ({found.id: found.port} if decided else {})
+        admin = Caller("upload", Role.ADMIN, Reach.ALL)
+        for each in await instances.list_everybodys(after, admin):
+            await instances.destroy(after, admin, each.id)
+        assert await instances.list_own(after, bob) == []
+        await signed.store.tokens.delete_all_of(JANE)
+        for image in await signed.store.images.list_all():
+            await signed.store.images.begin_destroying(image.id, cascade=True)
+        await converge(after)
+        if not doomed_helper.dead:
+            break
+        kill_at += 1
+    assert kill_at > 0
+    assert fake(after).disk.instances == {}
