@@ -130,6 +130,12 @@ class DraupnirAPI:
         """Destroy an instance."""
         self._send("DELETE", f"/instances/{instance_id}", f"destroy instance {instance_id}", timeout_s=WORK_TIMEOUT_S)
 
+    def restore_instance(self, instance_id: int, *, owner: str | None = None) -> Instance:
+        """Open an instance again that was closed since its owner left, for them or for another owner; for admins."""
+        body = _body("instances", {} if owner is None else {"owner": owner})
+        path, doing = f"/instances/{instance_id}/restore", f"restore instance {instance_id}"
+        return read_instance(self._data("POST", path, doing, body, timeout_s=WORK_TIMEOUT_S))
+
     def start_sign_in(self, code_challenge: str, loopback_port: int | None) -> SignIn:
         """Begin to sign somebody in; without a port the code is to be pasted (RFC 7636, RFC 8252)."""
         attributes = {"code_challenge": code_challenge, "loopback_port": loopback_port}

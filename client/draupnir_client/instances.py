@@ -79,6 +79,7 @@ def show(session: Session, instance_id: int) -> None:
             ("Owner", instance.owner or "-"),
             ("Created at", instance.created_at),
             ("Updated at", instance.updated_at),
+            *([("Destroyed at", instance.destroy_at)] if instance.destroy_at else []),
         ]
     )
 
@@ -115,6 +116,24 @@ def destroy(session: Session, instance_ids: tuple[int, ...]) -> None:
         say(f"Instance {instance_id} is destroyed.")
 
     for_each(instance_ids, destroy_one)
+
+
+@instances.command()
+@click.argument("instance_ids", metavar="ID...", nargs=-1, required=True, type=INSTANCE_ID)
+@click.option("--owner", metavar="EMAIL", help="Whose they are to be from now on; they have to have signed in once.")
+@pass_session
+def restore(session: Session, instance_ids: tuple[int, ...], owner: str | None) -> None:
+    """Open closed instances again; for admins.
+
+    The instances of somebody who has left are closed, and destroyed some time after.
+    """
+    api = session.api()
+
+    def restore_one(instance_id: int) -> None:
+        instance = api.restore_instance(instance_id, owner=owner)
+        say(f"Instance {instance.id} is open again, with its data, for {instance.owner}.")
+
+    for_each(instance_ids, restore_one)
 
 
 @click.command(cls=Command)

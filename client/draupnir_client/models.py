@@ -62,7 +62,7 @@ class Credentials:
 class Instance:
     """An instance; `document` is the API's object without the credentials, so that no key is printed by accident.
 
-    It sleeps when nobody has been connected for `sleep_after_s`; 0 is never.
+    It sleeps when nobody has been connected for `sleep_after_s`; 0 is never. `destroy_at` is that of a closed one.
     """
 
     document: Document
@@ -76,6 +76,7 @@ class Instance:
     owner: str
     created_at: str
     updated_at: str
+    destroy_at: str | None
     credentials: Credentials | None
 
 
@@ -116,6 +117,7 @@ def read_instance(value: object) -> Instance:
         owner=text(attributes, "owner"),
         created_at=text(attributes, "created_at"),
         updated_at=text(attributes, "updated_at"),
+        destroy_at=text(attributes, "destroy_at") or None,
         credentials=_credentials(attributes.get("credentials")),
     )
 

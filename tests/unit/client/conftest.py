@@ -146,9 +146,14 @@ class FakeServer:
                 found = self.instances[int(number)]
                 shown = with_credentials(found) if owner_of(found) == ME else found
                 return httpx.Response(200, json={"data": shown})
+            case "POST", ["instances", number, "restore"] if int(number) in self.instances:
+                attributes = self.instances[int(number)]["attributes"]
+                attributes.pop("destroy_at", None)
+                attributes.update(status="running", **self.bodies[-1]["data"]["attributes"])
+                return httpx.Response(200, json={"data": self.instances[int(number)]})
             case "DELETE", ["instances", number] if self.instances.pop(int(number), None):
                 return httpx.Response(204)
-            case _, ["instances", number]:
+            case _, ["instances", number, *_]:
                 return problem(404, "not_found", f"There is no instance {number} of yours.")
         return problem(404, "not_found", "There is no such thing.")
 

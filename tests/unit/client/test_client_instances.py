@@ -102,6 +102,18 @@ def test_an_admin_sees_everybodys_and_signs_in_to_none_of_them(run: Run, server:
     assert "ann@corp.example" in result.stderr
 
 
+def test_an_admin_sees_what_is_closed_and_restores_or_hands_it_on(run: Run, server: FakeServer) -> None:
+    closed = {"status": "closed", "destroy_at": "2017-05-02T16:00:00Z", "owner": "ann@corp.example"}
+    server.instances = {number: instance(number, 3, **closed) for number in (4, 5)}
+    assert "closed" in run("instances", "list", "--all").stdout
+    assert "Destroyed at: 2017-05-02T16:00:00Z" in run("instances", "show", "4").stdout
+    result = run("instances", "restore", "4", "6", "5", "--owner", "bob@corp.example")
+    assert result.exit_code == 5
+    assert "no instance 6" in result.stderr
+    assert "Instance 5 is open again, with its data, for bob@corp.example." in result.stderr
+    assert "Destroyed at" not in run("instances", "show", "4").stdout
+
+
 def test_new_takes_the_newest_backup_that_is_ready(run: Run, server: FakeServer) -> None:
     server.images = {
         1: image(1, backed_up_at="2020-01-02T00:00:00Z"),

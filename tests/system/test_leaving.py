@@ -1,0 +1,249 @@
+"""Whoever has left is out within an interval, connections and all; the data wait for an admin. Outages do nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.system import world
+from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, kill
+from tests.system.people import BOSS, IdentityProvider, metadata, sign_in, signing_in
+from tests.system.service import Service, run
+
+JANE = "jane@example.com"
+
+
+@pytest.fixture(scope="module")
+def provider(service: Service, image: int) -> Iterator[IdentityProvider]:
+    """People sign in, are asked about every second, and what they leave behind is kept for an hour."""
+    with signing_in(service, clean_interval="1s", grace_period="1h") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def boss(service: Service, provider: IdentityProvider) -> Service:
+    """The service as an admin speaks to it."""
+    return sign_in(service, BOSS)
+
+
+@pytest.fixture
+def jane(service: Service, provider: IdentityProvider, boss: Service) -> Iterator[Service]:
+    """The service as a user speaks to it; what is hers in the end is destroyed."""
+    yield sign_in(service, JANE)
+    for data in boss.ask("GET", "/instances?all=true").json()["data"]:
+        boss.destroy_instance(data["id"])
+    metadata(f"DELETE FROM tokens WHERE owner = '{JANE}'; DELETE FROM users WHERE email = '{JANE}'")
+
+
+@pytest.fixture
+def hers(jane: Service, image: int) -> int:
+    """An instance of hers with something in it."""
+    instance_id = int(jane.create_instance(image)["id"])
+    jane.psql(instance_id, "CREATE TABLE kept AS SELECT 42 AS x")
+    return instance_id
+
+
+def port_of(boss: Service, instance_id: int) -> int:
+    return int(shown(boss, instance_id)["port"])
+
+
+def shown(boss: Service, instance_id: int) -> Mapping[str, str]:
+    attributes: Mapping[str, str] = boss.ask("GET", f"/instances/{instance_id}").json()["data"]["attributes"]
+    return attributes
+
+
+def refuses(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def await_closed(boss: Service, instance_id: int) -> None:
+    await_that(lambda: shown(boss, instance_id)["status"] == "closed", "it is closed")
+    await_that(lambda: refuses(port_of(boss, instance_id)), "its port is closed")
+    await_that(lambda: not units_of(instance_id), "nothing of it runs")
+
+
+def units_of(instance_id: int) -> set[str]:
+    return {unit for unit in world.units() if unit.split(".")[0].endswith(f"-{instance_id}")}
+
+
+@contextmanager
+def connected(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Somebody is connected, and at work for longer than any test takes."""
+    argv = ["psql", "-XAtq", "-c", "SELECT 'connected'", "-c", "SELECT pg_sleep(600)"]
+    with subprocess.Popen(
+        argv, env={**environment, "PGDATABASE": "my_db"}, stdout=subprocess.PIPE, text=True
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "connected\n"
+        try:
+            yield client
+        finally:
+            client.kill()
+
+
+def test_who_has_left_is_out_connections_and_all_and_an_admin_has_the_data(
+    provider: IdentityProvider, jane: Service, boss: Service, hers: int, tmp_path: Path
+) -> None:
+    old = dict(jane.environment(hers))
+    # What she keeps; the admin of this test has the same home, and will get his own into the same place.
+    for name in ("PGSSLCERT", "PGSSLKEY"):
+        old[name] = shutil.copy(old[name], tmp_path)
+    port = port_of(boss, hers)
+    with connected(old) as client:
+        provider.obey(revoke=JANE)
+        # It would go on for ten minutes.
+        assert client.wait(timeout=60) != 0
+    assert refuses(port)
+    await_closed(boss, hers)
+    assert jane.ask("GET", "/instances").status_code == 401
+    assert (world.DATA / f"instances/{hers}/PG_VERSION").exists()
+    assert not Path(f"/run/draupnir/instances/{hers}").exists()
+    (listed,) = json.loads(boss.client("instances", "list", "--all", "--output", "json").stdout)
+    assert listed["attributes"]["status"] == "closed"
+    assert listed["attributes"]["destroy_at"]
+    journal = run("journalctl", "-t", "draupnir-audit", "-o", "cat").stdout
+    assert f"work=close_instance_{hers} reason=owner_left:{JANE} result=done" in journal
+
+    assert boss.client("instances", "restore", str(hers), "--owner", "nobody@example.com", ok=False).returncode == 6
+    boss.client("instances", "restore", str(hers), "--owner", BOSS)
+    assert boss.answer(hers, "SELECT x FROM kept") == "42"
+    assert "for boss@example.com" in run("systemctl", "status", f"draupnir-instance-{hers}").stdout
+    assert json.loads((world.DATA / f"instances/{hers}.json").read_text())["owner"] == BOSS
+    known = {**old, "PGSSLROOTCERT": boss.environment(hers)["PGSSLROOTCERT"], "PGDATABASE": "my_db"}
+    refused = run("psql", "-XAtqc", "SELECT 1", env=known, ok=False)
+    assert refused.returncode != 0
+    assert "certificate" in refused.stderr or "alert" in refused.stderr, refused.stderr
+
+
+def test_whoever_signs_in_again_goes_on_where_they_were(
+    service: Service, provider: IdentityProvider, jane: Service, boss: Service, hers: int
+) -> None:
+    provider.obey(revoke=JANE)
+    await_closed(boss, hers)
+    again = sign_in(service, JANE)
+    await_that(lambda: again.ask("GET", f"/instances/{hers}").status_code == 200, "she has it back")
+    assert again.answer(hers, "SELECT x FROM kept") == "42"
+
+
+def test_an_admin_opens_it_for_its_owner(provider: IdentityProvider, jane: Service, boss: Service, hers: int) -> None:
+    provider.obey(revoke=JANE)
+    await_closed(boss, hers)
+    answer = boss.ask("POST", f"/instances/{hers}/restore")
+    assert answer.status_code == 200, answer.text
+    attributes = answer.json()["data"]["attributes"]
+    assert (attributes["owner"], attributes["status"] in {"asleep", "running"}) == (JANE, True)
+    assert "destroy_at" not in attributes
+    assert not refuses(int(attributes["port"]))
+
+
+def test_direct_instances_too(provider: IdentityProvider, jane: Service, boss: Service, image: int) -> None:
+    made = jane.ask("POST", "/instances", {"image_id": image, "network": "direct"}).json()["data"]
+    with connected(jane.environment(made["id"])) as client:
+        provider.obey(revoke=JANE)
+        assert client.wait(timeout=60) != 0
+    await_closed(boss, made["id"])
+    boss.client("instances", "restore", str(made["id"]), "--owner", BOSS)
+    assert boss.answer(made["id"], "SELECT count(*) FROM users") == "5000"
+
+
+@pytest.mark.parametrize(
+    "orders",
+    [{"fail": 500}, {"fail": 503, "error": "invalid_grant"}, {"fail": 200}],
+    ids=["an error", "an error that looks definite", "nonsense"],
+)
+def test_an_outage_takes_nothing_from_anybody(
+    provider: IdentityProvider, jane: Service, hers: int, orders: dict[str, object]
+) -> None:
+    with connected(jane.environment(hers)) as client:
+        provider.obey(**orders)
+        before = asked_in_vain()
+        await_that(lambda: asked_in_vain() >= before + 4, "it was asked several times")
+        assert client.poll() is None
+    provider.obey()
+    assert jane.answer(hers, "SELECT x FROM kept") == "42"
+
+
+def test_a_provider_that_says_nothing_takes_nothing_from_anybody(
+    provider: IdentityProvider, jane: Service, hers: int
+) -> None:
+    with connected(jane.environment(hers)) as client:
+        before = asked_in_vain()
+        with provider.held():
+            await_that(lambda: asked_in_vain() >= before + 1, "it was asked in vain", within_s=60)
+            assert jane.ask("GET", "/instances").status_code == 200
+        assert client.poll() is None
+
+
+def asked_in_vain(email: str = JANE) -> int:
+    journal = run("journalctl", "-u", "draupnir", "-o", "cat").stdout
+    return journal.count(f"whether {email} has left could not be found out")
+
+
+def test_what_was_decided_is_carried_out_though_daemon_and_helper_were_killed(
+    service: Service, provider: IdentityProvider, jane: Service, boss: Service, hers: int
+) -> None:
+    port = port_of(boss, hers)
+    kill(HELPER, signal.SIGSTOP)
+    provider.obey(revoke=JANE)
+    await_that(lambda: metadata(f"SELECT status FROM instances WHERE id = {hers}") == "closed", "it is decided")
+    assert not refuses(port)
+    # A daemon that is killed while it is told a renewed refresh token loses it, and the admin's is asked about too.
+    provider.obey(fail=500)
+    before = asked_in_vain(BOSS)
+    await_that(lambda: asked_in_vain(BOSS) > before, "nothing is renewed any more")
+    kill(DAEMON)
+    kill(HELPER)
+    await_healthy(service)
+    provider.obey()
+    await_closed(boss, hers)
+    assert metadata(f"SELECT count(*) FROM tokens WHERE owner = '{JANE}'") == "0"
+
+
+def test_what_somebody_starts_by_hand_is_closed_again(
+    provider: IdentityProvider, jane: Service, boss: Service, hers: int
+) -> None:
+    port = port_of(boss, hers)
+    provider.obey(revoke=JANE)
+    await_closed(boss, hers)
+    run("systemd-run", f"--unit=draupnir-port-{hers}", f"--socket-property=ListenStream={port}", "sleep", "600")
+    assert not refuses(port)
+    await_closed(boss, hers)
+
+
+def test_what_nobody_wanted_back_is_destroyed(
+    service: Service, provider: IdentityProvider, jane: Service, boss: Service, hers: int
+) -> None:
+    provider.obey(revoke=JANE)
+    await_closed(boss, hers)
+    # As much as an hour of the service's running would do.
+    metadata("UPDATE instances SET closed_s = 3600 WHERE status = 'closed'")
+    await_that(lambda: boss.ask("GET", f"/instances/{hers}").status_code == 404, "it is gone")
+    await_that(lambda: not (world.DATA / f"instances/{hers}").exists(), "its data are gone")
+
+
+def test_doctor_tells_when_the_provider_could_not_be_asked(
+    provider: IdentityProvider, jane: Service, boss: Service, hers: int
+) -> None:
+    def people() -> tuple[str, str]:
+        found = json.loads(run("draupnir", "doctor", "--output", "json", ok=False).stdout)["findings"]
+        return next((each["verdict"], each["text"]) for each in found if each["part"] == "people")
+
+    assert people()[0] == "ok"
+    provider.obey(fail=500)
+    metadata("UPDATE users SET checked_at = now() - interval '1 hour'")
+    verdict, text = people()
+    assert (verdict, JANE in text or BOSS in text) == ("warning", True)
+    provider.obey()
+    await_that(lambda: people()[0] == "ok", "it is well again")
