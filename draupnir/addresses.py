@@ -31,3 +31,8 @@ def read_cidr(text: str) -> Cidr:
         assert mapped is not None
         return IPv4Network((mapped, cidr.prefixlen - _MAPPED.prefixlen))
     return cidr
+
+
+def write_cidr(cidr: Cidr) -> str:
+    """A network as people write it: an address by itself where it holds no other."""
+    return str(cidr.network_address) if cidr.prefixlen == cidr.max_prefixlen else str(cidr)

@@ -40,8 +40,10 @@ def serve() -> None:
     # Imported here, for the other commands have no need of a web server.
     from draupnir import client_secret, encryption
     from draupnir.app import create_app
+    from draupnir.errors import FilterMissing, HelperUnavailable
     from draupnir.helper import HelperClient
     from draupnir.logs import log_to_journal
+    from draupnir.operations.addresses import require_filter
     from draupnir.operations.context import Context
     from draupnir.operations.tasks import Tasks
     from draupnir.serving import ServingError, inherit
@@ -57,6 +59,8 @@ def serve() -> None:
             raise ServingError(
                 "systemd handed over no socket; start it with `systemctl start draupnir.socket draupnir`."
             )
+        if settings.enable_ip_whitelisting:
+            asyncio.run(require_filter(HelperClient()))
         context = Context(settings, Store(settings.dsn), HelperClient(), Tasks(), sign_in=_sign_in(settings))
         asyncio.run(serve_app(create_app(context, secret), inherited, settings))
     except (
@@ -65,8 +69,11 @@ def serve() -> None:
         client_secret.ClientSecretError,
         encryption.KeyMissing,
         ServingError,
+        FilterMissing,
     ) as error:
         raise _Misconfigured(str(error)) from error
+    except HelperUnavailable as error:
+        raise click.ClickException(error.detail) from error
 
 
 def _sign_in(settings: Settings) -> SignIn | None:

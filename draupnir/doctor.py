@@ -81,6 +81,7 @@ async def _examine_helper_and_metadata(settings: Settings) -> list[Finding]:
     try:
         inspection = await helper.inspect()
         result += findings.judge_inspection(inspection)
+        result += findings.judge_filter(settings.enable_ip_whitelisting, inspection.filters_addresses)
         if inspection.storage is not None:
             inventory = await helper.ask(wire.TakeInventory())
     except errors.DraupnirError as error:

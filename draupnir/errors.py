@@ -12,7 +12,7 @@ DraupnirError
 │   └── TokenNameTaken
 ├── Impossible              understood, and not possible as asked
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing  OwnerUnknown
-│   ├── SignInNotConfigured  NotASession
+│   ├── SignInNotConfigured  NotASession  AllowListsOff  TooManyAddresses  FilterMissing
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         slow down
 ├── NoRoom                  the disk is full
@@ -137,6 +137,27 @@ class OwnerUnknown(Impossible):
 
     code = "owner_unknown"
     title = "Owner unknown"
+
+
+class AllowListsOff(Impossible):
+    """The operator has not turned allow-lists of addresses on."""
+
+    code = "allow_lists_off"
+    title = "No allow-lists"
+
+
+class TooManyAddresses(Impossible):
+    """The instance has as many addresses as it may."""
+
+    code = "too_many_addresses"
+    title = "Too many addresses"
+
+
+class FilterMissing(Impossible):
+    """The machine cannot hold addresses off a port."""
+
+    code = "filter_missing"
+    title = "No address filter"
 
 
 class PostgresMissing(Impossible):

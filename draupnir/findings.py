@@ -137,6 +137,16 @@ def judge_postgres(majors: list[int]) -> Finding:
     return ok("postgres", "installed: " + ", ".join(map(str, sorted(majors))))
 
 
+def judge_filter(on: bool, works: bool) -> list[Finding]:
+    """Whether ports admit only whom they are to; of no interest where they are to admit everybody."""
+    if not on:
+        return []
+    if works:
+        return [ok("address filter", "ports admit only the addresses on their lists")]
+    advice = "boot with the unified cgroup hierarchy and a kernel that loads BPF programs, or turn it off"
+    return [bad("address filter", "enable_ip_whitelisting is on, and systemd cannot filter here", advice)]
+
+
 def judge_sshd(running: bool, effective: str) -> Finding:
     """`effective` is what `sshd -T` says of the user upload; it decides where uploads may go."""
     if not running:

@@ -81,6 +81,8 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.StartInstance: wire.InstanceState,
     wire.AssignInstance: wire.InstanceState,
     wire.CloseInstance: wire.Done,
+    wire.AdmitAddresses: wire.InstanceState,
+    wire.ObserveAddresses: wire.Admissions,
     wire.ObserveInstances: wire.Observed,
     wire.DestroyInstance: wire.Done,
     wire.EmptyTrash: wire.Trash,
@@ -120,7 +122,11 @@ class Helper(ABC):
     @overload
     async def ask(self, request: wire.PublishImage) -> wire.Published: ...
     @overload
-    async def ask(self, request: wire.StartInstance | wire.AssignInstance) -> wire.InstanceState: ...
+    async def ask(
+        self, request: wire.StartInstance | wire.AssignInstance | wire.AdmitAddresses
+    ) -> wire.InstanceState: ...
+    @overload
+    async def ask(self, request: wire.ObserveAddresses) -> wire.Admissions: ...
     @overload
     async def ask(self, request: wire.ObserveInstances) -> wire.Observed: ...
     @overload

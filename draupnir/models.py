@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 
 
 class ImageStatus(StrEnum):
@@ -143,6 +144,22 @@ class Instance:
     created_at: datetime
     updated_at: datetime
     closing: Closing | None = None
+
+
+class AddressOrigin(StrEnum):
+    """Why an address is admitted: its owner was seen there, or said so."""
+
+    SEEN = "seen"
+    ADDED = "added"
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedAddress:
+    """An address, or a network of them, that the port of an instance admits until it expires."""
+
+    network: IPv4Network | IPv6Network
+    origin: AddressOrigin
+    expires_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,9 @@ ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
     ("POST", "/instances/{instance_id}/restore"): (NO, NO,     NO,  ALL),
     ("GET", "/instances/{instance_id}"):    (NO,      OWN,     OWN, ALL),
     ("DELETE", "/instances/{instance_id}"): (NO,      OWN,     OWN, ALL),
+    ("GET", "/instances/{instance_id}/addresses"):    (NO, OWN, OWN, ALL),
+    ("POST", "/instances/{instance_id}/addresses"):   (NO, OWN, OWN, ALL),
+    ("DELETE", "/instances/{instance_id}/addresses"): (NO, OWN, OWN, ALL),
     ("POST", "/sign_ins"):                  (ALL,     ALL,     ALL, ALL),
     ("GET", "/authenticate"):               (ALL,     ALL,     ALL, ALL),
     ("GET", "/oauth_callback"):             (ALL,     ALL,     ALL, ALL),
@@ -70,6 +73,8 @@ HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
     wire.StartInstance: _PEOPLE,
     wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for somebody else
     wire.CloseInstance: _DAEMON | {Role.ADMIN},  # of somebody who has left; restore instance, which begins with it
+    wire.AdmitAddresses: _PEOPLE,  # create and show instance, add and remove address
+    wire.ObserveAddresses: _DAEMON,  # the reconciler
     wire.ObserveInstances: _PEOPLE,  # list and show
     wire.DestroyInstance: _PEOPLE,  # destroy instance, or image; a creation undone; the pool giving up a port
     wire.EmptyTrash: _PEOPLE,

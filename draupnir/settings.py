@@ -139,6 +139,8 @@ class Settings(Section):
     pool_images: Annotated[int, Field(ge=0, le=100)] = 1
     pool_awake: bool = True
     direct_instances: bool = False
+    enable_ip_whitelisting: bool = False
+    whitelist_ttl_s: Annotated[int, Field(ge=60, le=365 * 24 * 3600)] = 24 * 3600
     clean_interval: Duration = timedelta(minutes=30)
     grace_period: Duration = timedelta(hours=24)
     use_x_forwarded_for: bool = False

@@ -30,6 +30,8 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyRe
         wire.StartInstance: lambda request: instances.start_instance(request, settings),
         wire.AssignInstance: instances.assign_instance,
         wire.CloseInstance: instances.close_instance,
+        wire.AdmitAddresses: instances.admit_addresses,
+        wire.ObserveAddresses: lambda _: inventory.observe_addresses(),
         wire.ObserveInstances: lambda _: inventory.observe_instances(),
         wire.DestroyInstance: instances.destroy_instance,
         wire.EmptyTrash: lambda _: _empty_trash(),

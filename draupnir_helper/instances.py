@@ -35,6 +35,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
         detail = f"Port {request.port} is outside the range of the server's configuration."
         raise HelperError(ErrorCode.PORT_OUT_OF_RANGE, detail)
     require_major(request.postgres_major)
+    _require_filter(request.addresses)
     with storage.root() as root:
         if not subvolumes.exists(root, Place.INSTANCES, instance_id):
             raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
@@ -66,6 +67,15 @@ def close_instance(request: wire.CloseInstance) -> wire.Done:
     _stop(request.instance_id)
     _forget_run(request.instance_id)
     return wire.Done()
+
+
+def admit_addresses(request: wire.AdmitAddresses) -> wire.InstanceState:
+    """Change from where an open port is reached."""
+    _require_filter(request.addresses)
+    for name in (layout.port_socket(request.instance_id), layout.direct_unit(request.instance_id)):
+        if units.find_one(name) is not None:
+            units.admit(name, _admitted(request.addresses))
+    return observe(request.instance_id)
 
 
 def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
@@ -115,7 +125,7 @@ def _start_proxied(request: wire.StartInstance, settings: Settings) -> None:
         proxy.insert(1, f"--exit-idle-time={request.sleep_after_s}s")
     units.start_transient(
         layout.port_socket(instance_id),
-        {"Description": f"Draupnir port of {words}", "ListenStream": address},
+        {"Description": f"Draupnir port of {words}", "ListenStream": address} | _admission(request),
         companions=[
             (layout.port_service(instance_id), _service(f"Draupnir proxy to {words}", proxy)),
             (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", server)),
@@ -126,7 +136,23 @@ def _start_proxied(request: wire.StartInstance, settings: Settings) -> None:
 def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
     command = [*_command(request, settings), "-c", "listen_addresses=*", "-c", f"port={request.port}"]
     name = layout.direct_unit(request.instance_id)
-    units.start_transient(name, _service(f"Draupnir {_words(request)}", command))
+    units.start_transient(name, _service(f"Draupnir {_words(request)}", command) | _admission(request))
+
+
+def _admission(request: wire.StartInstance) -> dict[str, object]:
+    """No property at all where none is needed: a filter costs every packet."""
+    return {} if request.addresses is None else units.admission(_admitted(request.addresses))
+
+
+def _require_filter(addresses: list[units.Network] | None) -> None:
+    """systemd takes a list that it cannot keep without a word, and the port would be open to everybody."""
+    if addresses is not None and not units.filters_addresses():
+        detail = "systemd cannot filter addresses here; it needs cgroup2 and a kernel that lets it load BPF programs."
+        raise HelperError(ErrorCode.UNIT_FAILED, detail)
+
+
+def _admitted(addresses: list[units.Network] | None) -> list[units.Network] | None:
+    return None if addresses is None else [*wire.LOOPBACK, *addresses]
 
 
 def _command(request: wire.StartInstance, settings: Settings) -> list[str]:

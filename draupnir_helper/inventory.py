@@ -22,6 +22,7 @@ def inspect() -> wire.Inspection:
         memory=_memory(),
         postgres_majors=postgres.installed_majors(),
         systemd_version=units.version(),
+        filters_addresses=units.filters_addresses(),
     )
 
 
@@ -69,6 +70,21 @@ def observe_instances() -> wire.Observed:
                 instance_id=some_id, listening=listening.get(some_id, False), postgres=servers.get(some_id, "inactive")
             )
             for some_id in sorted(listening.keys() | servers.keys())
+        ]
+    )
+
+
+def observe_addresses() -> wire.Admissions:
+    """From where each open port is reached, as systemd has it."""
+    patterns = ("draupnir-port-[0-9]*.socket", "draupnir-instance-direct-[0-9]*.service")
+    active = [unit.name for unit in units.find(*patterns) if unit.active == "active"]
+    found = {int(match[2]): name for name in active if (match := _INSTANCE.fullmatch(name))}
+    admitted = units.admitted(*found.values())
+    return wire.Admissions(
+        ports=[
+            wire.Admission(instance_id=some_id, addresses=admitted[name])
+            for some_id, name in sorted(found.items())
+            if name in admitted
         ]
     )
 

@@ -7,10 +7,12 @@ Method and property names are those of org.freedesktop.systemd1(5).
 from __future__ import annotations
 
 import signal
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
 
 from pystemd.dbusexc import (
     DBusAccessDeniedError,
@@ -21,6 +23,7 @@ from pystemd.dbusexc import (
     DBusNotSupportedError,
     DBusPropertyReadOnlyError,
     DBusUnknownMethodError,
+    DBusUnknownObjectError,
     DBusUnknownPropertyError,
 )
 from pystemd.dbuslib import DBus, apply_signature, path_encode
@@ -43,7 +46,13 @@ _SHUTTING_DOWN = frozenset(
 )
 _GONE = frozenset({"inactive", "failed"})
 
+# Read of a unit with IPAccounting=: what is counted by the same means as filtered, or this where there are none.
+_NOT_COUNTED = 2**64 - 1
+_EVERYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
 Properties = Mapping[str, object]
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +159,56 @@ def describe(name: str, description: str) -> None:
         arguments = apply_signature(b"sb", [name.encode(), True])
         arguments += signature_array(_encoded({"Description": description}))
         bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"SetUnitProperties", arguments)
+
+
+def admission(addresses: Sequence[Network] | None) -> dict[str, object]:
+    """The properties that have a unit's sockets reached from these networks only; None is from everywhere."""
+    if addresses is None:
+        return {"IPAddressAllow": [], "IPAddressDeny": []}
+    return {"IPAddressAllow": _prefixes(addresses), "IPAddressDeny": _prefixes(_EVERYWHERE)}
+
+
+def admit(name: str, addresses: Sequence[Network] | None) -> None:
+    """Change from where the sockets of a loaded unit are reached, open connections included, in one step."""
+    with _bus() as bus:
+        arguments = apply_signature(b"sb", [name.encode(), True]) + [(ord(b"a"), b"(sv)")]
+        for key, value in admission(addresses).items():
+            # What is set is added to what was, except that nothing takes all away.
+            for each in ([], value) if value else ([],):
+                arguments += signature_array({key: each})[1:-1]
+        arguments += [(-1, None)]
+        bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"SetUnitProperties", arguments)
+
+
+def admitted(*names: str) -> dict[str, list[Network] | None]:
+    """From where the sockets of each unit are reached, None for everywhere; units that went away are left out."""
+    found: dict[str, list[Network] | None] = {}
+    with _bus() as bus:
+        for name in names:
+            with suppress(DBusNoSuchUnitError, DBusUnknownObjectError):
+                denied = _networks(bus, name, b"IPAddressDeny")
+                found[name] = _networks(bus, name, b"IPAddressAllow") if denied else None
+    return found
+
+
+def filters_addresses() -> bool:
+    """Whether `admit` has any effect here: our own service has IPAccounting=, and its bytes are counted only if so."""
+    path = path_encode(b"/org/freedesktop/systemd1/unit", b"draupnir-helper.service")
+    with _bus() as bus:
+        counted = bus.get_property(_SYSTEMD, path, _SYSTEMD + b".Service", b"IPIngressBytes", b"t")
+    return bool(counted != _NOT_COUNTED)
+
+
+def _prefixes(addresses: Sequence[Network]) -> list[object]:
+    return [(_FAMILIES[each.version], each.network_address.packed, each.prefixlen) for each in addresses]
+
+
+def _networks(bus: DBus, name: str, property_name: bytes) -> list[Network]:
+    path = path_encode(b"/org/freedesktop/systemd1/unit", name.encode())
+    kind = b".Socket" if name.endswith(".socket") else b".Service"
+    rows = bus.get_property(_SYSTEMD, path, _SYSTEMD + kind, property_name, b"a(iayu)")
+    assert isinstance(rows, list)
+    return [(IPv4Network if row[0] == socket.AF_INET else IPv6Network)((bytes(row[1]), row[2])) for row in rows]
 
 
 def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:

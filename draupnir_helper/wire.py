@@ -9,6 +9,7 @@ object and closes. Ids and small typed values cross; never a path, a unit name, 
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel
@@ -34,6 +35,11 @@ Pem = Annotated[
     ),
 ]
 Script = Annotated[str, Field(max_length=1024 * 1024)]
+
+# An instance's port admits these whatever else it does: the server itself connects to it, to wake it and to try it.
+LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+MAX_ADDRESSES = 64
+Addresses = Annotated[list[IPv4Network | IPv6Network], Field(max_length=MAX_ADDRESSES)]
 
 
 class Wire(BaseModel):
@@ -163,6 +169,7 @@ class StartInstance(Wire):
 
     The certificates of an instance whose port is open stay.
 
+    `addresses`: from where the port is reached, beside LOOPBACK; None is from everywhere.
     `sleep_after_s`: so long after its last connection it falls asleep; 0 for never. `direct`: Postgres itself on the
     port, in the network of the host, always awake.
     """
@@ -174,6 +181,7 @@ class StartInstance(Wire):
     port: Port
     postgres_major: PostgresMajor
     loopback_only: bool
+    addresses: Addresses | None
     sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)]
     direct: bool
     authority_certificate: Pem
@@ -200,6 +208,23 @@ class CloseInstance(Wire):
 
     op: Literal["close_instance"] = "close_instance"
     instance_id: InstanceId
+
+
+class AdmitAddresses(Wire):
+    """Have the port of an instance reached from these addresses from now on, as in StartInstance. Reply: InstanceState.
+
+    Connections of others that are open hear nothing any more. A port that is not open stays as it is.
+    """
+
+    op: Literal["admit_addresses"] = "admit_addresses"
+    instance_id: InstanceId
+    addresses: Addresses | None
+
+
+class ObserveAddresses(Wire):
+    """From where each open port is reached. Reply: Admissions."""
+
+    op: Literal["observe_addresses"] = "observe_addresses"
 
 
 class ObserveInstances(Wire):
@@ -237,6 +262,8 @@ AnyRequest = Annotated[
     | StartInstance
     | AssignInstance
     | CloseInstance
+    | AdmitAddresses
+    | ObserveAddresses
     | ObserveInstances
     | DestroyInstance
     | EmptyTrash,
@@ -290,13 +317,17 @@ class Memory(Wire):
 
 
 class Inspection(Wire):
-    """What the helper found; `storage` is absent when the data filesystem is not there."""
+    """What the helper found; `storage` is absent when the data filesystem is not there.
+
+    `filters_addresses`: whether systemd and the kernel can hold addresses off a port; where not, systemd says nothing.
+    """
 
     protocol: int
     storage: Storage | None
     memory: Memory
     postgres_majors: list[int]
     systemd_version: str
+    filters_addresses: bool
 
 
 class Sealed(Wire):
@@ -345,6 +376,19 @@ class InstanceState(Wire):
     postgres: str
 
 
+class Admission(Wire):
+    """From where one open port is reached, LOOPBACK among it; None is from everywhere."""
+
+    instance_id: int
+    addresses: list[IPv4Network | IPv6Network] | None
+
+
+class Admissions(Wire):
+    """All open ports."""
+
+    ports: list[Admission]
+
+
 class ImageFound(Wire):
     """A published image on disk."""
 
@@ -379,7 +423,7 @@ class Trash(Wire):
     left: int
 
 
-AnyReply = Done | Inspection | Sealed | Job | Published | InstanceState | Observed | Inventory | Trash
+AnyReply = Done | Inspection | Sealed | Job | Published | InstanceState | Observed | Admissions | Inventory | Trash
 
 
 class Refusal(Wire):

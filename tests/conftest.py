@@ -60,7 +60,7 @@ def empty_dsn(cluster: Cluster) -> str:
 def dsn(migrated_dsn: str) -> str:
     """The DSN of a migrated database without a row; ids go on where the last test ended."""
     with psycopg.connect(migrated_dsn, autocommit=True) as connection:
-        connection.execute("TRUNCATE images, instances, users, tokens, sign_ins")
+        connection.execute("TRUNCATE images, instances, addresses, users, tokens, sign_ins")
     return migrated_dsn
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 
 from draupnir.errors import HelperUnavailable, ImageFailed
 from draupnir.helper import Helper
 from draupnir.models import Credentials
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode, JobKind, JobState
+
+Network = IPv4Network | IPv6Network
 
 
 class Killed(BaseException):
@@ -48,6 +51,7 @@ class Disk:
     images: dict[int, str] = field(default_factory=dict)
     instances: dict[int, int] = field(default_factory=dict)
     listening: dict[int, int] = field(default_factory=dict)
+    admitted: dict[int, list[Network] | None] = field(default_factory=dict)
     asleep: set[int] = field(default_factory=set)
     started: dict[int, wire.StartInstance] = field(default_factory=dict)
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
@@ -65,6 +69,7 @@ class FakeHelper(Helper):
     def __init__(self, disk: Disk | None = None) -> None:
         self.disk = disk or Disk()
         self.away = False
+        self.filters_addresses = True
         self.foreign_ports: set[int] = set()
         self.reports: dict[JobKind, wire.JobReport] = {
             JobKind.EXTRACT: wire.JobReport(step="extracting", postgres_major=15),
@@ -88,6 +93,7 @@ class FakeHelper(Helper):
         """Units are gone, subvolumes stay."""
         self.disk.jobs.clear()
         self.disk.listening.clear()
+        self.disk.admitted.clear()
 
     def hold(self, kind: type[wire.Wire]) -> tuple[asyncio.Event, asyncio.Event]:
         """Let requests of this kind wait; returns (one has arrived, let them go on)."""
@@ -133,6 +139,7 @@ class FakeHelper(Helper):
             memory=wire.Memory(total_bytes=2**34, available_bytes=2**33),
             postgres_majors=[15],
             systemd_version="257",
+            filters_addresses=self.filters_addresses,
         )
 
     def _do(self, request: wire.AnyRequest) -> wire.AnyReply:
@@ -146,6 +153,13 @@ class FakeHelper(Helper):
             case wire.EmptyTrash():
                 self.disk.trash = 0
                 return wire.Trash(left=0)
+            case wire.AdmitAddresses(instance_id=instance_id, addresses=addresses):
+                if instance_id in self.disk.listening:
+                    self.disk.admitted[instance_id] = _with_loopback(addresses)
+                return self._state(instance_id)
+            case wire.ObserveAddresses():
+                admitted = sorted(self.disk.admitted.items())
+                return wire.Admissions(ports=[wire.Admission(instance_id=i, addresses=each) for i, each in admitted])
             case wire.AssignInstance(instance_id=instance_id):
                 return self._state(instance_id)
             case wire.CreateInstance() | wire.StartInstance() | wire.CloseInstance() | wire.DestroyInstance():
@@ -226,11 +240,13 @@ class FakeHelper(Helper):
                         raise Refused(ErrorCode.PORT_IN_USE)
                     disk.listening[instance_id] = request.port
                     disk.started[instance_id] = request
+                    disk.admitted[instance_id] = _with_loopback(request.addresses)
                 return wire.InstanceState(instance_id=instance_id, listening=True, postgres="active")
             case wire.CloseInstance():
                 disk.listening.pop(instance_id, None)
             case wire.DestroyInstance():
                 disk.listening.pop(instance_id, None)
+                disk.admitted.pop(instance_id, None)
                 if disk.instances.pop(instance_id, None) is not None:
                     disk.trash += 1
         return wire.Done()
@@ -270,3 +286,7 @@ class FakeHelper(Helper):
             trash=disk.trash,
             unknown=[],
         )
+
+
+def _with_loopback(addresses: list[Network] | None) -> list[Network] | None:
+    return None if addresses is None else [*wire.LOOPBACK, *addresses]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from typing import Literal
+from urllib.parse import urlencode
 
 import httpx
 
@@ -130,6 +131,18 @@ class DraupnirAPI:
         """Destroy an instance."""
         self._send("DELETE", f"/instances/{instance_id}", f"destroy instance {instance_id}", timeout_s=WORK_TIMEOUT_S)
 
+    def allow_address(self, instance_id: int, address: str, *, expires_in_s: int | None = None) -> None:
+        """Have an instance's port admit an address or network, for so long; what is not given the server decides."""
+        given = {"address": address, "expires_in": expires_in_s}
+        attributes = {name: value for name, value in given.items() if value is not None}
+        doing = f"allow {address} on instance {instance_id}"
+        self._send("POST", f"/instances/{instance_id}/addresses", doing, _body("addresses", attributes))
+
+    def disallow_address(self, instance_id: int, address: str) -> None:
+        """Have an instance's port admit an address or network no longer."""
+        path = f"/instances/{instance_id}/addresses?{urlencode({'address': address})}"
+        self._send("DELETE", path, f"disallow {address} on instance {instance_id}")
+
     def restore_instance(self, instance_id: int, *, owner: str | None = None) -> Instance:
         """Open an instance again that was closed since its owner left, for them or for another owner; for admins."""
         body = _body("instances", {} if owner is None else {"owner": owner})
@@ -204,6 +217,7 @@ class DraupnirAPI:
 
 
 def _body(
-    kind: Literal["images", "instances", "sign_ins", "sessions", "tokens"], attributes: Mapping[str, object]
+    kind: Literal["images", "instances", "addresses", "sign_ins", "sessions", "tokens"],
+    attributes: Mapping[str, object],
 ) -> object:
     return {"data": {"type": kind, "attributes": attributes}}

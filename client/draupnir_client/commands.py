@@ -8,7 +8,7 @@ import time
 import webbrowser
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import httpx
@@ -17,6 +17,8 @@ from draupnir_client.api import READ_TIMEOUT_S, DraupnirAPI, open_http
 from draupnir_client.config import Config, load
 from draupnir_client.errors import ClientError, Interrupted, NotFound, Refused, SeveralFailed
 from draupnir_client.output import say
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -136,10 +138,10 @@ class Program(Group):
         raise click.exceptions.Exit(int(failure.exit_code))
 
 
-def for_each(ids: tuple[int, ...], act: Callable[[int], None]) -> None:
-    """Do `act` for every id; what is refused for one does not stop the others, and is told at the end."""
+def for_each(given: tuple[T, ...], act: Callable[[T], None]) -> None:
+    """Do `act` for each, such as every id; what is refused for one does not stop the others, and is told at the end."""
     failures: list[ClientError] = []
-    for one in dict.fromkeys(ids):
+    for one in dict.fromkeys(given):
         try:
             act(one)
         except (NotFound, Refused) as error:

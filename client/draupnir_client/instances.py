@@ -15,7 +15,7 @@ from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration
 from draupnir_client.commands import Command, Group, Session, for_each, pass_session
 from draupnir_client.config import Config
 from draupnir_client.errors import NotFound, ProgramFailed, Refused
-from draupnir_client.models import Instance
+from draupnir_client.models import AllowedAddress, Instance
 from draupnir_client.output import format_wait, print_fields, print_json, print_table, say
 
 
@@ -80,6 +80,7 @@ def show(session: Session, instance_id: int) -> None:
             ("Created at", instance.created_at),
             ("Updated at", instance.updated_at),
             *([("Destroyed at", instance.destroy_at)] if instance.destroy_at else []),
+            *_admits(instance.allowed_addresses),
         ]
     )
 
@@ -134,6 +135,47 @@ def restore(session: Session, instance_ids: tuple[int, ...], owner: str | None) 
         say(f"Instance {instance.id} is open again, with its data, for {instance.owner}.")
 
     for_each(instance_ids, restore_one)
+
+
+@instances.command()
+@click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
+@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
+@click.option(
+    "--for",
+    "expires_in_s",
+    metavar="DURATION",
+    type=Duration(may_be_never=False),
+    help="How long it may connect, such as 8h; a day, unless the server is told otherwise.",
+)
+@pass_session
+def allow(session: Session, instance_id: int, addresses: tuple[str, ...], expires_in_s: int | None) -> None:
+    """Let an address or network connect to an instance.
+
+    Where the server holds strangers off its ports; a network is such as 192.0.2.0/24. From where you create and show an
+    instance it lets you in by itself.
+    """
+    api = session.api()
+
+    def allow_one(address: str) -> None:
+        api.allow_address(instance_id, address, expires_in_s=expires_in_s)
+        say(f"Instance {instance_id} lets {address} in.")
+
+    for_each(addresses, allow_one)
+
+
+@instances.command()
+@click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
+@click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
+@pass_session
+def disallow(session: Session, instance_id: int, addresses: tuple[str, ...]) -> None:
+    """Let an address or network connect no longer."""
+    api = session.api()
+
+    def disallow_one(address: str) -> None:
+        api.disallow_address(instance_id, address)
+        say(f"Instance {instance_id} lets {address} in no longer.")
+
+    for_each(addresses, disallow_one)
 
 
 @click.command(cls=Command)
@@ -209,6 +251,14 @@ def _print_variables(session: Session, values: dict[str, str]) -> None:
     misleading = [name for name in environment.MISLEADING if name in os.environ]
     if misleading:
         say(f"Beware: {', '.join(misleading)} in your environment may lead psql elsewhere; unset it.")
+
+
+def _admits(allowed: tuple[AllowedAddress, ...] | None) -> list[tuple[str, str]]:
+    """From where it is reached, a line each, where the server says so."""
+    if allowed is None:
+        return []
+    lines = [f"{each.address} until {each.expires_at} ({each.origin})" for each in allowed]
+    return [("Lets in", "".join(f"{line}\n" for line in lines) or "nobody")]
 
 
 def _print_table(found: list[Instance], *, with_owner: bool = False) -> None:

@@ -59,10 +59,21 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
+class AllowedAddress:
+    """An address or network that an instance's port admits; `origin` is `seen` or `added`."""
+
+    address: str
+    origin: str
+    expires_at: str
+
+
+@dataclass(frozen=True, slots=True)
 class Instance:
     """An instance; `document` is the API's object without the credentials, so that no key is printed by accident.
 
     It sleeps when nobody has been connected for `sleep_after_s`; 0 is never. `destroy_at` is that of a closed one.
+    `allowed_addresses` is None where the server does not say, as its ports admit everybody or the instance is another
+    person's.
     """
 
     document: Document
@@ -77,6 +88,7 @@ class Instance:
     created_at: str
     updated_at: str
     destroy_at: str | None
+    allowed_addresses: tuple[AllowedAddress, ...] | None
     credentials: Credentials | None
 
 
@@ -118,6 +130,7 @@ def read_instance(value: object) -> Instance:
         created_at=text(attributes, "created_at"),
         updated_at=text(attributes, "updated_at"),
         destroy_at=text(attributes, "destroy_at") or None,
+        allowed_addresses=_allowed_addresses(attributes.get("allowed_addresses")),
         credentials=_credentials(attributes.get("credentials")),
     )
 
@@ -156,6 +169,16 @@ def _progress(value: object) -> Progress | None:
         done_bytes=_count(value.get("done_bytes")),
         total_bytes=_count(value.get("total_bytes")),
         seconds=float(seconds) if isinstance(seconds, int | float) and 0 <= seconds < 1e9 else None,
+    )
+
+
+def _allowed_addresses(value: object) -> tuple[AllowedAddress, ...] | None:
+    if not isinstance(value, list):
+        return None
+    return tuple(
+        AllowedAddress(text(each, "address"), text(each, "origin"), text(each, "expires_at"))
+        for each in value
+        if isinstance(each, Mapping)
     )
 
 

@@ -7,8 +7,8 @@ from starlette.responses import JSONResponse, Response
 
 from draupnir.api import schemas
 from draupnir.api.bodies import read_document
-from draupnir.models import Caller, Condition, Credentials, Instance
-from draupnir.operations import closing, instances
+from draupnir.models import AllowedAddress, Caller, Condition, Credentials, Instance
+from draupnir.operations import addresses, closing, instances
 
 
 async def list_some(request: Request, caller: Caller) -> Response:
@@ -33,17 +33,19 @@ async def create(request: Request, caller: Caller) -> Response:
     image_id = schemas.existing_id(wish.image_id, "image")
     context = request.app.state.context
     habits = wish.habits(instances.default_habits(context))
-    instance, credentials = await instances.create(context, caller, image_id, habits)
+    instance, credentials = await instances.create(context, caller, image_id, habits, request.state.source)
     location = {"Location": f"/instances/{instance.id}"}
-    return _answer(request, instance, Condition.RUNNING, credentials, 201, location)
+    allowed = await _allowed(request, caller, instance)
+    return _answer(request, instance, Condition.RUNNING, credentials, allowed, 201, location)
 
 
 async def show(request: Request, caller: Caller) -> Response:
     """GET /instances/N"""
     context = request.app.state.context
-    instance, credentials = await instances.get(context, caller, _id(request))
+    instance, credentials = await instances.get(context, caller, _id(request), request.state.source)
     conditions = await instances.observe(context, [instance])
-    return _answer(request, instance, conditions[instance.id], credentials)
+    allowed = await _allowed(request, caller, instance)
+    return _answer(request, instance, conditions[instance.id], credentials, allowed)
 
 
 async def restore(request: Request, caller: Caller) -> Response:
@@ -53,7 +55,7 @@ async def restore(request: Request, caller: Caller) -> Response:
     context = request.app.state.context
     instance = await closing.restore(context, caller, _id(request), wish.owner)
     conditions = await instances.observe(context, [instance])
-    return _answer(request, instance, conditions[instance.id], None)
+    return _answer(request, instance, conditions[instance.id], None, None)
 
 
 async def destroy(request: Request, caller: Caller) -> Response:
@@ -67,6 +69,7 @@ def _answer(
     instance: Instance,
     condition: Condition,
     credentials: Credentials | None,
+    allowed: list[AllowedAddress] | None,
     status: int = 200,
     headers: dict[str, str] | None = None,
 ) -> Response:
@@ -74,8 +77,16 @@ def _answer(
     hostname, destroy_at = context.settings.public_hostname, closing.destroy_at(context, instance)
     # A private key is in it, so no proxy or cache on the way may keep it.
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    data = schemas.write_instance(instance, condition, hostname, credentials, destroy_at)
+    data = schemas.write_instance(instance, condition, hostname, credentials, destroy_at, allowed)
     return JSONResponse({"data": data}, status, headers)
+
+
+async def _allowed(request: Request, caller: Caller, instance: Instance) -> list[AllowedAddress] | None:
+    """What its owner is told of the addresses; None where every address is admitted."""
+    context = request.app.state.context
+    if instance.owner != caller.name or not context.settings.enable_ip_whitelisting:
+        return None
+    return await addresses.list_of(context, instance)
 
 
 def _id(request: Request) -> int:

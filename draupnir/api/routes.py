@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from draupnir import roles
-from draupnir.api import health, images, instances, sessions, sign_ins, tokens
+from draupnir.api import addresses, health, images, instances, sessions, sign_ins, tokens
 from draupnir.api.auth import ANONYMOUS, caller_of
 from draupnir.api.limits import limited
 from draupnir.api.pages import for_people
@@ -41,6 +41,12 @@ ROUTES = [
     resource("/instances", GET=instances.list_some, POST=instances.create),
     resource("/instances/{instance_id}/restore", POST=instances.restore),
     resource("/instances/{instance_id}", GET=instances.show, DELETE=instances.destroy),
+    resource(
+        "/instances/{instance_id}/addresses",
+        GET=addresses.list_all,
+        POST=addresses.create,
+        DELETE=addresses.destroy,
+    ),
     resource("/sign_ins", POST=limited(sign_ins.create)),
     resource("/authenticate", GET=for_people(limited(sign_ins.authenticate))),
     resource("/oauth_callback", GET=for_people(limited(sign_ins.come_back))),

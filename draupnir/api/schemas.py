@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from draupnir import errors
+from draupnir.addresses import Cidr, read_cidr, write_cidr
 from draupnir.api.bodies import quote
-from draupnir.models import Condition, Credentials, Habits, Image, ImageStatus, Instance, Network
+from draupnir.models import AllowedAddress, Condition, Credentials, Habits, Image, ImageStatus, Instance, Network
 from draupnir_helper.wire import MAX_ID
 
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
 LONGEST_SLEEP_AFTER_S = 30 * 24 * 3600
+SHORTEST_ADMISSION_S, LONGEST_ADMISSION_S = 60, 365 * 24 * 3600
+# A list is to keep people out: what holds more than a large provider does is taken for a slip.
+WIDEST_V4, WIDEST_V6 = 8, 32
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
@@ -60,6 +64,26 @@ def read_seconds(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_SLEEP_AFTER_S:
         return value
     raise ValueError(f"must be a number of seconds from 0 (never) to {LONGEST_SLEEP_AFTER_S}")
+
+
+def read_admissible(value: object) -> Cidr:
+    """An address or network that a port may admit; raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("must be an address or a network in a text, such as '192.0.2.7' or '192.0.2.0/24'")
+    try:
+        cidr = read_cidr(value)
+    except ValueError as error:
+        raise ValueError("must be an address or a network, such as '192.0.2.7' or '192.0.2.0/24'") from error
+    if cidr.prefixlen < (WIDEST_V4 if cidr.version == 4 else WIDEST_V6):
+        raise ValueError(f"must be no wider than /{WIDEST_V4} (IPv4) or /{WIDEST_V6} (IPv6)")
+    return cidr
+
+
+def read_admission(value: object) -> int:
+    """For how many seconds an address is admitted; raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and SHORTEST_ADMISSION_S <= value <= LONGEST_ADMISSION_S:
+        return value
+    raise ValueError(f"must be a number of seconds from {SHORTEST_ADMISSION_S} to {LONGEST_ADMISSION_S}")
 
 
 def read_network(value: object) -> Network:
@@ -126,6 +150,13 @@ class Restoration(Attributes):
     """The attributes of POST /instances/N/restore: whose it is to be, if not its owner's."""
 
     owner: Annotated[str | None, BeforeValidator(read_address)] = None
+
+
+class NewAddress(Attributes):
+    """The attributes of POST /instances/N/addresses."""
+
+    address: Annotated[Cidr, BeforeValidator(read_admissible)]
+    expires_in: Annotated[int | None, BeforeValidator(read_admission)] = None
 
 
 AnyAttributes = TypeVar("AnyAttributes", bound=Attributes)
@@ -236,8 +267,9 @@ def write_instance(
     hostname: str,
     credentials: Credentials | None = None,
     destroy_at: datetime | None = None,
+    allowed: Sequence[AllowedAddress] | None = None,
 ) -> dict[str, object]:
-    """The resource object of an instance; the credentials only where its owner asked for this one."""
+    """The resource object of an instance; credentials and allowed addresses only where its owner asked for this one."""
     attributes: dict[str, object] = {
         "created_at": write_time(instance.created_at),
         "updated_at": write_time(instance.updated_at),
@@ -258,7 +290,22 @@ def write_instance(
             "client_key": credentials.client_key,
             "user": "draupnir",
         }
+    if allowed is not None:
+        attributes["allowed_addresses"] = [_address_attributes(each) for each in allowed]
     return {"type": "instances", "id": instance.id, "attributes": attributes}
+
+
+def write_address(allowed: AllowedAddress) -> dict[str, object]:
+    """The resource object of an address that a port admits."""
+    return {"type": "addresses", "id": write_cidr(allowed.network), "attributes": _address_attributes(allowed)}
+
+
+def _address_attributes(allowed: AllowedAddress) -> dict[str, object]:
+    return {
+        "address": write_cidr(allowed.network),
+        "origin": allowed.origin.value,
+        "expires_at": write_time(allowed.expires_at),
+    }
 
 
 def existing_id(value: str | int, noun: str) -> int:

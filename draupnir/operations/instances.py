@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 
 from draupnir import certificates
+from draupnir.addresses import Address
 from draupnir.errors import DirectRefused, DraupnirError, Forbidden, NoFreePort, NotFound, Unavailable, WrongState
 from draupnir.helper import PortInUse
 from draupnir.models import (
@@ -19,7 +20,7 @@ from draupnir.models import (
     Network,
     Purpose,
 )
-from draupnir.operations import trash
+from draupnir.operations import addresses, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -40,10 +41,11 @@ log = logging.getLogger(__name__)
 
 
 async def create(
-    context: Context, caller: Caller, image_id: int, habits: Habits | None = None
+    context: Context, caller: Caller, image_id: int, habits: Habits | None = None, source: Address | None = None
 ) -> tuple[Instance, Credentials]:
     """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
 
+    Its port admits `source` from the first moment.
     Raises NotFound, ImageNotReady, DirectRefused, NoFreePort, NoRoom, Unavailable.
     """
     instance = None
@@ -54,9 +56,10 @@ async def create(
             " them by direct_instances = true in /etc/draupnir/config.toml."
         )
     if habits == default_habits(context):
-        instance = await _claim(context, caller, image_id)
+        instance = await _claim(context, caller, image_id, source)
     if instance is None:
         reserved = await _reserve_for(context, caller, image_id, habits)
+        await addresses.note(context, reserved, source)
         instance = await bring_up(context, reserved.id)
     return instance, certificates.issue_client(instance.authority)
 
@@ -66,11 +69,18 @@ def default_habits(context: Context) -> Habits:
     return Habits(context.settings.sleep_after_s)
 
 
-async def get(context: Context, caller: Caller, instance_id: int) -> tuple[Instance, Credentials | None]:
-    """One of the instances in the caller's reach, for its owner with fresh credentials. Raises NotFound."""
+async def get(
+    context: Context, caller: Caller, instance_id: int, source: Address | None = None
+) -> tuple[Instance, Credentials | None]:
+    """One of the instances in the caller's reach, for its owner with fresh credentials, and its port open to `source`.
+
+    Raises NotFound, Unavailable.
+    """
     instance = await reached(context, caller, instance_id)
     if instance.owner != caller.name or caller.read_only or instance.status is InstanceStatus.CLOSED:
         return instance, None
+    if await addresses.note(context, instance, source):
+        await addresses.apply(context, instance)
     return instance, certificates.issue_client(instance.authority)
 
 
@@ -177,13 +187,15 @@ async def _reserve_for(context: Context, caller: Caller, image_id: int, habits: 
                 raise
 
 
-async def _claim(context: Context, caller: Caller, image_id: int) -> Instance | None:
+async def _claim(context: Context, caller: Caller, image_id: int, source: Address | None) -> Instance | None:
     """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
     instance = await context.store.instances.claim(image_id, caller.name, default_habits(context))
     if instance is None:
         return None
     context.vacancies.set()
     instance = await bring_up(context, instance.id)
+    if await addresses.note(context, instance, source):
+        await addresses.apply(context, instance)
     state = await _assign(context, instance)
     if not state.listening:
         await start_again(context, instance.id)
@@ -268,6 +280,7 @@ async def _start(context: Context, instance: Instance) -> None:
             port=instance.port,
             postgres_major=instance.postgres_major,
             loopback_only=instance.purpose is Purpose.TRIAL,
+            addresses=await addresses.admitted(context, instance),
             sleep_after_s=instance.habits.sleep_after_s,
             direct=instance.habits.network is Network.DIRECT,
             authority_certificate=instance.authority.certificate,

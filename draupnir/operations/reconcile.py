@@ -12,7 +12,7 @@ from functools import partial
 
 from draupnir.errors import DraupnirError
 from draupnir.models import Image, ImageStatus, Instance, InstanceStatus, Purpose
-from draupnir.operations import closing, finalise, images, instances, trash
+from draupnir.operations import addresses, closing, finalise, images, instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -42,9 +42,13 @@ class Complaints:
 async def run(context: Context) -> None:
     """Reconcile at once and then every ten seconds, for ever."""
     complaints = Complaints()
+    filters_wrong = True  # as they may be since before a restart, of the daemon with another configuration
     while True:
         try:
             await reconcile_once(context, complaints)
+            if filters_wrong or context.settings.enable_ip_whitelisting:
+                await addresses.reconcile_once(context)
+                filters_wrong = False
         except DraupnirError as error:
             complaints.replace({error.detail})
         await asyncio.sleep(INTERVAL_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from draupnir.store import migrate
+from draupnir.store.addresses import Addresses
 from draupnir.store.database import Database
 from draupnir.store.images import Images
 from draupnir.store.instances import Instances
@@ -18,6 +19,7 @@ class Store:
         self._database = Database(dsn)
         self.images = Images(self._database)
         self.instances = Instances(self._database)
+        self.addresses = Addresses(self._database)
         self.users = Users(self._database)
         self.tokens = Tokens(self._database)
         self.sign_ins = SignIns(self._database)

@@ -184,6 +184,8 @@ class Instances:
         async with self._database.connection() as connection:
             if owner is not None:
                 await _require_known(connection, owner)
+                # From where its port was reached was its former owner's business.
+                await connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])
             return await _reopen(connection, instance_id, authority, owner)
 
     async def take_back(self, instance_id: int, authority: Authority) -> bool:

@@ -390,6 +390,7 @@ def test_a_helper_without_its_disk_is_not_well(client: TestClient, helper: FakeH
         memory=Memory(total_bytes=2, available_bytes=1),
         postgres_majors=[17],
         systemd_version="257",
+        filters_addresses=True,
     )
     response = client.get("/health_check")
     assert response.status_code == 503

@@ -53,10 +53,12 @@ ATTRIBUTES: dict[tuple[str, str], dict[str, object]] = {
     ("POST", "/images"): {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""},
     ("PATCH", "/images/{image_id}"): {"anonymisation_script": "SELECT 1"},
     ("POST", "/instances"): {"image_id": 0},
+    ("POST", "/instances/{instance_id}/addresses"): {"address": "192.0.2.7"},
     ("POST", "/sign_ins"): {"code_challenge": challenge_of({"code_verifier": VERIFIER})},
     ("POST", "/sessions"): {"code": "", "code_verifier": VERIFIER},
     ("POST", "/tokens"): {"name": "another"},
 }
+QUERIES = {("DELETE", "/instances/{instance_id}/addresses"): "?address=192.0.2.1"}
 
 
 class Witness(FakeHelper):
@@ -102,6 +104,7 @@ class World:
             filled = self.link()
         elif path == "/oauth_callback":
             filled = self.way_back()
+        filled += QUERIES.get((method, path), "")
         return self.ask(who, method, filled, attributes if method != "GET" else None)
 
     def link(self) -> str:
@@ -117,7 +120,8 @@ class World:
         return str(re.findall("<code>(.*)</code>", self.ask("anonymous", "GET", self.way_back()).text)[0])
 
     def state(self) -> object:
-        seen = [self.ask("admin", "GET", path).json() for path in ("/images", "/instances?all=true")]
+        addresses = f"/instances/{self.instance_id}/addresses"
+        seen = [self.ask("admin", "GET", path).json() for path in ("/images", "/instances?all=true", addresses)]
         return [*seen, *(self.ask(who, "GET", "/tokens").json() for who in CALLERS)]
 
 
@@ -131,7 +135,7 @@ def world(settings: Settings, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(pool, "run", rest)
     helper = Witness()
     idp = new_provider()
-    settings, sign_in = configured(settings, idp)
+    settings, sign_in = configured(settings.model_copy(update={"enable_ip_whitelisting": True}), idp)
     context = Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock, sign_in=sign_in)
     app = create_app(context, b"the shared secret")
 
@@ -155,6 +159,8 @@ def world(settings: Settings, probe: Probe, monkeypatch: pytest.MonkeyPatch) -> 
         created = made.ask("user", "POST", "/instances", {"image_id": made.ready_id})
         assert created.status_code == 201, created.text
         made.instance_id = created.json()["data"]["id"]
+        added = made.ask("user", "POST", f"/instances/{made.instance_id}/addresses", {"address": "192.0.2.1"})
+        assert added.status_code == 201, added.text
         made.token_id = made.ask("user", "POST", "/tokens", {"name": "ci"}).json()["data"]["id"]
         helper.roles.clear()
         yield made

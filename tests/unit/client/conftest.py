@@ -108,6 +108,7 @@ class FakeServer:
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
     instances: dict[int, dict[str, Any]] = field(default_factory=dict)
+    addresses: set[str] = field(default_factory=set)
     script: list[dict[str, Any] | int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
@@ -152,6 +153,12 @@ class FakeServer:
                 attributes.update(status="running", **self.bodies[-1]["data"]["attributes"])
                 return httpx.Response(200, json={"data": self.instances[int(number)]})
             case "DELETE", ["instances", number] if self.instances.pop(int(number), None):
+                return httpx.Response(204)
+            case "POST", ["instances", number, "addresses"] if int(number) in self.instances:
+                return httpx.Response(201, json={"data": {}})
+            case "DELETE", ["instances", number, "addresses"] if int(number) in self.instances:
+                if request.url.params["address"] not in self.addresses:
+                    return problem(404, "not_found", "It is not on the list.")
                 return httpx.Response(204)
             case _, ["instances", number, *_]:
                 return problem(404, "not_found", f"There is no instance {number} of yours.")

@@ -212,6 +212,36 @@ def test_show_tells_how_it_lives(run: Run, server: FakeServer, attributes: dict[
     assert shown in run("instances", "show", "4").stdout
 
 
+def test_show_tells_from_where_it_is_reached(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    assert "Lets in" not in run("instances", "show", "4").stdout
+    seen = {"address": "192.0.2.7", "origin": "seen", "expires_at": "2017-05-02T16:00:00Z"}
+    server.instances = {4: instance(4, allowed_addresses=[seen])}
+    assert "Lets in:\n    192.0.2.7 until 2017-05-02T16:00:00Z (seen)\n" in run("instances", "show", "4").stdout
+    server.instances = {4: instance(4, allowed_addresses=[])}
+    assert "Lets in:      nobody\n" in run("instances", "show", "4").stdout
+
+
+def test_allow_asks_for_each_address_and_for_as_long(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    assert run("instances", "allow", "4", "192.0.2.7", "2001:db8::/48", "--for", "8h").exit_code == 0
+    assert run("instances", "allow", "4", "192.0.2.8").exit_code == 0
+    assert server.asked == ["POST /instances/4/addresses"] * 3
+    assert [body["data"]["attributes"] for body in server.bodies] == [
+        {"address": "192.0.2.7", "expires_in": 28800},
+        {"address": "2001:db8::/48", "expires_in": 28800},
+        {"address": "192.0.2.8"},
+    ]
+
+
+def test_disallow_goes_on_after_an_address_that_is_not_there(run: Run, server: FakeServer) -> None:
+    server.instances, server.addresses = {4: instance(4)}, {"2001:db8::/48"}
+    result = run("instances", "disallow", "4", "192.0.2.7", "2001:db8::/48")
+    assert result.exit_code != 0
+    assert "Instance 4 lets 2001:db8::/48 in no longer." in result.stderr
+    assert server.asked[-1] == "DELETE /instances/4/addresses?address=2001%3Adb8%3A%3A%2F48"
+
+
 @pytest.mark.parametrize("command", [["instances", "create", "3"], ["new"]])
 @pytest.mark.parametrize(
     ("options", "sent"),

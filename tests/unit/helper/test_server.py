@@ -38,7 +38,8 @@ GOOD = b'{"op": "create_upload", "image_id": 1}'
 PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
 START = {
     "op": "start_instance", "instance_id": 1, "image_id": 1, "owner": "a@b.example", "port": 6432, "postgres_major": 17,
-    "loopback_only": False, "sleep_after_s": 1800, "direct": False,
+    "loopback_only": False, "addresses": None,
+    "sleep_after_s": 1800, "direct": False,
     "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
 }  # fmt: skip
 
