@@ -225,7 +225,9 @@ class Identity:
 class User:
     """A person who has signed in; `refresh_token` is encrypted, and replaced each time it is renewed.
 
-    `checked_at` is when the provider last vouched for them, `left_at` when it would not any more.
+    `checked_at` is when the provider last vouched for them, `left_at` when it would not any more. `rotates` tells
+    whether it renews refresh tokens, None as long as that is not known; `unsettled` whether it may have renewed this
+    one unheard, and `refused_s` for how long it has been refusing it then.
     """
 
     email: str
@@ -236,14 +238,21 @@ class User:
     signed_in_at: datetime
     checked_at: datetime
     left_at: datetime | None
+    rotates: bool | None = None
+    unsettled: bool = False
+    refused_s: float | None = None
 
 
 class Standing(StrEnum):
-    """What the identity provider says of somebody who once signed in; an outage says nothing."""
+    """What the identity provider says of somebody who once signed in; an outage says nothing.
+
+    UNCLEAR is what is not known either, only that the refresh token may have been renewed, and the new one lost.
+    """
 
     VALID = "valid"
     REVOKED = "revoked"
     UNKNOWN = "unknown"
+    UNCLEAR = "unclear"
 
 
 class TokenKind(StrEnum):

@@ -96,7 +96,10 @@ class Provider:
         return identity, refresh_token
 
     async def check_refresh_token(self, refresh_token: str) -> tuple[Standing, str]:
-        """What the provider says of it, and the one to use from now on; an outage is UNKNOWN, and nothing is raised."""
+        """What the provider says of it, and the one to use from now on; nothing is raised.
+
+        An outage is UNKNOWN, or UNCLEAR if the provider may have got the question and answered by a new one.
+        """
         try:
             metadata = await self._discover()
             async with asyncio.timeout(TIMEOUT_S), self._client(metadata) as client:
@@ -110,7 +113,7 @@ class Provider:
             return Standing.UNKNOWN, refresh_token
         except (ProviderUnavailable, httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
             log.warning("the identity provider could not be asked: %s", type(error).__name__)
-            return Standing.UNKNOWN, refresh_token
+            return Standing.UNKNOWN if _was_not_heard(error) else Standing.UNCLEAR, refresh_token
         renewed = tokens.get("refresh_token")
         return Standing.VALID, renewed if isinstance(renewed, str) and renewed else refresh_token
 
@@ -179,6 +182,13 @@ class Provider:
             verify=self._tls,
             transport=self._transport,
         )
+
+
+def _was_not_heard(error: Exception) -> bool:
+    """Whether what went wrong did so before the provider could do anything about the question."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code < 500
+    return isinstance(error, ProviderUnavailable | httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def _require_an_answer(response: httpx.Response) -> httpx.Response:

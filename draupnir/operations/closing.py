@@ -5,8 +5,10 @@ One that is opened again has another authority, so that no certificate of before
 
 from __future__ import annotations
 
-import logging
+import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from draupnir import audit, certificates
 from draupnir.errors import WrongState
@@ -16,7 +18,7 @@ from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
 
-log = logging.getLogger(__name__)
+AT_ONCE = 8
 
 
 def left_of_grace(context: Context, instance: Instance) -> timedelta | None:
@@ -35,6 +37,18 @@ def destroy_at(context: Context, instance: Instance) -> datetime | None:
 async def close(context: Context, instance_id: int) -> None:
     """Stop the port, with every connection through it, and Postgres, of an instance that is meant to be closed."""
     await context.tasks.run("close", Subject("instance", instance_id), lambda: _close(context, instance_id))
+
+
+def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
+    """Close all these, a few at once, waiting for none; what cannot be closed now the reconciler closes."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def close_in_turn(instance_id: int) -> None:
+        async with gate:
+            await _close(context, instance_id)
+
+    for instance_id in instance_ids:
+        context.tasks.start("close", Subject("instance", instance_id), partial(close_in_turn, instance_id))
 
 
 async def expire(context: Context, instance: Instance) -> None:

@@ -22,12 +22,13 @@ from draupnir.operations.context import Context
 
 MAX_PAUSE_S = 10.0
 AT_ONCE = 4
-CLOSED_AT_ONCE = 8
 FIRST_RETRY_S = 15.0
 # People who once were asked about in the same moment drift apart again.
 EARLIEST = 0.8
 # At the end of the daemon what the provider is saying just now is heard out: it takes each refresh token once.
 LAST_WORDS_S = 5.0
+
+_NOT_FOUND_OUT = frozenset({Standing.UNKNOWN, Standing.UNCLEAR})
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class Rounds:
 
     def note(self, user: User, standing: Standing) -> None:
         """What came of asking."""
-        failures = self._failures.get(user.email, 0) + 1 if standing is Standing.UNKNOWN else 0
+        failures = self._failures.get(user.email, 0) + 1 if standing in _NOT_FOUND_OUT else 0
         self._failures[user.email] = failures
         # No more doublings than a float can take.
         retry_s = FIRST_RETRY_S * 2 ** min(failures - 1, 30)
@@ -77,6 +78,7 @@ async def run(context: Context) -> None:
         counted_at_s += elapsed_s
         try:
             await context.store.instances.count_closed(elapsed_s)
+            await context.store.users.count_refused(elapsed_s)
             if context.sign_in is not None:
                 await ask_about_all(context, rounds)
         except DraupnirError as error:
@@ -110,7 +112,7 @@ async def _ask_about(context: Context, user: User) -> Standing:
         standing = await people.check(context, user)
         if standing is Standing.REVOKED:
             await _lock_out(context, user)
-        if standing is Standing.UNKNOWN:
+        if standing in _NOT_FOUND_OUT:
             log.info("whether %s has left could not be found out; they are asked about again", user.email)
     except DraupnirError as error:
         log.warning("whether %s has left could not be dealt with: %s", user.email, error.detail)
@@ -119,20 +121,12 @@ async def _ask_about(context: Context, user: User) -> Standing:
 
 
 async def _lock_out(context: Context, user: User) -> None:
-    """Revoke and close all that somebody has who has left; what cannot be closed now the reconciler closes."""
+    """Revoke and close all that somebody has who has left; nobody else waits for a Postgres that is slow to stop."""
     left_behind = await context.store.users.leave(user)
-    if left_behind is None:
-        return
-    gate = asyncio.Semaphore(CLOSED_AT_ONCE)
-
-    async def close(instance_id: int) -> None:
-        async with gate:
-            await closing.close(context, instance_id)
-
-    with audit.because(f"owner_left:{user.email}"):
-        audit.record_work(audit.origin.get(), f"lock out {user.email}", None)
-        # The tasks have logged what went wrong.
-        await asyncio.gather(*map(close, left_behind), return_exceptions=True)
+    if left_behind is not None:
+        with audit.because(f"owner_left:{user.email}"):
+            audit.record_work(audit.origin.get(), f"lock out {user.email}", None)
+            closing.begin_closing(context, left_behind)
 
 
 async def _hear_out(askers: Collection[asyncio.Task[None]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from draupnir import audit
 from draupnir.encryption import CannotDecrypt
 from draupnir.models import Standing, User
 from draupnir.operations.context import Context
@@ -13,8 +14,11 @@ log = logging.getLogger(__name__)
 
 
 async def check(context: Context, user: User) -> Standing:
-    """Ask the identity provider about somebody: REVOKED only on its definite word, UNKNOWN on anything unclear.
+    """Ask the identity provider about somebody: REVOKED only on its definite word, and only if that can be theirs.
 
+    A provider that renews refresh tokens refuses the old one, also when the new one was lost on its way here. So it is
+    written down before asking that one may be under way; a refusal after one that may have been lost is UNCLEAR, and
+    they have to sign in again. It counts once they have not done so for as long as a closed instance is kept.
     Raises MetadataUnavailable.
     """
     if context.sign_in is None or context.settings.oidc is None:
@@ -28,12 +32,30 @@ async def check(context: Context, user: User) -> Standing:
     except CannotDecrypt:
         log.warning("the refresh token of %s is encrypted under another key; they have to sign in anew", user.email)
         return Standing.UNKNOWN
+    settled_so_far = user.rotates is not False and not user.unsettled
+    if settled_so_far:
+        await context.store.users.note_unsettled(user, True)
     standing, renewed = await context.sign_in.provider.check_refresh_token(refresh_token)
-    if standing is Standing.VALID:
-        unchanged = renewed == refresh_token
-        encrypted = user.refresh_token if unchanged else context.sign_in.cipher.encrypt(renewed, user.email)
-        await context.store.users.note_valid(user, encrypted)
-    if standing is Standing.REVOKED and await context.store.users.get(user.email) != user:
+    match standing:
+        case Standing.VALID:
+            unchanged = renewed == refresh_token
+            encrypted = user.refresh_token if unchanged else context.sign_in.cipher.encrypt(renewed, user.email)
+            await context.store.users.note_valid(user, encrypted)
+        case Standing.UNKNOWN if settled_so_far:
+            await context.store.users.note_unsettled(user, False)
+        case Standing.REVOKED:
+            return await _judge_refusal(context, user)
+    return standing
+
+
+async def _judge_refusal(context: Context, user: User) -> Standing:
+    current = await context.store.users.get(user.email)
+    if current is None or current.refresh_token != user.refresh_token:
         # They have signed in again meanwhile, and the token that was refused is not theirs any more.
         return Standing.UNKNOWN
-    return standing
+    if not user.unsettled or (user.refused_s or 0) >= context.settings.grace_period.total_seconds():
+        return Standing.REVOKED
+    if await context.store.users.doubt(user):
+        with audit.because(f"renewal_lost:{user.email}"):
+            audit.record_work(audit.origin.get(), f"end sessions of {user.email}", None)
+    return Standing.UNCLEAR

@@ -33,7 +33,8 @@ class Users:
             await connection.execute(
                 "INSERT INTO users (email, issuer, subject, refresh_token) VALUES (%s, %s, %s, %s)"
                 " ON CONFLICT (email) DO UPDATE SET issuer = excluded.issuer, subject = excluded.subject,"
-                " refresh_token = excluded.refresh_token, signed_in_at = now(), checked_at = now(), left_at = NULL",
+                " refresh_token = excluded.refresh_token, signed_in_at = now(), checked_at = now(), left_at = NULL,"
+                " rotates = NULL, unsettled = false, refused_s = NULL",
                 [identity.email, identity.issuer, identity.subject, refresh_token],
             )
 
@@ -61,6 +62,34 @@ class Users:
             )
             return [_user(row) async for row in cursor]
 
+    async def note_unsettled(self, user: User, unsettled: bool) -> None:
+        """Whether the user's refresh token may be renewed, or have been, without its successor being known here."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE users SET unsettled = %s WHERE email = %s AND refresh_token = %s",
+                [unsettled, user.email, user.refresh_token],
+            )
+
+    async def doubt(self, user: User) -> bool:
+        """The user has to sign in again: their sessions are ended, and the time runs. False if it did before."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "UPDATE users SET refused_s = 0 WHERE email = %s AND refresh_token = %s AND refused_s IS NULL",
+                [user.email, user.refresh_token],
+            )
+            if cursor.rowcount == 0:
+                return False
+            await connection.execute("DELETE FROM tokens WHERE owner = %s AND kind = 'session'", [user.email])
+            return True
+
+    async def count_refused(self, elapsed_s: float) -> None:
+        """So much more time has gone by for all who have to sign in again."""
+        async with self._database.connection() as connection:
+            await connection.execute(
+                "UPDATE users SET refused_s = refused_s + %s WHERE refused_s IS NOT NULL AND left_at IS NULL",
+                [elapsed_s],
+            )
+
     async def note_valid(self, user: User, refresh_token: bytes) -> bool:
         """The provider vouches for the user, whose refresh token this is from now on.
 
@@ -68,8 +97,9 @@ class Users:
         """
         async with self._database.connection() as connection:
             cursor = await connection.execute(
-                "UPDATE users SET refresh_token = %s, checked_at = now() WHERE email = %s AND refresh_token = %s",
-                [refresh_token, user.email, user.refresh_token],
+                "UPDATE users SET refresh_token = %s, checked_at = now(), unsettled = false, refused_s = NULL,"
+                " rotates = coalesce(rotates, false) OR %s WHERE email = %s AND refresh_token = %s",
+                [refresh_token, refresh_token != user.refresh_token, user.email, user.refresh_token],
             )
             return cursor.rowcount == 1
 
@@ -100,4 +130,7 @@ def _user(row: Row) -> User:
         signed_in_at=row["signed_in_at"],
         checked_at=row["checked_at"],
         left_at=row["left_at"],
+        rotates=row["rotates"],
+        unsettled=row["unsettled"],
+        refused_s=row["refused_s"],
     )

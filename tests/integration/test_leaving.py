@@ -39,7 +39,7 @@ from draupnir.operations.context import Context, SignIn
 from draupnir.settings import OidcSettings
 from draupnir_helper import wire
 from tests.daemon import CALLER, another_daemon, assert_lawful, converge, fake, ready_image, settle, until
-from tests.fakes import FakeHelper
+from tests.fakes import FakeHelper, Killed
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 
 pytestmark = pytest.mark.anyio
@@ -162,7 +162,105 @@ async def test_days_of_outage_take_nothing_from_anybody(
     assert await signed.store.tokens.use(digest(JANE)) is not None
     idp.obey({"revoke": JANE})
     await ask_about_everybody(signed)
+    # After what may have been heard and answered by a new token, it takes as long as closed instances are kept.
+    await signed.store.users.count_refused(GRACE.total_seconds())
+    await ask_about_everybody(signed)
     assert helper.disk.listening == {}
+
+
+def answering(context: Context, *standings: Standing) -> None:
+    """From now on the provider says this, and takes and gives no notice of refresh tokens."""
+    said = iter(standings)
+
+    async def check(refresh_token: str) -> tuple[Standing, str]:
+        return next(said), refresh_token
+
+    assert context.sign_in is not None
+    context.sign_in.provider.check_refresh_token = check  # type: ignore[method-assign]
+
+
+async def test_a_renewal_that_was_lost_costs_the_sessions_and_closes_nothing(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
+) -> None:
+    """The provider answers too late, with a new refresh token; the old one, which is all there is, it then refuses."""
+    jane = await sign_in(signed, idp, JANE)
+    hers = await instance_of(signed, jane, await ready_image(signed))
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    await signed.store.tokens.insert(JANE, TokenKind.NAMED, "ci", Scope.FULL, digest("ci"), tomorrow)
+    await ask_about_everybody(signed)
+    answering(signed, Standing.UNCLEAR, *[Standing.REVOKED] * 5)
+    for _ in range(5):
+        await ask_about_everybody(signed)
+        await signed.store.users.count_refused(3600)
+    assert helper.disk.listening == {hers.id: hers.port}
+    assert await signed.store.tokens.use(digest(JANE)) is None, "she has to sign in again"
+    assert await signed.store.tokens.use(digest("ci")) is not None
+    assert sum(f"end_sessions_of_{JANE}" in line for line in audited()) == 1
+    # She does not.
+    await signed.store.users.count_refused(GRACE.total_seconds() - 4 * 3600)
+    await ask_about_everybody(signed)
+    assert helper.disk.listening == {}
+    assert await signed.store.tokens.use(digest("ci")) is None
+
+
+async def test_whoever_signs_in_after_a_lost_renewal_goes_on_as_before(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    jane = await sign_in(signed, idp, JANE)
+    hers = await instance_of(signed, jane, await ready_image(signed))
+    await ask_about_everybody(signed)
+    answering(signed, Standing.UNCLEAR, Standing.REVOKED, Standing.VALID, Standing.REVOKED)
+    await ask_about_everybody(signed)
+    await ask_about_everybody(signed)
+    await sign_in(signed, idp, JANE)
+    await signed.store.users.count_refused(2 * GRACE.total_seconds())
+    await ask_about_everybody(signed)
+    assert helper.disk.listening == {hers.id: hers.port}
+    # And when she leaves, that is definite again.
+    await ask_about_everybody(signed)
+    assert helper.disk.listening == {}
+
+
+@pytest.mark.parametrize("outage", [Standing.UNKNOWN, Standing.UNCLEAR])
+async def test_a_provider_that_renews_nothing_is_believed_at_once(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper, outage: Standing
+) -> None:
+    await instance_of(signed, await sign_in(signed, idp, JANE), await ready_image(signed))
+    answering(signed, Standing.VALID, outage, outage, Standing.REVOKED)
+    for _ in range(3):
+        await ask_about_everybody(signed)
+    assert helper.disk.listening != {}
+    await ask_about_everybody(signed)
+    assert helper.disk.listening == {}
+
+
+async def test_what_the_provider_cannot_have_heard_makes_nothing_doubtful(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    await instance_of(signed, await sign_in(signed, idp, JANE), await ready_image(signed))
+    await ask_about_everybody(signed)
+    answering(signed, Standing.UNKNOWN, Standing.UNKNOWN, Standing.REVOKED)
+    for _ in range(3):
+        await ask_about_everybody(signed)
+    assert helper.disk.listening == {}
+
+
+async def test_a_daemon_that_was_killed_while_it_asked_takes_nobody_for_gone(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    jane = await sign_in(signed, idp, JANE)
+    hers = await instance_of(signed, jane, await ready_image(signed))
+
+    async def killed(refresh_token: str) -> tuple[Standing, str]:
+        raise Killed
+
+    assert signed.sign_in is not None
+    signed.sign_in.provider.check_refresh_token = killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        await ask_about_everybody(signed)
+    answering(signed, Standing.REVOKED)
+    await ask_about_everybody(signed)
+    assert helper.disk.listening == {hers.id: hers.port}
 
 
 async def test_who_has_nothing_to_lose_is_not_asked_about(signed: Context, idp: IdentityProvider) -> None:
@@ -229,6 +327,26 @@ async def test_what_could_not_be_closed_is_closed_as_soon_as_it_can_be(
     assert helper.disk.listening != {}
     helper.away = False
     await converge(signed)
+    assert helper.disk.listening == {}
+
+
+async def test_nobody_else_waits_for_an_instance_that_does_not_stop(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    image = await ready_image(signed)
+    await instance_of(signed, await sign_in(signed, idp, JANE), image)
+    his = await instance_of(signed, await sign_in(signed, idp, BOB), image)
+    arrived, go_on = helper.hold(wire.CloseInstance)
+    idp.obey({"revoke": JANE})
+    async with asyncio.timeout(5):
+        await leaving.ask_about_all(signed, leaving.Rounds(timedelta(0)))
+        await arrived.wait()
+    idp.obey({"revoke": BOB})
+    async with asyncio.timeout(5):
+        await leaving.ask_about_all(signed, leaving.Rounds(timedelta(0)))
+    assert await status_of(signed, his) is InstanceStatus.CLOSED
+    go_on.set()
+    await settle(signed)
     assert helper.disk.listening == {}
 
 
