@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
@@ -414,6 +415,17 @@ async def test_it_can_be_handed_to_a_colleague(
     assert await instances.list_own(signed, await sign_in(signed, idp, JANE)) == []
     await converge(signed)
     assert await instances.list_own(signed, bob) == [his]
+
+
+async def test_where_its_former_owner_was_admits_nobody_to_it(signed: Context, idp: IdentityProvider) -> None:
+    listing = dataclasses.replace(signed, settings=signed.settings.model_copy(update={"enable_ip_whitelisting": True}))
+    closed = await closed_instance(listing, idp)
+    await listing.store.addresses.add(closed.id, ip_network("192.0.2.7"), 3600)
+    await sign_in(listing, idp, BOB)
+    await closing.restore(listing, CALLER, closed.id, BOB)
+    assert await listing.store.addresses.list_of(closed.id) == []
+    started = fake(listing).disk.started[closed.id]
+    assert started.addresses == []
 
 
 async def test_whoever_signs_in_again_has_everything_back(
