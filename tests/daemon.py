@@ -87,3 +87,10 @@ async def assert_lawful(context: Context) -> None:
     assert disk.instances == {row.id: row.image_id for row in meant}
     assert disk.listening == {row.id: row.port for row in meant if row.status is InstanceStatus.RUNNING}
     assert disk.trash == 0
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    """Cancel until it has effect: before Python 3.12 asyncio.wait_for, with which psycopg waits, may lose one."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=1)

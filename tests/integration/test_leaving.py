@@ -39,7 +39,7 @@ from draupnir.operations import closing, instances, leaving, people, reconcile
 from draupnir.operations.context import Context, SignIn
 from draupnir.settings import OidcSettings
 from draupnir_helper import wire
-from tests.daemon import CALLER, another_daemon, assert_lawful, converge, fake, ready_image, settle, until
+from tests.daemon import CALLER, another_daemon, assert_lawful, converge, end, fake, ready_image, settle, until
 from tests.fakes import FakeHelper, Killed
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, IdentityProvider
 
@@ -557,8 +557,7 @@ async def test_by_itself_it_finds_out_within_an_interval(
         return found is not None and found.closing is not None and found.closing.closed_s > 0
 
     await until(counted)
-    running.cancel()
-    await asyncio.wait([running])
+    await end(running)
 
 
 class Clock:

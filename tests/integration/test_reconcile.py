@@ -11,7 +11,17 @@ from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode
-from tests.daemon import CALLER, assert_lawful, converge, new_instance, ready_image, settle, until, uploaded_image
+from tests.daemon import (
+    CALLER,
+    assert_lawful,
+    converge,
+    end,
+    new_instance,
+    ready_image,
+    settle,
+    until,
+    uploaded_image,
+)
 from tests.fakes import FakeHelper, Refused
 
 pytestmark = pytest.mark.anyio
@@ -164,8 +174,7 @@ async def test_it_goes_on_through_outages(
         return bool(helper.disk.listening)
 
     await until(back)
-    running.cancel()
-    await asyncio.wait([running])
+    await end(running)
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
         "The helper is away."
     ]
