@@ -6,6 +6,7 @@ Method and property names are those of org.freedesktop.systemd1(5).
 
 from __future__ import annotations
 
+import functools
 import signal
 import socket
 import time
@@ -191,8 +192,13 @@ def admitted(*names: str) -> dict[str, list[Network] | None]:
     return found
 
 
+@functools.cache
 def filters_addresses() -> bool:
-    """Whether `admit` has any effect here: our own service has IPAccounting=, and its bytes are counted only if so."""
+    """Whether `admit` has any effect here: our own service has IPAccounting=, and its bytes are counted only if so.
+
+    Asked once in the life of the helper, at its start: after `systemctl daemon-reexec` the filters of units go on, and
+    systemd does not find its counters again until a unit is started anew.
+    """
     path = path_encode(b"/org/freedesktop/systemd1/unit", b"draupnir-helper.service")
     with _bus() as bus:
         counted = bus.get_property(_SYSTEMD, path, _SYSTEMD + b".Service", b"IPIngressBytes", b"t")
