@@ -94,9 +94,13 @@ def own_megabytes(subvolume: Path) -> float:
 
 
 def await_pool(size: int = 2, within_s: float = 60) -> None:
-    """Until the pool is full and its Postgres are up."""
+    """Until the pool of the newest image is full and its Postgres are up."""
     deadline = time.monotonic() + within_s
-    while len(pooled := metadata("SELECT id FROM instances WHERE purpose = 'pool' AND status = 'running'")) != size or (
+    query = (
+        "SELECT id FROM instances WHERE purpose = 'pool' AND status = 'running' AND image_id ="
+        " (SELECT id FROM images WHERE status = 'ready' ORDER BY backed_up_at DESC, id DESC LIMIT 1)"
+    )
+    while len(pooled := metadata(query)) != size or (
         set(pooled) - {str(unit["instance_id"]) for unit in _units() if unit["postgres"] == "active"}
     ):
         assert time.monotonic() < deadline, "the pool did not fill"
