@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -60,22 +61,25 @@ class Database:
         if self._pool is None:
             raise MetadataUnavailable("The metadata database is not open yet; try again in a moment.")
         pool = self._pool
-        try:
-            # Connections to a server that was restarted are passed over, each being replaced as it is given back. The
-            # pool could check by itself, but pauses for seconds after each that it finds broken.
-            while True:
-                connection = await pool.getconn()
-                try:
-                    if await _answers(connection):
-                        async with connection.transaction():
-                            yield connection
-                        return
-                finally:
-                    await pool.putconn(connection)
-        except psycopg.errors.DiskFull as error:
-            raise NoRoom("The disk of the metadata database is full; free some room on it and try again.") from error
-        except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
-            raise _unavailable(error) from error
+        with _no_cancellation_lost():
+            try:
+                # Connections to a server that was restarted are passed over, each being replaced as it is given back.
+                # The pool could check by itself, but pauses for seconds after each that it finds broken.
+                while True:
+                    connection = await pool.getconn()
+                    try:
+                        if await _answers(connection):
+                            async with connection.transaction():
+                                yield connection
+                            return
+                    finally:
+                        await pool.putconn(connection)
+            except psycopg.errors.DiskFull as error:
+                raise NoRoom(
+                    "The disk of the metadata database is full; free some room on it and try again."
+                ) from error
+            except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
+                raise _unavailable(error) from error
 
 
 async def pass_over(connection: Connection, sequences: Collection[str], ids: Collection[int]) -> None:
@@ -87,6 +91,19 @@ async def pass_over(connection: Connection, sequences: Collection[str], ids: Col
         " WHERE sequencename = ANY (%(sequences)s) AND coalesce(last_value, min_value - 1) < highest",
         {"sequences": list(sequences), "ids": list(ids)},
     )
+
+
+@contextmanager
+def _no_cancellation_lost() -> Iterator[None]:
+    """Before Python 3.12 asyncio.wait_for, with which psycopg waits, loses one that comes together with an answer."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def _answers(connection: Connection) -> bool:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from pathlib import Path
 
 import psycopg
@@ -66,6 +67,20 @@ async def test_a_restart_of_the_database_is_not_noticed(store: Store, cluster: C
         name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
     await store.ping()
+
+
+@pytest.mark.parametrize("attempt", range(5))
+async def test_a_cancellation_is_never_lost_whenever_it_comes(store: Store, attempt: int) -> None:
+    """It may come together with an answer of the server's; when that is, is different in each attempt."""
+    for steps in itertools.count():
+        asking = asyncio.create_task(store.ping())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if not asking.cancel():
+            break
+        await asyncio.wait([asking])
+        assert asking.cancelled(), steps
+    assert steps > 10
 
 
 async def test_errors_of_postgres_become_ours(dsn: str) -> None:
