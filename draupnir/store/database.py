@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import psycopg
@@ -64,16 +64,18 @@ class Database:
         with _no_cancellation_lost():
             try:
                 # Connections to a server that was restarted are passed over, each being replaced as it is given back.
-                # The pool could check by itself, but pauses for seconds after each that it finds broken.
+                # The pool could check by itself, but that is one more question to the server each time, and it pauses
+                # for seconds after each that it finds broken.
                 while True:
-                    connection = await pool.getconn()
-                    try:
-                        if await _answers(connection):
-                            async with connection.transaction():
-                                yield connection
-                            return
-                    finally:
-                        await pool.putconn(connection)
+                    async with AsyncExitStack() as stack:
+                        connection = await pool.getconn()
+                        stack.push_async_callback(pool.putconn, connection)
+                        try:
+                            await stack.enter_async_context(connection.transaction())
+                        except psycopg.OperationalError:
+                            continue
+                        yield connection
+                        return
             except psycopg.errors.DiskFull as error:
                 raise NoRoom(
                     "The disk of the metadata database is full; free some room on it and try again."
@@ -104,14 +106,6 @@ def _no_cancellation_lost() -> Iterator[None]:
     finally:
         if task.cancelling() > before:
             raise asyncio.CancelledError
-
-
-async def _answers(connection: Connection) -> bool:
-    try:
-        await connection.execute("")
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def _unavailable(error: psycopg.Error) -> MetadataUnavailable:
