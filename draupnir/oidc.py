@@ -53,7 +53,8 @@ class Provider:
         self._redirect_url = settings.redirect_url
         self._client_secret = client_secret
         self._transport = transport
-        self._tls = ssl.create_default_context()
+        # Loading the machine's authorities takes 25 ms, and is for nothing where no connection is ours.
+        self._tls = ssl.create_default_context() if transport is None else True
         self._metadata: Metadata | None = None
         self._stale_at_s = 0.0
         self._lock = asyncio.Lock()
