@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import psycopg
 import pytest
@@ -56,11 +56,22 @@ def empty_dsn(cluster: Cluster) -> str:
     return cluster.dsn(name)
 
 
+@pytest.fixture(scope="session")
+def empty(migrated_dsn: str) -> Iterator[Callable[[], None]]:
+    """Deletes every row; with so few that takes a tenth of a TRUNCATE, and one connection a tenth of many."""
+    with psycopg.connect(migrated_dsn, autocommit=True, application_name="emptying") as connection:
+
+        def delete() -> None:
+            for table in ("addresses", "instances", "images", "users", "tokens", "sign_ins"):
+                connection.execute(f"DELETE FROM {table}".encode())
+
+        yield delete
+
+
 @pytest.fixture
-def dsn(migrated_dsn: str) -> str:
+def dsn(migrated_dsn: str, empty: Callable[[], None]) -> str:
     """The DSN of a migrated database without a row; ids go on where the last test ended."""
-    with psycopg.connect(migrated_dsn, autocommit=True) as connection:
-        connection.execute("TRUNCATE images, instances, addresses, users, tokens, sign_ins")
+    empty()
     return migrated_dsn
 
 

@@ -90,6 +90,9 @@ def throw_away() -> Iterator[Cluster]:
         "unix_socket_directories": directory,
         "fsync": "off",
         "full_page_writes": "off",
+        "synchronous_commit": "off",
+        "shared_buffers": "16MB",
+        "autovacuum": "off",
         "max_connections": 60,
         "jit": "off",
     }
