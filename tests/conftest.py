@@ -13,6 +13,7 @@ from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
 from draupnir.store import Store
+from tests.daemon import settings_on
 from tests.fakes import FakeHelper, Probe
 from tests.postgres import Cluster, throw_away
 
@@ -77,15 +78,8 @@ def dsn(migrated_dsn: str, empty: Callable[[], None]) -> str:
 
 @pytest.fixture
 def settings(dsn: str) -> Settings:
-    """Ten ports, no pool and direct instances allowed, on the test's database."""
-    return Settings(
-        database_url=dsn,
-        public_hostname="db.example.org",
-        min_instance_port=20000,
-        max_instance_port=20010,
-        pool_size=0,
-        direct_instances=True,
-    )
+    """The usual ones, on the test's database."""
+    return settings_on(dsn)
 
 
 @pytest.fixture

@@ -10,11 +10,24 @@ from draupnir.models import Caller, Image, ImageStatus, Instance, InstanceStatus
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
+from draupnir.settings import Settings
 from tests.fakes import Disk, FakeHelper
 
 CALLER = Caller("upload", Role.ADMIN, Reach.ALL)
 BACKED_UP_AT = datetime(2017, 5, 1, 12, tzinfo=UTC)
 SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
+
+
+def settings_on(dsn: str) -> Settings:
+    """Ten ports, no pool and direct instances allowed."""
+    return Settings(
+        database_url=dsn,
+        public_hostname="db.example.org",
+        min_instance_port=20000,
+        max_instance_port=20010,
+        pool_size=0,
+        direct_instances=True,
+    )
 
 
 def fake(context: Context) -> FakeHelper:
