@@ -47,7 +47,8 @@ class Rounds:
         self._due_s = {email: due_s for email, due_s in self._due_s.items() if email in emails}
         self._failures = {email: failures for email, failures in self._failures.items() if email in emails}
         for user in users:
-            self._due_s.setdefault(user.email, time.monotonic() + self._first_pause_s(user))
+            if user.email not in self._due_s:
+                self._due_s[user.email] = time.monotonic() + self._first_pause_s(user)
         return [user for user in users if self._due_s[user.email] <= time.monotonic()]
 
     def note(self, user: User, standing: Standing) -> None:

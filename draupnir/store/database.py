@@ -32,12 +32,7 @@ class Database:
 
     async def open(self) -> None:
         """Connect. Raises MetadataUnavailable."""
-        try:
-            # The pool keeps the reason why it cannot connect to the log, so this is asked first.
-            await (await psycopg.AsyncConnection.connect(self._dsn, connect_timeout=int(PATIENCE_S))).close()
-        except psycopg.Error as error:
-            raise _unavailable(error) from error
-        self._pool = AsyncConnectionPool(
+        pool = AsyncConnectionPool(
             self._dsn,
             connection_class=Connection,
             kwargs={"row_factory": dict_row, "autocommit": True},
@@ -47,7 +42,14 @@ class Database:
             reconnect_timeout=RECONNECT_S,
             open=False,
         )
-        await self._pool.open()
+        try:
+            # The pool keeps the reason why it cannot connect to the log, so this is asked first.
+            await (await psycopg.AsyncConnection.connect(self._dsn, connect_timeout=int(PATIENCE_S))).close()
+            # Whoever asks before its first connection is there has it make a second one.
+            await pool.open(wait=True, timeout=PATIENCE_S)
+        except psycopg.Error as error:
+            raise _unavailable(error) from error
+        self._pool = pool
 
     async def close(self) -> None:
         """Close the pool, if it is open."""
