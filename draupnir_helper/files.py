@@ -31,6 +31,14 @@ def link(path: Path, target: str) -> None:
     new.rename(path)
 
 
+def make_pipe(path: Path, *, mode: int, gid: int = 0) -> None:
+    """A root-owned named pipe with this mode and group, made or corrected."""
+    if not path.is_fifo():
+        os.mkfifo(path, 0o600)
+    os.chown(path, 0, gid)
+    path.chmod(mode)
+
+
 def make_directory(path: Path, *, mode: int, gid: int = 0) -> None:
     """A root-owned directory with this mode and group, made or corrected."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

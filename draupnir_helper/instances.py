@@ -10,6 +10,9 @@ from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode
 
 PROXY = ("/usr/lib/systemd/systemd-socket-proxyd", "--connections-max=1024")
+# Waits until something can be read from the gate; draupnir-port-.service.d says who opens it, and why.
+WAIT = ("/bin/sh", "-c", 'read -r _ <"$0"; exec "$@"')
+GATE = "gate"
 CONFIGURATION = "/run/draupnir/instance"  # where the sandbox shows the run directory of its instance
 
 
@@ -113,6 +116,7 @@ def _write_files(request: wire.StartInstance) -> None:
     }
     for file_name, text in texts.items():
         files.write(directory / file_name, text, mode=0o640, gid=uid)
+    files.make_pipe(directory / GATE, mode=0o640, gid=uid)
 
 
 def _start_proxied(request: wire.StartInstance, settings: Settings) -> None:
@@ -120,9 +124,10 @@ def _start_proxied(request: wire.StartInstance, settings: Settings) -> None:
     words = _words(request)
     address = f"127.0.0.1:{request.port}" if request.loopback_only else str(request.port)
     server = _command(request, settings)
-    proxy = [*PROXY, f"127.0.0.1:{postgres.PORT}"]
+    gate = layout.instance_run_directory(instance_id) / GATE
+    proxy = [*WAIT, str(gate), *PROXY, f"127.0.0.1:{postgres.PORT}"]
     if request.sleep_after_s:
-        proxy.insert(1, f"--exit-idle-time={request.sleep_after_s}s")
+        proxy.insert(-1, f"--exit-idle-time={request.sleep_after_s}s")
     units.start_transient(
         layout.port_socket(instance_id),
         {"Description": f"Draupnir port of {words}", "ListenStream": address} | _admission(request),

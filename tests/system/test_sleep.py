@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, kill
+from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, kill, main_pid
 from tests.system.service import Service, run
 
 
@@ -89,6 +89,19 @@ def test_it_wakes_and_falls_asleep_though_the_service_is_killed_meanwhile(
     await_healthy(service)
     await_status(service, sleeper, "asleep")
     assert service.answer(sleeper, "SELECT x FROM kept") == "42"
+
+
+def test_a_proxy_that_is_killed_while_it_waits_for_postgres_leaves_the_port_to_the_next(
+    service: Service, sleeper: int
+) -> None:
+    await_status(service, sleeper, "asleep")
+    proxy = f"draupnir-port-{sleeper}.service"
+    environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
+    with subprocess.Popen(["psql", "-XAtqc", "SELECT 1"], env=environment, stderr=subprocess.PIPE) as client:
+        await_that(lambda: main_pid(proxy) != 0, "it waits")
+        run("systemctl", "kill", "--kill-whom=main", "--signal=KILL", proxy, ok=False)
+        client.communicate(timeout=30)
+    assert service.answer(sleeper, "SELECT count(*) FROM users") == "5000"
 
 
 def test_one_that_is_destroyed_while_it_wakes_is_gone(service: Service, image: int) -> None:
