@@ -6,7 +6,10 @@ inside the sandbox, and nothing it leaves behind is believed: the helper takes i
 
 from __future__ import annotations
 
+import fcntl
 import os
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from draupnir_helper import postgres
@@ -19,6 +22,7 @@ PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
 _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
+_SYNC = 0x9408  # linux/btrfs.h
 
 
 def main(reporter: Reporter) -> Report:
@@ -30,6 +34,8 @@ def main(reporter: Reporter) -> Report:
     with cluster.running(PRELOAD_LIBRARIES.read_text(encoding="ascii").split()):
         databases = admit_all_databases(cluster)
         disarm(cluster, databases)
+        # Not before each database has been connected to: the caches that Postgres writes then would wait their turn.
+        threading.Thread(target=write_out, args=(_DATA,), daemon=True).start()
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
         reporter.step("handing everything to the role draupnir")
@@ -41,6 +47,17 @@ def main(reporter: Reporter) -> Report:
         cluster.vacuum()
         reporter.step("stopping")
     return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA))
+
+
+def write_out(directory: Path) -> None:
+    """Have what was extracted written to the disk, which publishing would wait for, while Postgres is at work on it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Only a head start: publishing writes what is left, and it is there that a disk that fails has to be noticed.
+        with suppress(OSError):
+            fcntl.ioctl(descriptor, _SYNC)
+    finally:
+        os.close(descriptor)
 
 
 def admit_all_databases(cluster: Cluster) -> list[str]:
