@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 from draupnir import certificates
@@ -33,6 +34,9 @@ FIRST_ACTIVITY = "sealing the upload"
 TRYING_OUT = "trial boot"
 WAITING_FOR_PORT = "waiting for a free port"
 POLL_S = 0.5
+# A job is asked again after a small part of the time it has taken so far, so that its end is noticed late by no more.
+FIRST_POLL_S = 0.02
+POLLS_PER_JOB = 20
 
 log = logging.getLogger(__name__)
 
@@ -192,6 +196,7 @@ async def _extract_anew(context: Context, image: Image) -> Image:
 
 async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.JobReport:
     """Wait for a job and pass on what it says of itself. Raises ImageFailed or NoRoom with the reason it failed for."""
+    began = time.monotonic()
     while True:
         job = await context.helper.ask(wire.InspectJob(kind=kind, image_id=image.id))
         match job.state:
@@ -203,7 +208,7 @@ async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.Jo
                 raise ImageFailed("job_killed", f"The {kind} job vanished; finalise the image again.")
             case wire.JobState.RUNNING:
                 image = await _note(context, image, job.report.step, job.report.done_bytes, job.report.total_bytes)
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(min(POLL_S, max(FIRST_POLL_S, (time.monotonic() - began) / POLLS_PER_JOB)))
 
 
 async def _note(context: Context, image: Image, activity: str, done: int | None, total: int | None) -> Image:

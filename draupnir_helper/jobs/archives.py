@@ -51,9 +51,7 @@ class _Source:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        # Both take source, target and count. To a pipe the first is not possible, to two files the second is not.
-        piped = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-        self._transfer: Callable[[int, int, int], int] = os.splice if piped else os.copy_file_range
+        self._piped = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
         self.count = 0
         self.content_end = 0
 
@@ -80,7 +78,12 @@ class _Source:
 
     def transfer(self, target: int, size: int) -> int:
         """Move up to so many bytes on into the file; how many those were, 0 at the end."""
-        moved = self._transfer(self._descriptor, target, size)
+        if self._piped:
+            moved = os.splice(self._descriptor, target, size)
+        else:
+            # Not copy_file_range: it shares the extents of members that happen to lie on a block's boundary, and each
+            # keeps the whole extent of the archive, of up to 128 MiB, on the disk when the upload is long gone.
+            moved = os.sendfile(target, self._descriptor, None, size)
         self.count += moved
         return moved
 

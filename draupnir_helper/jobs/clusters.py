@@ -109,23 +109,16 @@ class Cluster:
             raise JobError("no_superuser", detail, finished.stderr[-2000:])
         return found[1]
 
-    def query(self, database: str, sql: str) -> list[str]:
-        """The lines that the statement answers, unaligned, without headers."""
-        return self._checked(self._psql(database, "-c", sql), f"A question to database {database} failed").splitlines()
-
-    def run_file(self, database: str, path: Path, **variables: str) -> None:
-        """Run one of our own SQL files in the database."""
+    def run_files(self, database: str, *paths: Path, **variables: str) -> list[str]:
+        """Run our own SQL files in the database, in one session; the lines that they answer, unaligned."""
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
-        self._checked(self._psql(database, *options, "-f", str(path)), f"{path.name} failed in database {database}")
+        options += [part for path in paths for part in ("-f", str(path))]
+        names = ", ".join(path.name for path in paths)
+        return self._checked(self._psql(database, *options), f"{names} failed in database {database}").splitlines()
 
-    def run_script(self, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
+    def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
         """Run the uploader's script as psql does, then the file that looks what it left open, in one session."""
-        database = "postgres" if "postgres" in self.databases() else "template1"
         return self._psql(database, "-f", path.name, "-f", str(after), working_directory=path.parent)
-
-    def databases(self) -> list[str]:
-        """The names of the databases that can be connected to."""
-        return self.query("template1", "SELECT datname FROM pg_database WHERE datallowconn ORDER BY oid")
 
     def vacuum(self) -> None:
         """VACUUM and ANALYZE every table of every database, catalogs included."""
@@ -169,6 +162,23 @@ class Cluster:
     def _join_reader(self) -> None:
         if self._reader is not None:
             self._reader.join(timeout=5)
+
+
+def read_major(directory: Path) -> int:
+    """The Postgres major of the data directory; raises postgres_missing when its server is not installed."""
+    text = (directory / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()[:20]
+    if not re.fullmatch(r"[1-9][0-9]", text):
+        raise JobError(
+            "postgres_missing", f"The data directory is of Postgres {ascii(text)[1:-1]}, which is too old to be served."
+        )
+    major = int(text)
+    if major not in postgres.installed_majors():
+        detail = (
+            f"The data directory is of Postgres {major}, which is not installed on the server; "
+            f"run apt install postgresql-{major} there and finalise again."
+        )
+        raise JobError("postgres_missing", detail)
+    return major
 
 
 def control_data(major: int) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from draupnir_helper import postgres
 from draupnir_helper.jobs import archives, reports
+from draupnir_helper.jobs.clusters import read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
 SEAL = Path("/srv/seal")
@@ -138,23 +139,6 @@ def find_data_directory(incoming: Path) -> Path:
         )
         raise JobError("no_data_directory", detail)
     return found[0]
-
-
-def read_major(directory: Path) -> int:
-    """The Postgres major of the data directory; raises postgres_missing when its server is not installed."""
-    text = (directory / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()[:20]
-    if not re.fullmatch(r"[1-9][0-9]", text):
-        raise JobError(
-            "postgres_missing", f"The data directory is of Postgres {_shown(text)}, which is too old to be served."
-        )
-    major = int(text)
-    if major not in postgres.installed_majors():
-        detail = (
-            f"The data directory is of Postgres {major}, which is not installed on the server; "
-            f"run apt install postgresql-{major} there and finalise again."
-        )
-        raise JobError("postgres_missing", detail)
-    return major
 
 
 def verify_manifest(directory: Path, major: int, reporter: Reporter) -> None:

@@ -6,56 +6,75 @@ inside the sandbox, and nothing it leaves behind is believed: the helper takes i
 
 from __future__ import annotations
 
+import fcntl
 import os
-import tempfile
-from importlib.resources import as_file, files
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import extract, reports
-from draupnir_helper.jobs.clusters import Cluster
+from draupnir_helper.jobs import reports
+from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
 SCRIPT = Path("/run/draupnir/image/anonymisation_script.sql")
 PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
 _DATA = Path(postgres.PGDATA)
+_DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
+_SQL = Path(__file__).with_name("sql")
+_SYNC = 0x9408  # linux/btrfs.h
 
 
 def main(reporter: Reporter) -> Report:
     """Take the steps of the brief, in order; any that fails fails the image."""
-    major = extract.read_major(_DATA)
-    with tempfile.TemporaryDirectory() as directory, as_file(files("draupnir_helper.jobs") / "sql") as sql:
-        cluster = Cluster(major, Path(directory))
-        reporter.step("recovering")
-        with cluster.running(PRELOAD_LIBRARIES.read_text(encoding="ascii").split()):
-            admit_all_databases(cluster, sql)
-            disarm(cluster, sql)
-            reporter.step("running the anonymisation script")
-            anonymise(cluster, sql)
-            reporter.step("handing everything to the role draupnir")
-            disarm(cluster, sql)
-            hand_over(cluster, sql)
-            reporter.step("vacuuming and analysing")
-            forget_statistics(cluster, sql)
-            cluster.vacuum()
-            reporter.step("stopping")
+    major = read_major(_DATA)
+    _DIRECTORY.mkdir(mode=0o700)
+    cluster = Cluster(major, _DIRECTORY)
+    reporter.step("recovering")
+    with cluster.running(PRELOAD_LIBRARIES.read_text(encoding="ascii").split()):
+        databases = admit_all_databases(cluster)
+        disarm(cluster, databases)
+        # Not before each database has been connected to: the caches that Postgres writes then would wait their turn.
+        threading.Thread(target=write_out, args=(_DATA,), daemon=True).start()
+        reporter.step("running the anonymisation script")
+        anonymise(cluster, databases)
+        reporter.step("handing everything to the role draupnir")
+        # The script may have made, dropped or closed some.
+        databases = admit_all_databases(cluster)
+        disarm(cluster, databases)
+        hand_over(cluster, databases)
+        reporter.step("vacuuming and analysing")
+        cluster.vacuum()
+        reporter.step("stopping")
     return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA))
 
 
-def admit_all_databases(cluster: Cluster, sql: Path) -> None:
-    """A database that refuses connections would be neither anonymised nor cleaned."""
-    cluster.run_file("template1", sql / "admit.sql")
+def write_out(directory: Path) -> None:
+    """Have what was extracted written to the disk, which publishing would wait for, while Postgres is at work on it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Only a head start: publishing writes what is left, and it is there that a disk that fails has to be noticed.
+        with suppress(OSError):
+            fcntl.ioctl(descriptor, _SYNC)
+    finally:
+        os.close(descriptor)
 
 
-def disarm(cluster: Cluster, sql: Path) -> None:
+def admit_all_databases(cluster: Cluster) -> list[str]:
+    """The names of all databases; one that refused connections would be neither anonymised nor cleaned."""
+    return cluster.run_files("template1", _SQL / "admit.sql")
+
+
+def disarm(cluster: Cluster, databases: list[str]) -> None:
     """Drop what ties the copy to production: prepared transactions, subscriptions, passwords for foreign servers."""
-    for database in cluster.databases():
-        cluster.run_file(database, sql / "disarm.sql")
+    for database in databases:
+        cluster.run_files(database, _SQL / "disarm.sql")
 
 
-def anonymise(cluster: Cluster, sql: Path) -> None:
+def anonymise(cluster: Cluster, databases: list[str]) -> None:
     """Run the operator's script; the first statement that fails, or a transaction left open, fails the image."""
-    finished = cluster.run_script(SCRIPT, sql / "after_script.sql")
+    database = "postgres" if "postgres" in databases else "template1"
+    finished = cluster.run_script(database, SCRIPT, _SQL / "after_script.sql")
     if finished.returncode == 0:
         return
     if cluster.ran_out_of_room(finished):
@@ -67,20 +86,17 @@ def anonymise(cluster: Cluster, sql: Path) -> None:
     raise JobError("script_failed", detail, finished.stderr[-2500:])
 
 
-def hand_over(cluster: Cluster, sql: Path) -> None:
-    """Give all objects to the role draupnir, and close every other role."""
+def hand_over(cluster: Cluster, databases: list[str]) -> None:
+    """Give all objects to the role draupnir, close every other role, and delete the planner's samples.
+
+    ANALYZE keeps those of a table that the script emptied.
+    """
     if cluster.superuser == postgres.ROLE:
         detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
         raise JobError("role_conflict", detail)
-    cluster.run_file("template1", sql / "roles.sql")
-    for database in cluster.databases():
-        cluster.run_file(database, sql / "ownership.sql", bootstrap=cluster.superuser)
-
-
-def forget_statistics(cluster: Cluster, sql: Path) -> None:
-    """Delete the planner's samples: ANALYZE keeps those of a table that the script emptied."""
-    for database in cluster.databases():
-        cluster.run_file(database, sql / "forget.sql")
+    cluster.run_files("template1", _SQL / "roles.sql")
+    for database in databases:
+        cluster.run_files(database, _SQL / "ownership.sql", _SQL / "forget.sql", bootstrap=cluster.superuser)
 
 
 def normalise(directory: Path) -> int:

@@ -1,6 +1,6 @@
 """How a job speaks: progress and failure through its unit's status, sd_notify(3), bounded by what that carries.
 
-Must not import wire: a job that unpacks little would spend most of its time on importing pydantic.
+Must not import wire, nor dataclasses: a job that unpacks little would spend its time on importing pydantic, or inspect.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from draupnir_helper.notify import escape, notify
 
@@ -21,8 +21,7 @@ _INTERVAL_S = 0.5
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a job says of itself; the helper takes it in as wire.JobReport, which bounds each field."""
 
     step: str
@@ -35,7 +34,7 @@ class Report:
 
     def document(self) -> str:
         """The fields that are set, as JSON."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        fields = {name: value for name, value in self._asdict().items() if value is not None}
         # File names may hold what is no UTF-8.
         return json.dumps(fields, ensure_ascii=False).encode(errors="replace").decode()
 

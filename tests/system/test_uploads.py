@@ -9,6 +9,7 @@ import pytest
 
 from tests.system.backups import MAJOR, Source
 from tests.system.service import Service, run
+from tests.system.world import await_quiet
 
 
 def check_instance_of(service: Service, image_id: int) -> None:
@@ -63,6 +64,24 @@ def test_the_major_and_the_size_are_told(service: Service, image: int) -> None:
     attributes = service.image(image)
     assert attributes["postgres_version"] == str(MAJOR)
     assert 10_000_000 < attributes["size_bytes"] < 1_000_000_000
+
+
+def test_an_image_takes_no_more_of_the_disk_than_its_size(service: Service, source: Source) -> None:
+    """Nor does it when files of it could share what the archive took, which would keep all of that as well."""
+    path = source.tarball("plain.tar")
+    before = bytes_taken()
+    image_id = service.make_image(path)
+    await_quiet()
+    taken, size = bytes_taken() - before, service.image(image_id)["size_bytes"]
+    service.destroy_image(image_id)
+    assert size / 2 < taken < 1.1 * size
+
+
+def bytes_taken() -> int:
+    """Of the data disk, once what was deleted is really gone."""
+    run("btrfs", "subvolume", "sync", "/srv/draupnir")
+    run("sync", "-f", "/srv/draupnir")
+    return shutil.disk_usage("/srv/draupnir").used
 
 
 def test_after_ready_nothing_can_be_uploaded_any_more(service: Service, image: int, backup: Path) -> None:
