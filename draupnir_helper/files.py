@@ -32,9 +32,9 @@ def link(path: Path, target: str) -> None:
 
 
 def make_pipe(path: Path, *, mode: int, gid: int = 0) -> None:
-    """A root-owned named pipe with this mode and group, made or corrected."""
-    if not path.is_fifo():
-        os.mkfifo(path, 0o600)
+    """Make the path a named pipe with this mode and group, in place of whatever was there."""
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600)
     os.chown(path, 0, gid)
     path.chmod(mode)
 
