@@ -135,8 +135,10 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         return subprocess.run(
-            [*command, "-h", str(self._directory), "-U", self.superuser, "-d", database, *arguments],
-            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, env=_environment(),
+            [*command, "-h", str(self._directory), "-U", self.superuser, *arguments],
+            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
+            # Not an argument, which psql reads as a connection string where the name looks like one.
+            env=_environment() | {"PGDATABASE": database},
             cwd=working_directory,
         )  # fmt: skip
 

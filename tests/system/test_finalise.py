@@ -80,6 +80,22 @@ def test_nothing_ties_the_copy_to_production(service: Service, instance: int) ->
     assert service.answer(instance, "SHOW archive_mode") == "off"
 
 
+def test_a_database_whose_name_reads_like_a_connection_string_is_treated_like_any_other(
+    service: Service, uploaded: int
+) -> None:
+    name = "dbname=postgres"
+    script = f'{ANONYMISE}\n\\c postgres\nCREATE DATABASE "{name}" TEMPLATE my_db;'
+    service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": script})
+    assert service.finalise(uploaded).status_code == 200
+    instance_id = int(service.create_instance(uploaded)["id"])
+    database = service.answer(
+        instance_id, "SELECT current_database(), relowner::regrole FROM pg_class WHERE relname = 'users'", name
+    )
+    assert database == f"{name}|draupnir"
+    service.destroy_instance(instance_id)
+    service.destroy_image(uploaded)
+
+
 SCRIPTS = {
     "first statement": "SELECT 1/0;",
     "a later statement": "\\c my_db\nDELETE FROM secret_tokens;\nUPDATE nope SET x = 1;\n",
