@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 1000
 MAX_OF_ONE_SOURCE = 256
 MAX_HEADER_BYTES = 16 * 1024
-KEEP_ALIVE_S = 5
+# Longer than clients and reverse proxies keep one (httpx 5 s, nginx 60 s): who else ends it may meet a request.
+KEEP_ALIVE_S = 75
 TELL_AGAIN_S = 60.0
 
 
