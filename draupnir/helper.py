@@ -77,7 +77,6 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.PublishImage: wire.Published,
     wire.DiscardParts: wire.Done,
     wire.DestroyImage: wire.Done,
-    wire.CreateInstance: wire.Done,
     wire.StartInstance: wire.InstanceState,
     wire.AssignInstance: wire.InstanceState,
     wire.CloseInstance: wire.Done,
@@ -93,7 +92,6 @@ Doing = (
     | wire.StopJobs
     | wire.DiscardParts
     | wire.DestroyImage
-    | wire.CreateInstance
     | wire.CloseInstance
     | wire.DestroyInstance
 )

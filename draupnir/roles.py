@@ -69,8 +69,7 @@ HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
     wire.PublishImage: _KEEPERS,
     wire.DiscardParts: _KEEPERS,
     wire.DestroyImage: _KEEPERS,  # destroy image
-    wire.CreateInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool
-    wire.StartInstance: _PEOPLE,
+    wire.StartInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool; after a reboot
     wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for somebody else
     wire.CloseInstance: _DAEMON | {Role.ADMIN},  # of somebody who has left; restore instance, which begins with it
     wire.AdmitAddresses: _PEOPLE,  # create and show instance, add and remove address

@@ -26,7 +26,6 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyRe
         wire.PublishImage: images.publish_image,
         wire.DiscardParts: images.discard_parts,
         wire.DestroyImage: images.destroy_image,
-        wire.CreateInstance: instances.create_instance,
         wire.StartInstance: lambda request: instances.start_instance(request, settings),
         wire.AssignInstance: instances.assign_instance,
         wire.CloseInstance: instances.close_instance,

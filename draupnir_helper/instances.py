@@ -10,48 +10,39 @@ from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode
 
 PROXY = ("/usr/lib/systemd/systemd-socket-proxyd", "--connections-max=1024")
-# Waits until something can be read from the gate; draupnir-port-.service.d says who opens it, and why.
-WAIT = ("/bin/sh", "-c", 'read -r _ <"$0"; exec "$@"')
+# Waits until the gate is open; draupnir-gate@.socket says when that is.
+WAIT = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
 GATE = "gate"
 CONFIGURATION = "/run/draupnir/instance"  # where the sandbox shows the run directory of its instance
 
 
-def create_instance(request: wire.CreateInstance) -> wire.Done:
-    """Snapshot the image and hand the copy to the instance's own user; one that is there already stays as it is."""
-    _, uid = layout.instance_user(request.instance_id)
-    with storage.root() as root:
-        storage.require_room(root)
-        if not subvolumes.exists(root, Place.IMAGES, request.image_id):
-            raise HelperError(ErrorCode.NOT_FOUND, "The image is not on the server's disk.")
-        manifests.write(root, Place.INSTANCES, request.instance_id, request)
-        subvolumes.copy(root, Place.IMAGES, Place.INSTANCES, request.image_id, request.instance_id, owner=(uid, uid))
-    return wire.Done()
-
-
 def start_instance(request: wire.StartInstance, settings: Settings) -> wire.InstanceState:
-    """Open the port, behind which Postgres starts with the first connection; one whose port listens is left alone."""
+    """Copy the data of a new one and open the port; a copy that is there and a port that listens stay as they are."""
     instance_id = request.instance_id
     state = observe(instance_id)
-    if state.listening:
-        return state
-    if not settings.min_instance_port <= request.port < settings.max_instance_port:
-        detail = f"Port {request.port} is outside the range of the server's configuration."
-        raise HelperError(ErrorCode.PORT_OUT_OF_RANGE, detail)
-    require_major(request.postgres_major)
-    _require_filter(request.addresses)
+    if not state.listening:
+        _require_port(request, settings)
+        require_major(request.postgres_major)
+        _require_filter(request.addresses)
     with storage.root() as root:
-        if not subvolumes.exists(root, Place.INSTANCES, instance_id):
-            raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
-    _stop(instance_id)
-    _write_files(request)
-    if request.direct:
-        _start_direct(request, settings)
-    else:
-        _start_proxied(request, settings)
+        _require_data(root, request)
+        if state.listening:
+            # Whoever asked for it to be made may have been cut short in the middle.
+            _copy(root, request)
+            return state
+        _stop(instance_id)
+        _write_files(request)
+        if request.direct:
+            _copy(root, request)
+            _start_direct(request, settings)
+        else:
+            _start_proxied(root, request, settings)
     state = observe(instance_id)
     if not state.listening:
         _stop(instance_id)
         raise HelperError(ErrorCode.PORT_IN_USE, f"Something else on the server has port {request.port}.")
+    if request.new and not request.direct:
+        units.begin(layout.port_service(instance_id))
     return state
 
 
@@ -104,6 +95,30 @@ def observe(instance_id: int) -> wire.InstanceState:
     )
 
 
+def _require_port(request: wire.StartInstance, settings: Settings) -> None:
+    if not settings.min_instance_port <= request.port < settings.max_instance_port:
+        detail = f"Port {request.port} is outside the range of the server's configuration."
+        raise HelperError(ErrorCode.PORT_OUT_OF_RANGE, detail)
+
+
+def _require_data(root: int, request: wire.StartInstance) -> None:
+    if not request.new:
+        if not subvolumes.exists(root, Place.INSTANCES, request.instance_id):
+            raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
+        return
+    storage.require_room(root)
+    if not subvolumes.exists(root, Place.IMAGES, request.image_id):
+        raise HelperError(ErrorCode.NOT_FOUND, "The image is not on the server's disk.")
+
+
+def _copy(root: int, request: wire.StartInstance) -> None:
+    """Snapshot the image and hand the copy to the instance's own user, if it is new."""
+    if request.new:
+        _, uid = layout.instance_user(request.instance_id)
+        manifests.write(root, Place.INSTANCES, request.instance_id, request)
+        subvolumes.copy(root, Place.IMAGES, Place.INSTANCES, request.image_id, request.instance_id, owner=(uid, uid))
+
+
 def _write_files(request: wire.StartInstance) -> None:
     name, uid = layout.instance_user(request.instance_id)
     users.ensure(name, uid, f"Draupnir instance {request.instance_id}")
@@ -116,26 +131,30 @@ def _write_files(request: wire.StartInstance) -> None:
     }
     for file_name, text in texts.items():
         files.write(directory / file_name, text, mode=0o640, gid=uid)
-    files.make_pipe(directory / GATE, mode=0o640, gid=uid)
+    # systemd opens none but root's.
+    files.make_pipe(directory / GATE, mode=0o644)
 
 
-def _start_proxied(request: wire.StartInstance, settings: Settings) -> None:
+def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -> None:
     instance_id = request.instance_id
     words = _words(request)
     address = f"127.0.0.1:{request.port}" if request.loopback_only else str(request.port)
-    server = _command(request, settings)
     gate = layout.instance_run_directory(instance_id) / GATE
     proxy = [*WAIT, str(gate), *PROXY, f"127.0.0.1:{postgres.PORT}"]
     if request.sleep_after_s:
         proxy.insert(-1, f"--exit-idle-time={request.sleep_after_s}s")
-    units.start_transient(
+    units.begin_transient(
         layout.port_socket(instance_id),
         {"Description": f"Draupnir port of {words}", "ListenStream": address} | _admission(request),
         companions=[
             (layout.port_service(instance_id), _service(f"Draupnir proxy to {words}", proxy)),
-            (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", server)),
+            (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", _command(request, settings))),
         ],
     )
+    # systemd opens a port in a process that it moves into the cgroup of the socket, which takes 10 ms of waiting for
+    # the kernel: time for the copy.
+    _copy(root, request)
+    units.await_job(layout.port_socket(instance_id))
 
 
 def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
@@ -183,6 +202,7 @@ def _stop(instance_id: int, *, kill: bool = False) -> None:
         layout.port_socket(instance_id),
         layout.port_service(instance_id),
         layout.postgres_unit(instance_id),
+        layout.gate(instance_id),
         layout.direct_unit(instance_id),
         kill=kill,
     )

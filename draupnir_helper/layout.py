@@ -73,6 +73,11 @@ def port_service(instance_id: int) -> str:
     return f"draupnir-port-{instance_id}.service"
 
 
+def gate(instance_id: int) -> str:
+    """The socket unit that lets an instance's proxy begin."""
+    return f"draupnir-gate@{instance_id}.socket"
+
+
 def image_run_directory(image_id: int) -> Path:
     """Root-owned files for the jobs of an image."""
     return RUN / "images" / str(image_id)

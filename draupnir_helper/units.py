@@ -127,22 +127,27 @@ def service_property(name: str, property_name: str) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else ""
 
 
-def start_transient(
-    name: str, properties: Properties, companions: Sequence[tuple[str, Properties]] = (), *, timeout_s: float = 30
-) -> Unit:
-    """Make and start a transient unit, with companions that are made but not started; wait for the start job.
+def start_transient(name: str, properties: Properties) -> None:
+    """Make and start a transient unit, and wait for its start job. Raises UNIT_FAILED when it does not come up."""
+    begin_transient(name, properties)
+    await_job(name)
 
-    A unit of that name that is just being forgotten is waited for. Raises UNIT_FAILED when it does not come up.
+
+def begin_transient(
+    name: str, properties: Properties, companions: Sequence[tuple[str, Properties]] = (), *, timeout_s: float = 30
+) -> None:
+    """Make a transient unit and have it started, with companions that are made but not started.
+
+    A unit of that name that is just being forgotten is waited for.
     """
     with _bus() as bus:
-        deadline = time.monotonic() + timeout_s
         arguments = apply_signature(b"ss", [name.encode(), b"fail"]) + signature_array(_encoded(properties))
         arguments += [(ord(b"a"), b"(sa(sv))")]
         for companion, companion_properties in companions:
             arguments += [(ord(b"r"), b"sa(sv)"), *apply_signature(b"s", [companion.encode()])]
             arguments += [*signature_array(_encoded(companion_properties)), (-1, None)]
         arguments += [(-1, None)]
-        for pause_s in _pauses(deadline):
+        for pause_s in _pauses(time.monotonic() + timeout_s):
             try:
                 bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"StartTransientUnit", arguments)
             except DBusBaseError as error:
@@ -150,8 +155,27 @@ def start_transient(
                     raise
                 time.sleep(pause_s)
             else:
-                return _wait_for_job(bus, name, deadline)
+                return
         raise HelperError(ErrorCode.BUSY, f"{name} is still there from before; try again in a moment.")
+
+
+def begin(name: str) -> None:
+    """Have a loaded unit started, and what it wants."""
+    with _bus() as bus:
+        _call(bus, "StartUnit", b"ss", name.encode(), b"replace")
+
+
+def await_job(name: str, *, timeout_s: float = 30) -> None:
+    """Wait until no job is queued for the unit. Raises UNIT_FAILED when it is gone."""
+    with _bus() as bus:
+        for pause_s in _pauses(time.monotonic() + timeout_s):
+            found = _find(bus, name)
+            if not found:
+                raise HelperError(ErrorCode.UNIT_FAILED, f"{name} ended at once; see journalctl -u {name}.")
+            if not found[0].job_queued:
+                return
+            time.sleep(pause_s)
+    raise HelperError(ErrorCode.BUSY, f"{name} did not start in time; see journalctl -u {name}.")
 
 
 def describe(name: str, description: str) -> None:
@@ -220,7 +244,8 @@ def _networks(bus: DBus, name: str, property_name: bytes) -> list[Network]:
 def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
     """Stop units in this order, wait until each is down, and let systemd forget them; absent ones are fine.
 
-    With `kill` a service gets no chance to end in order: nothing of it is wanted any more.
+    With `kill` a service gets no chance to end in order: nothing of it is wanted any more. One that is only starting
+    gets none either: Postgres is the first process of its namespace, and hears no signal before it listens for it.
     """
     with _bus() as bus:
         deadline = time.monotonic() + timeout_s
@@ -228,11 +253,11 @@ def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
         loaded = {unit.name for unit in _find(bus, *names)}
         for name in names:
             # Or gone with the one before.
-            if name not in loaded or not _find(bus, name):
+            if name not in loaded or not (found := _find(bus, name)):
                 continue
             try:
                 _call(bus, "StopUnit", b"ss", name.encode(), b"replace")
-                if kill and name.endswith(".service"):
+                if (kill or found[0].active == "activating") and name.endswith(".service"):
                     _kill(bus, name)
             except DBusNoSuchUnitError:
                 continue
@@ -255,17 +280,6 @@ def _kill(bus: DBus, name: str) -> None:
         return
     with suppress(DBusBaseError):  # it may be gone by now
         _call(bus, "KillUnit", b"ssi", name.encode(), b"all", signal.SIGKILL)
-
-
-def _wait_for_job(bus: DBus, name: str, deadline: float) -> Unit:
-    for pause_s in _pauses(deadline):
-        found = _find(bus, name)
-        if not found:
-            raise HelperError(ErrorCode.UNIT_FAILED, f"{name} ended at once; see journalctl -u {name}.")
-        if not found[0].job_queued:
-            return found[0]
-        time.sleep(pause_s)
-    raise HelperError(ErrorCode.BUSY, f"{name} did not start in time; see journalctl -u {name}.")
 
 
 def _pauses(deadline: float) -> Iterator[float]:

@@ -153,21 +153,12 @@ class DestroyImage(Wire):
     image_id: ImageId
 
 
-class CreateInstance(Wire):
-    """Snapshot the image as the instance, owned by the instance's own uid. Reply: Done."""
-
-    op: Literal["create_instance"] = "create_instance"
-    instance_id: InstanceId
-    image_id: ImageId
-    owner: Owner
-    port: Port
-    created_at: Annotated[AwareDatetime, Field(strict=False)]
-
-
 class StartInstance(Wire):
-    """Open the port, and have Postgres behind it wait for the first connection. Reply: InstanceState.
+    """Open the port, with Postgres behind it. Reply: InstanceState.
 
-    The certificates of an instance whose port is open stay.
+    `new`: its data are first copied from the image, owned by its own uid, unless they are there by now, and Postgres
+    starts at once, for whoever is about to connect. Otherwise its data have to be there, and Postgres waits for the
+    first connection. The certificates of an instance whose port is open stay.
 
     `addresses`: from where the port is reached, beside LOOPBACK; None is from everywhere.
     `sleep_after_s`: so long after its last connection it falls asleep; 0 for never. `direct`: Postgres itself on the
@@ -179,6 +170,8 @@ class StartInstance(Wire):
     image_id: ImageId
     owner: Owner
     port: Port
+    created_at: Annotated[AwareDatetime, Field(strict=False)]
+    new: bool
     postgres_major: PostgresMajor
     loopback_only: bool
     addresses: Addresses | None
@@ -258,7 +251,6 @@ AnyRequest = Annotated[
     | PublishImage
     | DiscardParts
     | DestroyImage
-    | CreateInstance
     | StartInstance
     | AssignInstance
     | CloseInstance

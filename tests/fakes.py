@@ -162,7 +162,7 @@ class FakeHelper(Helper):
                 return wire.Admissions(ports=[wire.Admission(instance_id=i, addresses=each) for i, each in admitted])
             case wire.AssignInstance(instance_id=instance_id):
                 return self._state(instance_id)
-            case wire.CreateInstance() | wire.StartInstance() | wire.CloseInstance() | wire.DestroyInstance():
+            case wire.StartInstance() | wire.CloseInstance() | wire.DestroyInstance():
                 return self._do_instance(request)
             case _:
                 return self._do_image(request)
@@ -223,16 +223,14 @@ class FakeHelper(Helper):
                 raise AssertionError(request)
         return wire.Done()
 
-    def _do_instance(
-        self, request: wire.CreateInstance | wire.StartInstance | wire.CloseInstance | wire.DestroyInstance
-    ) -> wire.AnyReply:
+    def _do_instance(self, request: wire.StartInstance | wire.CloseInstance | wire.DestroyInstance) -> wire.AnyReply:
         disk, instance_id = self.disk, request.instance_id
         match request:
-            case wire.CreateInstance():
-                if request.image_id not in disk.images:
-                    raise Refused(ErrorCode.NOT_FOUND)
-                disk.instances.setdefault(instance_id, request.image_id)
             case wire.StartInstance():
+                if request.new:
+                    if request.image_id not in disk.images:
+                        raise Refused(ErrorCode.NOT_FOUND)
+                    disk.instances.setdefault(instance_id, request.image_id)
                 if instance_id not in disk.instances:
                     raise Refused(ErrorCode.NOT_FOUND)
                 if instance_id not in disk.listening:

@@ -245,16 +245,7 @@ async def _copy_and_start(context: Context, instance: Instance) -> None:
     refused: list[int] = []
     while True:
         try:
-            await context.helper.ask(
-                wire.CreateInstance(
-                    instance_id=instance.id,
-                    image_id=instance.image_id,
-                    owner=instance.owner,
-                    port=instance.port,
-                    created_at=instance.created_at,
-                )
-            )
-            await _start(context, instance)
+            await _start(context, instance, new=True)
             await wake(context, instance)
             return
         except PortInUse:
@@ -270,7 +261,7 @@ async def _copy_and_start(context: Context, instance: Instance) -> None:
         instance = moved
 
 
-async def _start(context: Context, instance: Instance) -> None:
+async def _start(context: Context, instance: Instance, *, new: bool) -> None:
     server = certificates.issue_server(instance.authority, context.settings.public_hostname)
     await context.helper.ask(
         wire.StartInstance(
@@ -278,6 +269,8 @@ async def _start(context: Context, instance: Instance) -> None:
             image_id=instance.image_id,
             owner=instance.owner,
             port=instance.port,
+            created_at=instance.created_at,
+            new=new,
             postgres_major=instance.postgres_major,
             loopback_only=instance.purpose is Purpose.TRIAL,
             addresses=await addresses.admitted(context, instance),
@@ -302,7 +295,7 @@ async def _undo(context: Context, instance_id: int) -> None:
 async def _start_again(context: Context, instance_id: int) -> None:
     instance = await context.store.instances.get(instance_id)
     if instance is not None and instance.status is InstanceStatus.RUNNING:
-        await _start(context, instance)
+        await _start(context, instance, new=False)
 
 
 async def _write_down_owner(context: Context, instance_id: int) -> None:

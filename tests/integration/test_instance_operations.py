@@ -97,19 +97,18 @@ async def test_too_many_foreign_ports_are_told_and_leave_nothing(context: Contex
     await assert_lawful(context)
 
 
-@pytest.mark.parametrize("kind", [wire.CreateInstance, wire.StartInstance])
 @pytest.mark.parametrize(
     ("code", "error"), [(ErrorCode.NO_ROOM, NoRoom), (ErrorCode.POSTGRES_MISSING, PostgresMissing)]
 )
 async def test_a_creation_that_fails_leaves_nothing(
-    context: Context, helper: FakeHelper, kind: type[wire.Wire], code: ErrorCode, error: type[Exception]
+    context: Context, helper: FakeHelper, code: ErrorCode, error: type[Exception]
 ) -> None:
     image = await ready_image(context)
 
     def refuse(_: wire.AnyRequest) -> wire.AnyReply:
         raise Refused(code)
 
-    helper.answers[kind] = refuse
+    helper.answers[wire.StartInstance] = refuse
     with pytest.raises(error):
         await new_instance(context, image)
     assert await context.store.instances.list_all() == []
@@ -134,10 +133,9 @@ async def test_only_a_ready_image_has_instances(context: Context) -> None:
         await new_instance(context, image)
 
 
-@pytest.mark.parametrize("kind", [wire.CreateInstance, wire.StartInstance])
-async def test_destroyed_while_created_it_is_gone(context: Context, helper: FakeHelper, kind: type[wire.Wire]) -> None:
+async def test_destroyed_while_created_it_is_gone(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
-    arrived, go_on = helper.hold(kind)
+    arrived, go_on = helper.hold(wire.StartInstance)
     creating = asyncio.create_task(instances.create(context, CALLER, image.id))
     await arrived.wait()
     (instance,) = await instances.list_own(context, CALLER)

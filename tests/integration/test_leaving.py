@@ -468,13 +468,12 @@ async def test_an_address_given_to_somebody_else_between_two_rounds_takes_no_ins
     assert helper.disk.listening == {}
 
 
-@pytest.mark.parametrize("kind", [wire.CreateInstance, wire.StartInstance])
 async def test_what_is_being_created_meanwhile_is_not_left_open(
-    signed: Context, idp: IdentityProvider, helper: FakeHelper, kind: type[wire.Wire]
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     image = await ready_image(signed)
     jane = await sign_in(signed, idp, JANE)
-    arrived, go_on = helper.hold(kind)
+    arrived, go_on = helper.hold(wire.StartInstance)
     creating = asyncio.create_task(instances.create(signed, jane, image.id))
     await arrived.wait()
     idp.obey({"revoke": JANE})

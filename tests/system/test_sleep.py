@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.bench import helper
 from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, kill, main_pid
 from tests.system.service import Service, run
 
@@ -49,6 +50,13 @@ def test_it_falls_asleep_keeps_its_data_and_wakes_on_the_next_connection(service
     assert service.answer(sleeper, "SELECT x FROM kept") == "42"
     assert status(service, sleeper) == "running"
     await_status(service, sleeper, "asleep")
+
+
+def test_it_wakes_as_often_as_anybody_connects(service: Service, sleeper: int) -> None:
+    # systemd would start most units five times in ten seconds, and no more.
+    for _ in range(8):
+        await_status(service, sleeper, "asleep")
+        assert service.answer(sleeper, "SELECT count(*) FROM users") == "5000"
 
 
 def test_a_connection_keeps_it_awake(service: Service, sleeper: int) -> None:
@@ -115,6 +123,23 @@ def test_one_that_is_destroyed_while_it_wakes_is_gone(service: Service, image: i
         client.communicate(timeout=30)
         assert client.returncode != 0
     assert service.ask("GET", f"/instances/{instance_id}").status_code == 404
+
+
+def test_one_that_is_closed_while_it_wakes_is_down_at_once_and_comes_back(service: Service, sleeper: int) -> None:
+    service.psql(sleeper, "CREATE TABLE kept AS SELECT 42 AS x")
+    await_status(service, sleeper, "asleep")
+    environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
+    unit = f"draupnir-instance-{sleeper}.service"
+    with subprocess.Popen(["psql", "-XAtqc", "SELECT 1"], env=environment, stderr=subprocess.PIPE) as client:
+        await_that(
+            lambda: run("systemctl", "show", "-P", "ActiveState", unit).stdout.strip() == "activating", "it wakes"
+        )
+        helper.ask("close_instance", instance_id=sleeper)
+        client.communicate(timeout=30)
+    assert "timed out" not in run("journalctl", "-u", unit, "-o", "cat").stdout
+    # The reconciler opens what is meant to run.
+    await_that(lambda: service.psql(sleeper, "SELECT 1", ok=False).returncode == 0, "it is back")
+    assert service.answer(sleeper, "SELECT x FROM kept") == "42"
 
 
 def test_the_longest_sleep_after_is_one_that_systemd_takes(service: Service, image: int) -> None:

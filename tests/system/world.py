@@ -55,7 +55,7 @@ def processes() -> set[str]:
 
 def units() -> set[str]:
     """Names, and whether they failed: a proxy comes and goes by itself."""
-    listing = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-*-[0-9]*").stdout
+    listing = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-*[-@][0-9]*").stdout
     return {
         " ".join(word for word in line.split()[:3] if word != "loaded" and word not in _PASSING)
         for line in listing.splitlines()

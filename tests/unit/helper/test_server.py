@@ -38,7 +38,7 @@ GOOD = b'{"op": "create_upload", "image_id": 1}'
 PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
 START = {
     "op": "start_instance", "instance_id": 1, "image_id": 1, "owner": "a@b.example", "port": 6432, "postgres_major": 17,
-    "loopback_only": False, "addresses": None,
+    "created_at": "2026-01-02T03:04:05Z", "new": True, "loopback_only": False, "addresses": None,
     "sleep_after_s": 1800, "direct": False,
     "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
 }  # fmt: skip
@@ -78,7 +78,8 @@ def test_what_does_not_fit_the_contract_is_refused(frame: bytes) -> None:
     [
         ("owner", ""), ("owner", "a b"), ("owner", "x" * 255), ("owner", "a\n"), ("owner", "%n"), ("owner", "../x"),
         ("port", 80), ("port", 65536), ("postgres_major", 9), ("postgres_major", 100), ("loopback_only", 1),
-        ("sleep_after_s", -1), ("sleep_after_s", True), ("direct", 0),
+        ("sleep_after_s", -1), ("sleep_after_s", True), ("direct", 0), ("new", 1),
+        ("created_at", "2026-01-02T03:04:05"),
         ("server_key", "x"), ("server_key", PEM + "x"), ("server_key", PEM.rstrip()), ("server_key", PEM * 400),
         ("server_key", PEM.replace("QUJD", "Q\0JD")), ("instance_id", 2**31),
     ],
