@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from draupnir_helper import images, instances, inventory, storage, subvolumes, wire
+from draupnir_helper import images, instances, inventory, storage, subvolumes, units, wire
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import AnyReply, AnyRequest
 
@@ -49,7 +49,7 @@ class Dispatcher:
     def __call__(self, request: AnyRequest) -> AnyReply:
         with self._guard:
             lock = self._locks.setdefault(_subject(request), threading.Lock())
-        with lock:
+        with lock, units.session():
             return self._handlers[type(request)](request)
 
 

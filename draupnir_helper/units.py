@@ -9,9 +9,10 @@ from __future__ import annotations
 import functools
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
@@ -66,11 +67,36 @@ class Unit:
     job_queued: bool
 
 
+class _Session(threading.local):
+    """What this thread has open: what closes its connection to the bus, and the connection once there is one."""
+
+    end: ExitStack | None = None
+    bus: DBus | None = None
+
+
+_session = _Session()
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """One connection to the bus for all that this thread asks meanwhile, opened when something first is."""
+    with ExitStack() as _session.end:
+        try:
+            yield
+        finally:
+            _session.end = _session.bus = None
+
+
 @contextmanager
 def _bus() -> Iterator[DBus]:
     try:
-        with DBus() as bus:
-            yield bus
+        if _session.end is None:
+            with DBus() as bus:
+                yield bus
+        else:
+            if _session.bus is None:
+                _session.bus = _session.end.enter_context(DBus())
+            yield _session.bus
     except DBusBaseError as error:
         message = error.err_message.decode() if isinstance(error.err_message, bytes) else str(error)
         if _is_refusal(error):
