@@ -1,4 +1,4 @@
-"""The requests about instances: a snapshot with an owner, and three units in front of it."""
+"""The requests about instances: a snapshot with an owner, and the units in front of it."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ CONFIGURATION = "/run/draupnir/instance"  # where the sandbox shows the run dire
 def start_instance(request: wire.StartInstance, settings: Settings) -> wire.InstanceState:
     """Copy the data of a new one and open the port; a copy that is there and a port that listens stay as they are."""
     instance_id = request.instance_id
-    state = observe(instance_id)
-    if not state.listening:
+    with storage.root() as root:
+        copied = subvolumes.exists(root, Place.INSTANCES, instance_id)
+        state = observe(instance_id)
+        if copied and state.listening:
+            return state
+        if not copied:
+            _require_image(root, request)
         _require_port(request, settings)
         require_major(request.postgres_major)
         _require_filter(request.addresses)
-    with storage.root() as root:
-        _require_data(root, request)
-        if state.listening:
-            # Whoever asked for it to be made may have been cut short in the middle.
-            _copy(root, request)
-            return state
         _stop(instance_id)
         _write_files(request)
         if request.direct:
@@ -42,7 +41,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
         _stop(instance_id)
         raise HelperError(ErrorCode.PORT_IN_USE, f"Something else on the server has port {request.port}.")
     if request.new and not request.direct:
-        units.begin(layout.port_service(instance_id))
+        _wake(instance_id, state)
     return state
 
 
@@ -101,11 +100,9 @@ def _require_port(request: wire.StartInstance, settings: Settings) -> None:
         raise HelperError(ErrorCode.PORT_OUT_OF_RANGE, detail)
 
 
-def _require_data(root: int, request: wire.StartInstance) -> None:
+def _require_image(root: int, request: wire.StartInstance) -> None:
     if not request.new:
-        if not subvolumes.exists(root, Place.INSTANCES, request.instance_id):
-            raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
-        return
+        raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
     storage.require_room(root)
     if not subvolumes.exists(root, Place.IMAGES, request.image_id):
         raise HelperError(ErrorCode.NOT_FOUND, "The image is not on the server's disk.")
@@ -155,6 +152,17 @@ def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -
     # the kernel: time for the copy.
     _copy(root, request)
     units.await_job(layout.port_socket(instance_id))
+
+
+def _wake(instance_id: int, state: wire.InstanceState) -> None:
+    server = layout.postgres_unit(instance_id)
+    if state.postgres != "inactive":
+        # Somebody has connected already. If that was before the data were there, Postgres fails, and tries again only
+        # in a while.
+        units.await_job(server)
+        if observe(instance_id).postgres == "failed":
+            units.begin(server, again=True)
+    units.begin(layout.port_service(instance_id))
 
 
 def _start_direct(request: wire.StartInstance, settings: Settings) -> None:

@@ -185,10 +185,10 @@ def begin_transient(
         raise HelperError(ErrorCode.BUSY, f"{name} is still there from before; try again in a moment.")
 
 
-def begin(name: str) -> None:
-    """Have a loaded unit started, and what it wants."""
+def begin(name: str, *, again: bool = False) -> None:
+    """Have a loaded unit started, or started again, and what it wants; nothing is waited for."""
     with _bus() as bus:
-        _call(bus, "StartUnit", b"ss", name.encode(), b"replace")
+        _call(bus, "RestartUnit" if again else "StartUnit", b"ss", name.encode(), b"replace")
 
 
 def await_job(name: str, *, timeout_s: float = 30) -> None:

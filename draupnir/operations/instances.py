@@ -1,4 +1,4 @@
-"""The stories of instances: a row with a port, a copy of the image, three units; and back."""
+"""The stories of instances: a row with a port, a copy of the image, its units; and back."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _unpacked(tarball: Path) -> Iterator[tuple[Path, float]]:
     shutil.chown(data, "postgres", "postgres")
     copy = target / tarball.name
     shutil.copyfile(tarball, copy)
-    run("sync", "-f", floor.DATA)
+    _settle()
     began = time.perf_counter()
     run("tar", "-xf", copy, "-C", data)
     seconds = time.perf_counter() - began
@@ -124,4 +124,10 @@ def _upload(tarball: Path, image_id: int) -> None:
     upload = floor.DATA / f"chroot/draupnir/image_uploads/{image_id}/{tarball.name}"
     shutil.copyfile(tarball, upload)
     shutil.chown(upload, "upload", "upload")
+    _settle()
+
+
+def _settle() -> None:
+    """Until the disk has nothing to do: what the turn before has deleted is no part of this one."""
+    run("btrfs", "subvolume", "sync", floor.DATA)
     run("sync", "-f", floor.DATA)

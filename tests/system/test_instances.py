@@ -7,11 +7,14 @@ import resource
 import socket
 import ssl
 import stat
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.system.service import Service, run
+from tests.system.test_pool import configured
 
 
 def test_what_one_writes_no_other_sees(service: Service, image: int) -> None:
@@ -23,6 +26,29 @@ def test_what_one_writes_no_other_sees(service: Service, image: int) -> None:
     assert service.answer(third, "SELECT count(*) FROM users") == "5000", "the image did not change"
     for instance_id in (first, second, third):
         service.destroy_instance(instance_id)
+
+
+def test_it_is_connectable_whoever_has_knocked_before_it_was_there(service: Service, image: int) -> None:
+    """Its port opens before its data are copied; somebody may connect in between, and nobody's Postgres would start."""
+    over = threading.Event()
+
+    def knock() -> None:
+        while not over.is_set():
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", 7400), timeout=1).close()
+
+    with configured("pool_size = 0\nmin_instance_port = 7400\nmax_instance_port = 7401"):
+        for _ in range(10):
+            over.clear()
+            knocking = threading.Thread(target=knock)
+            knocking.start()
+            try:
+                instance_id = int(service.create_instance(image)["id"])
+            finally:
+                over.set()
+                knocking.join()
+            assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+            service.destroy_instance(instance_id)
 
 
 @pytest.mark.parametrize(
