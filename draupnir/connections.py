@@ -189,7 +189,9 @@ class Connection(H11Protocol):
         """The client has sent something; behind what was refused it is thrown away, so that the answer gets through."""
         if not self._refused:
             super().data_received(data)
-            if self._stopping and self.cycle is not None:
+            # Who speaks HTTP/2 without having been asked to would take anything that follows for nonsense.
+            last = self._stopping or self.conn.their_http_version not in {b"1.0", b"1.1"}
+            if last and self.cycle is not None:
                 self.cycle.keep_alive = False
             self._look()
 

@@ -37,7 +37,7 @@ def test_versions_agree() -> None:
 
 def test_every_unit_is_enabled_or_treated_at_an_upgrade() -> None:
     scripts = "".join((ROOT / "debian" / name).read_text(encoding="utf-8") for name in ("rules", "draupnir.postinst"))
-    named = set(re.findall(r"\bdraupnir[a-z-]*\.(?:service|socket)", scripts))
+    named = set(re.findall(r"\bdraupnir[a-z@-]*\.(?:service|socket)", scripts))
     shipped = {path.name for path in (ROOT / "systemd").iterdir() if path.suffix in (".service", ".socket")}
     assert named == shipped
 
