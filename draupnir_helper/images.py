@@ -142,7 +142,6 @@ def job_state(kind: JobKind, image_id: int) -> wire.Job:
     unit = units.find_one(name)
     if unit is None or unit.active == "inactive":
         return wire.Job(kind=kind, image_id=image_id, state=JobState.ABSENT, report=wire.JobReport(), result="")
-    states = {("active", "exited"): JobState.SUCCEEDED, ("failed", "failed"): JobState.FAILED}
     try:
         report = wire.JobReport.model_validate_json(unescape(units.service_property(name, "StatusText")))
     except ValidationError:
@@ -150,10 +149,25 @@ def job_state(kind: JobKind, image_id: int) -> wire.Job:
     return wire.Job(
         kind=kind,
         image_id=image_id,
-        state=states.get((unit.active, unit.sub), JobState.RUNNING),
+        state=_state(unit, report),
         report=report,
         result=units.service_property(name, "Result"),
     )
+
+
+def _state(unit: units.Unit, report: wire.JobReport) -> JobState:
+    """Succeeded is what both systemd and the job itself say has.
+
+    With PrivatePIDs=, systemd 257 often takes a job for nobody's child of its own, and when that is gone before it has
+    looked how it ended, calls it a success.
+    """
+    match unit.active, unit.sub:
+        case "active", "exited":
+            return JobState.SUCCEEDED if report.finished else JobState.FAILED
+        case "failed", "failed":
+            return JobState.FAILED
+        case _:
+            return JobState.RUNNING
 
 
 def require_major(major: int) -> None:

@@ -331,8 +331,9 @@ class Sealed(Wire):
 class JobReport(Wire):
     """What a job says of itself through its unit's status; written by unprivileged code, so bounded and untrusted.
 
-    `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) by finalise; `error_code`
-    and `error` are set on failure, `error` being one sentence plus the tail of the log.
+    `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) by finalise, `finished` by
+    either when all is done; `error_code` and `error` are set on failure, `error` being one sentence plus the tail of
+    the log.
     """
 
     step: Annotated[str, Field(max_length=40)] = ""
@@ -340,6 +341,7 @@ class JobReport(Wire):
     total_bytes: Annotated[int, Field(ge=0)] | None = None
     postgres_major: PostgresMajor | None = None
     size_bytes: Annotated[int, Field(ge=0)] | None = None
+    finished: bool = False
     error_code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
     error: Annotated[str, Field(max_length=4000)] | None = None
 

@@ -275,9 +275,10 @@ def _failure_of(job: wire.Job) -> Failure:
             return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; give the server more.")
         case result:
             unit = f"draupnir-{job.kind}-{job.image_id}"
+            # It did not succeed; systemd just has not seen how it ended.
+            how = "" if result == "success" else f" ({result})"
             return Failure(
-                "job_killed",
-                f"The {job.kind} job ended{doing} without saying why ({result}); see `journalctl -u {unit}`.",
+                "job_killed", f"The {job.kind} job ended{doing} without saying why{how}; see `journalctl -u {unit}`."
             )
 
 

@@ -29,6 +29,7 @@ class Report(NamedTuple):
     total_bytes: int | None = None
     postgres_major: int | None = None
     size_bytes: int | None = None
+    finished: bool | None = None
     error_code: str | None = None
     error: str | None = None
 
@@ -84,7 +85,7 @@ def run(job: Callable[[Reporter], Report]) -> None:
     """Run the job, report what it returns or why it failed, and exit accordingly."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     try:
-        send(job(Reporter()))
+        send(job(Reporter())._replace(finished=True))
     except JobError as error:
         _fail(error)
     except OSError as error:

@@ -129,5 +129,6 @@ def _upload(tarball: Path, image_id: int) -> None:
 
 def _settle() -> None:
     """Until the disk has nothing to do: what the turn before has deleted is no part of this one."""
+    run("sync", "-f", floor.DATA)  # or what is deleted would wait for the next commit, half a minute
     run("btrfs", "subvolume", "sync", floor.DATA)
     run("sync", "-f", floor.DATA)

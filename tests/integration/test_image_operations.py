@@ -165,7 +165,9 @@ async def test_a_server_that_does_not_start_fails_the_trial(context: Context, he
         (JobReport(error_code="no_room", error="The disk is full."), "exit-code", "no_room", "full"),
         (JobReport(step="extracting"), "oom-kill", "job_killed", "memory while extracting"),
         (JobReport(), "timeout", "timed_out", "longer"),
-        (JobReport(), "signal", "job_killed", "journalctl -u draupnir-extract-"),
+        (JobReport(), "signal", "job_killed", "(signal); see `journalctl -u draupnir-extract-"),
+        # It had not finished, and systemd has not seen how it ended.
+        (JobReport(), "success", "job_killed", "without saying why; see `journalctl -u draupnir-extract-"),
         (JobReport(error_code="script_failed", error="\x00\x1b[2J"), "exit-code", "script_failed", "\ufffd"),
     ],
 )

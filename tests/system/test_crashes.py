@@ -254,6 +254,25 @@ def test_a_job_that_is_killed_fails_the_image_and_can_be_done_again(service: Ser
     service.destroy_image(image_id)
 
 
+@pytest.mark.parametrize("kind", ["extract", "finalise"])
+def test_a_job_that_ends_in_order_but_has_not_said_so_is_no_success(service: Service, backup: Path, kind: str) -> None:
+    """systemd does not always see how a process in a pid namespace ends, and takes that for success."""
+    image_id = service.create_image()
+    service.upload(image_id, backup)
+    drop_in = Path(f"/run/systemd/system/draupnir-{kind}-{image_id}.service.d/99-test.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text('[Service]\nExecStart=\nExecStart=/usr/bin/python3 -I -c "pass"\n')
+    try:
+        (error,) = service.finalise(image_id).json()["errors"]
+    finally:
+        drop_in.unlink()
+        drop_in.parent.rmdir()
+    assert error["code"] == "job_killed", error
+    assert service.image(image_id)["status"] == "failed"
+    assert service.finalise(image_id).status_code == 200
+    service.destroy_image(image_id)
+
+
 def test_a_server_killed_under_the_script_fails_the_image(service: Service, backup: Path) -> None:
     image_id = service.create_image(ENDLESS)
     service.upload(image_id, backup)
