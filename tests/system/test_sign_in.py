@@ -169,18 +169,22 @@ def chromium(tmp_path: Path) -> Iterator[Any]:
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service as Driver
 
+    profile = str(tmp_path / "profile")
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     for argument in (
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
         *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--user-data-dir={profile}",
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(service=Driver("/usr/bin/chromedriver"), options=options)
     yield driver
     driver.quit()
+    # One that hangs outlives its driver, with a port of its own.
+    run("pkill", "-KILL", "-f", profile, ok=False)
+    await_that(lambda: not run("pgrep", "-f", profile, ok=False).stdout, "the browser is gone")
 
 
 def say_who(driver: Any, email: str) -> None:
