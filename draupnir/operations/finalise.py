@@ -1,7 +1,7 @@
 """How an upload becomes an image: seal, extract, finalise, publish, trial boot; each step recorded, then taken.
 
 Whatever cuts it short, `finish` takes it up again at the step that the metadata shows. A step of half-done work goes
-back to the extraction; nothing is ever published but the work of a job that systemd has seen succeed.
+back to the extraction; nothing is ever published but the work of a job that has succeeded.
 """
 
 from __future__ import annotations

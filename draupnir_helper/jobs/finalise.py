@@ -1,7 +1,8 @@
 """The finalise job: recover, anonymise, clean and stop an extracted data directory; runs as the image's own user.
 
 Starting Postgres on an uploaded directory is running the uploader's code, so everything here, psql included, stays
-inside the sandbox, and nothing it leaves behind is believed: the helper takes its word only for a clean exit.
+inside the sandbox, and nothing it leaves behind is believed: the helper takes its word only for being done, and only
+when it ended cleanly.
 """
 
 from __future__ import annotations

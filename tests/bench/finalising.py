@@ -25,7 +25,7 @@ def measure(service: Service, images: Images, times: int) -> list[Figure]:
     figures = []
     for name, tarball in (("plain tar", images.tarball), ("tar with gzip", images.gzipped)):
         title = f"extract a {name} of {tarball.stat().st_size / 1e6:.0f} MB"
-        ours, bare = in_turn(max(3, times // 3), partial(extract, tarball), partial(untar, tarball))
+        ours, bare = in_turn(times, partial(extract, tarball), partial(untar, tarball))
         figures.append(Figure(title, "s", ours, bare, "tar x", bound=1.3))
     title = f"finalise a plain tar of {images.tarball.stat().st_size / 1e6:.0f} MB"
     ours, bare, durable = in_turn(
