@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 import pytest
 
 from draupnir.errors import DraupnirError, NoFreePort
-from draupnir.models import Habits, Purpose
+from draupnir.models import Condition, Habits, Image, Purpose
 from draupnir.operations import images, instances, pool, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire
@@ -25,8 +27,12 @@ pytestmark = pytest.mark.anyio
 async def context(context: Context, monkeypatch: pytest.MonkeyPatch) -> Context:
     """A daemon that keeps three instances of the newest image ready."""
     monkeypatch.setattr(pool, "QUIET_S", 0)
-    settings = context.settings.model_copy(update={"pool_size": 3})
-    return dataclasses.replace(context, settings=settings)
+    return configured(context, pool_size=3)
+
+
+def configured(context: Context, **changed: object) -> Context:
+    """The same daemon with other settings."""
+    return dataclasses.replace(context, settings=context.settings.model_copy(update=changed))
 
 
 async def pooled_ids(context: Context) -> list[int]:
@@ -45,6 +51,19 @@ async def test_the_newest_ready_image_has_its_instances(context: Context, helper
     await assert_lawful(context)
 
 
+@pytest.mark.parametrize("number", [0, 1, 2])
+async def test_as_many_of_the_newest_images_as_are_configured_have_a_pool(
+    context: Context, helper: FakeHelper, number: int
+) -> None:
+    newest = [await ready_image(context) for _ in range(3)][::-1]
+    await pool.fill(context)
+    await pool.fill(configured(context, pool_images=number))
+    await settle(context)
+    assert Counter(helper.disk.instances.values()) == {image.id: 3 for image in newest[:number]}
+    assert await pooled_ids(context) == sorted(helper.disk.listening)
+    await assert_lawful(context)
+
+
 async def test_a_claim_needs_neither_a_snapshot_nor_a_start(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     await pool.fill(context)
@@ -59,7 +78,9 @@ async def test_a_claim_needs_neither_a_snapshot_nor_a_start(context: Context, he
 async def test_nobody_sees_the_pool(context: Context) -> None:
     await ready_image(context)
     await pool.fill(context)
+    assert len(await pooled_ids(context)) == 3
     assert await instances.list_own(context, CALLER) == []
+    assert await instances.list_everybodys(context, CALLER) == []
     with pytest.raises(Exception, match="There is no instance"):
         await instances.get(context, CALLER, (await pooled_ids(context))[0])
 
@@ -97,6 +118,18 @@ async def test_other_wishes_than_the_usual_are_made_to_order(context: Context, h
     instance, _ = await instances.create(context, CALLER, image.id, Habits(60))
     assert helper.disk.started[instance.id].sleep_after_s == 60
     assert len(await pooled_ids(context)) == 3
+
+
+async def test_what_is_usual_may_change_and_the_pool_changes_with_it(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    await pool.fill(context)
+    context = configured(context, sleep_after_s=600)
+    await pool.fill(context)
+    ready = await pooled_ids(context)
+    assert [helper.disk.started[each].sleep_after_s for each in ready] == [600] * 3
+    assert (await new_instance(context, image)).id in ready
+    await settle(context)
+    await assert_lawful(context)
 
 
 async def test_the_pool_gives_way_when_ports_are_needed(context: Context) -> None:
@@ -141,6 +174,42 @@ async def _no_pool(context: Context) -> bool:
     return not await pooled_ids(context)
 
 
+async def _one_who_waits(context: Context, helper: FakeHelper, image: Image) -> tuple[asyncio.Task[Any], asyncio.Event]:
+    """Somebody whose creation, and no other, is held up; and what lets it go on."""
+    arrived, go_on = helper.hold(wire.StartInstance)
+    waiting = asyncio.create_task(instances.create(context, CALLER, image.id, Habits(60)))
+    await arrived.wait()
+    del helper.gates[wire.StartInstance]
+    return waiting, go_on
+
+
+@pytest.mark.parametrize("made", [0, 1])
+async def test_a_refill_goes_no_further_while_somebody_waits_for_theirs(
+    context: Context, helper: FakeHelper, made: int
+) -> None:
+    """Nothing else keeps it: it would have made what it lacks while three more are made for people."""
+    image = await ready_image(context)
+    number = len(helper.asked)
+    if made:
+        arrived, finish = helper.hold(wire.StartInstance)
+        filling = asyncio.create_task(pool.fill(context))
+        await arrived.wait()
+        waiting, go_on = await _one_who_waits(context, helper, image)
+        finish.set()
+    else:
+        waiting, go_on = await _one_who_waits(context, helper, image)
+        filling = asyncio.create_task(pool.fill(context))
+    for _ in range(3):
+        await instances.create(context, CALLER, image.id, Habits(60))
+    assert len(await pooled_ids(context)) == made
+    go_on.set()
+    await asyncio.gather(waiting, filling)
+    assert len(await pooled_ids(context)) == 3
+    started = [each.owner for each in helper.asked[number:] if isinstance(each, wire.StartInstance)]
+    assert started == [instances.NOBODY] * made + [CALLER.name] * 4 + [instances.NOBODY] * (3 - made)
+    await assert_lawful(context)
+
+
 @pytest.mark.parametrize("pressed", ["memory", "disk"])
 async def test_under_pressure_there_is_no_pool(context: Context, helper: FakeHelper, pressed: str) -> None:
     await ready_image(context)
@@ -165,7 +234,7 @@ async def test_a_pool_that_is_larger_than_the_machine_ends_where_room_gets_short
     """It neither fills the machine up nor goes back and forth between being made and being given up."""
     image = await ready_image(context)
     helper.answers[wire.Inspect] = lambda _: _shrinking(helper, pressed, 12 * len(helper.disk.instances))
-    context = dataclasses.replace(context, settings=context.settings.model_copy(update={"pool_size": 9}))
+    context = configured(context, pool_size=9)
     await pool.fill(context)
     made = await pooled_ids(context)
     assert len(made) == 7
@@ -191,7 +260,7 @@ def _shrinking(helper: FakeHelper, pressed: str, taken: int) -> wire.Inspection:
 async def test_a_pool_that_is_larger_than_the_ports_takes_those_there_are(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     ports = len(context.settings.instance_ports)
-    context = dataclasses.replace(context, settings=context.settings.model_copy(update={"pool_size": ports + 5}))
+    context = configured(context, pool_size=ports + 5)
     for _ in range(2):
         await pool.fill(context)
         assert len(await pooled_ids(context)) == ports
@@ -284,3 +353,21 @@ async def test_what_sleeps_in_the_pool_is_woken(context: Context, helper: FakeHe
     helper.disk.asleep.update(helper.disk.listening)
     await pool.fill(context)
     assert not helper.disk.asleep
+
+
+async def test_what_may_sleep_in_the_pool_sleeps_until_it_is_claimed(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    context = configured(context, pool_awake=False)
+    await pool.fill(context)
+    ready = set(await pooled_ids(context))
+    helper.disk.asleep.update(ready)
+    await pool.fill(context)
+    assert helper.disk.asleep == ready
+    instance = await new_instance(context, image)
+    assert instance.id in ready
+    assert await instances.observe(context, [instance]) == {instance.id: Condition.RUNNING}
+    assert helper.disk.asleep == ready - {instance.id}
+    await pool.fill(context)
+    assert len(await pooled_ids(context)) == 3
+    assert helper.disk.asleep == ready - {instance.id}
+    await assert_lawful(context)
