@@ -278,6 +278,20 @@ def test_how_an_instance_lives_is_chosen_when_it_is_made(
     assert (started.sleep_after_s, started.direct) == (habits[0], habits[1] == "direct")
 
 
+def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(
+    settings: Settings, helper: FakeHelper, probe: Probe
+) -> None:
+    other = settings.model_copy(update={"sleep_after_s": 600})
+    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.knock)
+    with TestClient(create_app(context, SECRET.encode()), headers={"Authorization": f"Bearer {SECRET}"}) as client:
+        image_id = make_ready_image(client, helper)
+        for asked, got in ({}, 600), ({"sleep_after": 1800}, 1800), ({"network": "direct"}, 0):
+            created = client.post("/instances", json={"data": {"attributes": {"image_id": image_id, **asked}}})
+            assert created.status_code == 201
+            data = created.json()["data"]
+            assert data["attributes"]["sleep_after"] == helper.disk.started[data["id"]].sleep_after_s == got
+
+
 NO_SECONDS: list[object] = [-1, 2592001, 10**30, 1.5, "60", "10m", "never", True, None, [], {}]
 NO_NETWORKS: list[object] = ["host", "Direct", "", "proxied ", 1, True, None, [], {}]
 
