@@ -1,0 +1,82 @@
+"""Requests for one image or instance are served in turn, and those for different ones hold up nobody."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from draupnir_helper import dispatch, wire
+from draupnir_helper.dispatch import Dispatcher
+from draupnir_helper.settings import Settings
+from draupnir_helper.wire import AnyReply, AnyRequest
+
+# What waits for longer waits in vain.
+DEADLINE_S = 20
+
+Handler = Callable[[AnyRequest], AnyReply]
+With = Callable[[Handler], Dispatcher]
+
+
+@pytest.fixture
+def dispatcher_with(monkeypatch: pytest.MonkeyPatch) -> With:
+    """A dispatcher that has one handler for whatever these tests ask."""
+
+    def make(handler: Handler) -> Dispatcher:
+        asked = (wire.CloseInstance, wire.DestroyInstance, wire.DestroyImage)
+        monkeypatch.setattr(dispatch, "handlers", lambda _: dict.fromkeys(asked, handler))
+        return Dispatcher(Settings())
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "requests",
+    [
+        (wire.DestroyInstance(instance_id=1), wire.DestroyInstance(instance_id=2)),
+        (wire.DestroyImage(image_id=1), wire.DestroyImage(image_id=2)),
+        (wire.DestroyImage(image_id=1), wire.DestroyInstance(instance_id=1)),
+    ],
+    ids=["instances", "images", "an image and an instance"],
+)
+def test_different_ones_are_served_at_the_same_time(
+    dispatcher_with: With, requests: tuple[AnyRequest, AnyRequest]
+) -> None:
+    both_are_there = threading.Barrier(2, timeout=DEADLINE_S)
+
+    def meet(_: AnyRequest) -> AnyReply:
+        both_are_there.wait()
+        return wire.Done()
+
+    dispatcher = dispatcher_with(meet)
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(dispatcher, requests)) == [wire.Done()] * 2
+
+
+def test_one_is_served_in_turn_whatever_is_asked_of_it(dispatcher_with: With) -> None:
+    """While the first request is served a hundred for others come and go, and the second, which came before, waits."""
+    entered, leave = threading.Event(), threading.Event()
+    seen: list[str] = []
+
+    def handle(request: AnyRequest) -> AnyReply:
+        if isinstance(request, wire.CloseInstance):
+            seen.append("closing")
+            entered.set()
+            assert leave.wait(DEADLINE_S)
+            seen.append("closed")
+        elif request == wire.DestroyInstance(instance_id=1):
+            seen.append("destroyed")
+        return wire.Done()
+
+    dispatcher = dispatcher_with(handle)
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(dispatcher, wire.CloseInstance(instance_id=1))
+        assert entered.wait(DEADLINE_S)
+        second = threads.submit(dispatcher, wire.DestroyInstance(instance_id=1))
+        for other in range(2, 102):
+            threads.submit(dispatcher, wire.DestroyInstance(instance_id=other)).result(DEADLINE_S)
+        leave.set()
+        assert [first.result(), second.result()] == [wire.Done()] * 2
+    assert seen == ["closing", "closed", "destroyed"]
