@@ -13,17 +13,25 @@ from draupnir_helper.wire import JobKind
 _JOB = re.compile(r"draupnir-(extract|finalise)-([1-9][0-9]{0,8})\.service")
 _INSTANCE = re.compile(r"draupnir-(instance|instance-direct|port)-([1-9][0-9]{0,8})\.(service|socket)")
 
+MEMINFO = Path("/proc/meminfo")
+
 
 def inspect() -> wire.Inspection:
     """What the machine offers."""
     return wire.Inspection(
         protocol=wire.PROTOCOL,
         storage=storage.inspect(),
-        memory=_memory(),
+        memory=memory_of(MEMINFO.read_text(encoding="ascii")),
         postgres_majors=postgres.installed_majors(),
         systemd_version=units.version(),
         filters_addresses=units.filters_addresses(),
     )
+
+
+def memory_of(meminfo: str) -> wire.Memory:
+    """What proc_meminfo(5) tells, in bytes."""
+    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in meminfo.splitlines())}
+    return wire.Memory(total_bytes=kilobytes["MemTotal"] * 1024, available_bytes=kilobytes["MemAvailable"] * 1024)
 
 
 def take_inventory() -> wire.Inventory:
@@ -93,9 +101,3 @@ def _jobs() -> list[wire.Job]:
     names = [unit.name for unit in units.find("draupnir-extract-[0-9]*.service", "draupnir-finalise-[0-9]*.service")]
     found = [job_state(JobKind(match[1]), int(match[2])) for match in map(_JOB.fullmatch, names) if match]
     return [job for job in found if job.state is not wire.JobState.ABSENT]
-
-
-def _memory() -> wire.Memory:
-    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
-    return wire.Memory(total_bytes=kilobytes["MemTotal"] * 1024, available_bytes=kilobytes["MemAvailable"] * 1024)
