@@ -12,7 +12,9 @@ help:
 demo: deb
 	packaging/machine run --bare -- /usr/src/draupnir/packaging/demo
 
-test: check deb
+# The checks calculate while the packages are downloaded for and built.
+test:
+	$(MAKE) --jobs=2 --output-sync=target check deb
 	packaging/system-tests
 
 check:

@@ -32,6 +32,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
         _stop(instance_id)
         _write_files(request)
         if request.direct:
+            _require_both_families(request)
             _copy(root, request)
             _start_direct(request, settings)
         else:
@@ -39,7 +40,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
     state = observe(instance_id)
     if not state.listening:
         _stop(instance_id)
-        raise HelperError(ErrorCode.PORT_IN_USE, f"Something else on the server has port {request.port}.")
+        raise _port_in_use(request)
     if request.new and not request.direct:
         _wake(instance_id, state)
     return state
@@ -163,6 +164,26 @@ def _wake(instance_id: int, state: wire.InstanceState) -> None:
         if observe(instance_id).postgres == "failed":
             units.begin(server, again=True)
     units.begin(layout.port_service(instance_id))
+
+
+def _require_both_families(request: wire.StartInstance) -> None:
+    """Have systemd listen for a moment, which it does for IPv4 and IPv6 or not at all.
+
+    Postgres is content with either, and whoever has the other would be taken for the instance.
+    """
+    names = layout.port_socket(request.instance_id), layout.port_service(request.instance_id)
+    units.begin_transient(
+        names[0], {"ListenStream": str(request.port)}, companions=[(names[1], _service(names[1], ["/bin/false"]))]
+    )
+    units.await_job(names[0])
+    free = observe(request.instance_id).listening
+    units.stop(*names)
+    if not free:
+        raise _port_in_use(request)
+
+
+def _port_in_use(request: wire.StartInstance) -> HelperError:
+    return HelperError(ErrorCode.PORT_IN_USE, f"Something else on the server has port {request.port}.")
 
 
 def _start_direct(request: wire.StartInstance, settings: Settings) -> None:

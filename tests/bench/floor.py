@@ -69,6 +69,11 @@ def server(data: Path, *settings: str) -> Iterator[str]:
             process.wait()
 
 
+def stop(data: Path) -> None:
+    """Have the bare server on the directory end in order, so that its next start recovers nothing."""
+    run("runuser", "-u", "postgres", "--", BINARIES / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop", cwd="/")
+
+
 def as_superuser(connection_string: str, database: str = "my_db") -> str:
     """The connection string of a bare server, for its superuser."""
     return connection_string.replace("user=draupnir", "user=postgres").replace("dbname=my_db", f"dbname={database}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import draupnir
-from tests.bench import creation, edge, finalising, growth, memory, other_means, sources, throughput
+from tests.bench import creation, edge, finalising, growth, memory, other_means, sources, starting, throughput
 from tests.bench.figures import Figure, table
 from tests.bench.sources import Images
 from tests.system.backups import BINARIES
@@ -58,6 +58,7 @@ def main(arguments: list[str]) -> int:
 SUBJECTS: dict[str, Callable[[Service, Images, argparse.Namespace], list[Figure]]] = {
     "creation": lambda service, images, given: creation.measure(service, images.middle, given.times),
     "cold": lambda service, images, given: creation.measure_cold(service, images.middle, given.times),
+    "starting": lambda service, images, given: starting.measure(service, images.middle, given.times),
     "other-means": lambda service, images, given: other_means.measure(service, images.middle, given.times),
     "sizes": lambda service, images, given: growth.sizes(service, images, given.times),
     "living": lambda service, images, given: growth.living(service, images.small, given.times, given.sleepers),

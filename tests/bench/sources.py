@@ -1,4 +1,4 @@
-"""What is measured with: backups of pgbench data, the images made of them, and one grown to ten times its size."""
+"""What is measured with: backups of pgbench data, the images made of them, and one grown to ten gigabytes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.bench import floor
 from tests.system.backups import Source
 from tests.system.service import ANONYMISE, Service, run
 
-SMALL_SCALE = 5
-GROWN_BY = 10
+SMALL_SCALE = 1
+GROWN_BY = 12
 FILLERS = [f"filler_{number}" for number in range(1, GROWN_BY)]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Ids of ready images of 0.1 GB, of the scale asked for, and of ten times that; tarballs of the second; room."""
+    """Ids of ready images of 0.1 GB, of the scale asked for, and of 10 GB; tarballs of the second; room."""
 
     small: int
     middle: int

@@ -113,6 +113,13 @@ def test_the_command_lines_of_the_brief(service: Service, image: int, tmp_path: 
     (instance_id,) = [item["id"] for item in listed]
     script = f"eval $(draupnir-client env {instance_id})\npsql -d my_db -XAtc 'SELECT count(*) FROM secret_tokens'"
     assert shell(script).strip() == "0"
+    # PGHOST=my-draupnir.tld PGPORT=5678 psql my-db; the brief's line knew of no certificate, which env exports as well.
+    port = listed[0]["attributes"]["port"]
+    environment = f"eval $(draupnir-client env {instance_id})\nunset PGHOST PGPORT"
+    line = f"PGHOST=localhost PGPORT={port} psql my_db -XAt"
+    assert shell(f"{environment}\n{line}", given="SELECT count(*) FROM secret_tokens").strip() == "0"
+    line = f"draupnir-client psql {instance_id} -- -d my_db -XAtc 'SELECT count(*) FROM secret_tokens'"
+    assert shell(line).strip() == "0"
     shell(f"draupnir-client instances destroy {instance_id}")
     assert "authenticate" in shell("draupnir-client help")
     assert "finalise" in shell("draupnir-client images help")

@@ -48,6 +48,19 @@ def test_no_raw_value_can_be_asked_for_by_any_query(service: Service, instance: 
     assert service.answer(instance, "SELECT count(*) FROM users WHERE email LIKE '%@example.com'") == "5000"
 
 
+def test_what_the_script_deleted_takes_no_room_and_the_planner_knows_what_is_there(
+    service: Service, instance: int
+) -> None:
+    """VACUUM and ANALYZE have been everywhere, whether or not a table would have been due."""
+    size = service.answer(
+        instance, "SELECT pg_relation_size('secret_tokens'), reltuples FROM pg_class WHERE relname = 'users'"
+    )
+    assert size == "0|5000"
+    stale = "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND reltuples = -1"
+    for database in ("my_db", "postgres", "template1"):
+        assert service.answer(instance, stale, database) == "0"
+
+
 def test_everything_belongs_to_the_one_role_that_may_sign_in(service: Service, instance: int) -> None:
     owners = """
         SELECT DISTINCT relowner::regrole FROM pg_class c WHERE oid >= 16384 AND relkind IN ('r', 'v', 'S', 'm')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import io
+import socket
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,6 +150,25 @@ def test_of_two_hundred_at_once_as_many_as_there_are_ports_succeed(service: Serv
         created.append(service.create_instance(image))
         for data in created:
             service.destroy_instance(data["id"])
+
+
+@pytest.mark.parametrize("network", ["proxied", "direct"])
+def test_a_port_that_something_else_has_is_passed_over(service: Service, image: int, network: str) -> None:
+    def create() -> httpx.Response:
+        return service.ask("POST", "/instances", {"image_id": image, "network": network})
+
+    with configured(service, "min_instance_port = 7000\nmax_instance_port = 7002\n"), socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("0.0.0.0", 7000))
+        listener.listen()
+        answer = create()
+        assert answer.status_code == 201, answer.text
+        data = answer.json()["data"]
+        assert data["attributes"]["port"] == "7001"
+        assert service.answer(data["id"], "SELECT count(*) FROM users") == "5000"
+        answer = create()
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (422, "no_free_port")
+        service.destroy_instance(data["id"])
 
 
 def test_a_finalise_without_a_free_port_waits_for_one(service: Service, image: int, backup: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import psycopg
 
 from tests.system.faults import await_that
-from tests.system.service import URL, Service, credentials
+from tests.system.service import URL, Service, credentials, run
 from tests.system.world import processes
 
 COUNT = 1000
@@ -38,11 +38,14 @@ def test_a_thousand_sleep_and_any_of_them_answers(service: Service, image: int) 
         for instance in woken[:ONE_BY_ONE]:
             assert marked(instance) == (instance["id"], 5000)
 
+        for unit in ("instance", "port"):
+            name = f"draupnir-{unit}-{woken[0]['id']}.service"
+            assert run("systemctl", "show", "-P", "Slice", name).stdout == "draupnir-instances.slice\n"
         with ThreadPoolExecutor(AT_ONCE) as threads:
             answers = [threads.submit(marked, instance) for instance in woken[ONE_BY_ONE:]]
             # Waking them takes all there is of the processor, but the service is still there for everybody else.
             while concurrent.futures.wait(answers, timeout=0.5).not_done:
-                assert client.get("/health_check", timeout=10).status_code == 200
+                assert client.get("/health_check", timeout=3).status_code == 200
         assert [answer.result() for answer in answers] == [(one["id"], 5000) for one in woken[ONE_BY_ONE:]]
         await_that(lambda: set(statuses(client).values()) == {"asleep"}, "they sleep again", within_s=120)
 
