@@ -76,11 +76,11 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=_data_gid())
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
         subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
+    # Gone with the unit is the only proof that the work is as it was extracted.
+    units.stop(layout.job_unit(JobKind.EXTRACT, image_id))
     units.start_transient(
         layout.job_unit(JobKind.FINALISE, image_id), {"Description": f"Draupnir finalises image {image_id}"}
     )
-    # Gone with the unit is the only proof that the work is as it was extracted.
-    units.stop(layout.job_unit(JobKind.EXTRACT, image_id))
     return job_state(JobKind.FINALISE, image_id)
 
 

@@ -78,6 +78,8 @@ _FINALISE = {
     "fsync": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
+    # Whatever of the script a crash may have lost would go unnoticed.
+    "restart_after_crash": "off",
     "log_line_prefix": "",
     "log_min_messages": "warning",
     "log_min_error_statement": "panic",

@@ -110,11 +110,15 @@ class Cluster:
         return found[1]
 
     def run_files(self, database: str, *paths: Path, **variables: str) -> list[str]:
-        """Run our own SQL files in the database, in one session; the lines that they answer, unaligned."""
+        """Run our own SQL files in the database, in one session; the lines that they answer, unaligned.
+
+        They see nobody's functions and operators but Postgres's own, whatever those of the data are called.
+        """
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
         options += [part for path in paths for part in ("-f", str(path))]
         names = ", ".join(path.name for path in paths)
-        return self._checked(self._psql(database, *options), f"{names} failed in database {database}").splitlines()
+        finished = self._psql(database, *options, server_options="-c search_path=pg_catalog")
+        return self._checked(finished, f"{names} failed in database {database}").splitlines()
 
     def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
         """Run the uploader's script as psql does, then the file that looks what it left open, in one session."""
@@ -131,14 +135,14 @@ class Cluster:
         self._checked(finished, "VACUUM failed")
 
     def _psql(
-        self, database: str, *arguments: str, working_directory: Path | None = None
+        self, database: str, *arguments: str, server_options: str = "", working_directory: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         return subprocess.run(
             [*command, "-h", str(self._directory), "-U", self.superuser, *arguments],
             capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
             # Not an argument, which psql reads as a connection string where the name looks like one.
-            env=_environment() | {"PGDATABASE": database},
+            env=_environment() | {"PGDATABASE": database, "PGOPTIONS": server_options},
             cwd=working_directory,
         )  # fmt: skip
 
@@ -201,6 +205,8 @@ def _environment() -> dict[str, str]:
     return {
         "PATH": "/usr/bin",
         "LC_ALL": "C.UTF-8",
+        # What the API takes and the files hold; psql would take them for the encoding of the database.
+        "PGCLIENTENCODING": "UTF8",
         "PGCONNECT_TIMEOUT": "60",
         "HOME": "/nonexistent",
         "PSQLRC": "/dev/null",

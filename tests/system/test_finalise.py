@@ -120,10 +120,64 @@ SCRIPTS = {
     "an unterminated if": "\\if true\nSELECT 1;",
     "a transaction left open": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;",
     "autocommit left off": "\\set AUTOCOMMIT off\n\\c my_db\nDELETE FROM secret_tokens;",
+    "a transaction open at a connect": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;\n\\c postgres\nSELECT 1;",
+    "a transaction open at the last line": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;\n\\c postgres",
+    "a commit in another database": (
+        "\\set AUTOCOMMIT off\n\\c my_db\nDELETE FROM secret_tokens;\n\\c postgres\nCREATE TABLE t ();\nCOMMIT;"
+    ),
+    "a dry run": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;\nROLLBACK;",
+    "a prepared transaction": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;\nPREPARE TRANSACTION 'p';",
+    "a condition that is none": "\\c my_db\n\\if ture\nDELETE FROM secret_tokens;\n\\endif",
+    "a command in backticks": "\\set salt `openssl rand -hex 16`\n\\c my_db\nDELETE FROM secret_tokens;",
     "a shell command": "\\set ON_ERROR_STOP on\n\\! id > /tmp/x\n\\copy (select 1) to program 'id'",
     "a server program": "COPY (SELECT 1) TO PROGRAM 'id > /tmp/draupnir-escaped'",
     "a session that is ended": "SELECT pg_terminate_backend(pg_backend_pid());",
 }
+
+
+# What is no failure, and is done to the letter.
+PERMITTED = """
+\\c my_db
+DO $$ BEGIN
+  INSERT INTO users SELECT * FROM users LIMIT 1;
+EXCEPTION WHEN unique_violation THEN DELETE FROM secret_tokens;
+END $$;
+BEGIN; SAVEPOINT s; DELETE FROM users; ROLLBACK TO s; COMMIT;
+CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0;
+\\c old
+CREATE TABLE names AS SELECT 'M' || chr(252) || 'ller' AS name;
+UPDATE names SET name = 'somebody' WHERE name = 'Müller';
+"""
+# What somebody may have prepared in production for whoever cleans up as superuser, and for whoever signs in.
+PREPARED = """
+\\c my_db
+CREATE ROLE mallory;
+CREATE SCHEMA postgres;
+CREATE FUNCTION postgres.format(text, name) RETURNS text LANGUAGE sql AS $$ SELECT 'CREATE ROLE hijacked' $$;
+CREATE FUNCTION public.format(text, name) RETURNS text LANGUAGE sql AS $$ SELECT 'CREATE ROLE hijacked' $$;
+GRANT EXECUTE ON FUNCTION pg_read_binary_file(text) TO PUBLIC;
+"""
+
+
+def test_a_script_that_handles_its_errors_is_done_to_the_letter(service: Service, uploaded: int) -> None:
+    service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": PERMITTED})
+    answer = service.finalise(uploaded)
+    assert answer.status_code == 200, answer.text
+    instance_id = int(service.create_instance(uploaded)["id"])
+    assert service.answer(instance_id, "SELECT count(*) FROM secret_tokens") == "0"
+    assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
+    assert service.answer(instance_id, "SELECT name FROM names", "old") == "somebody"
+    service.destroy_image(uploaded)
+
+
+def test_nothing_of_the_data_is_called_in_cleaning_them_and_no_door_stays_open(service: Service, uploaded: int) -> None:
+    service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": f"{ANONYMISE}\n{PREPARED}"})
+    answer = service.finalise(uploaded)
+    assert answer.status_code == 200, answer.text
+    instance_id = int(service.create_instance(uploaded)["id"])
+    assert service.answer(instance_id, "SELECT count(*) FROM pg_roles WHERE rolname = 'hijacked'") == "0"
+    assert service.answer(instance_id, "SELECT has_function_privilege('pg_read_binary_file(text)', 'EXECUTE')") == "f"
+    service.destroy_image(uploaded)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -1,8 +1,15 @@
 -- In the script's own session: writes that are not committed would be lost with it, and real data would stay.
 \set ON_ERROR_STOP on
-SELECT txid_current_if_assigned() IS NOT NULL AS left_open
+SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL AS left_open
 \gset
 \if :left_open
 \warn 'anonymisation_script.sql: ERROR:  the script leaves a transaction open; end it with COMMIT'
 DO 'BEGIN RAISE EXCEPTION $$a transaction was left open$$; END';
+\endif
+-- There were none before the script.
+SELECT count(*) > 0 AS left_prepared FROM pg_catalog.pg_prepared_xacts
+\gset
+\if :left_prepared
+\warn 'anonymisation_script.sql: ERROR:  the script leaves a prepared transaction; end it with COMMIT PREPARED'
+DO 'BEGIN RAISE EXCEPTION $$a transaction was left prepared$$; END';
 \endif

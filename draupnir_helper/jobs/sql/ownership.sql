@@ -6,6 +6,16 @@ SELECT format('ALTER EVENT TRIGGER %I OWNER TO %I', evtname, :'bootstrap') FROM 
 SELECT format('ALTER FOREIGN DATA WRAPPER %I OWNER TO %I', fdwname, :'bootstrap')
   FROM pg_foreign_data_wrapper WHERE fdwowner <> 10
 \gexec
+-- What an extension keeps from everybody, such as reading the log, would come with its owner's other things.
+SELECT format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, :'bootstrap') FROM pg_proc p
+ WHERE proowner >= 16384
+   AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+\gexec
+-- Postgres's own functions that not everybody may call, such as those that read files: what the source granted of them.
+SELECT format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, draupnir', p.oid::regprocedure)
+  FROM pg_proc p JOIN pg_init_privs i ON i.classoid = 'pg_proc'::regclass AND i.objoid = p.oid
+ WHERE p.oid < 16384 AND p.proacl IS DISTINCT FROM i.initprivs
+\gexec
 SELECT format('REASSIGN OWNED BY %I TO draupnir', rolname) FROM pg_roles WHERE oid >= 16384 AND rolname <> 'draupnir'
 \gexec
 CREATE TEMPORARY VIEW extension_member AS

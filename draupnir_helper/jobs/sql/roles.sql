@@ -8,7 +8,10 @@ SELECT format('ALTER ROLE draupnir IN DATABASE %I RESET ALL', datname)
   FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase JOIN pg_roles r ON r.oid = s.setrole
  WHERE r.rolname = 'draupnir'
 \gexec
-SELECT format('REVOKE %I FROM draupnir', granted.rolname)
+-- From Postgres 16 on, each grantor's grant is one of its own.
+SELECT format('REVOKE %I FROM draupnir%s CASCADE', granted.rolname,
+              CASE WHEN current_setting('server_version_num')::int >= 160000
+                   THEN format(' GRANTED BY %I', pg_get_userbyid(m.grantor)) ELSE '' END)
   FROM pg_auth_members m JOIN pg_roles granted ON granted.oid = m.roleid JOIN pg_roles member ON member.oid = m.member
  WHERE member.rolname = 'draupnir'
 \gexec
