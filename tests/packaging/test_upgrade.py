@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.faults import await_that
+from tests.system.service import Service, Session
+from tests.system.world import processes
+
 DIST = Path(__file__).parents[2] / "dist"
 
 pytestmark = pytest.mark.skipif(
@@ -60,26 +64,63 @@ def next_version(tmp_path: Path, packages: list[str]) -> list[str]:
     return made
 
 
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A key that may upload; the purge takes it off the server."""
+    path = tmp_path_factory.mktemp("keys") / "key.pem"
+    output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
+    output_of("draupnir", "upload-key", "add", f"{path}.pub")
+    return path
+
+
+@pytest.fixture(scope="module")
+def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup of this machine's own Postgres."""
+    path = tmp_path_factory.mktemp("backup") / "base.tar"
+    with path.open("wb") as file:
+        command = ["runuser", "-u", "postgres", "--", "pg_basebackup", "-c", "fast", "-X", "fetch", "-Ft", "-D", "-"]
+        subprocess.run(command, check=True, stdout=file, cwd="/")
+    return path
+
+
+@pytest.fixture(scope="module")
+def instance(key: Path, backup: Path) -> Iterator[int]:
+    """An instance of the backup, destroyed at the end."""
+    service = Service(key)
+    image_id = service.make_image(backup, script="SELECT 1;")
+    yield int(service.create_instance(image_id)["id"])
+    # The secret is another one after the purge.
+    Service(key).destroy_image(image_id)
+
+
 @pytest.fixture
-def instance() -> Iterator[subprocess.Popen[bytes]]:
-    """A process in a unit with the name of an instance: a scope, for the services' sandbox suits only Postgres."""
-    with subprocess.Popen(
-        ["systemd-run", "--quiet", "--scope", "--unit=draupnir-instance-999", "sleep", "inf"]
-    ) as process:
-        yield process
-        process.kill()
+def upload(key: Path, backup: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """An upload that is under way, and would be for minutes."""
+    service = Service(key)
+    image_id = service.create_image()
+    target = f"upload@localhost:/draupnir/image_uploads/{image_id}"
+    arrived = Path(f"/srv/draupnir/chroot/draupnir/image_uploads/{image_id}/{backup.name}")
+    with subprocess.Popen(["scp", "-q", "-l", "1000", *service.ssh_options(), backup, target]) as sending:
+        await_that(lambda: arrived.exists() and arrived.stat().st_size > 0, "the upload has begun")
+        yield sending
+        sending.kill()
+    Service(key).destroy_image(image_id)
 
 
-def test_an_upgrade_replaces_the_services_and_nothing_else(
-    next_version: list[str], instance: subprocess.Popen[bytes]
+def test_an_upgrade_replaces_the_services_and_no_instance_notices(
+    next_version: list[str], key: Path, instance: int
 ) -> None:
+    session = Session(Service(key), instance, "postgres")
+    backend = session.answer("SELECT pg_backend_pid();")
+    assert re.fullmatch("[0-9]+", backend)
     daemon, metadata = main_pid("draupnir"), main_pid("draupnir-metadata")
     listening = sockets()
     secret = Path("/etc/draupnir/shared_secret").read_bytes()
 
     apt("install", *next_version)
 
-    assert instance.poll() is None
+    assert session.answer("SELECT pg_backend_pid();") == backend
+    session.close()
     assert main_pid("draupnir") != daemon
     assert main_pid("draupnir-metadata") == metadata
     assert sockets() == listening
@@ -88,11 +129,15 @@ def test_an_upgrade_replaces_the_services_and_nothing_else(
 
 
 def test_a_purge_takes_all_but_the_databases_and_says_where_they_are(
-    packages: list[str], instance: subprocess.Popen[bytes]
+    upload: subprocess.Popen[bytes], packages: list[str], key: Path, instance: int
 ) -> None:
+    Service(key).psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer", "postgres")
+    assert processes() != set()
+
     said = apt("purge", "draupnir", "draupnir-client")
 
-    assert instance.wait(timeout=10) != 0
+    assert upload.wait(timeout=10) != 0
+    assert processes() == set()
     for kept in ("/var/lib/draupnir/data.btrfs", "/var/lib/draupnir/metadata"):
         assert Path(kept).exists()
         assert re.search(rf"^    rm (-r )?{kept}$", said, re.MULTILINE)
@@ -103,3 +148,9 @@ def test_a_purge_takes_all_but_the_databases_and_says_where_they_are(
     assert active == ""
     effective = output_of("/usr/sbin/sshd", "-T", "-C", "user=upload,host=localhost,addr=127.0.0.1")
     assert "chrootdirectory none" in effective
+
+    apt("install", *packages)
+    await_that(
+        lambda: Service(key).psql(instance, "SELECT answer FROM kept", "postgres", ok=False).stdout.strip() == "42",
+        "the instance is back with its data",
+    )

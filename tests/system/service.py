@@ -125,3 +125,25 @@ class Service:
 
     def answer(self, instance_id: int, sql: str, database: str = "my_db") -> str:
         return self.psql(instance_id, sql, database).stdout.strip()
+
+
+class Session:
+    """One psql that stays connected."""
+
+    def __init__(self, service: Service, instance_id: int, database: str = "my_db") -> None:
+        environment = {**service.environment(instance_id), "PGDATABASE": database}
+        self._psql = subprocess.Popen(
+            ["psql", "-XAtq"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+
+    def answer(self, sql: str) -> str:
+        """What a statement that returns one line returns; empty if the connection is lost."""
+        assert self._psql.stdin is not None
+        assert self._psql.stdout is not None
+        self._psql.stdin.write(f"{sql}\n")
+        self._psql.stdin.flush()
+        return self._psql.stdout.readline().strip()
+
+    def close(self) -> None:
+        """Sign out."""
+        self._psql.communicate(timeout=30)

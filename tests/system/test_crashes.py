@@ -30,7 +30,7 @@ from tests.system.faults import (
     processes,
     restart,
 )
-from tests.system.service import ANONYMISE, JSON, Service, run
+from tests.system.service import ANONYMISE, JSON, Service, Session, run
 
 SLOW = f"SELECT pg_sleep(4);\n{ANONYMISE}"
 ENDLESS = "SELECT pg_sleep(3600);"
@@ -345,26 +345,6 @@ def test_metadata_that_are_killed_are_back_by_themselves(service: Service, image
 
     await_that(back, "the API answers again")
     assert statuses <= {200, 503}
-
-
-class Session:
-    """One psql that stays connected."""
-
-    def __init__(self, service: Service, instance_id: int) -> None:
-        environment = {**service.environment(instance_id), "PGDATABASE": "my_db"}
-        self._psql = subprocess.Popen(
-            ["psql", "-XAtq"], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-
-    def answer(self, sql: str) -> str:
-        assert self._psql.stdin is not None
-        assert self._psql.stdout is not None
-        self._psql.stdin.write(f"{sql}\n")
-        self._psql.stdin.flush()
-        return self._psql.stdout.readline().strip()
-
-    def close(self) -> None:
-        self._psql.communicate(timeout=30)
 
 
 @pytest.mark.parametrize(
