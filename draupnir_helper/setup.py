@@ -6,6 +6,7 @@ It is the only part that may mount and format, and it takes nothing from anybody
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import os
 import secrets
@@ -22,6 +23,8 @@ SECRET = Path("/etc/draupnir/shared_secret")
 KEY = Path("/etc/draupnir/refresh_token_key")
 KEY_BYTES = 32
 _SMALLEST_DISK_BYTES = 512 * 1024 * 1024
+# Where a btrfs filesystem says that it is one, see btrfs(5).
+_MAGIC_OFFSET, _MAGIC = 0x10040, b"_BHRfS_M"
 
 
 class SetupError(Exception):
@@ -69,6 +72,8 @@ def prepare_filesystem(data_path: Path, loaded: Settings) -> None:
         raise SetupError(f"{data_path} is not on btrfs and is not empty; mount a btrfs filesystem there, or empty it")
     if loaded.data_device is None and not EMBEDDED_DISK.exists():
         _make_embedded_disk(_disk_size_bytes(loaded))
+    if loaded.data_device is not None:
+        _refuse_unformatted(loaded.data_device)
     source = loaded.data_device or str(EMBEDDED_DISK)
     options = ",".join(("noatime", *MOUNT_OPTIONS))
     # A mount unit, so that systemd unmounts it in order; After= there means that it goes last.
@@ -104,6 +109,17 @@ def _make_embedded_disk(size_bytes: int) -> None:
         file.truncate(size_bytes)
     _run("mkfs.btrfs", "--quiet", "--force", "--features", "squota", "--label", "draupnir", str(new))
     new.rename(EMBEDDED_DISK)
+
+
+def _refuse_unformatted(device: str) -> None:
+    """Of a device without btrfs `mount` says nothing that helps; one that cannot be read yet is left to it."""
+    with contextlib.suppress(OSError), Path(device).open("rb") as file:
+        file.seek(_MAGIC_OFFSET)
+        if file.read(len(_MAGIC)) != _MAGIC:
+            raise SetupError(
+                f"{device} has no btrfs filesystem, and a data_device is never formatted here; if nothing on it is"
+                f" needed, run mkfs.btrfs -O squota {device}"
+            )
 
 
 def _disk_size_bytes(loaded: Settings) -> int:
