@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 UNITS = Path("/usr/lib/systemd/system")
+# A command, and one of the words that may follow it.
+COMPLETED = {"draupnir": "doctor", "draupnir-client": "instances"}
 
 pytestmark = pytest.mark.skipif(not (UNITS / "draupnir.service").exists(), reason="the packages are not installed here")
 
@@ -87,15 +89,28 @@ def test_bash_completes_both_commands() -> None:
         _{function}_completion {command}
         echo "${{COMPREPLY[@]}}"
     """
-    for command, expected in (("draupnir", "doctor"), ("draupnir-client", "instances")):
+    for command, expected in COMPLETED.items():
         text = script.format(command=command, function=command.replace("-", "_"))
         assert expected in output_of("bash", "-c", text).split()
 
 
-def test_zsh_and_fish_take_their_completions() -> None:
-    for command in ("draupnir", "draupnir-client"):
-        output_of("zsh", "-n", f"/usr/share/zsh/vendor-completions/_{command}")
-        output_of("fish", "--no-execute", f"/usr/share/fish/vendor_completions.d/{command}.fish")
+def test_fish_completes_both_commands() -> None:
+    for command, expected in COMPLETED.items():
+        offered = output_of("fish", "-c", f"complete -C '{command} '").splitlines()
+        assert expected in [line.partition("\t")[0] for line in offered]
+
+
+def test_zsh_completes_both_commands() -> None:
+    # What zsh finds by itself is called as it calls it, and what it is given to offer is printed.
+    script = """
+        autoload -Uz compinit && compinit -D -u
+        _describe() {{ print -rl -- "${{(@P)3}}" }}
+        words=({command} '') CURRENT=2
+        ${{_comps[{command}]}}
+    """
+    for command, expected in COMPLETED.items():
+        offered = output_of("zsh", "-f", "-c", script.format(command=command)).splitlines()
+        assert expected in [line.partition(":")[0] for line in offered]
 
 
 def test_the_upload_user_gets_sftp_in_its_chroot_and_nothing_else() -> None:
