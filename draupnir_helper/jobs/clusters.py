@@ -19,6 +19,7 @@ from draupnir_helper.jobs import reports
 from draupnir_helper.jobs.reports import JobError
 
 _LOG_LINES = 30
+_IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_roles WHERE rolname = session_user"
 _NO_SPACE = "No space left on device"
 
 log = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class Cluster:
         """Recover and serve until the end of the block, then stop cleanly; killed when the block fails."""
         try:
             self._start(preload_libraries)
-            if self._psql("template1", "-c", "SELECT").returncode != 0:
+            # There may be a postgres that is only one of several, and may not demote the first.
+            if self._psql("template1", "-c", _IS_BOOTSTRAP).stdout != "t\n":
                 self._stop()
                 self.superuser = self._read_superuser(preload_libraries)
                 self._start(preload_libraries)

@@ -265,20 +265,25 @@ def test_the_command_line_shows_the_failure_and_fails(service: Service, uploaded
     service.client("images", "destroy", str(uploaded))
 
 
-def test_an_image_of_another_superuser_s_name_is_finalised(service: Service, source: Source, tmp_path: Path) -> None:
-    """The bootstrap superuser need not be called postgres."""
+@pytest.mark.parametrize("others", [[], ["postgres"]])
+def test_an_image_of_another_superuser_s_name_is_finalised(
+    service: Service, source: Source, tmp_path: Path, others: list[str]
+) -> None:
+    """The bootstrap superuser need not be called postgres, and a postgres need not be the bootstrap superuser."""
+
+    def as_helper(*statements: str) -> None:
+        connection = ["-h", str(source.directory), "-p", "5999", "-d", "postgres", "-U", "helper", "-Xq"]
+        source._as_postgres("psql", *connection, *(part for each in statements for part in ("-c", each)))
+
     source.start()
     source.sql("CREATE ROLE helper SUPERUSER LOGIN")
-    statement = "ALTER ROLE postgres RENAME TO boss"
-    rename = ["-h", str(source.directory), "-p", "5999", "-d", "postgres", "-U", "helper", "-Xqc", statement]
     try:
-        source._as_postgres("psql", *rename)
+        as_helper("ALTER ROLE postgres RENAME TO boss", *(f"CREATE ROLE {each} SUPERUSER LOGIN" for each in others))
         source.stop()
         path = source.tarball(f"boss-{time.time_ns()}.tar")
     finally:
         source.start()
-        rename[-1] = "ALTER ROLE boss RENAME TO postgres"
-        source._as_postgres("psql", *rename)
+        as_helper(*(f"DROP ROLE {each}" for each in others), "ALTER ROLE boss RENAME TO postgres")
         source.sql("DROP ROLE helper")
         source.stop()
     image_id = service.make_image(path)
