@@ -100,7 +100,7 @@ def judge_storage(storage: Storage) -> list[Finding]:
         quotas = bad(
             "quotas",
             "simple quotas are off, so nobody knows what an instance uses",
-            "run `systemctl restart draupnir-setup`, or `btrfs quota enable --simple /run/draupnir/data/`",
+            "run `btrfs quota enable --simple /run/draupnir/data/`",
         )
     if missing:
         advice = f"add {missing} to its options (in /etc/fstab or its mount unit) and mount it anew"

@@ -53,9 +53,11 @@ done
 SLEEP = """
 export DRAUPNIR_TOKEN=$(cat /etc/draupnir/shared_secret)
 asleep='.[] | select(.attributes.sleep_after == 1) | .attributes.status == "asleep"'
-until draupnir-client --output json instances list | jq --exit-status "$asleep"; do
+for _ in $(seq 100); do
+    draupnir-client --output json instances list | jq --exit-status "$asleep" && exit
     sleep 0.1
 done
+exit 1
 """
 
 
