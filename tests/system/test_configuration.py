@@ -9,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.system import world
 from tests.system.faults import DAEMON, HELPER, METADATA, await_healthy, await_that
 from tests.system.service import SECRET, URL, Service, run
 
@@ -121,6 +122,19 @@ def assert_doctor_says(part: str, words: str) -> None:
     assert f"✗ {part}:" in done.stdout, done.stdout
     assert words in done.stdout, done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_doctor_says_which_option_the_disk_is_mounted_without() -> None:
+    def mount_anew(options: str) -> None:
+        run("mount", "-o", f"remount,bind,noatime,nodev,nosuid,{options}", world.DATA)
+        # What was mounted for it when it started has options of its own.
+        run("systemctl", "restart", HELPER)
+
+    mount_anew("exec")
+    try:
+        assert_doctor_says("storage", "is mounted without noexec")
+    finally:
+        mount_anew("noexec")
 
 
 def test_doctor_says_when_the_secret_is_missing() -> None:
