@@ -83,7 +83,11 @@ def judge_inspection(inspection: Inspection) -> list[Finding]:
     findings = [ok("helper", f"answers; systemd {inspection.systemd_version}")]
     if inspection.storage is None:
         findings.append(
-            bad("storage", "the data filesystem is not there", "see `systemctl status draupnir-setup` and data_path")
+            bad(
+                "storage",
+                "the data filesystem is not there, or is mounted without nodev, noexec or nosuid",
+                "see `systemctl status draupnir-setup`, data_path, and `findmnt --target` with that path",
+            )
         )
     else:
         findings += [*judge_storage(inspection.storage), judge_room(inspection.storage)]

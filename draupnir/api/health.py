@@ -31,7 +31,7 @@ async def check(request: Request, caller: Caller) -> Response:
 async def _check_helper(context: Context) -> None:
     inspection = await context.helper.inspect()
     if inspection.storage is None:
-        raise errors.StorageMissing("The data filesystem is not mounted.")
+        raise errors.StorageMissing("The data filesystem is not mounted, or not safely.")
 
 
 async def _state_of(answer: Awaitable[object]) -> str:
