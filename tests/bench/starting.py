@@ -26,9 +26,9 @@ SETTINGS = (
 DROP_IN = "draupnir-instance-.service.d/10-sandbox.conf"
 SANDBOX = Path("/usr/lib/systemd/system", DROP_IN)
 CHANGED = Path("/run/systemd/system", DROP_IN)
-# Postgres does not start without the others: they make what it sees.
+# Postgres does not start without the others: they make what it sees, and the loopback that is its own.
 LINES = (
-    "PrivateNetwork", "RestrictAddressFamilies", "PrivatePIDs", "PrivateIPC", "PrivateUsers", "ProtectHostname",
+    "RestrictAddressFamilies", "PrivatePIDs", "PrivateIPC", "PrivateUsers", "ProtectHostname",
     "ProtectClock", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "NoNewPrivileges",
     "CapabilityBoundingSet", "RestrictNamespaces", "RestrictRealtime", "RestrictSUIDSGID", "LockPersonality",
     "MemoryDenyWriteExecute", "KeyringMode", "RemoveIPC", "DevicePolicy", "SystemCallArchitectures", "SystemCallFilter",
