@@ -171,14 +171,15 @@ def _require_both_families(request: wire.StartInstance) -> None:
 
     Postgres is content with either, and whoever has the other would be taken for the instance.
     """
-    names = layout.port_socket(request.instance_id), layout.port_service(request.instance_id)
+    # Under a name of its own: one that outlives a helper that is killed here must not be taken for the port.
+    probe, service = layout.probe(request.instance_id)
     units.begin_transient(
-        names[0], {"ListenStream": str(request.port)}, companions=[(names[1], _service(names[1], ["/bin/false"]))]
+        probe, {"ListenStream": str(request.port)}, companions=[(service, _service(service, ["/bin/false"]))]
     )
-    units.await_job(names[0])
-    free = observe(request.instance_id).listening
-    units.stop(*names)
-    if not free:
+    units.await_job(probe)
+    found = units.find_one(probe)
+    units.stop(probe, service)
+    if found is None or found.active != "active":
         raise _port_in_use(request)
 
 
@@ -233,5 +234,6 @@ def _stop(instance_id: int, *, kill: bool = False) -> None:
         layout.postgres_unit(instance_id),
         layout.gate(instance_id),
         layout.direct_unit(instance_id),
+        *layout.probe(instance_id),
         kill=kill,
     )

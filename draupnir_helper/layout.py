@@ -73,6 +73,11 @@ def port_service(instance_id: int) -> str:
     return f"draupnir-port-{instance_id}.service"
 
 
+def probe(instance_id: int) -> tuple[str, str]:
+    """The socket unit that tries whether a port can be had, and the service that it has to have."""
+    return f"draupnir-probe-{instance_id}.socket", f"draupnir-probe-{instance_id}.service"
+
+
 def gate(instance_id: int) -> str:
     """The socket unit that lets an instance's proxy begin."""
     return f"draupnir-gate@{instance_id}.socket"

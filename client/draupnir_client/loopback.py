@@ -10,6 +10,8 @@ import queue
 import re
 import socketserver
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from types import TracebackType
@@ -20,6 +22,8 @@ HOST = "127.0.0.1"
 # A browser that opens a connection ahead of need, or a port scanner, holds a thread no longer than this.
 IDLE_TIMEOUT_S = 10.0
 PAGE_TIMEOUT_S = 5.0
+# A Ctrl-C that comes just before Python waits for a lock is noticed only after the wait.
+_GLANCE_S = 0.2
 
 # The code is base64url, the error one of the API's codes.
 _ANSWERS = {"code": re.compile(r"[A-Za-z0-9_-]{16,256}"), "error": re.compile(r"[a-z_]{1,64}")}
@@ -138,7 +142,8 @@ class Listener:
 
     def wait(self, timeout_s: float) -> Arrival | None:
         """Return what the browser brings; None if nothing has come in time."""
-        try:
-            return self._server.arrivals.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
+        deadline = time.monotonic() + timeout_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                return self._server.arrivals.get(timeout=min(left_s, _GLANCE_S))
+        return None

@@ -129,6 +129,8 @@ def _upload(tarball: Path, image_id: int) -> None:
 
 def _settle() -> None:
     """Until the disk has nothing to do: what the turn before has deleted is no part of this one."""
-    run("sync", "-f", floor.DATA)  # or what is deleted would wait for the next commit, half a minute
+    # What is deleted goes when the filesystem's own thread wakes, which is every half minute.
+    run("mount", "-o", "remount,commit=1", floor.DATA)
     run("btrfs", "subvolume", "sync", floor.DATA)
+    run("mount", "-o", "remount,commit=30", floor.DATA)
     run("sync", "-f", floor.DATA)
