@@ -100,6 +100,9 @@ def doctor(output: str) -> None:
 
     if os.geteuid() != 0:
         raise click.ClickException("doctor looks at what only root may see; run `sudo draupnir doctor`.")
+    # A shell that `draupnir-client env` has prepared points libpq at an instance; the metadata are elsewhere.
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
     found = examine()
     well = all(finding.verdict is not Verdict.BAD for finding in found)
     if output == "json":

@@ -88,8 +88,7 @@ async def _examine_helper_and_metadata(settings: Settings) -> list[Finding]:
         result.append(bad("helper", error.detail, "see `systemctl status draupnir-helper.socket draupnir-helper`"))
     store = Store(settings.dsn)
     try:
-        # Brings the schema up to date, as the daemon of this same version does at its start.
-        await store.open()
+        await store.open(migrating=False)
         image_ids = [image.id for image in await store.images.list_all()]
         instance_ids = [instance.id for instance in await store.instances.list_all()]
         result.append(ok("metadata", f"answers; {len(image_ids)} images, {len(instance_ids)} instances"))
@@ -99,7 +98,7 @@ async def _examine_helper_and_metadata(settings: Settings) -> list[Finding]:
             concerned = await store.users.list_concerned()
             result.append(findings.judge_checks(concerned, settings.clean_interval, datetime.now(UTC)))
     except errors.DraupnirError as error:
-        result.append(bad("metadata", error.detail, "see `systemctl status draupnir-metadata`, or database_url"))
+        result.append(bad("metadata", error.detail, ""))
     finally:
         await store.close()
     return result

@@ -13,6 +13,7 @@ from authlib.jose import JsonWebKey, JsonWebToken, KeySet
 from authlib.jose.errors import JoseError
 from authlib.oidc.core import CodeIDToken
 
+from draupnir import emails
 from draupnir.models import Identity
 
 GOOGLE = "https://accounts.google.com"
@@ -24,8 +25,6 @@ MAX_BYTES = 16 * 1024
 
 _SIGNED_JWT = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC"}
-# What the helper takes as the owner of an instance, and one at-sign.
-_EMAIL = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,189}")
 
 
 class IdTokenRefused(Exception):
@@ -122,7 +121,7 @@ def _check_types(claims: Mapping[str, object]) -> None:
 
 def _identity(claims: Mapping[str, Any], expected: Expected) -> Identity:
     email, hosted_domain = claims.get("email"), claims.get("hd")
-    if not isinstance(email, str) or not _EMAIL.fullmatch(email):
+    if not isinstance(email, str) or not emails.PATTERN.fullmatch(email):
         raise IdTokenRefused("it has no e-mail address of the usual characters")
     if claims.get("email_verified") is not True:
         raise IdTokenRefused("its e-mail address is not verified")

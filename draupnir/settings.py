@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +21,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from draupnir import emails
 from draupnir.addresses import Cidr, read_cidr
 
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
@@ -37,6 +37,12 @@ def _cidr(value: object) -> Cidr:
         raise PydanticCustomError(
             "cidr", "has to be a network such as '10.0.0.0/8' ({reason})", {"reason": str(error)}
         ) from None
+
+
+def _email(value: object) -> str:
+    if isinstance(value, str) and emails.PATTERN.fullmatch(value):
+        return value.lower()
+    raise PydanticCustomError("email", "has to be an e-mail address such as 'jane@example.com'")
 
 
 def _duration(value: object) -> timedelta:
@@ -60,7 +66,7 @@ _LONGEST_S = 366 * 24 * 3600
 LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 CidrText = Annotated[Cidr, BeforeValidator(_cidr)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
-EmailAddress = Annotated[str, Field(pattern=r"^[^@\s]+@[^@\s]+$", max_length=254), AfterValidator(str.lower)]
+EmailAddress = Annotated[str, BeforeValidator(_email)]
 
 
 class SettingsError(Exception):

@@ -26,7 +26,7 @@ ImageId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
 InstanceId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
 Port = Annotated[int, Field(strict=True, ge=1024, le=65535)]
 PostgresMajor = Annotated[int, Field(strict=True, ge=10, le=99)]
-Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+@-]{1,254}$")]
+Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+'@-]{1,254}$")]
 Pem = Annotated[
     str,
     Field(

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from draupnir import errors
+from draupnir import emails, errors
 from draupnir.addresses import Cidr, read_cidr, write_cidr
 from draupnir.api.bodies import quote
 from draupnir.models import AllowedAddress, Condition, Credentials, Habits, Image, ImageStatus, Instance, Network
@@ -23,8 +23,6 @@ WIDEST_V4, WIDEST_V6 = 8, 32
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
-# What the wire carries as an owner, and a person has.
-_ADDRESS = re.compile(r"[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,189}", re.ASCII)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -95,7 +93,7 @@ def read_network(value: object) -> Network:
 
 def read_address(value: object) -> str:
     """An e-mail address, in lower case; raises ValueError."""
-    if isinstance(value, str) and _ADDRESS.fullmatch(value):
+    if isinstance(value, str) and emails.PATTERN.fullmatch(value):
         return value.lower()
     raise ValueError("must be an e-mail address")
 

@@ -24,14 +24,18 @@ class Store:
         self.tokens = Tokens(self._database)
         self.sign_ins = SignIns(self._database)
 
-    async def open(self) -> None:
-        """Connect and bring the schema up to date; may be tried again after it raised.
+    async def open(self, *, migrating: bool = True) -> None:
+        """Connect and bring the schema up to date, or only check it; may be tried again after it raised.
 
-        Raises MetadataUnavailable, and its subclass SchemaTooNew when a newer Draupnir has been here.
+        Raises MetadataUnavailable; its subclasses SchemaTooNew, when a newer Draupnir has migrated the database, and
+        SchemaTooOld, when it is not up to date and not to be changed.
         """
         await self._database.open()
         try:
-            await migrate.run(self._database)
+            if migrating:
+                await migrate.run(self._database)
+            else:
+                await migrate.check(self._database)
         except BaseException:
             await self._database.close()
             raise

@@ -6,7 +6,7 @@ import re
 from importlib.resources import files
 
 from draupnir.errors import MetadataUnavailable
-from draupnir.store.database import Database
+from draupnir.store.database import Connection, Database
 
 # Any number that no other program uses as an advisory lock in this database.
 _LOCK = 0x64_72_61_75
@@ -14,6 +14,10 @@ _LOCK = 0x64_72_61_75
 
 class SchemaTooNew(MetadataUnavailable):
     """A newer version has migrated this database; an older one would misread it."""
+
+
+class SchemaTooOld(MetadataUnavailable):
+    """The daemon of this version has not migrated this database yet."""
 
 
 def migrations() -> dict[int, str]:
@@ -25,6 +29,21 @@ def migrations() -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
+async def check(database: Database) -> None:
+    """Compare the schema with this version's, changing nothing. Raises SchemaTooNew, SchemaTooOld."""
+    known = migrations()
+    async with database.connection() as connection:
+        cursor = await connection.execute("SELECT to_regclass('migrations') IS NOT NULL AS present")
+        row = await cursor.fetchone()
+        applied = await _applied(connection) if row is not None and row["present"] else set()
+    _require_known(applied, known)
+    if known.keys() - applied:
+        raise SchemaTooOld(
+            f"The metadata database has schema {max(applied, default=0)}, this version of Draupnir needs {max(known)};"
+            " the daemon migrates it when it starts: run `systemctl restart draupnir`."
+        )
+
+
 async def run(database: Database) -> None:
     """Apply what is missing. Raises SchemaTooNew, MetadataUnavailable."""
     known = migrations()
@@ -34,14 +53,22 @@ async def run(database: Database) -> None:
             "CREATE TABLE IF NOT EXISTS migrations"
             " (number integer PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        cursor = await connection.execute("SELECT number FROM migrations")
-        applied = {row["number"] for row in await cursor.fetchall()}
-        if unknown := applied - known.keys():
-            raise SchemaTooNew(
-                f"The metadata database has schema {max(unknown)}, this version of Draupnir knows {max(known)};"
-                " install the newer version again, or restore the database from before it was installed."
-            )
+        applied = await _applied(connection)
+        _require_known(applied, known)
         for number, sql in known.items():
             if number not in applied:
                 await connection.execute(sql.encode())
                 await connection.execute("INSERT INTO migrations (number) VALUES (%s)", [number])
+
+
+async def _applied(connection: Connection) -> set[int]:
+    cursor = await connection.execute("SELECT number FROM migrations")
+    return {row["number"] for row in await cursor.fetchall()}
+
+
+def _require_known(applied: set[int], known: dict[int, str]) -> None:
+    if unknown := applied - known.keys():
+        raise SchemaTooNew(
+            f"The metadata database has schema {max(unknown)}, this version of Draupnir knows {max(known)};"
+            " install the newer version again, or restore the database from before it was installed."
+        )

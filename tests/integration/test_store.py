@@ -43,6 +43,17 @@ async def test_a_schema_newer_than_the_program_is_refused(dsn: str) -> None:
     await store.close()
 
 
+async def test_a_look_at_the_database_changes_nothing_in_it(empty_dsn: str, dsn: str) -> None:
+    with pytest.raises(migrate.SchemaTooOld, match=r"schema 0, .* `systemctl restart draupnir"):
+        await Store(empty_dsn).open(migrating=False)
+    with psycopg.connect(empty_dsn) as connection:
+        assert connection.execute("SELECT FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
+    store = Store(dsn)
+    await store.open(migrating=False)
+    assert await store.images.list_all() == []
+    await store.close()
+
+
 async def test_a_migration_that_breaks_leaves_nothing(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = migrate.migrations()
     monkeypatch.setattr(migrate, "migrations", lambda: whole | {2: "CREATE TABLE half (id integer); SELECT 1/0"})

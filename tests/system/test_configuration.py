@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,11 @@ def test_doctor_is_content_with_a_service_that_is_well() -> None:
 
 def stop(*units: str) -> None:
     run("systemctl", "stop", *units)
+
+
+def test_doctor_looks_at_the_metadata_in_a_shell_that_points_at_an_instance() -> None:
+    prepared = {"PGHOST": "203.0.113.1", "PGPORT": "1", "PGSSLMODE": "verify-full", "PGDATABASE": "my_db"}
+    assert run("draupnir", "doctor", env={**os.environ, **prepared}).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from draupnir import emails
 from draupnir.settings import Settings, SettingsError, is_private, load
+from draupnir_helper import wire
 
 SIGN_IN = """trusted_user_email_domain = '@example.com'
 [oidc]
@@ -86,6 +89,13 @@ def test_browsers_are_sent_back_to_the_https_listener_or_to_what_is_said(tmp_pat
     assert settings.redirect_url == "https://my-draupnir.tld:8443/oauth_callback"
 
 
+@pytest.mark.parametrize("address", ["o'neil@example.com", "a.b+c-d_e@x-y.example.com"])
+def test_an_admin_whose_address_is_taken_can_sign_in_and_own_an_instance(tmp_path: Path, address: str) -> None:
+    assert load(written(tmp_path, f'admins = ["{address}"]\n')).admins == {address}
+    assert emails.PATTERN.fullmatch(address)
+    assert TypeAdapter(wire.Owner).validate_python(address) == address
+
+
 def test_addresses_of_admins_are_compared_in_lower_case(tmp_path: Path) -> None:
     assert load(written(tmp_path, "admins = ['Jane@Example.com']\n")).admins == {"jane@example.com"}
 
@@ -147,6 +157,7 @@ def test_secrets_travel_encrypted_or_within_the_machine(url: str, private: bool)
         ("data_path = '/srv'\n[http]\nlisten_address = '0.0.0.0:8443'\n", 3, "tls_certificate"),
         ("trusted_user_email_domain = 'example.com'\n", 1, "@"),
         ("admins = ['jane']\n", 1, "admins"),
+        ("admins = ['jane doe@example.com']\n", 1, "an e-mail address such as"),
         ("admins = 'jane@example.com'\n", 1, "admins"),
         ("\n[oidc]\nclient_id = 'x'\ndiscovery_url = 'https://example.com'\n", 4, "openid-configuration"),
         ("[oidc]\n", 1, "[oidc] has no client_id"),
