@@ -150,11 +150,29 @@ class Connections:
         return True
 
 
+class BoundedHeaders(h11.Connection):
+    """h11 bounds a header only while a part of it is missing; here one that arrives in one piece is bounded, too."""
+
+    def next_event(self) -> Any:
+        """The next event. Raises RemoteProtocolError 431 for a header, or trailers, of more than MAX_HEADER_BYTES."""
+        before_bytes = self._unread_bytes()
+        event = super().next_event()
+        headers = isinstance(event, h11.Request | h11.EndOfMessage)
+        if headers and before_bytes - self._unread_bytes() > MAX_HEADER_BYTES:
+            raise h11.RemoteProtocolError("header too long", error_status_hint=431)
+        return event
+
+    def _unread_bytes(self) -> int:
+        # Not trailing_data, which copies: a body passes through here as well.
+        return len(self._receive_buffer)
+
+
 class Connection(H11Protocol):
     """One client's connection, from its acceptance on."""
 
     def __init__(self, connections: Connections, source: Source, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
+        self.conn = BoundedHeaders(h11.SERVER, MAX_HEADER_BYTES)
         self.source = source
         self.handshake: asyncio.Task[None] | None = None
         self._connections = connections
