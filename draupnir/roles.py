@@ -1,7 +1,7 @@
 """Who may do what: every role against every route and every request to the helper. Nothing else decides it.
 
 Whose things a caller reaches through a route is one of NO (403, or 401 for the anonymous), OWN (others' are not
-there: 404) and ALL. A token that may only look is refused whatever would change something.
+there: 404) and ALL. A read-only token may change nothing, except that it may revoke itself.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
 }
 # fmt: on
 SAFE_METHODS = frozenset({"GET"})
+# The one change that a read-only token may make: revoking itself.
+SIGN_OUT = ("DELETE", "/sessions/current")
 
 _DAEMON = frozenset({Role.DAEMON})
 _KEEPERS = _DAEMON | {Role.UPLOADER, Role.ADMIN}
@@ -101,7 +103,7 @@ def admit(method: str, path: str, caller: Caller) -> Caller:
     reach = _reach(method, path, caller.role)
     if reach is NO:
         raise Forbidden(f"{caller.name} is {_A[caller.role]}, and this is for {_allowed(method, path)} to do.")
-    if caller.read_only and method not in SAFE_METHODS:
+    if caller.read_only and method not in SAFE_METHODS and (method, path) != SIGN_OUT:
         raise Forbidden("This token may only look at things; use one that may change them.")
     acting.set(caller.role)
     return dataclasses.replace(caller, reach=reach)

@@ -120,6 +120,19 @@ async def test_a_token_that_may_only_look_makes_none(app: Starlette, idp: Identi
         the_error(await looker.ask(method, path, {"name": "more"}), 403, "forbidden")
 
 
+async def test_a_read_only_token_signs_itself_out_and_revokes_no_other(app: Starlette, idp: IdentityProvider) -> None:
+    jane = await session(app, idp)
+    looker, made = await make(jane, scope="read_only")
+    _, other = await make(jane, name="other")
+    for token in (made, other):
+        the_error(await looker.ask("DELETE", f"/tokens/{token['id']}"), 403, "forbidden")
+    assert (await looker.ask("DELETE", "/sessions/current")).status_code == 204
+    the_error(await looker.ask("GET", "/images"), 401, "unauthorized")
+    left = {each["id"] for each in (await jane.ask("GET", "/tokens")).json()["data"]}
+    assert other["id"] in left
+    assert made["id"] not in left
+
+
 async def test_a_token_made_with_a_token_does_not_outlive_it(app: Starlette, idp: IdentityProvider) -> None:
     parent, made = await make(await session(app, idp), expires_in=3600)
     _, child = await make(parent, name="child", expires_in=24 * 3600)
