@@ -52,7 +52,9 @@ def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
     units.describe(layout.postgres_unit(request.instance_id), f"Draupnir {words}")
     units.describe(layout.port_socket(request.instance_id), f"Draupnir port of {words}")
     with storage.root() as root:
-        manifests.write(root, Place.INSTANCES, request.instance_id, request)
+        # Beside nothing it would lie there for ever, one more for each id that is asked for.
+        if subvolumes.exists(root, Place.INSTANCES, request.instance_id):
+            manifests.write(root, Place.INSTANCES, request.instance_id, request)
     return observe(request.instance_id)
 
 
