@@ -3,6 +3,7 @@
 help:
 	@echo 'make demo     the main job from building the packages to a psql answer, step by step'
 	@echo 'make test     every test: check, the packages, the system tests in a test machine'
+	@echo 'make test-long  the attacks that take longer: hostile uploads, scripts, users and daemons, in a test machine'
 	@echo 'make check    format, lint, types, unit, contract and integration tests'
 	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
 	@echo 'make bench    how long things take, in a test machine; bench.json has it too (docs/BENCHMARKS.md)'
@@ -16,6 +17,9 @@ demo: deb
 test:
 	$(MAKE) --jobs=2 --output-sync=target check deb
 	packaging/system-tests
+
+test-long: deb
+	packaging/long-tests
 
 check:
 	packaging/check
@@ -36,4 +40,4 @@ clean:
 	rm -rf dist bench.json .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis draupnir.egg-info build
 	find $(CURDIR) -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo test check deb bench machine clean
+.PHONY: help demo test test-long check deb bench machine clean

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile import aftermath
 from tests.system import world
 from tests.system.backups import Source
 from tests.system.service import Service, run
@@ -78,3 +79,20 @@ def instance(service: Service, image: int) -> Iterator[int]:
     instance_id = int(service.create_instance(image)["id"])
     yield instance_id
     service.ask("DELETE", f"/instances/{instance_id}")
+
+
+@pytest.fixture(scope="module")
+def neighbour(service: Service, image: int) -> Iterator[int]:
+    """An instance of somebody who does nothing but use it while others attack."""
+    instance_id = int(service.create_instance(image)["id"])
+    # Its processes are part of the world from now on.
+    service.answer(instance_id, "SELECT 1")
+    yield instance_id
+    service.destroy_instance(instance_id)
+
+
+@pytest.fixture
+def _unharmed(service: Service, neighbour: int) -> Iterator[None]:
+    """After the test the machine outside, the neighbour and doctor's report are as they were before."""
+    with aftermath.unharmed(service, neighbour):
+        yield

@@ -21,7 +21,7 @@ import pytest
 
 from tests.system import world
 from tests.system.backups import MAJOR
-from tests.system.faults import DAEMON, HELPER, METADATA, await_that, main_pid, processes, traced
+from tests.system.faults import HELPER, await_that, main_pid, traced
 from tests.system.service import ANONYMISE, Service, run
 from tests.system.world import DATA
 
@@ -322,39 +322,6 @@ def test_another_user_of_the_machine_reaches_neither_sockets_nor_data(
         assert attempt("cat", secret) != 0, secret
     assert attempt("ls", "/var/lib/draupnir/metadata/cluster") != 0
     assert stat.S_IMODE(Path("/var/lib/draupnir/data.btrfs").stat().st_mode) & 0o077 == 0
-
-
-def exposure(unit: str) -> float:
-    """What `systemd-analyze security` makes of the unit as it is loaded now, 0 to 10."""
-    last = run("systemd-analyze", "security", "--no-pager", unit).stdout.splitlines()[-1]
-    found = re.search(r"exposure level for .*: ([0-9.]+) ", last)
-    assert found, last
-    return float(found[1])
-
-
-@pytest.mark.parametrize(("unit", "most"), [(DAEMON, 1.2), (HELPER, 1.5), (METADATA, 1.2)])
-def test_a_service_is_exposed_no_more_than(unit: str, most: float) -> None:
-    assert exposure(unit) <= most
-
-
-def test_the_units_of_an_instance_are_exposed_no_more_than(service: Service, instance: int) -> None:
-    service.answer(instance, "SELECT 1")
-    assert exposure(f"draupnir-instance-{instance}.service") <= 1.3
-    # Without a mount namespace of its own, which would cost more than the whole start of the proxy.
-    assert exposure(f"draupnir-port-{instance}.service") <= 2.5
-
-
-def test_the_jobs_of_an_image_are_exposed_no_more_than(service: Service, backup: Path) -> None:
-    image_id = service.create_image("SELECT pg_sleep(3600);")
-    service.upload(image_id, backup)
-    service.finalise(image_id, headers={"Prefer": "respond-async"})
-    for kind in ("extract", "finalise"):
-        unit = f"draupnir-{kind}-{image_id}.service"
-        await_that(lambda unit=unit: processes(unit), f"{unit} runs")  # type: ignore[misc]
-        run("systemctl", "kill", "--signal=STOP", unit)
-        assert exposure(unit) <= 0.5
-        run("systemctl", "kill", "--signal=CONT", unit)
-    service.destroy_image(image_id)
 
 
 OPENED_BELOW = re.compile(

@@ -1,0 +1,84 @@
+"""What no attack may change: files outside of the data disk, a neighbour's instance, and what doctor reports."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.system.service import Service, run
+
+PLANTED = Path("/var/lib/draupnir-canary")
+OUTSIDE = (
+    *("/etc", "/root", "/home", "/opt", "/boot", "/usr/local", "/usr/lib/draupnir", "/usr/lib/systemd/system"),
+    *("/usr/lib/python3/dist-packages/draupnir", "/usr/lib/python3/dist-packages/draupnir_helper"),
+    *("/usr/bin", "/usr/sbin", "/var/spool", "/var/lib/systemd/linger", str(PLANTED)),
+)
+# Programs are many and large: their names, modes, owners and sizes are looked at, and not what is in them.
+NOT_READ = ("/usr/bin", "/usr/sbin")
+
+
+@contextmanager
+def planted() -> Iterator[None]:
+    """Meanwhile a tree lies beside our own data that invites to be overwritten: open to everybody."""
+    PLANTED.mkdir()
+    PLANTED.chmod(0o777)
+    for name in ("postgresql.conf", "authorized_keys", "evil.so"):
+        (PLANTED / name).write_text("canary")
+        (PLANTED / name).chmod(0o666)
+    try:
+        yield
+    finally:
+        run("rm", "-r", PLANTED)
+
+
+def fingerprint() -> dict[str, str]:
+    """Each file and directory outside → mode, owner, size, and what is in it or where it points."""
+    return {
+        str(path): _fingerprint(path, read=not top.startswith(NOT_READ))
+        for top in OUTSIDE
+        if Path(top).exists()
+        for path in _below(Path(top))
+    }
+
+
+def _below(top: Path) -> Iterator[Path]:
+    yield top
+    for directory, directories, files in os.walk(top):
+        for name in (*directories, *files):
+            # A test module that pytest imports is none of our concern.
+            if name != "__pycache__" and "__pycache__" not in directory:
+                yield Path(directory, name)
+
+
+def _fingerprint(path: Path, *, read: bool) -> str:
+    found = path.lstat()
+    words = [f"{found.st_mode:o}", str(found.st_uid), str(found.st_gid)]
+    if stat.S_ISLNK(found.st_mode):
+        words.append(str(path.readlink()))
+    elif stat.S_ISREG(found.st_mode):
+        words.append(str(found.st_size))
+        if read:
+            words.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    return " ".join(words)
+
+
+def findings() -> set[str]:
+    """What doctor does not approve of, without the figures, which change by themselves."""
+    lines = run("draupnir", "doctor", ok=False).stdout.splitlines()
+    return {line.partition(":")[0] for line in lines if not line.startswith("✓")}
+
+
+@contextmanager
+def unharmed(service: Service, neighbour: int) -> Iterator[None]:
+    """Afterwards the files outside, the neighbour's data and doctor's report are as they were."""
+    with planted():
+        files, reported = fingerprint(), findings()
+        yield
+        now = fingerprint()
+        assert {path for path in files.keys() | now.keys() if files.get(path) != now.get(path)} == set()
+        assert service.answer(neighbour, "SELECT count(*) FROM users") == "5000"
+        assert findings() == reported

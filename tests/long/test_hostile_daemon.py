@@ -1,0 +1,197 @@
+"""Whoever has taken over the daemon can ask the helper for no more than the daemon may, and cannot bring it down."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from tests.hostile import daemon
+from tests.hostile.daemon import FRAMES, FREE_ID, OUT_OF_ORDER, ask, code_of, connected, start
+from tests.system import world
+from tests.system.backups import MAJOR
+from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, main_pid, restart
+from tests.system.service import Service, run
+from tests.system.test_helper import resident_kb
+
+
+@pytest.fixture(autouse=True)
+def _in_place_of_the_daemon(service: Service, _unharmed: None) -> Iterator[None]:
+    """The daemon is away meanwhile, so that nobody tidies up; the helper is the same process before and after."""
+    ask({"op": "inspect"})
+    pid = main_pid(HELPER)
+    run("systemctl", "stop", DAEMON)
+    yield
+    assert code_of(ask({"op": "inspect"})) == ""
+    assert main_pid(HELPER) == pid
+    restart(DAEMON)
+    await_healthy(service)
+
+
+def test_no_frame_outside_the_contract_is_acted_upon() -> None:
+    codes = {name: code_of(ask(frame)) for name, frame in FRAMES.items()}
+    assert {name: code for name, code in codes.items() if code not in {"bad_request", "hung up"}} == {}
+
+
+def test_nothing_is_done_out_of_its_order() -> None:
+    codes = {name: (code_of(ask(request)), allowed) for name, (request, allowed) in OUT_OF_ORDER.items()}
+    assert {name: code for name, (code, allowed) in codes.items() if code not in allowed} == {}
+
+
+def test_an_endless_frame_is_cut_off() -> None:
+    with connected() as client:
+        sent = 0
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(1024):
+                client.sendall(b" " * 65536)
+                sent += 65536
+    assert sent < 1024 * 65536
+
+
+def test_callers_that_say_half_and_wait_hold_nobody_up_for_long() -> None:
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(connected()).sendall(b'{"op": "inspect"')
+        assert code_of(ask({"op": "inspect"})) == ""
+
+
+def test_callers_that_leave_before_the_answer_cost_nothing() -> None:
+    for number in range(300):
+        with connected() as client:
+            client.sendall(json.dumps({"op": "take_inventory"}).encode())
+            if number % 2:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.shutdown(socket.SHUT_WR)
+    descriptors = f"/proc/{main_pid(HELPER)}/fd"
+    await_that(lambda: len(os.listdir(descriptors)) < 60, "the helper has closed what was left")
+
+
+def test_ten_thousand_bad_frames_cost_no_memory() -> None:
+    frames = [frame for frame in FRAMES.values() if len(frame) < 10_000]
+    for frame in frames * 4:
+        ask(frame)
+    before = resident_kb()
+    for number in range(10_000):
+        ask(frames[number % len(frames)])
+    assert resident_kb() - before < 4000
+
+
+def at_once(*requests: daemon.JSON) -> list[str]:
+    """The codes of the answers to requests that are all sent before one is answered."""
+    codes = [""] * len(requests)
+
+    def converse(number: int, client: socket.socket) -> None:
+        codes[number] = code_of(daemon.say(client, json.dumps(requests[number]).encode()))
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connected()) for _ in requests]
+        threads = [threading.Thread(target=converse, args=each) for each in enumerate(clients)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    return codes
+
+
+def destroyed(instance_id: int) -> None:
+    assert code_of(ask({"op": "destroy_instance", "instance_id": instance_id})) == ""
+    ask({"op": "empty_trash"})
+
+
+def test_the_same_request_many_times_at_once_is_done_once(image: int) -> None:
+    request = start(image_id=image, postgres_major=MAJOR)
+    assert set(at_once(*[request] * 12)) == {""}
+    assert len([path for path in (world.DATA / "instances").glob(f"{FREE_ID}*") if path.is_dir()]) == 1
+    destroyed(FREE_ID)
+
+
+def test_making_and_destroying_at_once_leaves_a_whole_instance_or_none(image: int) -> None:
+    request = start(image_id=image, postgres_major=MAJOR)
+    destroy = {"op": "destroy_instance", "instance_id": FREE_ID}
+    for _ in range(5):
+        assert set(at_once(*[request, destroy] * 4)) <= {"", "unit_failed", "busy", "not_found", "port_in_use"}
+    destroyed(FREE_ID)
+
+
+def test_two_instances_do_not_get_one_port(image: int) -> None:
+    requests = [start(instance_id=FREE_ID + number, image_id=image, postgres_major=MAJOR) for number in range(4)]
+    codes = at_once(*requests)
+    assert sorted(codes) == ["", "port_in_use", "port_in_use", "port_in_use"]
+    for number in range(4):
+        destroyed(FREE_ID + number)
+
+
+def test_an_image_is_not_taken_from_its_instances(image: int, neighbour: int) -> None:
+    assert code_of(ask({"op": "destroy_image", "image_id": image})) == "in_use"
+    assert code_of(ask({"op": "discard_parts", "image_id": image, "parts": ["image"]})) == "in_use"
+    assert (world.DATA / f"image_snapshots/{image}").exists()
+
+
+def test_an_image_that_is_destroyed_while_instances_are_made_leaves_none_half_made(image: int) -> None:
+    """Whichever comes first, the other is refused, or an instance is whole without its image."""
+    requests = [start(instance_id=FREE_ID + number, image_id=image, port=8001 + number) for number in range(3)]
+    codes = at_once({"op": "destroy_image", "image_id": image}, *requests)
+    assert codes == ["in_use", "", "", ""]
+    for number in range(3):
+        destroyed(FREE_ID + number)
+
+
+def test_an_image_is_not_written_again(image: int) -> None:
+    """Neither by another upload under its id, nor by publishing once more."""
+    before = sorted(
+        (path.name, path.stat().st_mtime_ns) for path in (world.DATA / f"image_snapshots/{image}").iterdir()
+    )
+    for request in (
+        {"op": "create_upload", "image_id": image},
+        {"op": "seal_upload", "image_id": image},
+        OUT_OF_ORDER["publish what was never finalised"][0] | {"image_id": image},
+    ):
+        ask(request)
+    now = sorted((path.name, path.stat().st_mtime_ns) for path in (world.DATA / f"image_snapshots/{image}").iterdir())
+    assert now == before
+    for parts in (["seal"], ["upload"], ["work"]):
+        ask({"op": "discard_parts", "image_id": image, "parts": parts})
+    ask({"op": "empty_trash"})
+
+
+def test_an_empty_seal_does_not_become_an_image() -> None:
+    for op in ("create_upload", "seal_upload", "start_extract"):
+        assert code_of(ask({"op": op, "image_id": FREE_ID})) == ""
+    publish = OUT_OF_ORDER["publish what was never finalised"][0]
+    assert code_of(ask(publish)) == "wrong_state"
+    state = {"op": "inspect_job", "kind": "extract", "image_id": FREE_ID}
+    await_that(lambda: (ask(state) or {})["reply"]["state"] == "failed", "the extract job has failed")
+    finalise = OUT_OF_ORDER["finalise what was never extracted"][0]
+    assert code_of(ask(finalise)) == "wrong_state"
+    assert code_of(ask(publish)) == "wrong_state"
+    assert code_of(ask({"op": "destroy_image", "image_id": FREE_ID})) == ""
+    ask({"op": "empty_trash"})
+
+
+def test_certificates_that_are_none_open_nothing(image: int) -> None:
+    """The port listens, and Postgres does not start: nobody gets in."""
+    assert code_of(ask(start(image_id=image, postgres_major=MAJOR))) == ""
+    done = run("psql", "-XAtqc", "SELECT 1", "host=127.0.0.1 port=8000 user=draupnir dbname=my_db", ok=False)
+    assert done.returncode != 0
+    destroyed(FREE_ID)
+
+
+def test_what_is_said_of_an_instance_that_is_not_there_is_written_nowhere() -> None:
+    """Nor does opening its port to addresses, closing or destroying it make anything."""
+    assign = {
+        "op": "assign_instance",
+        "instance_id": FREE_ID,
+        "image_id": FREE_ID,
+        "owner": "a@b.example",
+        "port": 8000,
+    }
+    ask(assign | {"created_at": "2026-01-02T03:04:05Z"})
+    ask({"op": "admit_addresses", "instance_id": FREE_ID, "addresses": ["10.0.0.0/8"]})
+    ask({"op": "close_instance", "instance_id": FREE_ID})
+    assert [path.name for path in (world.DATA / "instances").glob(f"*{FREE_ID}*")] == []

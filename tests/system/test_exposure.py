@@ -1,0 +1,76 @@
+"""How exposed each service is while it runs, by `systemd-analyze security`; one without a bound fails the test."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.system.faults import await_that, processes
+from tests.system.service import Service, run
+
+UNITS = Path("/usr/lib/systemd/system")
+# From 0 to 10; the decimal is what one or two lines of a sandbox make.
+BOUNDS = {
+    r"draupnir\.service": 1.2,
+    r"draupnir-helper\.service": 1.5,
+    r"draupnir-metadata\.service": 1.2,
+    r"draupnir-extract-\d+\.service": 0.5,
+    r"draupnir-finalise-\d+\.service": 0.5,
+    r"draupnir-instance-\d+\.service": 1.3,
+    # In the network of the host, which the operator has to allow.
+    r"draupnir-instance-direct-\d+\.service": 1.8,
+    # Without a mount namespace of its own, which would cost more than the whole start of the proxy.
+    r"draupnir-port-\d+\.service": 2.5,
+    # Formats and mounts at boot, and takes nothing from anybody but the configuration file.
+    r"draupnir-setup\.service": 8.6,
+    # Named by a socket unit that has to name one. It never starts.
+    r"draupnir-gate\.service": 9.6,
+}
+
+
+def exposure(unit: str) -> float:
+    """What systemd makes of the unit as it is loaded."""
+    last = run("systemd-analyze", "security", "--no-pager", unit).stdout.splitlines()[-1]
+    found = re.search(r"exposure level for .*: ([0-9.]+) ", last)
+    assert found, last
+    return float(found[1])
+
+
+def loaded() -> set[str]:
+    listing = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "--type=service", "draupnir*").stdout
+    return {line.split()[0] for line in listing.splitlines()}
+
+
+def installed() -> set[str]:
+    """Services with a file of their own; a template stands for all that are made of it."""
+    return {path.name.replace("@.", "@1.") for path in UNITS.glob("draupnir*.service") if path.is_file()}
+
+
+def kinds() -> list[str]:
+    """What the names of services begin with that are made on demand and have their sandbox in a drop-in."""
+    return [path.name.removesuffix(".service.d") for path in UNITS.glob("draupnir-*-.service.d")]
+
+
+def test_no_service_is_exposed_more_than_its_bound(service: Service, backup: Path, instance: int) -> None:
+    service.answer(instance, "SELECT 1")
+    image_id = int(service.ask("GET", f"/instances/{instance}").json()["data"]["attributes"]["image_id"])
+    answer = service.ask("POST", "/instances", {"image_id": image_id, "network": "direct"})
+    assert answer.status_code == 201, answer.text
+    being_made = service.create_image("SELECT pg_sleep(3600);")
+    service.upload(being_made, backup)
+    service.finalise(being_made, headers={"Prefer": "respond-async"})
+    found: dict[str, float] = {}
+    for job in ("extract", "finalise"):
+        unit = f"draupnir-{job}-{being_made}.service"
+        await_that(lambda unit=unit: processes(unit), f"{unit} runs")  # type: ignore[misc]
+        run("systemctl", "kill", "--signal=STOP", unit)
+        found |= {name: exposure(name) for name in loaded() | installed()}
+        run("systemctl", "kill", "--signal=CONT", unit)
+    service.destroy_image(being_made)
+    service.destroy_instance(int(answer.json()["data"]["id"]))
+
+    missing = [kind for kind in kinds() if not any(re.fullmatch(rf"{kind}\d+\.service", name) for name in found)]
+    assert missing == [], "this test does not run a service of these kinds"
+    bounds = {name: [most for pattern, most in BOUNDS.items() if re.fullmatch(pattern, name)] for name in found}
+    assert [name for name, most in bounds.items() if len(most) != 1] == [], "each service has one bound"
+    assert {name: level for name, level in found.items() if level > bounds[name][0]} == {}
