@@ -80,7 +80,7 @@ _FINALISE = {
     "autovacuum": "off",
     # Whatever of the script a crash may have lost would go unnoticed.
     "restart_after_crash": "off",
-    "log_line_prefix": "",
+    "log_line_prefix": "%e ",  # the SQLSTATE, all that is published of a failure
     "log_min_messages": "warning",
     "log_min_error_statement": "panic",
 }

@@ -332,8 +332,8 @@ class JobReport(Wire):
     """What a job says of itself through its unit's status; written by unprivileged code, so bounded and untrusted.
 
     `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) by finalise, `finished` by
-    either when all is done; `error_code` and `error` are set on failure, `error` being one sentence plus the tail of
-    the log.
+    either when all is done; `error_code` and `error` are set on failure. `error` is public and quotes nothing of the
+    data; the whole text lies in the work directory as jobs.reports.PRIVATE_NAME.
     """
 
     step: Annotated[str, Field(max_length=40)] = ""

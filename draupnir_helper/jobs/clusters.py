@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import signal
@@ -15,14 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import reports
+from draupnir_helper.jobs import failures, reports
 from draupnir_helper.jobs.reports import JobError
 
 _LOG_LINES = 30
 _IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_roles WHERE rolname = session_user"
-_NO_SPACE = "No space left on device"
-
-log = logging.getLogger(__name__)
+_LINE_CHARS = 16 * 1024  # of the server's log; a longer one is cut into several
 
 
 class Cluster:
@@ -74,9 +71,9 @@ class Cluster:
     def _read_log(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
-        for line in self._process.stderr:
+        # Kept for the private text of a failure. It quotes the data, so it never goes into the journal.
+        while line := self._process.stderr.readline(_LINE_CHARS):
             self._log.append(line.rstrip())
-            log.info("postgres: %s", line.rstrip())
 
     def _await_ready(self) -> None:
         """Until the last line of postmaster.pid says ready, as pg_ctl does; it has no event to wait for."""
@@ -90,10 +87,11 @@ class Cluster:
                 pass
             time.sleep(0.02)
         self._join_reader()
-        if _NO_SPACE in self.log_tail():
+        if failures.out_of_room(self.log_tail()):
             raise JobError("no_room", reports.NO_ROOM, self.log_tail())
+        why = failures.of_server(self.major, self.log_tail())
         detail = (
-            "Postgres could not recover the data; take the backup with pg_basebackup or from a stopped server, "
+            f"Postgres could not recover the data: {why}. Take the backup with pg_basebackup or from a stopped server, "
             "with all of pg_wal, then upload and finalise again."
         )
         raise JobError("recovery_failed", detail, self.log_tail())
@@ -108,7 +106,7 @@ class Cluster:
         found = re.search(r'rolname = "(.*)"\t', finished.stdout)
         if found is None:
             detail = "Nobody can sign in to the data as superuser; give them a role postgres and upload them again."
-            raise JobError("no_superuser", detail, finished.stderr[-2000:])
+            raise JobError("no_superuser", detail, finished.stderr)
         return found[1]
 
     def run_files(self, database: str, *paths: Path, **variables: str) -> list[str]:
@@ -120,7 +118,8 @@ class Cluster:
         options += [part for path in paths for part in ("-f", str(path))]
         names = ", ".join(path.name for path in paths)
         finished = self._psql(database, *options, server_options="-c search_path=pg_catalog")
-        return self._checked(finished, f"{names} failed in database {database}").splitlines()
+        what = f"Draupnir's own {names} failed: {failures.of_statement(self.major, finished.stderr)}"
+        return self._checked(finished, what, f"{names} in database {database}").splitlines()
 
     def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
         """Run the uploader's script as psql does, then the file that looks what it left open, in one session."""
@@ -134,12 +133,13 @@ class Cluster:
             [*command, "-h", str(self._directory), "-U", self.superuser],
             capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, env=_environment(),
         )  # fmt: skip
-        self._checked(finished, "VACUUM failed")
+        self._checked(finished, "VACUUM failed", "vacuumdb")
 
     def _psql(
         self, database: str, *arguments: str, server_options: str = "", working_directory: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        command += ["-v", "VERBOSITY=verbose"]  # with the SQLSTATE
         return subprocess.run(
             [*command, "-h", str(self._directory), "-U", self.superuser, *arguments],
             capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
@@ -148,16 +148,22 @@ class Cluster:
             cwd=working_directory,
         )  # fmt: skip
 
-    def _checked(self, finished: subprocess.CompletedProcess[str], what: str) -> str:
+    def _checked(self, finished: subprocess.CompletedProcess[str], what: str, where: str) -> str:
+        """Its output; a failure is published as `what`, and `where` stands in the private text alone."""
         if finished.returncode == 0:
             return finished.stdout
+        private = self.private(f"{where}\n{finished.stderr}")
         if self.ran_out_of_room(finished):
-            raise JobError("no_room", reports.NO_ROOM, finished.stderr[-2000:])
-        raise JobError("cleaning_failed", f"{what}; the upload is kept.", finished.stderr[-2000:])
+            raise JobError("no_room", reports.NO_ROOM, private)
+        raise JobError("cleaning_failed", f"{what}; the upload is kept.", private)
+
+    def private(self, text: str) -> str:
+        """The private text of a failure: what a program said, and the end of the server's log."""
+        return f"{text.strip()}\n\nEnd of the server's log:\n{self.log_tail()}\n"
 
     def ran_out_of_room(self, finished: subprocess.CompletedProcess[str]) -> bool:
         """Whether the disk was full: a server that could not write its log is gone before it can tell the client."""
-        return _NO_SPACE in finished.stderr or _NO_SPACE in self.log_tail()
+        return failures.out_of_room(finished.stderr) or failures.out_of_room(self.log_tail())
 
     def _stop(self) -> None:
         assert self._process is not None
@@ -176,8 +182,9 @@ def read_major(directory: Path) -> int:
     """The Postgres major of the data directory; raises postgres_missing when its server is not installed."""
     text = (directory / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()[:20]
     if not re.fullmatch(r"[1-9][0-9]", text):
+        version = text if re.fullmatch(r"[0-9]\.[0-9]", text) else "of an unknown version"
         raise JobError(
-            "postgres_missing", f"The data directory is of Postgres {ascii(text)[1:-1]}, which is too old to be served."
+            "postgres_missing", f"The data directory is of Postgres {version}, which is too old to be served."
         )
     major = int(text)
     if major not in postgres.installed_majors():
@@ -198,7 +205,7 @@ def control_data(major: int) -> dict[str, str]:
     # It goes on with a warning where the checksum is wrong; older majors print that to stdout.
     if finished.returncode != 0 or "CRC" in finished.stdout.partition("\n")[0] + finished.stderr:
         detail = "global/pg_control of the data directory is damaged; upload another copy and finalise again."
-        raise JobError("recovery_failed", detail, finished.stderr[-1000:])
+        raise JobError("recovery_failed", detail, finished.stderr)
     pairs = (line.partition(":") for line in finished.stdout.splitlines())
     return {label.strip(): value.strip() for label, _, value in pairs}
 

@@ -150,7 +150,7 @@ def verify_manifest(directory: Path, major: int, reporter: Reporter) -> None:
     finished = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if finished.returncode != 0:
         detail = "The backup does not match its manifest; take and upload it again, and finalise again."
-        raise JobError("manifest_mismatch", detail, finished.stderr[-2000:])
+        raise JobError("manifest_mismatch", detail, finished.stderr)
 
 
 def clean(directory: Path) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import reports
+from draupnir_helper.jobs import failures, reports
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
@@ -27,9 +27,14 @@ _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its 
 _SQL = Path(__file__).with_name("sql")
 _SYNC = 0x9408  # linux/btrfs.h
 _LEAVING_S = 30.0
-_TAKEN_BACK = (
-    "anonymisation_script.sql: ERROR:  a transaction of the script was taken back, by ROLLBACK or because it was still "
-    "open at a \\connect; end it with COMMIT"
+_ROLLED_BACK = (
+    "a transaction of the script was rolled back, by ROLLBACK or because it was still open at a \\connect; "
+    "end it with COMMIT"
+)
+# What after_script.sql says, which is ours to publish.
+_LEFT = (
+    "the script leaves a transaction open; end it with COMMIT",
+    "the script leaves a prepared transaction; end it with COMMIT PREPARED",
 )
 
 
@@ -80,21 +85,27 @@ def disarm(cluster: Cluster, databases: list[str]) -> None:
 
 
 def anonymise(cluster: Cluster, databases: list[str]) -> None:
-    """Run the operator's script; whatever of it fails, is left out or is taken back fails the image."""
+    """Run the operator's script; whatever of it fails, is left out or is rolled back fails the image."""
     database = "postgres" if "postgres" in databases else "template1"
     before = rollbacks(cluster)
     finished = cluster.run_script(database, SCRIPT, _SQL / "after_script.sql")
     if finished.returncode != 0 and cluster.ran_out_of_room(finished):
-        raise JobError("no_room", reports.NO_ROOM, finished.stderr[-2000:])
-    why = finished.stderr if finished.returncode != 0 else passed_over(finished.stderr) or no_shell(SCRIPT)
+        raise JobError("no_room", reports.NO_ROOM, cluster.private(finished.stderr))
+    if finished.returncode != 0:
+        left = next((sentence for sentence in _LEFT if sentence in finished.stderr), None)
+        why = f"{SCRIPT.name}: {left}" if left else failures.of_script(cluster.major, SCRIPT, finished.stderr)
+    elif passed_over(finished.stderr):
+        why = failures.of_script(cluster.major, SCRIPT, passed_over(finished.stderr))
+    else:
+        why = no_shell(SCRIPT)
     if not why and any(count > before.get(database_id, 0) for database_id, count in rollbacks(cluster).items()):
-        why = _TAKEN_BACK
+        why = f"{SCRIPT.name}: {_ROLLED_BACK}"
     if why:
         detail = (
-            "The anonymisation script failed, so nothing is published; correct it (PATCH /images/ID, or "
-            "draupnir-client images update) and finalise again, the upload is kept."
+            f"The anonymisation script failed, so nothing is published. {why}. Correct it (PATCH /images/ID, or "
+            "draupnir-client images update) and finalise again; the upload is kept."
         )
-        raise JobError("script_failed", detail, why[-2500:])
+        raise JobError("script_failed", detail, cluster.private(finished.stderr))
 
 
 def rollbacks(cluster: Cluster) -> dict[str, int]:
@@ -122,7 +133,7 @@ def no_shell(script: Path) -> str:
     """The first line of the script that has psql run a command in backticks, for which it would put nothing."""
     for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1):
         if re.match(r"\s*\\[a-z!]\w*[^'\"]*`", line):
-            return f"{script.name}:{number}: ERROR:  there is no shell here to run a command in backticks"
+            return f"{script.name}:{number}: there is no shell here to run a command in backticks"
     return ""
 
 
@@ -146,7 +157,7 @@ def normalise(directory: Path) -> int:
         for name in directories:
             _open_to_group(Path(path, name), 0o770)
         for name in names:
-            if name in {"postmaster.opts", "postmaster.pid"}:
+            if name in {"postmaster.opts", "postmaster.pid", reports.PRIVATE_NAME}:
                 Path(path, name).unlink()
                 continue
             _open_to_group(Path(path, name), 0o660)

@@ -1,5 +1,7 @@
 """How a job speaks: progress and failure through its unit's status, sd_notify(3), bounded by what that carries.
 
+The status and the journal are public: local users read the one, operators the other. What may quote raw rows goes into
+a file in the work directory, which uploaders and admins alone get to see.
 Must not import wire, nor dataclasses: a job that unpacks little would spend its time on importing pydantic, or inspect.
 """
 
@@ -8,13 +10,20 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import sys
 import time
+import traceback
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
+from draupnir_helper import postgres
 from draupnir_helper.notify import escape, notify
 
+PRIVATE_NAME = ".draupnir-error"
+PRIVATE_MAX_BYTES = 1024 * 1024
 _STATUS_BYTES = 3800  # systemd reads 4096 bytes of a notification
 _INTERVAL_S = 0.5
 
@@ -41,13 +50,16 @@ class Report(NamedTuple):
 
 
 class JobError(Exception):
-    """Why the job cannot succeed: a stable code, a sentence for people, and the end of a log where one tells more."""
+    """Why the job cannot succeed: a stable code, a sentence that is published, and a private text that is not.
 
-    def __init__(self, code: str, detail: str, log_tail: str = "") -> None:
+    Nothing that Postgres or psql wrote may stand in the sentence: their messages quote rows.
+    """
+
+    def __init__(self, code: str, detail: str, private: str = "") -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
-        self.log_tail = log_tail
+        self.private = private
 
 
 NO_ROOM = "The data disk is full; destroy instances or images, or give it more room, and finalise again."
@@ -90,31 +102,38 @@ def run(job: Callable[[Reporter], Report]) -> None:
         _fail(error)
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            _fail(JobError("no_room", NO_ROOM))
-        log.exception("the job failed")
-        _fail(JobError("job_failed", f"The server could not go on: {error.strerror or error}."))
-    except Exception:
-        log.exception("the job failed")
-        _fail(JobError("job_failed", "The job failed in a way nobody foresaw; its journal on the server has more."))
+            _fail(JobError("no_room", NO_ROOM, traceback.format_exc()))
+        why = os.strerror(error.errno) if error.errno else "an input or output error"
+        _fail(JobError("job_failed", f"The server could not go on: {why}.", traceback.format_exc()))
+    except Exception as error:  # noqa: BLE001 - reported, and the end of the job
+        detail = f"The job failed with an unexpected error ({type(error).__name__})."
+        _fail(JobError("job_failed", detail, traceback.format_exc()))
 
 
 def _fail(error: JobError) -> None:
-    log.error("%s: %s\n%s", error.code, error.detail, error.log_tail)
+    log.error("%s: %s", error.code, error.detail)
+    leave_private(Path(postgres.PGDATA), error.private)
     send(failure_report(error))
     sys.exit(1)
 
 
+def leave_private(directory: Path, text: str) -> None:
+    """Write the private text where the helper fetches it from; of a long one, the end."""
+    path = directory / PRIVATE_NAME
+    # The public sentence stands without it: on a full disk, or where the data put something else in its place.
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o660)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(text.encode(errors="replace")[-PRIVATE_MAX_BYTES:])
+
+
 def failure_report(error: JobError) -> Report:
-    """The failure as a report that fits a notification: of the log's tail, the end is what is kept."""
-    tail = error.log_tail.strip()
+    """The failure as a report that fits a notification."""
     detail = error.detail[:2000]
     while True:
-        text = f"{detail}\n{tail}" if tail else detail
-        report = Report(step="failed", error_code=error.code, error=text[:4000])
+        report = Report(step="failed", error_code=error.code, error=detail)
         excess = len(_status(report).encode()) - _STATUS_BYTES
         if excess <= 0:
             return report
-        if tail:
-            tail = tail[excess:]
-        else:
-            detail = detail[: max(0, len(detail) - excess)]
+        detail = detail[: max(0, len(detail) - excess)]

@@ -108,7 +108,7 @@ def no_wal(path: Path, source: Source) -> None:
         (version_of(b"16\n"), "postgres_missing", "apt install postgresql-16"),
         (version_of(b"9.4\n"), "postgres_missing", "too old"),
         (damaged_control_file, "recovery_failed", "pg_control"),
-        (no_wal, "recovery_failed", "could not locate a valid checkpoint record"),
+        (no_wal, "recovery_failed", "with all of pg_wal"),
     ],
     ids=["garbage", "no data directory", "other major", "ancient", "damaged control file", "no WAL"],
 )
