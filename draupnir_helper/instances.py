@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from draupnir_helper import files, layout, manifests, postgres, storage, subvolumes, units, users, wire
 from draupnir_helper.errors import HelperError
 from draupnir_helper.images import require_major
@@ -13,6 +15,8 @@ PROXY = ("/usr/lib/systemd/systemd-socket-proxyd", "--connections-max=1024")
 # Waits until the gate is open; draupnir-gate@.socket says when that is.
 WAIT = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
 GATE = "gate"
+# There is no such directory where the kernel was booted without IPv6.
+IPV6 = Path("/proc/sys/net/ipv6")
 CONFIGURATION = "/run/draupnir/instance"  # where the sandbox shows the run directory of its instance
 
 
@@ -138,14 +142,13 @@ def _write_files(request: wire.StartInstance) -> None:
 def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -> None:
     instance_id = request.instance_id
     words = _words(request)
-    address = f"127.0.0.1:{request.port}" if request.loopback_only else str(request.port)
     gate = layout.instance_run_directory(instance_id) / GATE
     proxy = [*WAIT, str(gate), *PROXY, f"127.0.0.1:{postgres.PORT}"]
     if request.sleep_after_s:
         proxy.insert(-1, f"--exit-idle-time={request.sleep_after_s}s")
     units.begin_transient(
         layout.port_socket(instance_id),
-        {"Description": f"Draupnir port of {words}", "ListenStream": address} | _admission(request),
+        {"Description": f"Draupnir port of {words}"} | _listening(request) | _admission(request),
         companions=[
             (layout.port_service(instance_id), _service(f"Draupnir proxy to {words}", proxy)),
             (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", _command(request, settings))),
@@ -155,6 +158,15 @@ def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -
     # the kernel: time for the copy.
     _copy(root, request)
     units.await_job(layout.port_socket(instance_id))
+
+
+def _listening(request: wire.StartInstance) -> dict[str, object]:
+    """On every address of the machine, or for a trial on the loopback addresses of both families."""
+    if not request.loopback_only:
+        return {"ListenStream": str(request.port)}
+    hosts = ["127.0.0.1", "[::1]"] if IPV6.exists() else ["127.0.0.1"]
+    # Where IPv6 is there and switched off, the address is not there to be bound.
+    return {"Listen": [("Stream", f"{host}:{request.port}") for host in hosts], "FreeBind": True}
 
 
 def _wake(instance_id: int, state: wire.InstanceState) -> None:

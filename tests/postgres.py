@@ -85,7 +85,8 @@ def throw_away() -> Iterator[Cluster]:
     if made.returncode:
         raise RuntimeError(made.stderr)
     parameters = {
-        "listen_addresses": "127.0.0.1",
+        # Where a machine has no IPv6, Postgres does with the other.
+        "listen_addresses": "127.0.0.1,::1",
         "port": port,
         "unix_socket_directories": directory,
         "fsync": "off",

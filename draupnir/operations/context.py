@@ -37,7 +37,7 @@ class Context:
     helper: Helper
     tasks: Tasks
     # The trial boot's sign-in probes: port and credentials in, ImageFailed out. The one thing that needs a live server.
-    probe: Callable[[int, Credentials], Awaitable[None]] = probes.run
+    probe: Callable[[int, Credentials], Awaitable[None]] = field(default_factory=probes.Probes)
     # What wakes an instance, given its port; systemd starts the proxy only for a connection.
     knock: Callable[[int], Awaitable[None]] = knocks.knock
     # Set by whoever takes an instance out of the pool.

@@ -1,4 +1,4 @@
-"""The metadata in Postgres; with probes.py the only place that knows psycopg. Raises MetadataUnavailable and NoRoom."""
+"""The metadata in Postgres; the only place that knows psycopg. Raises MetadataUnavailable and NoRoom."""
 
 from __future__ import annotations
 

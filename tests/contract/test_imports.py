@@ -37,7 +37,7 @@ ALLOWED = {
 DOORS = {
     "authlib": ("draupnir.oidc", "draupnir.id_tokens"),
     "httpx": ("draupnir.oidc", "draupnir_client"),
-    "psycopg": ("draupnir.store", "draupnir.probes"),
+    "psycopg": ("draupnir.store",),
     "psycopg_pool": ("draupnir.store",),
     "pystemd": ("draupnir_helper.units",),
     "h11": ("draupnir.connections",),
@@ -154,6 +154,11 @@ def modules_of(package: str, *without: str) -> list[str]:
 def test_the_daemon_loads_nothing_of_the_helper_but_the_wire() -> None:
     others = set(modules_of("draupnir_helper", "draupnir_helper.wire")) - {"draupnir_helper"}
     assert loaded({*others, "draupnir_helper.units", "draupnir_client"}, *modules_of("draupnir")) == ""
+
+
+def test_a_trial_loads_only_itself() -> None:
+    others = {name for name in EVERY if not within(name, ("draupnir.trial",))} - {"draupnir"}
+    assert loaded({*others, "psycopg", "pydantic", "cryptography"}, "draupnir.trial.__main__") == ""
 
 
 def test_the_daemon_loads_an_http_client_only_to_speak_to_an_identity_provider() -> None:

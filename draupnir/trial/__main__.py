@@ -1,0 +1,105 @@
+"""The process of one trial boot: reads a port and certificates from stdin, and answers with one line of JSON.
+
+The daemon starts it, kills it at the deadline, and is the only one who may end it: it ends when its stdin does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import ssl
+import sys
+import tempfile
+from dataclasses import dataclass
+
+from draupnir.trial import checks
+
+MAX_REQUEST_BYTES = 64 * 1024
+# What a hostile server could make it use: address space, processor time, file sizes, open files.
+MAX_ADDRESS_SPACE_BYTES = 192 * 1024 * 1024
+MAX_CPU_S = 60
+MAX_FILE_BYTES = 64 * 1024
+MAX_FILES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """PEM of the instance's authority, and of a client's certificate with its key."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
+def main() -> None:
+    """Try the server, and write `{"fault": null}` or what is wrong with it."""
+    # systemd sends it to all processes of the service; whoever stops the daemon must not fail an image.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    limit_resources()
+    request = json.loads(sys.stdin.buffer.readline(MAX_REQUEST_BYTES))
+    fault = asyncio.run(_try(request["port"], request["deadline_s"], _ways(request)))
+    sys.stdout.write(json.dumps({"fault": fault}) + "\n")
+    sys.stdout.flush()
+    # Connections that are still being closed are nobody's business any more.
+    os._exit(0)
+
+
+def limit_resources() -> None:
+    """Bound what this process can use; it can start no other."""
+    limits = {
+        resource.RLIMIT_AS: MAX_ADDRESS_SPACE_BYTES,
+        resource.RLIMIT_CPU: MAX_CPU_S,
+        resource.RLIMIT_FSIZE: MAX_FILE_BYTES,
+        resource.RLIMIT_NOFILE: MAX_FILES,
+        resource.RLIMIT_NPROC: 0,
+        resource.RLIMIT_CORE: 0,
+    }
+    for limit, value in limits.items():
+        resource.setrlimit(limit, (value, value))
+
+
+async def _try(port: int, deadline_s: float, ways: checks.Ways) -> str | None:
+    # Nothing more is ever sent, so it becomes readable when the daemon is gone.
+    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), os._exit, 1)
+    try:
+        async with asyncio.timeout(deadline_s):
+            await checks.run(port, ways)
+    except checks.Fault as fault:
+        return str(fault)
+    except TimeoutError:
+        return f"not everything could be tried within {deadline_s:.0f} s."
+    except MemoryError:
+        return "the server sent more than fits into memory."
+    return None
+
+
+def _ways(request: dict[str, str]) -> checks.Ways:
+    authority = request["authority"]
+    own = Credentials(authority, request["certificate"], request["key"])
+    strange = Credentials(authority, request["strange_certificate"], request["strange_key"])
+    return checks.Ways(
+        checks.Way("with draupnir's certificate", _context(own)),
+        (
+            checks.Way("without TLS", None),
+            checks.Way("without a client certificate", ssl.create_default_context(cadata=authority)),
+            checks.Way("with a certificate of another authority", _context(strange)),
+        ),
+    )
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=credentials.authority)
+    # OpenSSL takes a certificate from a file only; these have no name, so that none is left behind.
+    with tempfile.TemporaryFile() as certificate, tempfile.TemporaryFile() as key:
+        for file, text in ((certificate, credentials.certificate), (key, credentials.key)):
+            file.write(text.encode())
+            file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{certificate.fileno()}", f"/proc/self/fd/{key.fileno()}")
+    return context
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,285 @@
+"""What the trial boot tries: who must be let in is, nobody else is, and the role draupnir may do what it may.
+
+Nothing that the server says of itself is believed. Lists of roles and databases only say what else to try.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import ssl
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from draupnir.trial import protocol
+from draupnir.trial.protocol import Address, PasswordAsked, Refusal, Refused, Session
+
+ROLE = "draupnir"
+BOOTSTRAP = "postgres"
+# The one database that no cluster is without.
+DATABASE = "template1"
+AT_ONCE = 8
+INVENTED_NAMES = 10
+MAX_LISTED = 100
+FIRST_PAUSE_S = 0.02
+LONGEST_PAUSE_S = 0.5
+
+# A server on its way up refuses with 57P03, or systemd's proxy has nobody behind it yet. All else is for good.
+_STARTING = frozenset({Refusal.UNREACHABLE, Refusal.CLOSED, "57P03"})
+_FORBIDDEN = frozenset({"42501"})
+_NO_SUCH_ROLE = frozenset({"22023", "42704"})
+
+_SUPERUSERS = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper LIMIT 100"
+_SIGNING_IN = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin LIMIT 100"
+# An owner can lift a limit of connections from another database, so a database that takes none is not broken.
+_DATABASES = (
+    "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit OPERATOR(pg_catalog.<>) 0 LIMIT 100"
+)
+
+
+class Fault(Exception):
+    """The image is not fit for use; the text is the rest of a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a client shows who it is; `tls` is None for a connection in the clear."""
+
+    text: str
+    tls: ssl.SSLContext | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """The right way in, and the wrong ones."""
+
+    right: Way
+    wrong: tuple[Way, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A statement of the role draupnir, and the SQLSTATEs of which one has to come back."""
+
+    text: str
+    statement: str
+    expected: frozenset[str] = _FORBIDDEN
+
+
+# Each is for a superuser only, and is refused by Postgres itself: nothing in the catalogs can make it look refused.
+_ACTS = (
+    Act("run a program", "COPY (SELECT) TO PROGRAM 'true'"),
+    Act("write a file", "COPY (SELECT) TO '/srv/pgdata/draupnir-trial'"),
+    Act("load a library", "LOAD 'pageinspect'"),
+    Act("define a function in C", "CREATE FUNCTION pg_temp.trial() RETURNS integer LANGUAGE c AS 'pageinspect'"),
+    Act("define an internal function", "CREATE FUNCTION pg_temp.trial() RETURNS text LANGUAGE internal AS 'version'"),
+    Act("create roles", "CREATE ROLE draupnir_trial"),
+    Act("become a superuser", f"ALTER ROLE {ROLE} SUPERUSER"),
+    # From 17 on the command line forbids it to everybody.
+    Act("change the server's settings", "ALTER SYSTEM SET work_mem = '4MB'", _FORBIDDEN | {"0A000"}),
+    Act("change system catalogs", "SET allow_system_table_mods = on"),
+    Act(
+        "create event triggers",
+        "CREATE EVENT TRIGGER draupnir_trial ON ddl_command_end EXECUTE FUNCTION pg_catalog.version()",
+    ),
+    Act("read a file of the server", "SELECT pg_catalog.pg_read_file('PG_VERSION')"),
+    Act("read a binary file of the server", "SELECT pg_catalog.pg_read_binary_file('PG_VERSION')"),
+    Act("import a file of the server", "SELECT pg_catalog.lo_import('/srv/pgdata/PG_VERSION')"),
+    Act("read passwords", "SELECT FROM pg_catalog.pg_authid"),
+    Act("read raw statistics", "SELECT FROM pg_catalog.pg_statistic"),
+)
+# The name is taken, which Postgres looks at only if the role may create databases.
+_CREATES_DATABASES = Act("create databases", f"CREATE DATABASE {DATABASE}", frozenset({"42P04"}))
+
+
+async def run(port: int, ways: Ways) -> None:
+    """Try everything. Raises Fault for the first thing that does not end as it has to; sets no deadline."""
+    here = Address("127.0.0.1", port)
+    async with _await_session(here, ways.right) as control:
+        addresses = [here, *await _other_families(port, ways.right)]
+        superusers = {BOOTSTRAP, *await _listed(here, ways.right, _SUPERUSERS)} - {ROLE}
+        others = {*await _listed(here, ways.right, _SIGNING_IN), *_invented()} - {ROLE}
+        databases = await _listed(here, ways.right, _DATABASES)
+        await _at_once(
+            [
+                *_refusals(addresses, ways, superusers | others),
+                *(_check_database(here, ways, each, superusers) for each in sorted({DATABASE, *databases})),
+            ]
+        )
+        # A server that has died meanwhile refuses everybody and proves nothing.
+        await _execute(control, "SELECT 1")
+
+
+def _invented() -> Iterator[str]:
+    """Names that nobody knows: rules for everybody let them in, even if no such role exists."""
+    return (f"r{secrets.token_hex(8)}" for _ in range(INVENTED_NAMES))
+
+
+def _refusals(addresses: Iterable[Address], ways: Ways, roles: Iterable[str]) -> Iterator[Coroutine[None, None, None]]:
+    for address in addresses:
+        for role in sorted(roles):
+            for way in (ways.right, *ways.wrong):
+                yield _must_be_refused(address, way, role)
+        for way in ways.wrong:
+            yield _must_be_refused(address, way, ROLE)
+        # Rules for replication are apart from all others.
+        for role in (ROLE, BOOTSTRAP):
+            for way in (ways.right, *ways.wrong):
+                yield _must_be_refused(address, way, role, replication=True)
+
+
+async def _check_database(address: Address, ways: Ways, database: str, superusers: Iterable[str]) -> None:
+    """Rules, grants and event triggers may be of one database alone."""
+    for way in ways.wrong:
+        await _must_be_refused(address, way, ROLE, database)
+    await _must_be_refused(address, ways.right, BOOTSTRAP, database)
+    async with _session(address, ways.right, database) as session:
+        for act in (*_becoming(superusers), *_ACTS):
+            answer = await _try(session, act)
+            if answer not in act.expected:
+                how = "it worked" if answer is None else f"SQLSTATE {answer}"
+                what = f"may {act.text} in the database {database!r}, which it must not ({how})"
+                raise Fault(f"the role {ROLE} {what}.")
+        if await _try(session, _CREATES_DATABASES) not in _CREATES_DATABASES.expected:
+            raise Fault(f"the role {ROLE} may not create databases, which it should.")
+
+
+def _becoming(superusers: Iterable[str]) -> Iterator[Act]:
+    for name in sorted(superusers):
+        quoted = '"' + name.replace('"', '""') + '"'
+        yield Act(f"become {name!r}", f"SET ROLE {quoted}", _FORBIDDEN | _NO_SUCH_ROLE)
+        yield Act(f"become {name!r}", f"SET SESSION AUTHORIZATION {quoted}", _FORBIDDEN | _NO_SUCH_ROLE)
+
+
+async def _try(session: Session, act: Act) -> str | None:
+    """The SQLSTATE that the act ends with; None if it succeeds."""
+    try:
+        await session.execute(act.statement)
+    except Refused as refused:
+        if isinstance(refused.reason, Refusal):
+            raise Fault(f"the server did not survive the attempt to {act.text}: {refused.text}.") from refused
+        return refused.reason
+    return None
+
+
+async def _must_be_refused(
+    address: Address, way: Way, role: str, database: str = DATABASE, *, replication: bool = False
+) -> None:
+    what = f"the role {role!r} {way.text}"
+    if replication:
+        what += " for replication"
+    if database != DATABASE:
+        what += f" to the database {database!r}"
+    what += f" on {address.host}"
+    session = None
+    try:
+        session = await protocol.connect(address, way.tls)
+        await session.authenticate(role, database, replication=replication)
+    except Refused as refused:
+        if refused.reason in {Refusal.UNREACHABLE, Refusal.NONSENSE}:
+            raise Fault(f"{what} could not be tried: {refused.text}.") from refused
+        return
+    except PasswordAsked:
+        raise Fault(f"{what} was asked for a password, which must not be.") from None
+    finally:
+        if session is not None:
+            session.close()
+    raise Fault(f"{what} was let in, which must not be.")
+
+
+async def _listed(address: Address, way: Way, query: str) -> list[str]:
+    """What the server lists, no more than the query's limit, whatever it sends."""
+    async with _session(address, way, DATABASE) as session:
+        try:
+            found = await session.first_column(query, MAX_LISTED)
+        except Refused as refused:
+            raise Fault(f"the server does not list its roles and databases: {refused.text}.") from refused
+    # What ends a text in the protocol is in no name that Postgres itself has made.
+    return [name for name in found if name and "\0" not in name]
+
+
+async def _other_families(port: int, way: Way) -> list[Address]:
+    """IPv6, unless the machine has none: then nothing listens there."""
+    address = Address("::1", port)
+    try:
+        (await protocol.connect(address, None)).close()
+    except Refused:
+        return []
+    async with _session(address, way, DATABASE):
+        return [address]
+
+
+@asynccontextmanager
+async def _session(address: Address, way: Way, database: str) -> AsyncIterator[Session]:
+    """Signed in as draupnir, who must be let in."""
+    try:
+        session = await _sign_in(address, way, database)
+    except (Refused, PasswordAsked) as error:
+        raise _could_not_sign_in(error, f" to the database {database!r} on {address.host}") from error
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+@asynccontextmanager
+async def _await_session(address: Address, way: Way) -> AsyncIterator[Session]:
+    """Signed in as draupnir, as soon as the server is up."""
+    pause_s = FIRST_PAUSE_S
+    while True:
+        try:
+            session = await _sign_in(address, way, DATABASE)
+        except (Refused, PasswordAsked) as error:
+            if isinstance(error, PasswordAsked) or error.reason not in _STARTING:
+                raise _could_not_sign_in(error, "") from error
+        else:
+            break
+        await asyncio.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+async def _sign_in(address: Address, way: Way, database: str) -> Session:
+    session = await protocol.connect(address, way.tls)
+    try:
+        await session.authenticate(ROLE, database)
+        await session.await_ready()
+    except BaseException:
+        session.close()
+        raise
+    return session
+
+
+def _could_not_sign_in(error: Refused | PasswordAsked, where: str) -> Fault:
+    why = error.text if isinstance(error, Refused) else "the server asked for a password"
+    return Fault(f"the role {ROLE} could not sign in{where}: {why}.")
+
+
+async def _execute(session: Session, statement: str) -> None:
+    try:
+        await session.execute(statement)
+    except Refused as refused:
+        raise Fault(f"Postgres went away while it was tried: {refused.text}.") from refused
+
+
+async def _at_once(attempts: Iterable[Coroutine[None, None, None]]) -> None:
+    """All of them, a few at a time, in order. Raises the first Fault."""
+    waiting = list(reversed(list(attempts)))
+
+    async def in_turn() -> None:
+        while waiting:
+            await waiting.pop()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(AT_ONCE):
+                group.create_task(in_turn())
+    except* Fault as faults:
+        raise faults.exceptions[0] from None
+    finally:
+        for attempt in waiting:
+            attempt.close()
