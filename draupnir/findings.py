@@ -219,9 +219,10 @@ def judge_inventory(inventory: Inventory, image_ids: Iterable[int], instance_ids
         *_strays("units of instance", (unit.instance_id for unit in inventory.instance_units), instances),
         *inventory.unknown,
     ]
+    trash = [_judge_undeletable(entry) for entry in inventory.undeletable]
     if not strays:
-        return [ok("inventory", "everything on disk and in systemd is known")]
-    return [
+        return [ok("inventory", "everything on disk and in systemd is known"), *trash]
+    return trash + [
         warning(
             "inventory",
             f"{stray} is there and not in the metadata",
@@ -229,6 +230,15 @@ def judge_inventory(inventory: Inventory, image_ids: Iterable[int], instance_ids
         )
         for stray in strays
     ]
+
+
+def _judge_undeletable(entry: str) -> Finding:
+    name = entry.partition(":")[0]
+    return warning(
+        "trash",
+        f"{entry}; it keeps its room on the data disk",
+        f"run `rm -rf /run/draupnir/data/trash/{name}`; if that fails too, see `journalctl -k` for errors of the disk",
+    )
 
 
 def _strays(noun: str, found: Iterable[int], known: set[int]) -> list[str]:

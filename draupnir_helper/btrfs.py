@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 _SUBVOL_CREATE = 0x5000940E
@@ -28,6 +29,7 @@ _INO_LOOKUP_USER = 0xD000943E
 
 _READ_ONLY = 1 << 1
 _SUBVOLUME_INODE = 256  # every subvolume's top directory has it
+_MOST_NAMES = 100_000  # of directories not yet entered, 255 bytes each at the most
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -107,12 +109,16 @@ def nested(descriptor: int) -> Iterator[tuple[int, str]]:
 
     Whoever owned the subvolume made those directories, so no component is followed if it is a link.
     """
-    for tree, directory_id in list(_references(descriptor)):
-        lookup = bytearray(4096)
-        struct.pack_into("=QQ", lookup, 0, directory_id, tree)
-        fcntl.ioctl(descriptor, _INO_LOOKUP_USER, lookup)
-        name = os.fsdecode(bytes(lookup[16:272]).split(b"\0", 1)[0])
-        path = os.fsdecode(bytes(lookup[272:]).split(b"\0", 1)[0])
+    references = list(_references(descriptor))
+    for index, (tree, directory_id) in enumerate(references):
+        try:
+            path, name = _look_up(descriptor, tree, directory_id)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            # The kernel's answer has room for some 3,800 bytes of path.
+            yield from islice(_walk(descriptor), len(references) - index)
+            return
         holder = os.dup(descriptor)
         try:
             for component in filter(None, path.split("/")):
@@ -122,6 +128,67 @@ def nested(descriptor: int) -> Iterator[tuple[int, str]]:
             yield holder, name
         finally:
             os.close(holder)
+
+
+def _look_up(descriptor: int, tree: int, directory_id: int) -> tuple[str, str]:
+    """Where a subvolume lies: the path of its directory, and its name."""
+    lookup = bytearray(4096)
+    struct.pack_into("=QQ", lookup, 0, directory_id, tree)
+    fcntl.ioctl(descriptor, _INO_LOOKUP_USER, lookup)
+    name, path = (os.fsdecode(bytes(part).split(b"\0", 1)[0]) for part in (lookup[16:272], lookup[272:]))
+    return path, name
+
+
+def _walk(top: int) -> Iterator[tuple[int, str]]:
+    """What `nested` yields, found by going through all directories; OSError E2BIG where there are too many.
+
+    Directories may be nested deeper than a program may hold files open, so one is open at a time.
+    """
+    here = os.dup(top)
+    above: list[tuple[tuple[int, int], list[str]]] = []  # what each directory on the way is, and has left to enter
+    waiting = 0
+    try:
+        while True:
+            subvolumes, directories = _directories(here, _MOST_NAMES - waiting)
+            for name in subvolumes:
+                yield here, name
+            above.append((_identity(here), directories))
+            waiting += len(directories)
+            while not above[-1][1]:
+                above.pop()
+                if not above:
+                    return
+                here = _replace(here, "..")
+                if _identity(here) != above[-1][0]:
+                    raise OSError(errno.ESTALE, "a directory was moved meanwhile")
+            waiting -= 1
+            here = _replace(here, above[-1][1].pop())
+    finally:
+        os.close(here)
+
+
+def _directories(descriptor: int, most: int) -> tuple[list[str], list[str]]:
+    """Names of the subvolumes and of the other directories in a directory."""
+    found: tuple[list[str], list[str]] = [], []
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                status = os.stat(entry.name, dir_fd=descriptor, follow_symlinks=False)
+                found[status.st_ino != _SUBVOLUME_INODE].append(entry.name)
+                if len(found[0]) + len(found[1]) > most:
+                    raise OSError(errno.E2BIG, "too many directories to look through for nested subvolumes")
+    return found
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+def _replace(descriptor: int, name: str) -> int:
+    below = os.open(name, _DIRECTORY, dir_fd=descriptor)
+    os.close(descriptor)
+    return below
 
 
 def _references(descriptor: int) -> Iterator[tuple[int, int]]:

@@ -39,7 +39,7 @@ def take_inventory() -> wire.Inventory:
     with storage.root() as root:
         found = {place: subvolumes.ids(root, place) for place in Place}
         images = [(image_id, subvolumes.find(root, Place.IMAGES, image_id)) for image_id in found[Place.IMAGES][0]]
-        trash = subvolumes.trash_size(root)
+        trash, undeletable = subvolumes.look_at_trash(root)
     return wire.Inventory(
         uploads=found[Place.UPLOADS][0],
         seals=found[Place.SEALS][0],
@@ -53,6 +53,7 @@ def take_inventory() -> wire.Inventory:
         instance_units=observe_instances().instance_units,
         jobs=_jobs(),
         trash=trash,
+        undeletable=undeletable,
         unknown=[name for _, unknown in found.values() for name in unknown],
     )
 

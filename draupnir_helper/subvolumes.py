@@ -5,14 +5,20 @@ The places belong to root, so their entries are ours; nothing inside an entry is
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from draupnir_helper import btrfs, layout
 from draupnir_helper.layout import Place
+
+# Names of trash that could not be deleted when that was last tried, and why.
+_undeletable: dict[str, str] = {}
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -102,19 +108,28 @@ def ids(root: int, place: Place) -> tuple[list[int], list[str]]:
 
 def empty_trash(root: int) -> int:
     """Delete what lies in the trash and say how much had to stay."""
+    failures = {}
     with btrfs.directory(layout.TRASH, root) as trash:
         for name in os.listdir(trash):
-            # Whatever keeps one entry there must not keep the others; it is met again next time.
-            with suppress(OSError):
+            # Whatever keeps one entry there must not keep the others; it is tried again next time.
+            try:
                 _lift_nested(trash, name)
                 btrfs.delete(trash, name)
+            except OSError as error:
+                failures[name] = error.strerror or str(error)
+        for name in failures.keys() - _undeletable.keys():
+            log.error("trash/%s cannot be deleted: %s", name, failures[name])
+        _undeletable.clear()
+        _undeletable.update(failures)
         return len(os.listdir(trash))
 
 
-def trash_size(root: int) -> int:
-    """How many entries lie in the trash."""
+def look_at_trash(root: int) -> tuple[int, list[str]]:
+    """How many entries lie in the trash, and (at most 20) which could not be deleted when last tried, and why."""
     with btrfs.directory(layout.TRASH, root) as trash:
-        return len(os.listdir(trash))
+        names = os.listdir(trash)
+    failures = _undeletable.copy()
+    return len(names), [f"{name}: {failures[name]}" for name in sorted(failures.keys() & set(names))[:20]]
 
 
 def _lift_nested(trash: int, name: str) -> None:

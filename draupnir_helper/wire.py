@@ -398,7 +398,10 @@ class Observed(Wire):
 
 
 class Inventory(Wire):
-    """What exists: ids of subvolumes by place, unit states, and entries whose names are not ours to explain."""
+    """What exists: ids of subvolumes by place, unit states, and entries whose names are not ours to explain.
+
+    `undeletable`: entries of the trash, each with the reason why it could not be deleted when that was last tried.
+    """
 
     uploads: list[int]
     seals: list[int]
@@ -408,6 +411,7 @@ class Inventory(Wire):
     instance_units: list[InstanceState]
     jobs: list[Job]
     trash: int
+    undeletable: list[str]
     unknown: list[str]
 
 

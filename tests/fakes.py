@@ -56,6 +56,7 @@ class Disk:
     started: dict[int, wire.StartInstance] = field(default_factory=dict)
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
     trash: int = 0
+    undeletable: int = 0
 
 
 class FakeHelper(Helper):
@@ -151,8 +152,8 @@ class FakeHelper(Helper):
             case wire.ObserveInstances():
                 return wire.Observed(instance_units=self._instance_units())
             case wire.EmptyTrash():
-                self.disk.trash = 0
-                return wire.Trash(left=0)
+                self.disk.trash = self.disk.undeletable
+                return wire.Trash(left=self.disk.trash)
             case wire.AdmitAddresses(instance_id=instance_id, addresses=addresses):
                 if instance_id in self.disk.listening:
                     self.disk.admitted[instance_id] = _with_loopback(addresses)
@@ -282,6 +283,7 @@ class FakeHelper(Helper):
             instance_units=self._instance_units(),
             jobs=[self._job(kind, image_id) for kind, image_id in disk.jobs],
             trash=disk.trash,
+            undeletable=[f"{number}: not empty" for number in range(disk.undeletable)],
             unknown=[],
         )
 

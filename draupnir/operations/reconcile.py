@@ -69,6 +69,7 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
     unexplained = _unexplained(inventory, before.keys() | after.keys())
     await _pass_over_ids(context, unexplained)
     found = {*map(_complaint, unexplained), *(_foreign(name) for name in inventory.unknown)}
+    found.update(_undeletable(entry) for entry in inventory.undeletable)
     repairs: list[Repair] = []
     for row in idle.values():
         if isinstance(row, Image):
@@ -197,3 +198,7 @@ def _complaint(subject: Subject) -> str:
 
 def _foreign(name: str) -> str:
     return f"{name!r} on the data disk is nothing of Draupnir's; left alone."
+
+
+def _undeletable(entry: str) -> str:
+    return f"The trash cannot be emptied, trash/{entry}; draupnir doctor says what to do."

@@ -238,6 +238,26 @@ def nest_deeply(service: Service, instance_id: int, top: Path) -> None:
     as_instance(instance_id, "python3", "-c", program, top)
 
 
+def nest_far_down(service: Service, instance_id: int, top: Path) -> None:
+    """Below a longer path than the kernel's answer has room for, twice, and among many other directories."""
+    program = (
+        "import fcntl, os, struct, sys\n"
+        "os.chdir(sys.argv[1])\n"
+        "for _ in range(2):\n"
+        "    for _ in range(30):\n"
+        "        for name in ('before', 'x' * 200, 'z'):\n"
+        "            os.mkdir(name)\n"
+        "        os.chdir('x' * 200)\n"
+        "    here = os.open('.', os.O_RDONLY)\n"
+        "    for name in (b'n', b'm'):\n"
+        "        fcntl.ioctl(here, 0x5000940E, bytearray(struct.pack('=q4088s', 0, name)))\n"
+        "    os.symlink('/etc', 'a')\n"
+        "    os.close(here)\n"
+        "    os.chdir('n')\n"
+    )
+    as_instance(instance_id, "python3", "-c", program, top)
+
+
 def nest_widely(service: Service, instance_id: int, top: Path) -> None:
     """More than one answer of the kernel names."""
     as_instance(instance_id, "btrfs", "subvolume", "create", *(top / f"wide-{number}" for number in range(600)))
@@ -260,7 +280,9 @@ def plant_links(service: Service, instance_id: int, top: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil", [nest, nest_deeply, nest_widely, close_everything, make_read_only, plant_links], ids=lambda f: f.__name__
+    "spoil",
+    [nest, nest_deeply, nest_far_down, nest_widely, close_everything, make_read_only, plant_links],
+    ids=lambda f: f.__name__,
 )
 def test_nothing_an_instance_does_to_its_data_keeps_it_from_being_destroyed(
     service: Service, image: int, spoil: object

@@ -119,6 +119,7 @@ def inventory(**found: object) -> Inventory:
         "instance_units": [],
         "jobs": [],
         "trash": 0,
+        "undeletable": [],
         "unknown": [],
     }
     return Inventory.model_validate({**nothing, **found})
@@ -149,6 +150,13 @@ def test_what_nobody_knows_is_named(found: dict[str, object], named: str) -> Non
 def test_what_is_known_is_no_stray() -> None:
     found = inventory(uploads=[1], instances=[2], trash=3)
     assert [verdict(each) for each in findings.judge_inventory(found, {1}, {2})] == ["ok"]
+
+
+def test_what_cannot_be_deleted_is_named_with_what_to_do() -> None:
+    known, trash = findings.judge_inventory(inventory(trash=1, undeletable=["4-17: File name too long"]), {1}, {1})
+    assert (verdict(known), verdict(trash)) == ("ok", "warning")
+    assert trash.text.startswith("4-17: File name too long")
+    assert "rm -rf /run/draupnir/data/trash/4-17`" in trash.advice
 
 
 PATH = Path("x.pem")
