@@ -207,6 +207,9 @@ def await_job(name: str, *, timeout_s: float = 30) -> None:
 def describe(name: str, description: str) -> None:
     """Change the description of a unit, as long as it is loaded; an absent one is fine."""
     with _bus() as bus, suppress(DBusNoSuchUnitError):
+        # Looked for first: pystemd loses memory with each call that systemd refuses, some ten kilobytes.
+        if not _find(bus, name):
+            return
         arguments = apply_signature(b"sb", [name.encode(), True])
         arguments += signature_array(_encoded({"Description": description}))
         bus.call_method(_SYSTEMD, _PATH, _MANAGER, b"SetUnitProperties", arguments)
@@ -275,7 +278,7 @@ def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
     """
     with _bus() as bus:
         deadline = time.monotonic() + timeout_s
-        # Looked for first: pystemd loses memory with each call that systemd refuses, some ten kilobytes.
+        # Looked for first, as in `describe`.
         loaded = {unit.name for unit in _find(bus, *names)}
         for name in names:
             # Or gone with the one before.
