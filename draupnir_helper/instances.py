@@ -34,7 +34,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
         require_major(request.postgres_major)
         _require_filter(request.addresses)
         _stop(instance_id)
-        _write_files(request)
+        _write_files(request, _user(root, instance_id))
         if request.direct:
             _require_both_families(request)
             _copy(root, request)
@@ -123,8 +123,15 @@ def _copy(root: int, request: wire.StartInstance) -> None:
         subvolumes.copy(root, Place.IMAGES, Place.INSTANCES, request.image_id, request.instance_id, owner=(uid, uid))
 
 
-def _write_files(request: wire.StartInstance) -> None:
-    name, uid = layout.instance_user(request.instance_id)
+def _user(root: int, instance_id: int) -> tuple[str, int]:
+    """Name and uid of the instance: of its data if it has any. Nobody but us could have given those away."""
+    former = layout.former_instance_user(instance_id)
+    owner = subvolumes.owner(root, Place.INSTANCES, instance_id)
+    return former if owner == former[1] else layout.instance_user(instance_id)
+
+
+def _write_files(request: wire.StartInstance, user: tuple[str, int]) -> None:
+    name, uid = user
     users.ensure(name, uid, f"Draupnir instance {request.instance_id}")
     directory = layout.instance_run_directory(request.instance_id)
     files.make_directory(directory, mode=0o750, gid=uid)
@@ -238,6 +245,7 @@ def _words(request: wire.StartInstance | wire.AssignInstance) -> str:
 
 def _forget_run(instance_id: int) -> None:
     users.remove(*layout.instance_user(instance_id))
+    users.remove(*layout.former_instance_user(instance_id))
     files.remove_directory(layout.instance_run_directory(instance_id))
 
 

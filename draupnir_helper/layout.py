@@ -15,10 +15,15 @@ MARKER = ".draupnir-filesystem-id"
 UPLOAD_USER = "upload"
 DATA_GROUP = "draupnir-data"
 
-# 0x70000000 to 0x7fffffff is the range that systemd's UIDS-GIDS document leaves to nobody.
-IMAGE_UID_BASE = 0x70000000
-INSTANCE_UID_BASE = 0x78000000
+# The end of the range that systemd's UIDS-GIDS document gives to containers. Of other users that are neither the
+# system's nor dynamic, journald makes a file of 8 MiB each, which stays. draupnir.tmpfiles takes the first uid of both
+# ranges, by which systemd-nspawn sees that the 64K from there are not free.
+IMAGE_UID_BASE = 0x68000000
+INSTANCE_UID_BASE = 0x6C000000
 assert MAX_ID < INSTANCE_UID_BASE - IMAGE_UID_BASE
+assert INSTANCE_UID_BASE + MAX_ID < 0x70000000
+# Where the uids of instances began in the first versions; whoever owns data by such a uid keeps it.
+FORMER_INSTANCE_UID_BASE = 0x78000000
 
 
 class Place(StrEnum):
@@ -46,6 +51,11 @@ def image_user(image_id: int) -> tuple[str, int]:
 def instance_user(instance_id: int) -> tuple[str, int]:
     """Name and uid (equal to the gid) of an instance."""
     return f"draupnir-i{instance_id}", INSTANCE_UID_BASE + instance_id
+
+
+def former_instance_user(instance_id: int) -> tuple[str, int]:
+    """Name and uid of an instance whose data were made by one of the first versions."""
+    return f"draupnir-i{instance_id}", FORMER_INSTANCE_UID_BASE + instance_id
 
 
 def job_unit(kind: JobKind, image_id: int) -> str:

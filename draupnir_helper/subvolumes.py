@@ -37,6 +37,15 @@ def find(root: int, place: Place, some_id: int) -> btrfs.Subvolume | None:
         return None
 
 
+def owner(root: int, place: Place, some_id: int) -> int | None:
+    """The uid that owns the subvolume's top directory, if there is one."""
+    try:
+        with opened(root, place, some_id) as descriptor:
+            return os.fstat(descriptor).st_uid
+    except FileNotFoundError:
+        return None
+
+
 def exists(root: int, place: Place, some_id: int) -> bool:
     """Whether the place has an entry of that id."""
     with btrfs.directory(place, root) as parent:

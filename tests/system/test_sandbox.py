@@ -194,7 +194,7 @@ def test_nothing_came_out_of_the_sandboxes(hostile: Hostile, canary: list[str]) 
 
 
 def uid_of(instance_id: int) -> int:
-    return world.FIRST_UID + 0x08000000 + instance_id
+    return world.FIRST_UID + 0x04000000 + instance_id
 
 
 def as_instance(instance_id: int, *command: str | Path, ok: bool = True) -> str:

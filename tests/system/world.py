@@ -10,7 +10,7 @@ from tests.system.service import run
 DATA = Path("/srv/draupnir")
 PLACES = ("chroot/draupnir/image_uploads", "seals", "work", "image_snapshots", "instances", "trash", "quarantine")
 RUN_PLACES = ("/run/draupnir/images", "/run/draupnir/instances", "/run/userdb", "/var/lib/draupnir/scripts")
-FIRST_UID = 0x70000000
+FIRST_UID = 0x68000000
 
 _PASSING = {"active", "inactive", "activating", "deactivating"}
 
