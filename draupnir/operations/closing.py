@@ -6,6 +6,7 @@ One that is opened again has another authority, so that no certificate of before
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,6 +20,8 @@ from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
 
 AT_ONCE = 8
+
+log = logging.getLogger(__name__)
 
 
 def left_of_grace(context: Context, instance: Instance) -> timedelta | None:
@@ -37,6 +40,13 @@ def destroy_at(context: Context, instance: Instance) -> datetime | None:
 async def close(context: Context, instance_id: int) -> None:
     """Stop the port, with every connection through it, and Postgres, of an instance that is meant to be closed."""
     await context.tasks.run("close", Subject("instance", instance_id), lambda: _close(context, instance_id))
+
+
+async def stop_units(context: Context, instance_id: int) -> None:
+    """Stop whatever runs of an instance that has neither a row nor data; its destruction was cut short."""
+    log.warning("stopping the units of instance %s, which has neither metadata nor data", instance_id)
+    request = wire.CloseInstance(instance_id=instance_id)
+    await context.tasks.run("stop units", Subject("instance", instance_id), partial(context.helper.ask, request))
 
 
 def begin_closing(context: Context, instance_ids: Collection[int]) -> None:

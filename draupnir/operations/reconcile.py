@@ -1,6 +1,7 @@
 """What keeps the machine as the metadata mean it: compares the two, then finishes or undoes what was cut short.
 
-It acts through the same tasks as the operations, never beside one; it never deletes what it does not know.
+It acts through the same tasks as the operations, never beside one. It never deletes data that it does not know; units
+without data and metadata it stops.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
     rows = {subject: row for subject, row in after.items() if before.get(subject) == row}
     idle = {subject: row for subject, row in rows.items() if not context.tasks.busy(subject)}
 
-    unexplained = _unexplained(inventory, before.keys() | after.keys())
+    known = before.keys() | after.keys()
+    unexplained = _unexplained(inventory, known)
     await _pass_over_ids(context, unexplained)
     found = {*map(_complaint, unexplained), *(_foreign(name) for name in inventory.unknown)}
     found.update(_undeletable(entry) for entry in inventory.undeletable)
@@ -78,6 +80,11 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
         else:
             found.update(_instance_complaints(row, inventory))
             repairs.extend(_instance_repairs(context, row, after, inventory))
+    repairs += [
+        partial(closing.stop_units, context, subject.id)
+        for subject in _mere_units(inventory) - known
+        if not context.tasks.busy(subject)
+    ]
     if complaints is not None:
         complaints.replace(found)
     if inventory.trash:
@@ -187,9 +194,14 @@ async def _pass_over_ids(context: Context, unexplained: set[Subject]) -> None:
 def _unexplained(inventory: wire.Inventory, known: set[Subject]) -> set[Subject]:
     """Images and instances that are on the machine and have no row."""
     image_ids = {*inventory.uploads, *inventory.seals, *inventory.work, *(it.image_id for it in inventory.images)}
-    instance_ids = {*inventory.instances, *(unit.instance_id for unit in inventory.instance_units)}
-    there = {Subject("image", each) for each in image_ids} | {Subject("instance", each) for each in instance_ids}
-    return there - known
+    there = {Subject("image", each) for each in image_ids}
+    return (there | {Subject("instance", each) for each in inventory.instances}) - known
+
+
+def _mere_units(inventory: wire.Inventory) -> set[Subject]:
+    """Instances of which there are units and no data: nothing can be lost with those."""
+    with_units = {unit.instance_id for unit in inventory.instance_units}
+    return {Subject("instance", each) for each in with_units - {*inventory.instances}}
 
 
 def _complaint(subject: Subject) -> str:

@@ -87,6 +87,23 @@ async def test_nothing_unknown_is_ever_deleted(
         assert any(str(number) in message for message in told)
 
 
+async def test_units_without_data_and_metadata_are_stopped(context: Context, helper: FakeHelper) -> None:
+    living = await new_instance(context, await ready_image(context))
+    await converge(context)
+    helper.disk.listening[75] = 20000
+    await reconcile.reconcile_once(context)
+    assert helper.disk.listening == {living.id: living.port}
+
+
+async def test_units_of_an_instance_that_has_lost_its_data_are_left_alone(context: Context, helper: FakeHelper) -> None:
+    """There its owner and the operator have something to decide."""
+    living = await new_instance(context, await ready_image(context))
+    await converge(context)
+    helper.disk.instances.clear()
+    await reconcile.reconcile_once(context)
+    assert helper.disk.listening == {living.id: living.port}
+
+
 async def test_what_was_lost_is_told_and_otherwise_left_alone(
     context: Context, helper: FakeHelper, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -394,3 +394,12 @@ def test_a_helper_that_died_while_writing_is_not_kept_from_starting(service: Ser
     await_healthy(service)
     assert not manifest.exists()
     assert not (world.DATA / "instances/.new-999").exists()
+
+
+def test_units_that_outlive_their_instance_are_stopped(service: Service) -> None:
+    before = world.units()
+    name = "draupnir-port-66000000"
+    run("systemd-run", f"--unit={name}", "--socket-property=ListenStream=127.0.0.1:6431", "/bin/true")
+    assert any(name in unit for unit in world.units())
+    await_that(lambda: world.units() == before, "the reconciler has stopped them")
+    assert "is there and not in the metadata" not in run("draupnir", "doctor", ok=False).stdout
