@@ -6,6 +6,7 @@ devices and pipes are refused by name; modes and owners are ours. Python's own e
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
@@ -20,6 +21,12 @@ from draupnir_helper.jobs.reports import JobError
 
 _CHUNK_BYTES = 1024 * 1024
 _MAX_DEPTH = 32
+# What tarfile wants in one piece is a header or the names in it, however large they say they are.
+_HEADER_BYTES = 1024 * 1024
+# How the disk says that no file of this name can be where the archive wants it.
+_IMPOSSIBLE = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
+# What tarfile raises beside its own errors: for numbers that are none, and for headers that follow each other for ever.
+_CONFUSED = (ValueError, OverflowError, RecursionError)
 _DECOMPRESSORS: tuple[tuple[bytes, tuple[str, ...]], ...] = (
     (b"\x1f\x8b", ("/usr/bin/gzip", "-dc")),
     (b"\x28\xb5\x2f\xfd", ("/usr/bin/zstd", "-dcq", "--long=31")),
@@ -61,10 +68,13 @@ class _Source:
     def seek(self, position: int) -> None:
         if position < self.count:
             raise tarfile.ReadError("a header points backwards")
-        self.read(position - self.count)
+        while (left := position - self.count) and self.read(min(left, _HEADER_BYTES)):
+            pass
 
     def read(self, size: int) -> bytes:
         """As many bytes, fewer only at the end."""
+        if size > _HEADER_BYTES:
+            raise tarfile.ReadError("a header is too large")
         chunks = []
         while size > 0 and (data := os.read(self._descriptor, min(size, _CHUNK_BYTES))):
             # rstrip copies, so it is spared where there is nothing to strip.
@@ -142,7 +152,13 @@ def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
         try:
             with tarfile.open(fileobj=source, mode="r:") as tar:  # type: ignore[call-overload]
                 for member in tar:
-                    _unpack_member(path, tar, source, member, target, lambda: progress(position(), total_bytes))
+                    try:
+                        _unpack_member(path, tar, source, member, target, lambda: progress(position(), total_bytes))
+                    except OSError as error:
+                        if error.errno not in _IMPOSSIBLE:
+                            raise
+                        reason = str(error.strerror).lower()
+                        raise _unsafe(path, member.name, f"cannot be written ({reason})", "") from error
                     tar.members.clear()  # tarfile would keep every header it has seen
                 end = tar.offset
             source.drain()
@@ -150,6 +166,9 @@ def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
         except tarfile.ReadError as error:
             source.drain()
             problem = _unreadable(path, source, error)
+        except _CONFUSED:
+            source.drain()
+            problem = _damaged_tar(path, source.count)
     # What the decompressor complains of, on leaving the block, is nearer to the cause than what tar made of it.
     if problem is not None:
         raise problem
@@ -158,11 +177,15 @@ def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
 def _judge_end(path: Path, source: _Source, end: int) -> JobError | None:
     """A tar file ends in two blocks of zeros; tarfile stops without a word at a damaged header, or at none."""
     if source.content_end > end:
-        detail = f"{path.name} is damaged at byte {end} of the tar; upload it again and finalise again."
-        return JobError("damaged_archive", detail)
+        return _damaged_tar(path, end)
     if source.count < end + _END_BYTES:
         return _truncated(path)
     return None
+
+
+def _damaged_tar(path: Path, position: int) -> JobError:
+    detail = f"{path.name} is damaged at byte {position} of the tar; upload it again and finalise again."
+    return JobError("damaged_archive", detail)
 
 
 def _unreadable(path: Path, source: _Source, error: tarfile.ReadError) -> JobError:
