@@ -16,7 +16,7 @@ from draupnir.api import auth, problems
 from draupnir.api.edge import Edge
 from draupnir.api.limits import Limits
 from draupnir.api.routes import ROUTES
-from draupnir.operations import leaving, pool, reconcile
+from draupnir.operations import authorities, leaving, pool, reconcile
 from draupnir.operations.context import Context
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,9 @@ async def _try_to_open(context: Context, opened: asyncio.Event) -> None:
     """Open the store; while the metadata do not answer, the service says so to whoever asks."""
     try:
         await context.store.open()
+        await authorities.encrypt_plain(context)
     except errors.MetadataUnavailable as error:
+        await context.store.close()
         log.warning("the metadata does not answer yet: %s", error.detail)
     else:
         opened.set()

@@ -17,6 +17,7 @@ from draupnir.findings import Finding, Verdict
 from draupnir.settings import CONFIG_PATH, Settings, SettingsError, load
 
 if TYPE_CHECKING:
+    from draupnir.encryption import Cipher
     from draupnir.operations.context import SignIn
 
 MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
@@ -61,7 +62,9 @@ def serve() -> None:
             )
         if settings.enable_ip_whitelisting:
             asyncio.run(require_filter(HelperClient()))
-        context = Context(settings, Store(settings.dsn), HelperClient(), Tasks(), sign_in=_sign_in(settings))
+        context = Context(
+            settings, Store(settings.dsn), HelperClient(), Tasks(), cipher=_cipher(), sign_in=_sign_in(settings)
+        )
         asyncio.run(serve_app(create_app(context, secret), inherited, settings))
     except (
         SettingsError,
@@ -74,6 +77,16 @@ def serve() -> None:
         raise _Misconfigured(str(error)) from error
     except HelperUnavailable as error:
         raise click.ClickException(error.detail) from error
+
+
+def _cipher() -> Cipher | None:
+    """What encrypts the keys of instances; None without its key, which whoever asks for an instance is told."""
+    from draupnir import encryption
+
+    try:
+        return encryption.Cipher(encryption.read_key(os.environ.get("CREDENTIALS_DIRECTORY")))
+    except encryption.KeyMissing:
+        return None
 
 
 def _sign_in(settings: Settings) -> SignIn | None:

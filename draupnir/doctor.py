@@ -38,6 +38,7 @@ def examine() -> list[Finding]:
     return [
         ok("configuration", f"{CONFIG_PATH} is valid" if CONFIG_PATH.exists() else f"all defaults, no {CONFIG_PATH}"),
         _examine_secret(),
+        _examine_key(),
         *_examine_embedded_disk(),
         *_examine_as_daemon(settings),
         _examine_health(),
@@ -55,6 +56,18 @@ def _examine_secret() -> Finding:
     except (shared_secret.SecretError, OSError) as error:
         return bad("shared secret", str(error), "then run `systemctl restart draupnir`")
     return findings.judge_secret_file(status.st_mode, _user_name(status.st_uid), _group_name(status.st_gid))
+
+
+def _examine_key() -> Finding:
+    """What encrypts authority keys and refresh tokens in the metadata."""
+    try:
+        encryption.check_key(_read(encryption.PATH))
+        mode = encryption.PATH.stat().st_mode
+    except (encryption.KeyMissing, OSError) as error:
+        return bad("encryption key", str(error), "then run `systemctl restart draupnir`")
+    return findings.judge_private_file("encryption key", encryption.PATH, mode) or ok(
+        "encryption key", "present, for root alone"
+    )
 
 
 def _examine_embedded_disk() -> list[Finding]:
@@ -167,16 +180,16 @@ def _served_certificate(listen_address: str) -> str | None:
 
 
 def _examine_sign_in(settings: Settings) -> list[Finding]:
-    """Whether people can sign in: the two files of root's that it takes, and the identity provider."""
+    """Whether people can sign in: the client secret and the identity provider. The key has been looked at."""
     if settings.oidc is None:
         return [ok("sign-in", "not configured, so the shared secret is the only way in")]
     try:
-        encryption.check_key(_read(encryption.PATH))
         secret = client_secret.parse(_read(client_secret.PATH))
-    except (encryption.KeyMissing, client_secret.ClientSecretError, OSError) as error:
+        mode = client_secret.PATH.stat().st_mode
+    except (client_secret.ClientSecretError, OSError) as error:
         return [bad("sign-in", str(error), "then run `systemctl restart draupnir`")]
-    kept = [findings.judge_private_file(path, path.stat().st_mode) for path in (encryption.PATH, client_secret.PATH)]
-    return [*(finding for finding in kept if finding is not None), _examine_provider(settings, secret)]
+    kept = findings.judge_private_file("sign-in", client_secret.PATH, mode)
+    return [*([kept] if kept else []), _examine_provider(settings, secret)]
 
 
 def _read(path: Path) -> bytes:

@@ -1,4 +1,8 @@
-"""Encrypts what the metadata keep and must not tell: AES-256-GCM under a key that systemd hands to the daemon alone."""
+"""Encrypts secrets in the metadata: AES-256-GCM under a key that systemd hands to the daemon alone.
+
+The secrets are the refresh tokens of people and the authority keys of instances. The file with the key has its name
+from the first of the two.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class CannotDecrypt(Exception):
 
 
 class Cipher:
-    """Encrypts texts under one key, each for its owner: it can be decrypted for no other."""
+    """Encrypts texts under one key, each for its owner (a person, a row): it can be decrypted for no other."""
 
     def __init__(self, key: bytes) -> None:
         self._aead = AESGCM(key)
@@ -54,10 +58,14 @@ def read_key(directory: str | None) -> bytes:
 def check_key(key: bytes) -> bytes:
     """The same key, if it is one; raises KeyMissing."""
     if not key.strip():
-        raise KeyMissing(f"{PATH} is missing or empty; `systemctl restart draupnir-setup` makes a missing one.")
+        raise KeyMissing(
+            f"{PATH} is missing or empty; put the former file back. If there never was one, remove it and run"
+            " `systemctl restart draupnir-setup`, which makes one."
+        )
     if len(key) != KEY_BYTES:
         raise KeyMissing(
-            f"{PATH} holds {len(key)} bytes and has to hold {KEY_BYTES}; remove it, run"
-            " `systemctl restart draupnir-setup` to have a new one made, and let everybody sign in anew."
+            f"{PATH} holds {len(key)} bytes and has to hold {KEY_BYTES}; put the former file back. If it is lost,"
+            " remove this one, run `systemctl restart draupnir-setup` to make a new one, and destroy the instances"
+            " there are; everybody has to sign in again."
         )
     return key

@@ -17,7 +17,8 @@ DraupnirError
 ├── TooManyRequests         slow down
 ├── NoRoom                  the disk is full
 └── Unavailable             not now: a part of the service is away
-    └── HelperUnavailable  MetadataUnavailable  StorageMissing  ProviderUnavailable
+    ├── HelperUnavailable  MetadataUnavailable  StorageMissing  ProviderUnavailable
+    └── EncryptionKeyMissing
 """
 
 from __future__ import annotations
@@ -235,6 +236,13 @@ class StorageMissing(Unavailable):
 
     code = "storage_missing"
     title = "Storage missing"
+
+
+class EncryptionKeyMissing(Unavailable):
+    """The key that protects the keys of instances is missing, or is not the one they were encrypted under."""
+
+    code = "encryption_key_missing"
+    title = "Encryption key missing"
 
 
 class ProviderUnavailable(Unavailable):

@@ -69,13 +69,13 @@ def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
     )
 
 
-def judge_private_file(path: Path, mode: int) -> Finding | None:
+def judge_private_file(part: str, path: Path, mode: int) -> Finding | None:
     """A file that is for root alone; None if it is."""
     permissions = stat.S_IMODE(mode)
     if not permissions & 0o077:
         return None
     advice = f"run `chown root:root {path} && chmod 0600 {path}`; if others could read it, replace it"
-    return bad("sign-in", f"{path} is {permissions:04o} and is for root alone", advice)
+    return bad(part, f"{path} is {permissions:04o} and is for root alone", advice)
 
 
 def judge_inspection(inspection: Inspection) -> list[Finding]:

@@ -119,6 +119,14 @@ class Authority:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedAuthority:
+    """An authority as the metadata have it; `encrypted_key` is None until an older version's plain key is encrypted."""
+
+    certificate: str
+    encrypted_key: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Closing:
     """Of an instance that is closed: for how many seconds of the service's running, and whether the very person it was
     closed for has signed in again.
@@ -140,7 +148,7 @@ class Instance:
     port: int
     postgres_major: int
     habits: Habits
-    authority: Authority
+    authority: SealedAuthority
     created_at: datetime
     updated_at: datetime
     closing: Closing | None = None

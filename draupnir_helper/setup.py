@@ -55,7 +55,7 @@ def make_secret(path: Path = SECRET) -> None:
 
 
 def make_key(path: Path = KEY) -> None:
-    """The key under which refresh tokens are kept; root alone reads it, and one that exists is never touched."""
+    """The key that encrypts secrets in the metadata; root alone reads it, and one that exists is never touched."""
     if not path.exists():
         files.write(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
 

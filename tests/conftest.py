@@ -14,7 +14,7 @@ from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
 from draupnir.store import Store
 from tests.daemon import settings_on
-from tests.fakes import FakeHelper, Probe
+from tests.fakes import CIPHER, FakeHelper, Probe
 from tests.postgres import Cluster, throw_away
 
 _numbers = itertools.count(1)
@@ -106,6 +106,6 @@ def probe() -> Probe:
 @pytest.fixture
 async def context(settings: Settings, store: Store, helper: FakeHelper, probe: Probe) -> AsyncIterator[Context]:
     """One daemon; whatever it still does at the end of the test is cut short."""
-    made = Context(settings, store, helper, Tasks(), probe, helper.knock)
+    made = Context(settings, store, helper, Tasks(), probe, helper.knock, cipher=CIPHER)
     yield made
     await made.tasks.close()

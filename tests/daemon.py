@@ -11,7 +11,7 @@ from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
-from tests.fakes import Disk, FakeHelper
+from tests.fakes import CIPHER, Disk, FakeHelper
 
 CALLER = Caller("upload", Role.ADMIN, Reach.ALL)
 BACKED_UP_AT = datetime(2017, 5, 1, 12, tzinfo=UTC)
@@ -70,7 +70,7 @@ async def settle(context: Context) -> None:
 def another_daemon(context: Context, disk: Disk) -> Context:
     """What systemd starts after the first one died: the same metadata, the same disk, nothing in memory."""
     helper = FakeHelper(disk)
-    return Context(context.settings, context.store, helper, Tasks(), context.probe, helper.knock)
+    return Context(context.settings, context.store, helper, Tasks(), context.probe, helper.knock, cipher=CIPHER)
 
 
 async def converge(context: Context) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from draupnir.encryption import Cipher
 from draupnir.errors import HelperUnavailable, ImageFailed
 from draupnir.helper import Helper
 from draupnir.models import Credentials
@@ -14,6 +15,10 @@ from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
 Network = IPv4Network | IPv6Network
+
+
+# What encrypts the authority keys of instances in tests.
+CIPHER = Cipher(bytes(range(32)))
 
 
 class Killed(BaseException):

@@ -11,10 +11,10 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from draupnir import audit, certificates
+from draupnir import audit
 from draupnir.errors import WrongState
 from draupnir.models import Caller, Instance, InstanceStatus
-from draupnir.operations import instances
+from draupnir.operations import authorities, instances
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -105,7 +105,7 @@ async def _close(context: Context, instance_id: int) -> None:
 async def _restore(context: Context, instance: Instance, owner: str | None) -> None:
     # One that still listens would go on with the authority it has.
     await context.helper.ask(wire.CloseInstance(instance_id=instance.id))
-    if not await context.store.instances.reopen(instance.id, certificates.create_authority(), owner):
+    if not await context.store.instances.reopen(instance.id, authorities.create(context, instance.id), owner):
         raise WrongState(f"Instance {instance.id} is not closed any more; look at it again.")
     if owner is not None:
         audit.record_work(audit.origin.get(), f"hand instance {instance.id} to {owner}", None)
@@ -113,4 +113,4 @@ async def _restore(context: Context, instance: Instance, owner: str | None) -> N
 
 async def _take_back(context: Context, instance_id: int) -> None:
     await context.helper.ask(wire.CloseInstance(instance_id=instance_id))
-    await context.store.instances.take_back(instance_id, certificates.create_authority())
+    await context.store.instances.take_back(instance_id, authorities.create(context, instance_id))

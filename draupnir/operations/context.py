@@ -42,5 +42,7 @@ class Context:
     knock: Callable[[int], Awaitable[None]] = knocks.knock
     # Set by whoever takes an instance out of the pool.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)
+    # What encrypts the authority keys of instances; None where its key is missing.
+    cipher: Cipher | None = None
     # None where the operator has configured no identity provider.
     sign_in: SignIn | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from functools import partial
 
 from draupnir import certificates
 from draupnir.addresses import Address
@@ -20,7 +21,7 @@ from draupnir.models import (
     Network,
     Purpose,
 )
-from draupnir.operations import addresses, trash
+from draupnir.operations import addresses, authorities, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -61,7 +62,7 @@ async def create(
         reserved = await _reserve_for(context, caller, image_id, habits)
         await addresses.note(context, reserved, source)
         instance = await bring_up(context, reserved.id)
-    return instance, certificates.issue_client(instance.authority)
+    return instance, authorities.issue_client(context, instance)
 
 
 def default_habits(context: Context) -> Habits:
@@ -81,7 +82,7 @@ async def get(
         return instance, None
     if await addresses.note(context, instance, source):
         await addresses.apply(context, instance)
-    return instance, certificates.issue_client(instance.authority)
+    return instance, authorities.issue_client(context, instance)
 
 
 async def list_own(context: Context, caller: Caller) -> list[Instance]:
@@ -217,7 +218,7 @@ async def _assign(context: Context, instance: Instance) -> wire.InstanceState:
 
 async def _reserve(context: Context, image_id: int, owner: str, purpose: Purpose, habits: Habits) -> Instance:
     return await context.store.instances.insert(
-        image_id, owner, purpose, habits, certificates.create_authority(), context.settings.instance_ports
+        image_id, owner, purpose, habits, partial(authorities.create, context), context.settings.instance_ports
     )
 
 
@@ -262,7 +263,7 @@ async def _copy_and_start(context: Context, instance: Instance) -> None:
 
 
 async def _start(context: Context, instance: Instance, *, new: bool) -> None:
-    server = certificates.issue_server(instance.authority, context.settings.public_hostname)
+    server = certificates.issue_server(authorities.opened(context, instance), context.settings.public_hostname)
     await context.helper.ask(
         wire.StartInstance(
             instance_id=instance.id,

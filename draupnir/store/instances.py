@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from psycopg.errors import UniqueViolation
 
@@ -17,6 +17,7 @@ from draupnir.models import (
     InstanceStatus,
     Network,
     Purpose,
+    SealedAuthority,
 )
 from draupnir.store.database import Connection, Database, Row, pass_over
 
@@ -37,6 +38,10 @@ _FREE_PORT = (
 _SEQUENCES = {Purpose.USE: "instance_ids", Purpose.POOL: "instance_ids", Purpose.TRIAL: "trial_ids"}
 
 
+# Given the id that a new instance will have.
+Seal = Callable[[int], SealedAuthority]
+
+
 class Instances:
     """Rows of instances, each with the Postgres major of its image."""
 
@@ -44,7 +49,7 @@ class Instances:
         self._database = database
 
     async def insert(
-        self, image_id: int, owner: str, purpose: Purpose, habits: Habits, authority: Authority, ports: range
+        self, image_id: int, owner: str, purpose: Purpose, habits: Habits, seal: Seal, ports: range
     ) -> Instance:
         """A new instance being created, on a free port chosen at random.
 
@@ -55,29 +60,32 @@ class Instances:
             "image_id": image_id,
             "owner": owner,
             "purpose": purpose,
-            "sequence": _SEQUENCES[purpose],
             "sleep_after_s": habits.sleep_after_s,
             "network": habits.network,
-            "certificate": authority.certificate,
-            "key": authority.key,
         }
         async with self._database.connection() as connection:
             await _require_image(connection, image_id, purpose)
             await _require_present(connection, owner)
+            sealed: SealedAuthority | None = None
             while True:
-                port = await _free_port(connection, ports, avoided=())
+                values["port"] = await _free_port(connection, ports, avoided=())
+                if sealed is None:
+                    cursor = await connection.execute("SELECT nextval(%s) AS id", [_SEQUENCES[purpose]])
+                    (row,) = await cursor.fetchall()
+                    sealed = seal(row["id"])
+                    values |= {"id": row["id"], "certificate": sealed.certificate, "key": sealed.encrypted_key}
                 cursor = await connection.execute(
                     "INSERT INTO instances"
                     " (id, image_id, owner, purpose, status, port, sleep_after_s, network, authority_certificate,"
                     " authority_key)"
-                    " VALUES (nextval(%(sequence)s), %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s,"
+                    " VALUES (%(id)s, %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s,"
                     " %(sleep_after_s)s, %(network)s, %(certificate)s, %(key)s)"
                     " ON CONFLICT (port) DO NOTHING RETURNING id",
-                    values | {"port": port},
+                    values,
                 )
                 # No row means that somebody took the port a moment ago, so every turn is another's success.
-                if row := await cursor.fetchone():
-                    cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %s".encode(), [row["id"]])
+                if await cursor.fetchone():
+                    cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %(id)s".encode(), values)
                     (found,) = await cursor.fetchall()
                     return _instance(found)
 
@@ -176,7 +184,7 @@ class Instances:
             )
             return cursor.rowcount == 1
 
-    async def reopen(self, instance_id: int, authority: Authority, owner: str | None = None) -> bool:
+    async def reopen(self, instance_id: int, authority: SealedAuthority, owner: str | None = None) -> bool:
         """Mean a closed instance to run again, under another authority, and be `owner`'s if one is named.
 
         False if it is not closed. Raises OwnerUnknown.
@@ -188,7 +196,7 @@ class Instances:
                 await connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])
             return await _reopen(connection, instance_id, authority, owner)
 
-    async def take_back(self, instance_id: int, authority: Authority) -> bool:
+    async def take_back(self, instance_id: int, authority: SealedAuthority) -> bool:
         """Reopen an instance whose owner is back; False if it is not closed, or they have left again."""
         async with self._database.connection() as connection:
             # Held, or they could be found to have left between the look and the change.
@@ -200,6 +208,27 @@ class Instances:
             if row is None or not row["owner_is_back"]:
                 return False
             return await _reopen(connection, instance_id, authority, None)
+
+    async def replace_plain_keys(self, seal: Callable[[int, Authority], SealedAuthority]) -> int:
+        """Seal every key that is there in plain text, all or none; returns how many there were."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(
+                "SELECT id, authority_certificate, plain_authority_key FROM instances"
+                " WHERE plain_authority_key IS NOT NULL FOR UPDATE"
+            )
+            plain = await cursor.fetchall()
+            for row in plain:
+                sealed = seal(row["id"], Authority(row["authority_certificate"], row["plain_authority_key"]))
+                await connection.execute(
+                    "UPDATE instances SET plain_authority_key = NULL, authority_key = %s WHERE id = %s",
+                    [sealed.encrypted_key, row["id"]],
+                )
+            if plain:
+                # Makes the table's file anew, or the plain keys would stay in it until something else is written there.
+                await connection.execute(
+                    "ALTER TABLE instances ALTER COLUMN authority_key TYPE bytea USING authority_key || ''::bytea"
+                )
+        return len(plain)
 
     async def begin_destroying(self, instance_id: int) -> None:
         """Mean the instance to be gone, whatever it is now."""
@@ -232,12 +261,13 @@ async def close_all_of(connection: Connection, owner: str, issuer: str, subject:
     return [row["id"] async for row in cursor]
 
 
-async def _reopen(connection: Connection, instance_id: int, authority: Authority, owner: str | None) -> bool:
+async def _reopen(connection: Connection, instance_id: int, authority: SealedAuthority, owner: str | None) -> bool:
     cursor = await connection.execute(
         "UPDATE instances SET status = 'running', owner = coalesce(%s, owner), authority_certificate = %s,"
-        " authority_key = %s, closed_s = NULL, leaver_issuer = NULL, leaver_subject = NULL, updated_at = now()"
+        " authority_key = %s, plain_authority_key = NULL, closed_s = NULL, leaver_issuer = NULL, leaver_subject = NULL,"
+        " updated_at = now()"
         " WHERE id = %s AND status = 'closed'",
-        [owner, authority.certificate, authority.key, instance_id],
+        [owner, authority.certificate, authority.encrypted_key, instance_id],
     )
     return cursor.rowcount == 1
 
@@ -298,7 +328,7 @@ def _instance(row: Row) -> Instance:
         port=row["port"],
         postgres_major=row["postgres_major"],
         habits=Habits(row["sleep_after_s"], Network(row["network"])),
-        authority=Authority(row["authority_certificate"], row["authority_key"]),
+        authority=SealedAuthority(row["authority_certificate"], row["authority_key"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         closing=Closing(row["closed_s"], row["owner_is_back"]) if status is InstanceStatus.CLOSED else None,

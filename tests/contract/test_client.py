@@ -24,7 +24,7 @@ from draupnir_client.cli import program
 from draupnir_client.commands import Session
 from draupnir_client.models import Image
 from draupnir_helper.wire import JobKind, JobReport, JobState
-from tests.fakes import FakeHelper, Probe
+from tests.fakes import CIPHER, FakeHelper, Probe
 
 SECRET = "a-secret-for-tests-only"
 SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
@@ -34,7 +34,9 @@ BACKED_UP_AT = "2017-05-01T12:00:00Z"
 @pytest.fixture
 def http(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
     """The application with a store of its own, which its lifespan opens in the test client's event loop."""
-    app = create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock), SECRET.encode())
+    app = create_app(
+        Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER), SECRET.encode()
+    )
     with TestClient(app, headers={"Authorization": f"Bearer {SECRET}"}) as client:
         yield client
 

@@ -22,7 +22,7 @@ from draupnir_client.api import open_http
 from draupnir_client.cli import program
 from draupnir_client.commands import Session
 from draupnir_client.errors import ExitCode
-from tests.fakes import FakeHelper, Probe
+from tests.fakes import CIPHER, FakeHelper, Probe
 from tests.identity_provider import IdentityProvider
 from tests.sign_in import JANE, Browser, code_of, configured, new_provider
 
@@ -52,7 +52,8 @@ def terminal(
     idp: IdentityProvider = new_provider()
     made, sign_in = configured(settings, idp) if people else (settings, None)
     app = create_app(
-        Context(made, Store(made.dsn), helper, Tasks(), probe, helper.knock, sign_in=sign_in), SECRET.encode()
+        Context(made, Store(made.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER, sign_in=sign_in),
+        SECRET.encode(),
     )
     with TestClient(app) as http:
 

@@ -36,7 +36,7 @@ from draupnir_helper.wire import (
     ObserveInstances,
     StartExtract,
 )
-from tests.fakes import FakeHelper, Probe, Refused
+from tests.fakes import CIPHER, FakeHelper, Probe, Refused
 from tests.sign_in import configured, new_provider
 
 SECRET = "a-secret-for-tests-only"
@@ -66,7 +66,9 @@ SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
 @pytest.fixture
 def app(settings: Settings, helper: FakeHelper, probe: Probe) -> Starlette:
     """The application with a store of its own, which its lifespan opens in the test client's event loop."""
-    return create_app(Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock), SECRET.encode())
+    return create_app(
+        Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER), SECRET.encode()
+    )
 
 
 @pytest.fixture
@@ -282,7 +284,7 @@ def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(
     settings: Settings, helper: FakeHelper, probe: Probe
 ) -> None:
     other = settings.model_copy(update={"sleep_after_s": 600})
-    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.knock)
+    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER)
     with TestClient(create_app(context, SECRET.encode()), headers={"Authorization": f"Bearer {SECRET}"}) as client:
         image_id = make_ready_image(client, helper)
         for asked, got in ({}, 600), ({"sleep_after": 1800}, 1800), ({"network": "direct"}, 0):
@@ -528,7 +530,8 @@ def everything(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator
     """The service with sign-in, and so patient that nobody is held back."""
     signed, sign_in = configured(settings, new_provider())
     app = create_app(
-        Context(signed, Store(settings.dsn), helper, Tasks(), probe, helper.knock, sign_in=sign_in), SECRET.encode()
+        Context(signed, Store(settings.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER, sign_in=sign_in),
+        SECRET.encode(),
     )
     app.state.limits.sign_ins = Limit(10**6, 0.0)
     headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json"}

@@ -33,7 +33,7 @@ from draupnir.settings import Settings
 from draupnir.store import Store
 from draupnir_helper import wire
 from tests.daemon import settings_on
-from tests.fakes import FakeHelper, Probe
+from tests.fakes import CIPHER, FakeHelper, Probe
 from tests.identity_provider import challenge_of
 from tests.postgres import Cluster
 from tests.sign_in import HERE, ISSUER, configured, new_provider
@@ -142,7 +142,9 @@ def new_world(settings: Settings) -> Iterator[World]:
     helper = Witness()
     idp = new_provider()
     settings, sign_in = configured(settings.model_copy(update={"enable_ip_whitelisting": True}), idp)
-    context = Context(settings, Store(settings.dsn), helper, Tasks(), Probe(), helper.knock, sign_in=sign_in)
+    context = Context(
+        settings, Store(settings.dsn), helper, Tasks(), Probe(), helper.knock, cipher=CIPHER, sign_in=sign_in
+    )
     app = create_app(context, b"the shared secret")
 
     async def identify(token: str) -> Caller | None:

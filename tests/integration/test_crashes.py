@@ -25,7 +25,7 @@ from tests.daemon import (
     settle,
     uploaded_image,
 )
-from tests.fakes import Disk, FakeHelper, Killed
+from tests.fakes import CIPHER, Disk, FakeHelper, Killed
 
 pytestmark = pytest.mark.anyio
 
@@ -129,7 +129,9 @@ async def test_nothing_is_orphaned(context: Context, story: Story, carried_out: 
 
         doomed_helper = FakeHelper(disk)
         doomed_helper.kill_at, doomed_helper.kill_after = kill_at, carried_out
-        doomed = Context(context.settings, context.store, doomed_helper, Tasks(), context.probe, doomed_helper.knock)
+        doomed = Context(
+            context.settings, context.store, doomed_helper, Tasks(), context.probe, doomed_helper.knock, cipher=CIPHER
+        )
         await asyncio.gather(act(doomed), return_exceptions=True)
         if not doomed_helper.dead:
             await settle(doomed)

@@ -367,8 +367,8 @@ def test_the_key_and_the_secret_are_for_root_and_the_daemon_gets_them_from_syste
     assert "CREDENTIALS_DIRECTORY=/run/credentials/draupnir.service" in environment
 
 
-@pytest.mark.parametrize("path", [KEY_FILE, SECRET_FILE], ids=lambda path: path.name)
-def test_without_key_or_secret_it_says_what_to_do(service: Service, path: Path) -> None:
+@pytest.mark.parametrize(("path", "part"), [(KEY_FILE, "encryption key"), (SECRET_FILE, "sign-in")])
+def test_without_key_or_secret_it_says_what_to_do(service: Service, path: Path, part: str) -> None:
     kept = path.read_bytes()
     path.unlink()
     since = f"@{time.time():.6f}"
@@ -381,7 +381,7 @@ def test_without_key_or_secret_it_says_what_to_do(service: Service, path: Path) 
         )
         doctor = run("draupnir", "doctor", ok=False)
         assert doctor.returncode == 1
-        assert "✗ sign-in: " in doctor.stdout
+        assert f"✗ {part}: " in doctor.stdout
         assert str(path) in doctor.stdout
     finally:
         path.touch(mode=0o600)

@@ -1,0 +1,81 @@
+"""Authority keys of instances: encrypted before the metadata get them, decrypted only to issue a certificate.
+
+Each is encrypted for its row and for the certificate in it, so neither can be put into another row.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from draupnir import certificates, encryption
+from draupnir.encryption import CannotDecrypt, Cipher
+from draupnir.errors import EncryptionKeyMissing
+from draupnir.models import Authority, Credentials, Instance, SealedAuthority
+from draupnir.operations.context import Context
+
+log = logging.getLogger(__name__)
+
+
+def create(context: Context, instance_id: int) -> SealedAuthority:
+    """A new authority for an instance. Raises EncryptionKeyMissing."""
+    return _seal(_cipher(context), instance_id, certificates.create_authority())
+
+
+def opened(context: Context, instance: Instance) -> Authority:
+    """The authority of an instance, with its key. Raises EncryptionKeyMissing."""
+    sealed = instance.authority
+    if sealed.encrypted_key is None:
+        raise EncryptionKeyMissing(
+            f"The authority key of instance {instance.id} is not encrypted yet; restart the service with"
+            " `systemctl restart draupnir`, and see `journalctl -u draupnir` if that does not help."
+        )
+    try:
+        key = _cipher(context).decrypt(sealed.encrypted_key, _purpose(instance.id, sealed.certificate))
+    except CannotDecrypt as error:
+        raise EncryptionKeyMissing(
+            f"The authority key of instance {instance.id} was encrypted under another key than the one in"
+            f" {encryption.PATH}; have the administrator put the former file back and run"
+            " `systemctl restart draupnir`, or destroy the instance."
+        ) from error
+    return Authority(sealed.certificate, key)
+
+
+def issue_client(context: Context, instance: Instance) -> Credentials:
+    """Fresh credentials for an instance. Raises EncryptionKeyMissing."""
+    return certificates.issue_client(opened(context, instance))
+
+
+async def encrypt_plain(context: Context) -> None:
+    """Encrypt the keys that an older version has left in plain text. Raises MetadataUnavailable."""
+    cipher = context.cipher
+    if cipher is None:
+        log.error("%s Until then no instance can be created or shown.", _missing().detail)
+        return
+    count = await context.store.instances.replace_plain_keys(
+        lambda instance_id, authority: _seal(cipher, instance_id, authority)
+    )
+    if count:
+        log.info("the authority keys of %s instances are encrypted from now on", count)
+
+
+def _seal(cipher: Cipher, instance_id: int, authority: Authority) -> SealedAuthority:
+    encrypted = cipher.encrypt(authority.key, _purpose(instance_id, authority.certificate))
+    return SealedAuthority(authority.certificate, encrypted)
+
+
+def _purpose(instance_id: int, certificate: str) -> str:
+    """Whom a key is encrypted for; no e-mail address, for whom refresh tokens are, looks like it."""
+    return f"authority of instance {instance_id}\n{certificate}"
+
+
+def _cipher(context: Context) -> Cipher:
+    if context.cipher is None:
+        raise _missing()
+    return context.cipher
+
+
+def _missing() -> EncryptionKeyMissing:
+    return EncryptionKeyMissing(
+        f"{encryption.PATH}, which encrypts the keys of instances, is missing or unusable; have the administrator run"
+        " `draupnir doctor`, which says what to do."
+    )
