@@ -231,8 +231,12 @@ def _admitted(addresses: list[units.Network] | None) -> list[units.Network] | No
 
 
 def _command(request: wire.StartInstance, settings: Settings) -> list[str]:
-    configuration = f"{CONFIGURATION}/postgresql.conf"
-    return postgres.command(request.postgres_major, configuration, settings.shared_preload_libraries)
+    return postgres.command(
+        request.postgres_major,
+        CONFIGURATION,
+        postgres.instance_settings(CONFIGURATION),
+        settings.shared_preload_libraries,
+    )
 
 
 def _service(description: str, command: list[str]) -> dict[str, object]:

@@ -9,16 +9,21 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from draupnir_helper import postgres
+from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import failures, reports
 from draupnir_helper.jobs.reports import JobError
 
 _LOG_LINES = 30
 _IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_roles WHERE rolname = session_user"
+# Our own sessions take nothing from the data: neither names nor limits that a role or a database may have.
+_OWN_SESSION = (
+    *("-c search_path=pg_catalog", "-c role=none", "-c default_transaction_read_only=off", "-c lock_timeout=0"),
+    *("-c statement_timeout=0", "-c idle_in_transaction_session_timeout=0", "-c standard_conforming_strings=on"),
+)
 _LINE_CHARS = 16 * 1024  # of the server's log; a longer one is cut into several
 
 
@@ -39,7 +44,7 @@ class Cluster:
         try:
             self._start(preload_libraries)
             # There may be a postgres that is only one of several, and may not demote the first.
-            if self._psql("template1", "-c", _IS_BOOTSTRAP).stdout != "t\n":
+            if self._psql("template1", "-c", _IS_BOOTSTRAP, server_options=_OWN_SESSION).stdout != "t\n":
                 self._stop()
                 self.superuser = self._read_superuser(preload_libraries)
                 self._start(preload_libraries)
@@ -55,18 +60,21 @@ class Cluster:
         return "\n".join(self._log)
 
     def _start(self, preload_libraries: list[str]) -> None:
-        prepared = int(control_data(self.major).get("max_prepared_xacts setting", "0"))
-        texts = postgres.finalise_files(str(self._directory), major=self.major, max_prepared_transactions=prepared)
-        for name, text in texts.items():
-            (self._directory / name).write_text(text, encoding="utf-8")
-        command = postgres.command(self.major, str(self._directory / "postgresql.conf"), preload_libraries)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            errors="replace", env={"LC_ALL": "C", "PATH": "/usr/bin"},
+            self._write_files(preload_libraries), text=True, errors="replace", env={"LC_ALL": "C", "PATH": "/usr/bin"},
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         self._await_ready()
+
+    def _write_files(self, preload_libraries: list[str]) -> list[str]:
+        """Write the server's configuration; its command line."""
+        prepared = int(control_data(self.major).get("max_prepared_xacts setting", "0"))
+        settings = postgres.finalise_settings(str(self._directory), max_prepared_transactions=prepared)
+        for name, text in postgres.finalise_files(settings).items():
+            (self._directory / name).write_text(text, encoding="utf-8")
+        return postgres.command(self.major, str(self._directory), settings, preload_libraries)
 
     def _read_log(self) -> None:
         assert self._process is not None
@@ -98,7 +106,7 @@ class Cluster:
 
     def _read_superuser(self, preload_libraries: list[str]) -> str:
         """The name of the role with oid 10, asked in single-user mode, which needs no name to sign in with."""
-        server, *options = postgres.command(self.major, str(self._directory / "postgresql.conf"), preload_libraries)
+        server, *options = self._write_files(preload_libraries)
         finished = subprocess.run(
             [server, "--single", *options, "template1"], input="SELECT rolname FROM pg_authid WHERE oid = 10;\n",
             capture_output=True, text=True, errors="replace", check=False, env={"LC_ALL": "C", "PATH": "/usr/bin"},
@@ -117,7 +125,7 @@ class Cluster:
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
         options += [part for path in paths for part in ("-f", str(path))]
         names = ", ".join(path.name for path in paths)
-        finished = self._psql(database, *options, server_options="-c search_path=pg_catalog")
+        finished = self._psql(database, *options, server_options=_OWN_SESSION)
         what = f"Draupnir's own {names} failed: {failures.of_statement(self.major, finished.stderr)}"
         return self._checked(finished, what, f"{names} in database {database}").splitlines()
 
@@ -131,12 +139,13 @@ class Cluster:
         command = [postgres.binary(self.major, "vacuumdb"), "--all", "--analyze", "--quiet", f"--jobs={jobs}"]
         finished = subprocess.run(
             [*command, "-h", str(self._directory), "-U", self.superuser],
-            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL, env=_environment(),
+            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
+            env=_environment() | {"PGOPTIONS": self._session_options(*_OWN_SESSION)},
         )  # fmt: skip
         self._checked(finished, "VACUUM failed", "vacuumdb")
 
     def _psql(
-        self, database: str, *arguments: str, server_options: str = "", working_directory: Path | None = None
+        self, database: str, *arguments: str, server_options: Sequence[str] = (), working_directory: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         command += ["-v", "VERBOSITY=verbose"]  # with the SQLSTATE
@@ -144,9 +153,12 @@ class Cluster:
             [*command, "-h", str(self._directory), "-U", self.superuser, *arguments],
             capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
             # Not an argument, which psql reads as a connection string where the name looks like one.
-            env=_environment() | {"PGDATABASE": database, "PGOPTIONS": server_options},
+            env=_environment() | {"PGDATABASE": database, "PGOPTIONS": self._session_options(*server_options)},
             cwd=working_directory,
         )  # fmt: skip
+
+    def _session_options(self, *more: str) -> str:
+        return " ".join([*walls.session_options(self.major), *more])
 
     def _checked(self, finished: subprocess.CompletedProcess[str], what: str, where: str) -> str:
         """Its output; a failure is published as `what`, and `where` stands in the private text alone."""

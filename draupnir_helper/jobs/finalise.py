@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from draupnir_helper import postgres
+from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import failures, reports
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
@@ -79,7 +79,12 @@ def admit_all_databases(cluster: Cluster) -> list[str]:
 
 
 def disarm(cluster: Cluster, databases: list[str]) -> None:
-    """Drop what ties the copy to production: prepared transactions, subscriptions, passwords for foreign servers."""
+    """Drop what ties the copy to production or runs code by itself.
+
+    That is prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings of roles
+    and databases that would beat the command line.
+    """
+    cluster.run_files("template1", _SQL / "settings.sql", names=f"{{{','.join(walls.names())}}}")
     for database in databases:
         cluster.run_files(database, _SQL / "disarm.sql")
 

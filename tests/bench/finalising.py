@@ -13,7 +13,7 @@ from draupnir_helper import postgres
 from tests.bench import floor, helper
 from tests.bench.figures import Figure, in_turn
 from tests.bench.sources import Images
-from tests.system.backups import BINARIES, MAJOR
+from tests.system.backups import BINARIES
 from tests.system.service import ANONYMISE, Service, run
 
 BENCH_IMAGE = 40_000_000  # far from any id that the metadata give
@@ -86,8 +86,8 @@ def by_hand(tarball: Path, *, on_disk: bool = False) -> float:
     with _unpacked(tarball) as (data, seconds):
         began = time.perf_counter()
         sockets = floor.sockets()
-        texts = postgres.finalise_files(str(sockets), major=MAJOR, max_prepared_transactions=5)
-        for name, text in texts.items():
+        settings = postgres.finalise_settings(str(sockets), max_prepared_transactions=5)
+        for name, text in postgres.finalise_files(settings).items():
             (sockets / name).write_text(text)
         as_postgres: list[str | Path] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
         control: list[str | Path] = [*as_postgres, BINARIES / "pg_ctl", "-D", data, "-s", "-w", "-l", "/dev/null"]

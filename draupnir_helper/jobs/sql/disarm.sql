@@ -1,4 +1,7 @@
--- Run in every database, before the script and after it.
+-- Run in every database, before the script and after it. Event triggers first, lest one sees what follows: their
+-- functions come to belong to draupnir, and the bootstrap superuser would call them in CREATE EXTENSION.
+SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger WHERE evtenabled <> 'D'
+\gexec
 SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()
 \gexec
 SELECT statement FROM pg_subscription s,

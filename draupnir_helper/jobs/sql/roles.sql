@@ -20,11 +20,6 @@ SELECT format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEROLE NOREPLICATION NOBY
 \gexec
 SELECT format('ALTER ROLE %I PASSWORD NULL', rolname) FROM pg_roles WHERE oid = 10
 \gexec
--- Libraries that every session of a database or role would load.
-SELECT format('ALTER DATABASE %I RESET %I', datname, parameter)
-  FROM pg_database, (VALUES ('session_preload_libraries'), ('local_preload_libraries')) AS p(parameter)
- WHERE datname <> 'template0'
-\gexec
 -- From Postgres 15 on, a role can be allowed to change a server parameter.
 SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl
 \gset

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from draupnir_helper import postgres
+from draupnir_helper import postgres, walls
+from tests.harmless_settings import HARMLESS, unguarded
+
+
+def of_instance(major: int) -> list[str]:
+    return postgres.command(major, "/conf", postgres.instance_settings("/conf"), [])
 
 
 @pytest.mark.parametrize("major", [12, 13, 14, 15, 16, 17, 18])
 def test_nothing_that_reaches_out_survives_on_the_command_line(major: int) -> None:
-    command = postgres.command(major, "/conf/postgresql.conf", [])
+    command = of_instance(major)
     for name in ("archive_command", "restore_command", "session_preload_libraries", "shared_preload_libraries"):
         assert f"{name}=" in command
     assert "max_logical_replication_workers=0" in command
 
 
 def test_settings_stand_only_where_the_major_knows_them() -> None:
-    assert not [part for part in postgres.command(14, "c", []) if "archive_library" in part or "alter_system" in part]
-    assert "allow_alter_system=off" in postgres.command(17, "c", [])
+    assert not [part for part in of_instance(14) if "archive_library" in part or "alter_system" in part]
+    assert "allow_alter_system=off" in of_instance(17)
 
 
 def test_one_role_signs_in_over_tls_with_a_certificate_and_nothing_else_does() -> None:
@@ -31,13 +36,46 @@ def test_one_role_signs_in_over_tls_with_a_certificate_and_nothing_else_does() -
     assert "listen_addresses = '127.0.0.1'" in texts["postgresql.conf"]
 
 
+def of_finalise(directory: str) -> str:
+    settings = postgres.finalise_settings(directory, max_prepared_transactions=5)
+    return postgres.finalise_files(settings)["postgresql.conf"]
+
+
 def test_the_finalise_server_listens_nowhere_but_in_its_own_directory() -> None:
-    text = postgres.finalise_files("/tmp/x", major=17, max_prepared_transactions=5)["postgresql.conf"]
+    text = of_finalise("/tmp/x")
     assert "listen_addresses = ''" in text
     assert "unix_socket_directories = '/tmp/x'" in text
     assert "max_prepared_transactions = '5'" in text
 
 
 def test_quotes_in_values_cannot_end_them() -> None:
-    text = postgres.finalise_files("/tmp/it's", major=17, max_prepared_transactions=0)["postgresql.conf"]
+    text = of_finalise("/tmp/it's")
     assert "unix_socket_directories = '/tmp/it''s'" in text
+
+
+@pytest.mark.parametrize("major", postgres.installed_majors())
+def test_every_setting_of_the_server_stands_on_the_command_line_or_is_known_to_be_harmless(major: int) -> None:
+    assert unguarded(major) == set()
+
+
+def test_no_setting_is_both_a_wall_and_harmless() -> None:
+    of_finalise_alone = {"autovacuum", "log_line_prefix", "restart_after_crash"}
+    assert set(walls.names()) & HARMLESS == of_finalise_alone
+
+
+@pytest.mark.parametrize("major", [12, 13, 14, 15, 16, 17, 18])
+def test_what_decides_who_gets_in_stands_on_the_command_line_and_in_the_file(major: int) -> None:
+    command = of_instance(major)
+    file = postgres.instance_files("/conf")["postgresql.conf"]
+    for name, value in postgres.instance_settings("/conf").items():
+        if name in {"hba_file", "ident_file", "listen_addresses", "port", "ssl", "ssl_ca_file", "ssl_key_file"}:
+            assert f"{name}={value}" in command
+            assert f"{name} = '{value}'" in file
+
+
+def test_a_session_of_the_job_overrides_what_the_data_set_for_a_role() -> None:
+    """A setting of a role beats the command line, and PGOPTIONS beats both."""
+    assert "-c event_triggers=off" in walls.session_options(17)
+    assert "-c event_triggers=off" not in walls.session_options(16)
+    for major in (12, 18):
+        assert "-c session_preload_libraries=" in walls.session_options(major)

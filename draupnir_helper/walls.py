@@ -1,0 +1,106 @@
+"""The settings that stand on the command line of every server, by major: pure values; touches nothing.
+
+An uploaded postgresql.auto.conf beats the configuration file, and the command line beats both. So whatever decides who
+gets in, where Postgres listens, and what it loads, runs or reaches stands there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+PGDATA = "/srv/pgdata"  # where a sandbox shows its one data directory
+
+# Name, value, the first major that knows the setting, and the last one.
+_FIXED: tuple[tuple[str, str, int, int], ...] = (
+    ("allow_alter_system", "off", 17, 99),
+    ("archive_cleanup_command", "", 12, 99),
+    ("archive_command", "", 12, 99),
+    ("archive_library", "", 15, 99),
+    ("archive_mode", "off", 12, 99),
+    ("bonjour", "off", 12, 99),
+    ("bonjour_name", "", 12, 99),
+    ("data_directory", PGDATA, 12, 99),
+    ("db_user_namespace", "off", 12, 16),
+    ("dynamic_library_path", "$libdir", 12, 99),
+    # The second wall: finalise disables every event trigger. Their functions belong to draupnir, and the scripts of
+    # trusted extensions would call them as the bootstrap superuser.
+    ("event_triggers", "off", 17, 99),
+    ("extension_control_path", "$system", 18, 99),
+    ("external_pid_file", "", 12, 99),
+    ("gss_accept_delegation", "off", 16, 99),
+    ("io_method", "worker", 18, 99),  # io_uring is outside the system call filter
+    ("jit", "off", 12, 99),  # writable and executable memory is outside the sandbox
+    ("jit_provider", "llvmjit", 12, 99),
+    ("krb_caseins_users", "off", 12, 99),
+    ("krb_server_keyfile", "", 12, 99),
+    ("local_preload_libraries", "", 12, 99),
+    ("log_destination", "stderr", 12, 99),
+    ("log_hostname", "off", 12, 99),
+    ("logging_collector", "off", 12, 99),
+    ("max_logical_replication_workers", "0", 12, 99),
+    ("max_replication_slots", "0", 12, 99),
+    ("max_wal_senders", "0", 12, 99),
+    ("oauth_validator_libraries", "", 18, 99),
+    ("pre_auth_delay", "0", 12, 99),
+    ("primary_conninfo", "", 12, 99),
+    ("primary_slot_name", "", 12, 99),
+    ("promote_trigger_file", "", 12, 15),
+    ("recovery_end_command", "", 12, 99),
+    ("restore_command", "", 12, 99),
+    ("session_preload_libraries", "", 12, 99),
+    ("ssl_ciphers", "HIGH:MEDIUM:+3DES:!aNULL", 12, 99),
+    ("ssl_crl_dir", "", 14, 99),
+    ("ssl_crl_file", "", 12, 99),
+    ("ssl_dh_params_file", "", 12, 99),
+    ("ssl_ecdh_curve", "prime256v1", 12, 17),
+    ("ssl_groups", "X25519:prime256v1", 18, 99),
+    ("ssl_max_protocol_version", "", 12, 99),
+    ("ssl_passphrase_command", "", 12, 99),
+    ("ssl_passphrase_command_supports_reload", "off", 12, 99),
+    ("ssl_prefer_server_ciphers", "on", 12, 99),
+    ("ssl_tls13_ciphers", "", 18, 99),
+    ("summarize_wal", "off", 17, 99),
+    ("sync_replication_slots", "off", 17, 99),
+    ("synchronized_standby_slots", "", 17, 99),
+    ("synchronous_standby_names", "", 12, 99),  # each commit would wait for a standby
+    ("unix_socket_group", "", 12, 99),
+    ("unix_socket_permissions", "0700", 12, 99),
+    ("wal_level", "minimal", 12, 99),
+)
+
+# Their values are the server's own; each stands in its configuration file, too.
+_OWN = (
+    *("hba_file", "ident_file", "authentication_timeout"),
+    *("listen_addresses", "port", "unix_socket_directories"),
+    *("ssl", "ssl_min_protocol_version", "ssl_ca_file", "ssl_cert_file", "ssl_key_file"),
+    *("autovacuum", "log_line_prefix", "restart_after_crash"),
+)
+
+# What a session of the job overrides, however the data set it for a role or a database: those beat the command line.
+_SESSION: tuple[tuple[str, str, int], ...] = (
+    ("event_triggers", "off", 17),
+    ("session_preload_libraries", "", 12),
+    ("local_preload_libraries", "", 12),
+    ("session_replication_role", "origin", 12),
+)
+
+# What finalise deletes from pg_db_role_setting beside the settings of the command line.
+SESSION_ONLY = ("session_replication_role", "allow_system_table_mods", "role", "session_authorization")
+
+
+def on_command_line(major: int, settings: Mapping[str, str]) -> dict[str, str]:
+    """Name → value, where `settings` are the server's own."""
+    fixed = {name: value for name, value, since, until in _FIXED if since <= major <= until}
+    return fixed | {name: settings[name] for name in _OWN if name in settings}
+
+
+def session_options(major: int) -> Iterator[str]:
+    """The options of libpq's PGOPTIONS for each session of the job."""
+    for name, value, since in _SESSION:
+        if major >= since:
+            yield f"-c {name}={value}"
+
+
+def names() -> list[str]:
+    """Every setting that neither a role nor a database may have, whichever major knows it."""
+    return sorted({name for name, *_ in _FIXED} | set(SESSION_ONLY) | set(_OWN))
