@@ -93,7 +93,7 @@ async def test_a_server_as_it_has_to_be_passes(server: Cluster, authority: Autho
     [
         ([RIGHT, "hostnossl all draupnir all trust"], "'draupnir' without TLS .*was let in"),
         (["hostssl all draupnir all trust"], "'draupnir' without a client certificate .*was let in"),
-        ([RIGHT, "hostssl all postgres all trust"], "'postgres' with draupnir's certificate .*was let in"),
+        ([RIGHT, "hostssl all postgres all trust"], "'postgres' .*was let in"),
         ([RIGHT, "hostssl all hidden all trust"], "'hidden' .*was let in"),
         ([RIGHT, "host all draupnir,postgres,hidden all reject", "host all all all trust"], "'r[0-9a-f]{16}' .*let in"),
         ([RIGHT, "host all all 127.0.0.1/32 trust"], "was let in"),
