@@ -15,6 +15,7 @@ DraupnirError
 │   ├── SignInNotConfigured  NotASession  AllowListsOff  TooManyAddresses  FilterMissing
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         slow down
+├── TooManyInstances        the owner has as many as one may have
 ├── NoRoom                  the disk is full
 └── Unavailable             not now: a part of the service is away
     ├── HelperUnavailable  MetadataUnavailable  StorageMissing  ProviderUnavailable
@@ -201,6 +202,13 @@ class TooManyRequests(DraupnirError):
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"There were too many tries from your address; wait {retry_after_s} s before the next one.")
         self.retry_after_s = retry_after_s
+
+
+class TooManyInstances(DraupnirError):
+    """The owner has as many instances as one user may have."""
+
+    code = "too_many_instances"
+    title = "Too many instances"
 
 
 class NoRoom(DraupnirError):

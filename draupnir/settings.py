@@ -144,6 +144,7 @@ class Settings(Section):
     pool_size: Annotated[int, Field(ge=0, le=100)] = 2
     pool_images: Annotated[int, Field(ge=0, le=100)] = 1
     pool_awake: bool = True
+    max_instances_per_user: Annotated[int, Field(ge=1, le=65535)] = 20
     direct_instances: bool = False
     enable_ip_whitelisting: bool = False
     whitelist_ttl_s: Annotated[int, Field(ge=60, le=365 * 24 * 3600)] = 24 * 3600
@@ -173,6 +174,11 @@ class Settings(Section):
         """Whether somebody of that address may sign in: its domain is exactly the trusted one."""
         domain = self.trusted_user_email_domain
         return domain is not None and "@" + email.lower().partition("@")[2] == domain.lower()
+
+    def instance_limit(self, owner: str) -> int | None:
+        """How many instances somebody may have; None of the shared secret's bearer unless the key is in the file."""
+        is_person = "@" in owner
+        return self.max_instances_per_user if is_person or "max_instances_per_user" in self.model_fields_set else None
 
     @property
     def dsn(self) -> str:

@@ -84,7 +84,7 @@ def from_response(response: httpx.Response, server: str, doing: str) -> ClientEr
         )
     if status == 404:
         return NotFound(message)
-    if status == 429 or (status >= 500 and status != 507):
+    if (status == 429 and code != "too_many_instances") or (status >= 500 and status != 507):
         return ServerUnreachable(message)
     return Refused(message, code)
 

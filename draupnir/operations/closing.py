@@ -71,7 +71,8 @@ async def expire(context: Context, instance: Instance) -> None:
 async def restore(context: Context, caller: Caller, instance_id: int, owner: str | None = None) -> Instance:
     """Open a closed instance again, with its data, for its owner or for another; one that is open stays as it is.
 
-    Raises NotFound, WrongState, OwnerUnknown, Unavailable, or what keeps it from starting: then the reconciler goes on.
+    Raises NotFound, WrongState, OwnerUnknown, TooManyInstances, Unavailable, or what keeps it from starting: then the
+    reconciler goes on.
     """
     instance = await instances.reached(context, caller, instance_id)
     open_as_asked = instance.status is InstanceStatus.RUNNING and owner in {None, instance.owner}
@@ -105,7 +106,8 @@ async def _close(context: Context, instance_id: int) -> None:
 async def _restore(context: Context, instance: Instance, owner: str | None) -> None:
     # One that still listens would go on with the authority it has.
     await context.helper.ask(wire.CloseInstance(instance_id=instance.id))
-    if not await context.store.instances.reopen(instance.id, authorities.create(context, instance.id), owner):
+    limit = None if owner is None else context.settings.instance_limit(owner)
+    if not await context.store.instances.reopen(instance.id, authorities.create(context, instance.id), owner, limit):
         raise WrongState(f"Instance {instance.id} is not closed any more; look at it again.")
     if owner is not None:
         audit.record_work(audit.origin.get(), f"hand instance {instance.id} to {owner}", None)

@@ -47,7 +47,7 @@ async def create(
     """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
 
     Its port admits `source` from the first moment.
-    Raises NotFound, ImageNotReady, DirectRefused, NoFreePort, NoRoom, Unavailable.
+    Raises NotFound, ImageNotReady, DirectRefused, NoFreePort, TooManyInstances, NoRoom, Unavailable.
     """
     instance = None
     habits = habits or default_habits(context)
@@ -190,7 +190,8 @@ async def _reserve_for(context: Context, caller: Caller, image_id: int, habits: 
 
 async def _claim(context: Context, caller: Caller, image_id: int, source: Address | None) -> Instance | None:
     """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
-    instance = await context.store.instances.claim(image_id, caller.name, default_habits(context))
+    limit = context.settings.instance_limit(caller.name)
+    instance = await context.store.instances.claim(image_id, caller.name, default_habits(context), limit)
     if instance is None:
         return None
     context.vacancies.set()
@@ -218,7 +219,13 @@ async def _assign(context: Context, instance: Instance) -> wire.InstanceState:
 
 async def _reserve(context: Context, image_id: int, owner: str, purpose: Purpose, habits: Habits) -> Instance:
     return await context.store.instances.insert(
-        image_id, owner, purpose, habits, partial(authorities.create, context), context.settings.instance_ports
+        image_id,
+        owner,
+        purpose,
+        habits,
+        partial(authorities.create, context),
+        context.settings.instance_ports,
+        context.settings.instance_limit(owner) if purpose is Purpose.USE else None,
     )
 
 

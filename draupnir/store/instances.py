@@ -20,6 +20,7 @@ from draupnir.models import (
     SealedAuthority,
 )
 from draupnir.store.database import Connection, Database, Row, pass_over
+from draupnir.store.quotas import require_place
 
 _SELECT = (
     "SELECT instances.*, images.postgres_major, users.email IS NOT NULL AS owner_is_back"
@@ -49,12 +50,13 @@ class Instances:
         self._database = database
 
     async def insert(
-        self, image_id: int, owner: str, purpose: Purpose, habits: Habits, seal: Seal, ports: range
+        self, image_id: int, owner: str, purpose: Purpose, habits: Habits, seal: Seal, ports: range, limit: int | None
     ) -> Instance:
         """A new instance being created, on a free port chosen at random.
 
-        The image is locked until the row is there: for a trial it has to be at that step, otherwise ready.
-        Raises NotFound, ImageNotReady, NoFreePort, Unauthorized.
+        The image is locked until the row is there: for a trial it has to be at that step, otherwise ready. With it
+        the owner has no more instances than the limit. Raises NotFound, ImageNotReady, NoFreePort, TooManyInstances,
+        Unauthorized.
         """
         values = {
             "image_id": image_id,
@@ -64,6 +66,7 @@ class Instances:
             "network": habits.network,
         }
         async with self._database.connection() as connection:
+            await require_place(connection, owner, limit)
             await _require_image(connection, image_id, purpose)
             await _require_present(connection, owner)
             sealed: SealedAuthority | None = None
@@ -94,12 +97,13 @@ class Instances:
         async with self._database.connection() as connection:
             await pass_over(connection, set(_SEQUENCES.values()), ids)
 
-    async def claim(self, image_id: int, owner: str, habits: Habits) -> Instance | None:
+    async def claim(self, image_id: int, owner: str, habits: Habits, limit: int | None) -> Instance | None:
         """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice.
 
-        Raises Unauthorized.
+        Raises TooManyInstances, Unauthorized.
         """
         async with self._database.connection() as connection:
+            await require_place(connection, owner, limit)
             await _require_present(connection, owner)
             cursor = await connection.execute(
                 "UPDATE instances SET purpose = 'use', owner = %s, created_at = now(), updated_at = now()"
@@ -184,13 +188,16 @@ class Instances:
             )
             return cursor.rowcount == 1
 
-    async def reopen(self, instance_id: int, authority: SealedAuthority, owner: str | None = None) -> bool:
+    async def reopen(
+        self, instance_id: int, authority: SealedAuthority, owner: str | None = None, limit: int | None = None
+    ) -> bool:
         """Mean a closed instance to run again, under another authority, and be `owner`'s if one is named.
 
-        False if it is not closed. Raises OwnerUnknown.
+        False if it is not closed. Raises OwnerUnknown, TooManyInstances.
         """
         async with self._database.connection() as connection:
             if owner is not None:
+                await require_place(connection, owner, limit)
                 await _require_known(connection, owner)
                 # From where its port was reached was its former owner's business.
                 await connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])

@@ -294,6 +294,17 @@ def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(
             assert data["attributes"]["sleep_after"] == helper.disk.started[data["id"]].sleep_after_s == got
 
 
+def test_one_instance_too_many_is_a_quota_and_no_wait(settings: Settings, helper: FakeHelper, probe: Probe) -> None:
+    other = settings.model_copy(update={"max_instances_per_user": 1})
+    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER)
+    with TestClient(create_app(context, SECRET.encode()), headers={"Authorization": f"Bearer {SECRET}"}) as client:
+        image_id = make_ready_image(client, helper)
+        only = make_instance(client, image_id)
+        response = client.post("/instances", json={"data": {"attributes": {"image_id": image_id}}})
+        assert f": {only}. Destroy one" in the_error(response, 429, "too_many_instances")
+        assert "Retry-After" not in response.headers
+
+
 NO_SECONDS: list[object] = [-1, 2592001, 10**30, 1.5, "60", "10m", "never", True, None, [], {}]
 NO_NETWORKS: list[object] = ["host", "Direct", "", "proxied ", 1, True, None, [], {}]
 

@@ -152,7 +152,7 @@ async def test_an_image_that_is_being_destroyed_gets_no_instance(store: Store, d
     with psycopg.connect(dsn) as destroyer, psycopg.connect(dsn, autocommit=True) as watcher:
         destroyer.execute("UPDATE images SET status = 'destroying' WHERE id = %s", [first.image_id])
         creating = asyncio.create_task(
-            store.instances.insert(first.image_id, "upload", Purpose.USE, Habits(0), seal, range(2001, 2002))
+            store.instances.insert(first.image_id, "upload", Purpose.USE, Habits(0), seal, range(2001, 2002), None)
         )
 
         async def waits() -> bool:
@@ -174,7 +174,7 @@ async def ready_with_instance(store: Store) -> int:
     ready = await store.images.mark_ready(at)
     assert ready is not None
     assert ready.status is ImageStatus.READY
-    return (await store.instances.insert(image.id, "upload", Purpose.USE, Habits(0), seal, range(2000, 2001))).id
+    return (await store.instances.insert(image.id, "upload", Purpose.USE, Habits(0), seal, range(2000, 2001), None)).id
 
 
 def test_every_migration_has_a_number_of_its_own() -> None:

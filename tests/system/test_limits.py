@@ -198,3 +198,30 @@ def test_an_archive_of_very_many_files_is_taken_or_refused_but_ends(
             tar.addfile(tarfile.TarInfo(f"./base/many/{number}"), io.BytesIO())
     image_id = service.make_image(path)
     service.destroy_image(image_id)
+
+
+@pytest.fixture
+def two_instances_per_user(service: Service) -> Iterator[None]:
+    before = CONFIGURATION.read_text()
+    CONFIGURATION.write_text("max_instances_per_user = 2\n" + before)
+    run("systemctl", "restart", DAEMON)
+    await_healthy(service)
+    yield
+    CONFIGURATION.write_text(before)
+    run("systemctl", "restart", DAEMON)
+    await_healthy(service)
+
+
+@pytest.mark.usefixtures("two_instances_per_user")
+def test_nobody_takes_more_instances_than_the_configuration_allows(service: Service, image: int) -> None:
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: service.ask("POST", "/instances", {"image_id": image}), range(8)))
+    made = sorted(int(each.json()["data"]["id"]) for each in answers if each.status_code == 201)
+    refused = [each.json()["errors"][0] for each in answers if each.status_code == 429]
+    assert (len(made), len(refused)) == (2, 6)
+    assert {each["code"] for each in refused} == {"too_many_instances"}
+    done = service.client("instances", "create", str(image), ok=False)
+    assert done.returncode != 0
+    assert f"2 instances, and max_instances_per_user allows 2: {made[0]}, {made[1]}. Destroy one" in done.stderr
+    for each in made:
+        service.destroy_instance(each)

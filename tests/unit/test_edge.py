@@ -46,6 +46,7 @@ STATUSES = [
     (errors.PostgresMissing("why"), 422, "postgres_missing"),
     (errors.ImageFailed("script_failed", "why"), 422, "script_failed"),
     (errors.TooManyRequests(7), 429, "too_many_requests"),
+    (errors.TooManyInstances("why"), 429, "too_many_instances"),
     (errors.HelperUnavailable("why"), 503, "helper_unavailable"),
     (errors.MetadataUnavailable("why"), 503, "metadata_unavailable"),
     (errors.StorageMissing("why"), 503, "storage_missing"),

@@ -143,6 +143,11 @@ def test_what_the_server_says_is_not_lost() -> None:
     assert caught.value.code == "nothing_uploaded"
 
 
+def test_too_many_instances_is_a_no_that_waiting_does_not_change() -> None:
+    answer = problem(429, "too_many_instances", "jane@example.com has 20 instances: 1, 2. Destroy one.")
+    assert "20 instances: 1, 2. Destroy one." in failure_of(answer, Refused)
+
+
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_not_now_is_told_apart_from_no(status: int) -> None:
     assert "later" in failure_of(problem(status, "unavailable", "Try later."), ServerUnreachable)

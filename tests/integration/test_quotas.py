@@ -1,0 +1,133 @@
+"""Nobody has more instances than max_instances_per_user, in whichever way and however fast they come to them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping
+
+import pytest
+
+from draupnir.errors import DraupnirError, TooManyInstances
+from draupnir.models import Caller, Habits, Identity, InstanceStatus, Role
+from draupnir.operations import closing, instances
+from draupnir.operations.context import Context
+from draupnir.settings import Settings
+from tests.daemon import CALLER, ready_image, settle
+
+pytestmark = pytest.mark.anyio
+
+JANE, BOB = "jane@example.com", "bob@example.com"
+UPLOAD = "upload"
+LIMIT = 3
+
+
+def limited(context: Context, **changes: object) -> Context:
+    """A daemon with a limit in its configuration file, and ports for everybody."""
+    update = {"max_instances_per_user": LIMIT, "max_instance_port": 20200, **changes}
+    return dataclasses.replace(context, settings=context.settings.model_copy(update=update))
+
+
+async def person(context: Context, email: str, subject: str = "") -> Caller:
+    await context.store.users.save(Identity(email, "https://sso.example.com", subject or email), b"encrypted")
+    return Caller(email, Role.USER)
+
+
+async def outcomes(context: Context, caller: Caller, image_id: int, times: int) -> Mapping[str, int]:
+    """What comes of so many creations at once, by the code of the error."""
+
+    async def create() -> str:
+        try:
+            await instances.create(context, caller, image_id)
+        except DraupnirError as error:
+            return error.code
+        return "created"
+
+    return Counter(await asyncio.gather(*(create() for _ in range(times))))
+
+
+@pytest.mark.parametrize("pooled", [0, 2, 10])
+async def test_fifty_at_once_get_no_more_than_the_limit(context: Context, pooled: int) -> None:
+    context = limited(context)
+    image = await ready_image(context)
+    for _ in range(pooled):
+        await instances.bring_up(context, (await instances.reserve_pooled(context, image.id)).id)
+    jane, bob = await person(context, JANE), await person(context, BOB)
+    of_jane, of_bob = await asyncio.gather(
+        outcomes(context, jane, image.id, 50), outcomes(context, bob, image.id, LIMIT)
+    )
+    assert of_jane == {"created": LIMIT, "too_many_instances": 50 - LIMIT}
+    assert of_bob == {"created": LIMIT}
+    assert len(await instances.list_own(context, jane)) == LIMIT
+
+
+async def test_whoever_has_too_many_is_told_which_and_gets_another_for_one_destroyed(context: Context) -> None:
+    context = limited(context)
+    image = await ready_image(context)
+    jane = await person(context, JANE)
+    mine = [(await instances.create(context, jane, image.id))[0].id for _ in range(LIMIT)]
+    for habits in (None, Habits(60)):
+        with pytest.raises(TooManyInstances, match=f"{JANE} has 3 instances, .*: {', '.join(map(str, mine))}. Destroy"):
+            await instances.create(context, jane, image.id, habits)
+    await instances.destroy(context, jane, mine[0])
+    await instances.create(context, jane, image.id)
+
+
+async def test_the_shared_secret_is_limited_only_where_the_key_is_in_the_file(context: Context) -> None:
+    image = await ready_image(context)
+    ports = context.settings.model_copy(update={"max_instance_port": 20200})
+    free = dataclasses.replace(context, settings=ports)
+    assert await outcomes(free, CALLER, image.id, 25) == {"created": 25}
+    assert (await outcomes(limited(context), CALLER, image.id, 1)) == {"too_many_instances": 1}
+
+
+def test_people_have_twenty_where_nothing_is_configured() -> None:
+    settings = Settings(public_hostname="db.example.org")
+    assert settings.instance_limit(JANE) == 20
+    assert settings.instance_limit(UPLOAD) is None
+    settings = Settings(public_hostname="db.example.org", max_instances_per_user=20)
+    assert settings.instance_limit(UPLOAD) == 20
+
+
+async def leave(context: Context, email: str) -> None:
+    user = await context.store.users.get(email)
+    assert user is not None
+    left_behind = await context.store.users.leave(user)
+    assert left_behind is not None
+    closing.begin_closing(context, left_behind)
+    await settle(context)
+
+
+async def test_an_instance_is_handed_only_to_somebody_with_a_place_for_it(context: Context) -> None:
+    context = limited(context)
+    image = await ready_image(context)
+    jane, bob = await person(context, JANE), await person(context, BOB)
+    left_behind = [(await instances.create(context, jane, image.id))[0] for _ in range(LIMIT)]
+    for _ in range(LIMIT - 1):
+        await instances.create(context, bob, image.id)
+    await leave(context, JANE)
+    handed = await asyncio.gather(
+        *(closing.restore(context, CALLER, each.id, BOB) for each in left_behind), return_exceptions=True
+    )
+    refused = [each for each in handed if isinstance(each, BaseException)]
+    assert [type(each) for each in refused] == [TooManyInstances] * (LIMIT - 1)
+    assert len(await instances.list_own(context, bob)) == LIMIT
+    still_closed = [each for each in await context.store.instances.list_all() if each.owner == JANE]
+    assert {each.status for each in still_closed} == {InstanceStatus.CLOSED}
+    assert len(still_closed) == LIMIT - 1
+
+
+async def test_closed_instances_count_for_their_very_owner_alone(context: Context) -> None:
+    context = limited(context)
+    image = await ready_image(context)
+    jane = await person(context, JANE)
+    await instances.create(context, jane, image.id)
+    await instances.create(context, jane, image.id)
+    await leave(context, JANE)
+    # Before what they had is open again.
+    await person(context, JANE)
+    assert await outcomes(context, jane, image.id, 5) == {"created": 1, "too_many_instances": 4}
+    await leave(context, JANE)
+    await person(context, JANE, subject="somebody else")
+    assert await outcomes(context, jane, image.id, 5) == {"created": LIMIT, "too_many_instances": 2}
