@@ -139,13 +139,14 @@ def upload_key() -> None:
 
 @upload_key.command("add")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True))
-def add_key(file: str) -> None:
+@click.option("--name", metavar="NAME", help="What the list and the journal call it; its comment, if not given.")
+def add_key(file: str, name: str | None) -> None:
     """Let the key in FILE (a .pub file, or - for stdin) upload."""
     with click.open_file(file, "rb") as opened:
         content = opened.read(upload_keys.MAX_FILE_BYTES + 1)
     try:
         key = upload_keys.parse_file(content, "stdin" if file == "-" else file)
-        click.echo(upload_keys.add(upload_keys.PATH, key))
+        click.echo(upload_keys.add(upload_keys.PATH, key, name))
     except upload_keys.UploadKeyError as error:
         raise click.ClickException(str(error)) from error
 
@@ -161,9 +162,9 @@ def list_keys() -> None:
 
 
 @upload_key.command("remove")
-@click.argument("which", metavar="NUMBER|COMMENT")
+@click.argument("which", metavar="NUMBER|NAME")
 def remove_key(which: str) -> None:
-    """Stop a key from uploading; name it by its number in the list or by its comment."""
+    """Stop a key from uploading; say which by its number in the list or by its name."""
     try:
         removed = upload_keys.remove(upload_keys.PATH, which)
     except upload_keys.UploadKeyError as error:

@@ -161,7 +161,7 @@ def judge_sshd(running: bool, effective: str) -> Finding:
         for name, fine in {
             "ChrootDirectory": words.get("chrootdirectory", "").endswith("/chroot"),
             "ForceCommand": words.get("forcecommand", "").startswith("internal-sftp"),
-            "AuthorizedKeysFile": str(upload_keys.PATH) in words.get("authorizedkeysfile", "").split(),
+            "AuthorizedKeysCommand": words.get("authorizedkeyscommand", "").split()[:1] == [str(upload_keys.COMMAND)],
         }.items()
         if not fine
     ]

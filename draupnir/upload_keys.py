@@ -1,24 +1,30 @@
-"""The public keys that may upload: one OpenSSH key a line in a file that sshd reads for the user `upload`."""
+"""The public keys that may upload: one OpenSSH key a line in a file that sshd has printed for the user `upload`."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
+import itertools
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PATH = Path("/etc/draupnir/upload_keys")
+COMMAND = Path("/usr/lib/draupnir/upload-keys")
 MAX_FILE_BYTES = 16 * 1024
 MIN_RSA_BITS = 2048
 
 _KEY_TYPE = re.compile(
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
 )
+
+# Digits alone would be taken for a number of the list.
+_NAME = re.compile(r"(?!\d+$)[A-Za-z0-9._@-]{1,100}", re.ASCII)
 
 
 class UploadKeyError(Exception):
@@ -91,8 +97,13 @@ def read_all(path: Path) -> list[UploadKey]:
     return [key for _, key in _numbered_keys(_read_lines(path))]
 
 
-def add(path: Path, key: UploadKey) -> str:
-    """Adds a key that ssh-keygen accepts and answers its fingerprint; raises UploadKeyError, also for one there is."""
+def add(path: Path, key: UploadKey, name: str | None = None) -> str:
+    """Adds a key that ssh-keygen accepts and answers its fingerprint; raises UploadKeyError, also for one there is.
+
+    Lists and the journal name it by `name`, or else by its comment, with a number behind it if that is taken.
+    """
+    if name is not None and not _NAME.fullmatch(name):
+        raise UploadKeyError(f"{name!r} cannot be a name; give up to 100 letters, digits and ._@-, not digits alone.")
     summary = fingerprint(key)
     bits = summary.partition(" ")[0]
     if key.kind == "ssh-rsa" and bits.isdecimal() and int(bits) < MIN_RSA_BITS:
@@ -104,12 +115,21 @@ def add(path: Path, key: UploadKey) -> str:
                 raise UploadKeyError(
                     f"this key is there already, as number {number} ({known.comment or 'no comment'})."
                 )
+        taken = {known.comment for _, known in _numbered_keys(lines)}
+        if name in taken:
+            raise UploadKeyError(f"another key is named {name!r}; give this one another name.")
+        key = dataclasses.replace(key, comment=name or _free_name(key.comment or "key", taken))
         _write_lines(path, [*lines, key.line])
-    return summary
+    return fingerprint(key)
+
+
+def _free_name(wanted: str, taken: Collection[str]) -> str:
+    numbered = (f"{wanted}-{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain([wanted], numbered) if name not in taken)
 
 
 def remove(path: Path, which: str) -> UploadKey:
-    """Removes the key with this number (as listed, from 1) or this comment; raises UploadKeyError."""
+    """Removes the key with this number (as listed, from 1) or this name; raises UploadKeyError."""
     with _locked(path):
         lines = _read_lines(path)
         keys = _numbered_keys(lines)
@@ -148,7 +168,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.writelines(line + "\n" for line in lines)
-                # sshd reads it as the user upload, and refuses it if others than root may write to it.
+                # sshd's command reads it as nobody.
                 os.fchmod(file.fileno(), 0o644)
                 file.flush()
                 os.fsync(file.fileno())

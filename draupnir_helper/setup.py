@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import grp
 import os
+import pwd
 import secrets
 import shutil
 import subprocess
@@ -99,6 +100,9 @@ def prepare_directories(data_path: Path) -> None:
         path.mkdir(mode=0o711, exist_ok=True)
         os.chown(path, 0, 0)
         path.chmod(0o711)
+    # What the upload user opens to everybody, as an sftp client may ask, is open to nobody but them all the same.
+    os.chown(data_path / "chroot", 0, pwd.getpwnam(layout.UPLOAD_USER).pw_gid)
+    (data_path / "chroot").chmod(0o750)
     if not marker.exists():
         files.write(marker, identity + "\n", mode=0o644)
 

@@ -117,7 +117,7 @@ def test_the_upload_user_gets_sftp_in_its_chroot_and_nothing_else() -> None:
     effective = output_of("/usr/sbin/sshd", "-T", "-C", "user=upload,host=localhost,addr=127.0.0.1")
     for line in (
         "chrootdirectory /run/draupnir/data/chroot",
-        "authorizedkeysfile /etc/draupnir/upload_keys",
+        'authorizedkeyscommand /usr/lib/draupnir/upload-keys %f "%C"',
         "authenticationmethods publickey",
         "disableforwarding yes",
         "permittty no",

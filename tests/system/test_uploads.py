@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,12 +122,14 @@ def sftp(service: Service, *lines: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_the_upload_user_sees_its_folders_and_changes_nothing_else(service: Service, backup: Path) -> None:
+def test_a_key_brings_files_and_does_nothing_else(service: Service, backup: Path) -> None:
     image_id = service.create_image()
     folder = f"/draupnir/image_uploads/{image_id}"
     service.upload(image_id, backup)
-    assert sftp(service, f"ls {folder}")[0] == 0
+    assert sftp(service, f"put {backup} {folder}/second")[0] == 0
     for line in (
+        f"ls {folder}",
+        f"get {folder}/{backup.name} /dev/null",
         f"rm {folder}/{backup.name}",
         f"rename {folder}/{backup.name} {folder}/other",
         f"symlink /etc/passwd {folder}/link",
@@ -138,6 +142,49 @@ def test_the_upload_user_sees_its_folders_and_changes_nothing_else(service: Serv
         "get /../../../etc/passwd /tmp/taken",
     ):
         assert sftp(service, line)[0] != 0, line
+    service.destroy_image(image_id)
+
+
+@pytest.fixture
+def other(service: Service, tmp_path: Path) -> Iterator[Service]:
+    """The bearer of another key."""
+    key = tmp_path / "other.pem"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "root@host", "-f", key)
+    run("draupnir", "upload-key", "add", "--name", "other", key.with_suffix(".pem.pub"))
+    yield Service(key)
+    run("draupnir", "upload-key", "remove", "other")
+
+
+def test_a_key_does_not_fetch_what_another_has_uploaded(
+    service: Service, other: Service, backup: Path, tmp_path: Path
+) -> None:
+    image_id = service.create_image()
+    service.upload(image_id, backup)
+    source = f"upload@localhost:/draupnir/image_uploads/{image_id}/{backup.name}"
+    for options in ([], ["-r"], ["-O"]):
+        assert run("scp", *options, *other.ssh_options(), source, tmp_path / "taken", ok=False).returncode != 0
+    assert not (tmp_path / "taken").exists() or (tmp_path / "taken").stat().st_size == 0
+    service.destroy_image(image_id)
+
+
+def test_the_journal_names_the_key_with_which_somebody_uploads(service: Service, other: Service, backup: Path) -> None:
+    image_id = service.create_image()
+    other.upload(image_id, backup)
+    found = run("journalctl", "--output=cat", "DRAUPNIR_UPLOAD_KEY=other").stdout
+    fingerprint = run("ssh-keygen", "-l", "-f", other.key).stdout.split()[1]
+    assert re.search(rf'upload key "other" offered from (::1|127\.0\.0\.1): {re.escape(fingerprint)}', found), found
+    assert f"ED25519 {fingerprint}" in run("journalctl", "--output=cat", "--grep=Accepted publickey for upload").stdout
+    service.destroy_image(image_id)
+
+
+def test_what_a_key_opens_to_everybody_no_other_user_of_the_machine_reaches(service: Service, backup: Path) -> None:
+    image_id = service.create_image()
+    service.upload(image_id, backup)
+    folder = f"/draupnir/image_uploads/{image_id}"
+    assert sftp(service, f"chmod 777 {folder}", f"chmod 666 {folder}/{backup.name}")[0] == 0
+    path = f"/srv/draupnir/chroot{folder}/{backup.name}"
+    for user in ("nobody", "draupnir", "postgres"):
+        assert run("runuser", "-u", user, "--", "cat", path, ok=False, cwd="/").returncode != 0, user
     service.destroy_image(image_id)
 
 

@@ -22,7 +22,7 @@ GB = 10**9
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SNIPPET = """chrootdirectory /run/draupnir/data/chroot
 forcecommand internal-sftp -u 0077
-authorizedkeysfile /etc/draupnir/upload_keys
+authorizedkeyscommand /usr/lib/draupnir/upload-keys %f "%C"
 """
 
 

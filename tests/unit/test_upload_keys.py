@@ -102,10 +102,30 @@ def test_a_short_rsa_key_is_refused(file: Path, tmp_path: Path) -> None:
 
 def test_removing_says_when_nothing_or_too_much_is_meant(file: Path, tmp_path: Path) -> None:
     keys = [parse(make_key(tmp_path, comment)) for comment in ("a", "b")]
-    for key in keys:
-        upload_keys.add(file, UploadKey(key.kind, key.blob, "backup"))
+    file.write_text("".join(f"{key.kind} {key.blob} backup\n" for key in keys))
     with pytest.raises(UploadKeyError, match="no key 'nobody'"):
         upload_keys.remove(file, "nobody")
     with pytest.raises(UploadKeyError, match="1, 2"):
         upload_keys.remove(file, "backup")
     assert len(upload_keys.read_all(file)) == 2
+
+
+def test_each_key_has_a_name_of_its_own(file: Path, tmp_path: Path) -> None:
+    keys = [parse(make_key(tmp_path, comment)) for comment in ("a", "b", "c")]
+    for key in keys[:2]:
+        upload_keys.add(file, UploadKey(key.kind, key.blob, "root@host"))
+    assert "nightly" in upload_keys.add(file, keys[2], "nightly")
+    assert [key.comment for key in upload_keys.read_all(file)] == ["root@host", "root@host-2", "nightly"]
+    assert upload_keys.remove(file, "nightly").blob == keys[2].blob
+
+
+@pytest.mark.parametrize("name", ["", "1", "a b", "a\nb", "x" * 101, "ü", '"'])
+def test_what_cannot_be_a_name_is_refused(file: Path, tmp_path: Path, name: str) -> None:
+    with pytest.raises(UploadKeyError, match="cannot be a name"):
+        upload_keys.add(file, parse(make_key(tmp_path, "a")), name)
+
+
+def test_a_name_that_is_taken_is_refused(file: Path, tmp_path: Path) -> None:
+    upload_keys.add(file, parse(make_key(tmp_path, "a")), "nightly")
+    with pytest.raises(UploadKeyError, match="another key is named 'nightly'"):
+        upload_keys.add(file, parse(make_key(tmp_path, "b")), "nightly")
