@@ -16,7 +16,7 @@ from draupnir.api import auth, problems
 from draupnir.api.edge import Edge
 from draupnir.api.limits import Limits
 from draupnir.api.routes import ROUTES
-from draupnir.operations import authorities, leaving, pool, reconcile
+from draupnir.operations import authorities, disk, leaving, pool, reconcile
 from draupnir.operations.context import Context
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ RESTART_S = 10.0
 
 
 def create_app(context: Context, secret: bytes) -> Starlette:
-    """The service as an ASGI application; as long as it lives it reconciles and fills the pool."""
+    """The service as an ASGI application; as long as it lives it reconciles, fills the pool and watches the disk."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -35,6 +35,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
         background = [
             asyncio.create_task(_keep_trying_to_open(context, opened)),
             asyncio.create_task(_forever(reconcile.run, context, opened)),
+            asyncio.create_task(_forever(disk.run, context, opened)),
             asyncio.create_task(_forever(pool.run, context, opened)),
             asyncio.create_task(_forever(leaving.run, context, opened)),
         ]

@@ -12,6 +12,7 @@ DraupnirError
 │   └── TokenNameTaken
 ├── Impossible              understood, and not possible as asked
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing  OwnerUnknown
+│   ├── CeilingTooHigh
 │   ├── SignInNotConfigured  NotASession  AllowListsOff  TooManyAddresses  FilterMissing
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         slow down
@@ -132,6 +133,13 @@ class DirectRefused(Impossible):
 
     code = "direct_refused"
     title = "Direct instances not allowed"
+
+
+class CeilingTooHigh(Impossible):
+    """An instance was to be allowed to write more than the operator allows."""
+
+    code = "ceiling_too_high"
+    title = "Ceiling too high"
 
 
 class OwnerUnknown(Impossible):

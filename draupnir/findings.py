@@ -103,7 +103,7 @@ def judge_storage(storage: Storage) -> list[Finding]:
     if not storage.simple_quotas:
         quotas = bad(
             "quotas",
-            "simple quotas are off, so nobody knows what an instance uses",
+            "simple quotas are off, so no instance and no upload is held to its ceiling",
             "run `btrfs quota enable --simple /run/draupnir/data/`",
         )
     if missing:
@@ -114,8 +114,9 @@ def judge_storage(storage: Storage) -> list[Finding]:
 
 def judge_room(storage: Storage) -> Finding:
     """How much of the data filesystem is free."""
-    share = storage.free_bytes / storage.size_bytes if storage.size_bytes else 0.0
-    text = f"{gigabytes(storage.free_bytes)} of {gigabytes(storage.size_bytes)} free ({share:.0%})"
+    room = storage.room
+    share = room.free_bytes / room.size_bytes if room.size_bytes else 0.0
+    text = f"{gigabytes(room.free_bytes)} of {gigabytes(room.size_bytes)} free ({share:.0%})"
     advice = "destroy instances and images that nobody needs, or give it a larger disk"
     if share < BAD_FREE:
         return bad("free space", text, advice)

@@ -81,6 +81,7 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.AssignInstance: wire.InstanceState,
     wire.CloseInstance: wire.Done,
     wire.AdmitAddresses: wire.InstanceState,
+    wire.LimitInstance: wire.InstanceState,
     wire.ObserveAddresses: wire.Admissions,
     wire.ObserveInstances: wire.Observed,
     wire.DestroyInstance: wire.Done,
@@ -121,7 +122,7 @@ class Helper(ABC):
     async def ask(self, request: wire.PublishImage) -> wire.Published: ...
     @overload
     async def ask(
-        self, request: wire.StartInstance | wire.AssignInstance | wire.AdmitAddresses
+        self, request: wire.StartInstance | wire.AssignInstance | wire.AdmitAddresses | wire.LimitInstance
     ) -> wire.InstanceState: ...
     @overload
     async def ask(self, request: wire.ObserveAddresses) -> wire.Admissions: ...

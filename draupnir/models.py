@@ -31,11 +31,13 @@ class FinaliseStep(StrEnum):
 class InstanceStatus(StrEnum):
     """The life of an instance as intended; what its units do is observed, not stored.
 
-    CLOSED is of somebody who has left: port and Postgres are stopped, the data are kept for a while.
+    STOPPED is of one that wrote too much while the disk was nearly full: port and Postgres are stopped until it is
+    restarted. CLOSED is of somebody who has left: likewise, and the data are kept for a while.
     """
 
     CREATING = "creating"
     RUNNING = "running"
+    STOPPED = "stopped"
     CLOSED = "closed"
     DESTROYING = "destroying"
 
@@ -61,6 +63,8 @@ class Condition(StrEnum):
     CREATING = "creating"
     RUNNING = "running"
     ASLEEP = "asleep"
+    FULL = "full"
+    STOPPED = "stopped"
     FAILED = "failed"
     CLOSED = "closed"
     DESTROYING = "destroying"
@@ -69,10 +73,34 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Habits:
-    """What may be asked for when an instance is made: when it falls asleep (seconds, 0 for never), and its network."""
+    """What may be asked for when an instance is made: when it falls asleep (seconds, 0 for never), its network, and how
+    much it may write.
+
+    `max_bytes` is None for what is usual, and of an instance that was made before there were ceilings.
+    """
 
     sleep_after_s: int
     network: Network = Network.PROXIED
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fullness:
+    """Whether an instance has met its ceiling, and whether its reserve has been granted a second time since."""
+
+    full: bool = False
+    reserve_granted: bool = False
+
+
+NOT_FULL = Fullness()
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """How an instance is, and how many bytes of what it wrote are still there; None where that is not known."""
+
+    condition: Condition
+    written_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +179,8 @@ class Instance:
     authority: SealedAuthority
     created_at: datetime
     updated_at: datetime
+    fullness: Fullness = NOT_FULL
+    stop_reason: str | None = None
     closing: Closing | None = None
 
 

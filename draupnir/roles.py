@@ -31,6 +31,7 @@ ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
     ("POST", "/images/{image_id}/done"):    (NO,      NO,      ALL, ALL),
     ("GET", "/instances"):                  (NO,      OWN,     OWN, ALL),
     ("POST", "/instances"):                 (NO,      OWN,     OWN, OWN),
+    ("POST", "/instances/{instance_id}/restart"): (NO, OWN,    OWN, ALL),
     ("POST", "/instances/{instance_id}/restore"): (NO, NO,     NO,  ALL),
     ("GET", "/instances/{instance_id}"):    (NO,      OWN,     OWN, ALL),
     ("DELETE", "/instances/{instance_id}"): (NO,      OWN,     OWN, ALL),
@@ -73,8 +74,9 @@ HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
     wire.DestroyImage: _KEEPERS,  # destroy image
     wire.StartInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool; after a reboot
     wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for somebody else
-    wire.CloseInstance: _DAEMON | {Role.ADMIN},  # of somebody who has left; restore instance, which begins with it
+    wire.CloseInstance: _PEOPLE,  # of somebody who has left, or wrote too much; restart and restore begin with it
     wire.AdmitAddresses: _PEOPLE,  # create and show instance, add and remove address
+    wire.LimitInstance: _DAEMON,  # the watch over the disk
     wire.ObserveAddresses: _DAEMON,  # the reconciler
     wire.ObserveInstances: _PEOPLE,  # list and show
     wire.DestroyInstance: _PEOPLE,  # destroy instance, or image; a creation undone; the pool giving up a port

@@ -27,6 +27,8 @@ from draupnir.addresses import Cidr, read_cidr
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
 CALLBACK_PATH = "/oauth_callback"
+# Less is not enough for what Postgres writes by itself; draupnir_helper/wire.py has it in bytes.
+SMALLEST_MIB = 64
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 
 
@@ -63,6 +65,7 @@ _DURATION = r"(?:(\d{1,5})d)?(?:(\d{1,8})h)?(?:(\d{1,8})m)?(?:(\d{1,8})s)?"
 _UNITS_S = (24 * 3600, 3600, 60, 1)
 _LONGEST_S = 366 * 24 * 3600
 
+Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[MGT]$")]
 LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 CidrText = Annotated[Cidr, BeforeValidator(_cidr)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
@@ -134,7 +137,9 @@ class Settings(Section):
 
     data_path: Annotated[Path, Field(strict=False)] = Path("/srv/draupnir")
     data_device: Annotated[str, Field(pattern=r"^/dev/[A-Za-z0-9._/:+-]+$")] | None = None
-    data_disk_size: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[MGT]$")] | None = None
+    data_disk_size: Size | None = None
+    max_instance_bytes: Size | None = None
+    max_image_bytes: Size | None = None
     database_url: Annotated[str, Field(min_length=1)] | None = None
     public_hostname: str = Field(default_factory=socket.getfqdn)
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
@@ -196,6 +201,13 @@ class Settings(Section):
         if not re.fullmatch(r"/[A-Za-z0-9._/-]+", str(path)):
             raise PydanticCustomError("path", "has to be an absolute path of letters, digits, dots, _, - and /")
         return path
+
+    @field_validator("max_instance_bytes", "max_image_bytes")
+    @classmethod
+    def _enough(cls, size: str | None) -> str | None:
+        if size is not None and size.endswith("M") and int(size[:-1]) < SMALLEST_MIB:
+            raise PydanticCustomError("size", f"has to be {SMALLEST_MIB}M or more")
+        return size
 
     @field_validator("public_hostname")
     @classmethod

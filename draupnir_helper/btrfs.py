@@ -6,6 +6,7 @@ is mounted `user_subvol_rm_allowed`. Names are single components; every failure 
 
 from __future__ import annotations
 
+import array
 import errno
 import fcntl
 import os
@@ -17,17 +18,22 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-_SUBVOL_CREATE = 0x5000940E
+_SYNC = 0x9408
 _SNAP_DESTROY = 0x5000940F
 _SNAP_CREATE_V2 = 0x50009417
+_SUBVOL_CREATE_V2 = 0x50009418
 _SUBVOL_GETFLAGS = 0x80089419
 _SUBVOL_SETFLAGS = 0x4008941A
+_SPACE_INFO = 0xC0109414
+_DEV_INFO = 0xD000941E
 _FS_INFO = 0x8400941F
 _GET_SUBVOL_INFO = 0x81F8943C
 _GET_SUBVOL_ROOTREF = 0xD000943D
 _INO_LOOKUP_USER = 0xD000943E
 
 _READ_ONLY = 1 << 1
+_QGROUP_INHERIT = 1 << 2
+_METADATA, _GLOBAL_RESERVE = 1 << 2, 1 << 49  # two of the kinds of space
 _SUBVOLUME_INODE = 256  # every subvolume's top directory has it
 _MOST_NAMES = 100_000  # of directories not yet entered, 255 bytes each at the most
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -64,19 +70,73 @@ def is_subvolume(descriptor: int) -> bool:
     return os.fstat(descriptor).st_ino == _SUBVOLUME_INODE
 
 
-def create(parent: int, name: str) -> None:
-    """Make an empty subvolume in the parent directory."""
-    fcntl.ioctl(parent, _SUBVOL_CREATE, bytearray(struct.pack("=q4088s", 0, _component(name))))
+def create(parent: int, name: str, group: int | None = None) -> None:
+    """Make an empty subvolume in the parent directory, in the quota group; FileNotFoundError if there is no group."""
+    _create(parent, _SUBVOL_CREATE_V2, 0, 0, name, group)
 
 
-def snapshot(source: int, parent: int, name: str, *, read_only: bool) -> None:
-    """Snapshot the source subvolume into the parent directory; commits a transaction.
+def snapshot(source: int, parent: int, name: str, *, read_only: bool, group: int | None = None) -> None:
+    """Snapshot the source subvolume into the parent directory, in the quota group; commits a transaction.
 
-    FileExistsError if the name is there: unlike the command line tool this never nests into it.
+    FileExistsError if the name is there: unlike the command line tool this never nests into it. FileNotFoundError if
+    there is no such group.
     """
-    flags = _READ_ONLY if read_only else 0
-    arguments = struct.pack("=qQQ4Q4040s", source, 0, flags, 0, 0, 0, 0, _component(name))
-    fcntl.ioctl(parent, _SNAP_CREATE_V2, bytearray(arguments))
+    _create(parent, _SNAP_CREATE_V2, source, _READ_ONLY if read_only else 0, name, group)
+
+
+def _create(parent: int, request: int, source: int, flags: int, name: str, group: int | None) -> None:
+    # struct btrfs_qgroup_inherit: flags, number of groups, two counts that have to be 0, no limits, the one group.
+    inherit = array.array("Q", [] if group is None else [0, 1, 0, 0, 0, 0, 0, 0, 0, group])
+    address, _ = inherit.buffer_info()
+    if group is None:
+        arguments = struct.pack("=qQQ4Q4040s", source, 0, flags, 0, 0, 0, 0, _component(name))
+    else:
+        size = len(inherit) * inherit.itemsize
+        flags |= _QGROUP_INHERIT
+        arguments = struct.pack("=qQQ4Q4040s", source, 0, flags, size, address, 0, 0, _component(name))
+    fcntl.ioctl(parent, request, bytearray(arguments))
+
+
+def sync(descriptor: int) -> None:
+    """Commit what is pending, and have the kernel begin to free what was deleted; not waited for."""
+    fcntl.ioctl(descriptor, _SYNC)
+
+
+def metadata_room(descriptor: int) -> int:
+    """How many bytes of metadata can still be written: in what is allocated for them, and in what can be allocated."""
+    information = bytearray(1024)
+    fcntl.ioctl(descriptor, _FS_INFO, information)
+    (last_device,) = struct.unpack_from("=Q", information)
+    unallocated = 0
+    for device in range(1, last_device + 1):
+        buffer = bytearray(4096)
+        struct.pack_into("=Q", buffer, 0, device)
+        try:
+            fcntl.ioctl(descriptor, _DEV_INFO, buffer)
+        except OSError as error:
+            if error.errno != errno.ENODEV:  # removed; ids are not given twice
+                raise
+            continue
+        used, total = struct.unpack_from("=QQ", buffer, 24)
+        unallocated += total - used
+    # Metadata are kept twice, as a rule; where they are not, this errs on the safe side.
+    room = unallocated // 2
+    for kind, total, used in _spaces(descriptor):
+        if kind & _METADATA:
+            room += total - used
+        elif kind & _GLOBAL_RESERVE:
+            room -= total - used
+    return max(0, room)
+
+
+def _spaces(descriptor: int) -> list[tuple[int, int, int]]:
+    """Kind, allocated bytes and used bytes of each space."""
+    slots = 16  # there are four kinds, in two profiles each while a balance converts them
+    buffer = bytearray(16 + 24 * slots)
+    struct.pack_into("=QQ", buffer, 0, slots, 0)
+    fcntl.ioctl(descriptor, _SPACE_INFO, buffer)
+    (found,) = struct.unpack_from("=Q", buffer, 8)
+    return [struct.unpack_from("=QQQ", buffer, 16 + 24 * index) for index in range(found)]
 
 
 def info(descriptor: int) -> Subvolume:

@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from draupnir_helper import images, instances, inventory, storage, subvolumes, units, wire
+from draupnir_helper.quotas import Quotas
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import AnyReply, AnyRequest
 
@@ -15,11 +16,11 @@ from draupnir_helper.wire import AnyReply, AnyRequest
 def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyReply]]:
     """Request class → what answers it."""
     return {
-        wire.Inspect: lambda _: inventory.inspect(),
+        wire.Inspect: lambda _: inventory.inspect(settings),
         wire.TakeInventory: lambda _: inventory.take_inventory(),
-        wire.CreateUpload: images.create_upload,
+        wire.CreateUpload: lambda request: images.create_upload(request, settings),
         wire.SealUpload: images.seal_upload,
-        wire.StartExtract: images.start_extract,
+        wire.StartExtract: lambda request: images.start_extract(request, settings),
         wire.StartFinalise: lambda request: images.start_finalise(request, settings),
         wire.InspectJob: images.inspect_job,
         wire.StopJobs: images.stop_jobs,
@@ -30,8 +31,9 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyRe
         wire.AssignInstance: instances.assign_instance,
         wire.CloseInstance: instances.close_instance,
         wire.AdmitAddresses: instances.admit_addresses,
+        wire.LimitInstance: instances.limit_instance,
         wire.ObserveAddresses: lambda _: inventory.observe_addresses(),
-        wire.ObserveInstances: lambda _: inventory.observe_instances(),
+        wire.ObserveInstances: lambda _: inventory.observe_instances(settings),
         wire.DestroyInstance: instances.destroy_instance,
         wire.EmptyTrash: lambda _: _empty_trash(),
     }
@@ -62,4 +64,6 @@ def _subject(request: AnyRequest) -> str:
 
 def _empty_trash() -> wire.Trash:
     with storage.root() as root:
-        return wire.Trash(left=subvolumes.empty_trash(root))
+        left = subvolumes.empty_trash(root)
+        Quotas(root).sweep()
+        return wire.Trash(left=left)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import time
 
 from pydantic import ValidationError
 
@@ -12,20 +13,24 @@ from draupnir_helper import btrfs, files, layout, manifests, postgres, storage, 
 from draupnir_helper.errors import HelperError
 from draupnir_helper.layout import Place
 from draupnir_helper.notify import unescape
+from draupnir_helper.quotas import Quotas
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
 SCRIPT_NAME = "anonymisation_script.sql"
 PRELOAD_NAME = "shared_preload_libraries"
+_DELETION_S = 45
+_DELETED = 16  # what part of the limit may be left of it
 _PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK, "image": Place.IMAGES}
 
 
-def create_upload(request: wire.CreateUpload) -> wire.Done:
-    """Make the upload subvolume and hand it to the upload user."""
+def create_upload(request: wire.CreateUpload, settings: Settings) -> wire.Done:
+    """Make the upload subvolume and hand it to the upload user; what it may hold is limited."""
     user = pwd.getpwnam(layout.UPLOAD_USER)
     with storage.root() as root:
-        storage.require_room(root)
-        subvolumes.make(root, Place.UPLOADS, request.image_id, uid=user.pw_uid, gid=user.pw_gid)
+        storage.require_room(root, settings)
+        with Quotas(root).made(Place.UPLOADS, request.image_id, storage.max_image_bytes(root, settings)) as group:
+            subvolumes.make(root, Place.UPLOADS, request.image_id, uid=user.pw_uid, gid=user.pw_gid, group=group)
     return wire.Done()
 
 
@@ -39,7 +44,7 @@ def seal_upload(request: wire.SealUpload) -> wire.Sealed:
             return wire.Sealed(empty=next(entries, None) is None)
 
 
-def start_extract(request: wire.StartExtract) -> wire.Job:
+def start_extract(request: wire.StartExtract, settings: Settings) -> wire.Job:
     """Start the extract job on a new work subvolume, unless its unit is there already."""
     image_id = request.image_id
     with storage.root() as root:
@@ -47,11 +52,14 @@ def start_extract(request: wire.StartExtract) -> wire.Job:
         if job.state is not JobState.ABSENT:
             return job
         _require(root, Place.SEALS, image_id, "The upload is not sealed.")
-        storage.require_room(root)
+        storage.require_room(root, settings)
         subvolumes.discard(root, Place.WORK, image_id)
+        quotas, limit_bytes = Quotas(root), storage.max_image_bytes(root, settings)
+        _await_deletion(root, quotas, image_id, limit_bytes)
         # The job reads what the upload user wrote, whatever its mode, so it runs as that user.
         uid = pwd.getpwnam(layout.UPLOAD_USER).pw_uid
-        subvolumes.make(root, Place.WORK, image_id, uid=uid, gid=_data_gid())
+        with quotas.made(Place.WORK, image_id, limit_bytes) as group:
+            subvolumes.make(root, Place.WORK, image_id, uid=uid, gid=_data_gid(), group=group)
     units.start_transient(
         layout.job_unit(JobKind.EXTRACT, image_id), {"Description": f"Draupnir unpacks the upload of image {image_id}"}
     )
@@ -181,6 +189,18 @@ def _stop_jobs(image_id: int) -> None:
     units.stop(*(layout.job_unit(kind, image_id) for kind in JobKind), kill=True)
     files.remove_directory(layout.image_run_directory(image_id))
     users.remove(*layout.image_user(image_id))
+
+
+def _await_deletion(root: int, quotas: Quotas, image_id: int, limit_bytes: int) -> None:
+    """Until the work of an earlier attempt is deleted: till then it takes of what this one may write. Raises BUSY."""
+    group = layout.quota_group(Place.WORK, image_id)
+    assert group is not None
+    deadline = time.monotonic() + _DELETION_S
+    while (quotas.written_bytes(group) or 0) > limit_bytes // _DELETED:
+        if time.monotonic() > deadline:
+            raise HelperError(ErrorCode.BUSY, "An earlier attempt on the image is still being deleted.")
+        subvolumes.empty_trash(root)
+        time.sleep(0.1)
 
 
 def _require_no_instances(root: int, image_id: int) -> None:

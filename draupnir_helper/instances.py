@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from draupnir_helper import files, layout, manifests, postgres, storage, subvolumes, units, users, wire
+from draupnir_helper import ceilings, files, layout, manifests, postgres, storage, subvolumes, units, users, wire
 from draupnir_helper.errors import HelperError
 from draupnir_helper.images import require_major
 from draupnir_helper.layout import Place
+from draupnir_helper.quotas import Quotas
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode
 
@@ -29,7 +30,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
         if copied and state.listening:
             return state
         if not copied:
-            _require_image(root, request)
+            _require_image(root, request, settings)
         _require_port(request, settings)
         require_major(request.postgres_major)
         _require_filter(request.addresses)
@@ -37,7 +38,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
         _write_files(request, _user(root, instance_id))
         if request.direct:
             _require_both_families(request)
-            _copy(root, request)
+            _copy(root, request, settings)
             _start_direct(request, settings)
         else:
             _start_proxied(root, request, settings)
@@ -78,6 +79,23 @@ def admit_addresses(request: wire.AdmitAddresses) -> wire.InstanceState:
     return observe(request.instance_id)
 
 
+def limit_instance(request: wire.LimitInstance) -> wire.InstanceState:
+    """Set the limit, and tell a Postgres that runs whether it may write."""
+    instance_id = request.instance_id
+    with storage.root() as root:
+        if not subvolumes.exists(root, Place.INSTANCES, instance_id):
+            raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
+        Quotas(root).ensure(Place.INSTANCES, instance_id, _limit_bytes(request.ceiling))
+    path = layout.instance_run_directory(instance_id) / postgres.CONFIGURATION_NAME
+    if path.exists():
+        _, uid = layout.instance_user(instance_id)
+        text = postgres.instance_files(CONFIGURATION, request.ceiling)[postgres.CONFIGURATION_NAME]
+        files.write(path, text, mode=0o640, gid=uid)
+        for name in (layout.postgres_unit(instance_id), layout.direct_unit(instance_id)):
+            units.reload(name)
+    return observe(instance_id)
+
+
 def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
     """Close the port, end Postgres, move the subvolume to the trash."""
     instance_id = request.instance_id
@@ -107,20 +125,38 @@ def _require_port(request: wire.StartInstance, settings: Settings) -> None:
         raise HelperError(ErrorCode.PORT_OUT_OF_RANGE, detail)
 
 
-def _require_image(root: int, request: wire.StartInstance) -> None:
+def _require_image(root: int, request: wire.StartInstance, settings: Settings) -> None:
     if not request.new:
         raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
-    storage.require_room(root)
+    storage.require_room(root, settings)
     if not subvolumes.exists(root, Place.IMAGES, request.image_id):
         raise HelperError(ErrorCode.NOT_FOUND, "The image is not on the server's disk.")
 
 
-def _copy(root: int, request: wire.StartInstance) -> None:
-    """Snapshot the image and hand the copy to the instance's own user, if it is new."""
+def _copy(root: int, request: wire.StartInstance, settings: Settings) -> None:
+    """Snapshot the image and hand the copy to the instance's own user, if it is new; hold it to its ceiling."""
+    if request.ceiling is None:
+        _snapshot(root, request, None)
+        return
+    quotas, limit_bytes = Quotas(root), _limit_bytes(request.ceiling)
+    if request.new:
+        usual_bytes = storage.max_instance_bytes(storage.size_bytes(root), settings)
+        quotas.make_ahead(Place.INSTANCES, request.instance_id, ceilings.limit_bytes(usual_bytes, extended=False))
+    with quotas.made(Place.INSTANCES, request.instance_id, limit_bytes) as group:
+        _snapshot(root, request, group)
+
+
+def _snapshot(root: int, request: wire.StartInstance, group: int | None) -> None:
     if request.new:
         _, uid = layout.instance_user(request.instance_id)
         manifests.write(root, Place.INSTANCES, request.instance_id, request)
-        subvolumes.copy(root, Place.IMAGES, Place.INSTANCES, request.image_id, request.instance_id, owner=(uid, uid))
+        subvolumes.copy(
+            root, Place.IMAGES, Place.INSTANCES, request.image_id, request.instance_id, owner=(uid, uid), group=group
+        )
+
+
+def _limit_bytes(ceiling: wire.Ceiling) -> int:
+    return ceilings.limit_bytes(ceiling.max_bytes, extended=ceiling.extended)
 
 
 def _user(root: int, instance_id: int) -> tuple[str, int]:
@@ -135,7 +171,7 @@ def _write_files(request: wire.StartInstance, user: tuple[str, int]) -> None:
     users.ensure(name, uid, f"Draupnir instance {request.instance_id}")
     directory = layout.instance_run_directory(request.instance_id)
     files.make_directory(directory, mode=0o750, gid=uid)
-    texts = postgres.instance_files(CONFIGURATION) | {
+    texts = postgres.instance_files(CONFIGURATION, request.ceiling) | {
         "authority.crt": request.authority_certificate,
         "server.crt": request.server_certificate,
         "server.key": request.server_key,
@@ -163,7 +199,7 @@ def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -
     )
     # systemd opens a port in a process that it moves into the cgroup of the socket, which takes 10 ms of waiting for
     # the kernel: time for the copy.
-    _copy(root, request)
+    _copy(root, request, settings)
     units.await_job(layout.port_socket(instance_id))
 
 

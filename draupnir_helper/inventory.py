@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from draupnir_helper import postgres, storage, subvolumes, units, wire
+from draupnir_helper.errors import HelperError
 from draupnir_helper.images import job_state
 from draupnir_helper.layout import Place
+from draupnir_helper.quotas import Quotas
+from draupnir_helper.settings import Settings
 from draupnir_helper.wire import JobKind
 
 _JOB = re.compile(r"draupnir-(extract|finalise)-([1-9][0-9]{0,8})\.service")
@@ -16,11 +20,11 @@ _INSTANCE = re.compile(r"draupnir-(instance|instance-direct|port)-([1-9][0-9]{0,
 MEMINFO = Path("/proc/meminfo")
 
 
-def inspect() -> wire.Inspection:
+def inspect(settings: Settings) -> wire.Inspection:
     """What the machine offers."""
     return wire.Inspection(
         protocol=wire.PROTOCOL,
-        storage=storage.inspect(),
+        storage=storage.inspect(settings),
         memory=memory_of(MEMINFO.read_text(encoding="ascii")),
         postgres_majors=postgres.installed_majors(),
         systemd_version=units.version(),
@@ -40,6 +44,7 @@ def take_inventory() -> wire.Inventory:
         found = {place: subvolumes.ids(root, place) for place in Place}
         images = [(image_id, subvolumes.find(root, Place.IMAGES, image_id)) for image_id in found[Place.IMAGES][0]]
         trash, undeletable = subvolumes.look_at_trash(root)
+        idle_quota_groups = len(Quotas(root).idle())
     return wire.Inventory(
         uploads=found[Place.UPLOADS][0],
         seals=found[Place.SEALS][0],
@@ -50,15 +55,26 @@ def take_inventory() -> wire.Inventory:
             if image is not None
         ],
         instances=found[Place.INSTANCES][0],
-        instance_units=observe_instances().instance_units,
+        instance_units=_instance_units(),
         jobs=_jobs(),
         trash=trash,
         undeletable=undeletable,
+        idle_quota_groups=idle_quota_groups,
         unknown=[name for _, unknown in found.values() for name in unknown],
     )
 
 
-def observe_instances() -> wire.Observed:
+def observe_instances(settings: Settings) -> wire.Observed:
+    """The units of all instances, what they have written, and the room; the last two as far as the disk is there."""
+    written, room = list[wire.Written](), None
+    with suppress(HelperError), storage.root() as root:
+        room = storage.room(root, settings)
+        found = Quotas(root).written(Place.INSTANCES)
+        written = [wire.Written(instance_id=some_id, size_bytes=size_bytes) for some_id, size_bytes in found]
+    return wire.Observed(instance_units=_instance_units(), written=written, room=room)
+
+
+def _instance_units() -> list[wire.InstanceState]:
     """Which ports listen, and how Postgres stands behind each; a direct one listens by itself."""
     listening: dict[int, bool] = {}
     servers: dict[int, str] = {}
@@ -73,14 +89,12 @@ def observe_instances() -> wire.Observed:
             servers[some_id] = units.condition(unit)
         if kind == "instance-direct":
             listening[some_id] = unit.active == "active"
-    return wire.Observed(
-        instance_units=[
-            wire.InstanceState(
-                instance_id=some_id, listening=listening.get(some_id, False), postgres=servers.get(some_id, "inactive")
-            )
-            for some_id in sorted(listening.keys() | servers.keys())
-        ]
-    )
+    return [
+        wire.InstanceState(
+            instance_id=some_id, listening=listening.get(some_id, False), postgres=servers.get(some_id, "inactive")
+        )
+        for some_id in sorted(listening.keys() | servers.keys())
+    ]
 
 
 def observe_addresses() -> wire.Admissions:

@@ -38,6 +38,10 @@ class Place(StrEnum):
 
 TRASH = "trash"
 
+# The places whose subvolumes are written to, each with the number of its kind; never changed, for it is on the disk.
+_GROUP_KINDS = {Place.INSTANCES: 1, Place.UPLOADS: 2, Place.WORK: 3}
+_GROUP_LEVEL = 1 << 48  # the level of a quota group stands in the upper sixteen bits of its id
+
 # Snapshots are made under this prefix and renamed: `btrfs subvolume snapshot` onto an existing name nests silently.
 NEW_PREFIX = ".new-"
 MANIFEST_SUFFIX = ".json"
@@ -56,6 +60,29 @@ def instance_user(instance_id: int) -> tuple[str, int]:
 def former_instance_user(instance_id: int) -> tuple[str, int]:
     """Name and uid of an instance whose data were made by one of the first versions."""
     return f"draupnir-i{instance_id}", FORMER_INSTANCE_UID_BASE + instance_id
+
+
+def quota_group(place: Place, some_id: int) -> int | None:
+    """The quota group of a subvolume and of what is nested in it; None in places where nothing is written."""
+    kind = _GROUP_KINDS.get(place)
+    return None if kind is None else _GROUP_LEVEL | kind * (MAX_ID + 1) | some_id
+
+
+def quota_group_owner(group: int) -> tuple[Place, int] | None:
+    """Whose group that is, if it is one of ours."""
+    kind, some_id = divmod(group & ~_GROUP_LEVEL, MAX_ID + 1)
+    found = next((place for place, number in _GROUP_KINDS.items() if number == kind), None)
+    return (found, some_id) if found is not None and group >> 48 == 1 else None
+
+
+def quota_unit(group: int) -> str:
+    """The service that sets quota groups up, as the file of the same number says."""
+    return f"draupnir-quota@{group}.service"
+
+
+def quota_file(group: int) -> Path:
+    """The root-owned file that tells the quota unit of that number what to do."""
+    return RUN / "quotas" / str(group)
 
 
 def job_unit(kind: JobKind, image_id: int) -> str:

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from draupnir_helper import walls
+from draupnir_helper import ceilings, walls
+
+if TYPE_CHECKING:
+    # Not at run time: the jobs import this module, and would spend their time on importing pydantic.
+    from draupnir_helper.wire import Ceiling
 
 BINARIES = Path("/usr/lib/postgresql")
 OLDEST_MAJOR = 12
 PGDATA = walls.PGDATA
 PORT = 5432
 ROLE = "draupnir"
+CONFIGURATION_NAME = "postgresql.conf"
 
 # Throw-away copies on a copy-on-write disk: new WAL files cost no more than recycled ones.
 _COMMON = {
@@ -104,16 +110,26 @@ def instance_settings(directory: str) -> dict[str, str]:
     }
 
 
-def instance_files(directory: str) -> dict[str, str]:
+def instance_files(directory: str, ceiling: Ceiling | None) -> dict[str, str]:
     """Configuration of an instance, file name → text.
 
     One role may sign in, over TLS, with a certificate whose common name is the role's.
     """
+    settings = instance_settings(directory) | ({} if ceiling is None else _below(ceiling))
     return {
-        "postgresql.conf": _text(instance_settings(directory)),
+        CONFIGURATION_NAME: _text(settings),
         "pg_hba.conf": f"hostssl all {ROLE} all cert map={ROLE}\nhost all all all reject\n",
         "pg_ident.conf": f"{ROLE} {ROLE} {ROLE}\n",
     }
+
+
+def _below(ceiling: Ceiling) -> dict[str, str]:
+    """What keeps an instance below its ceiling: a log that fits, and at the ceiling no writing by default."""
+    settings = {"max_wal_size": f"{ceilings.wal_bytes(ceiling.max_bytes) >> 20}MB"}
+    if ceiling.read_only:
+        # What was deleted takes its log with it at the next checkpoint.
+        settings |= {"default_transaction_read_only": "on", "checkpoint_timeout": "30s"}
+    return settings
 
 
 def finalise_settings(directory: str, *, max_prepared_transactions: int) -> dict[str, str]:

@@ -8,6 +8,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+_UNITS = {"M": 20, "G": 30, "T": 40}
+Size = Annotated[str, Field(pattern=r"^[0-9]{1,6}[MGT]$")]
+
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 
 
@@ -18,10 +21,17 @@ class Settings(BaseModel):
 
     data_path: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]+$")] = "/srv/draupnir"
     data_device: Annotated[str, Field(pattern=r"^/dev/[A-Za-z0-9._/:+-]+$")] | None = None
-    data_disk_size: Annotated[str, Field(pattern=r"^[0-9]{1,6}[MGT]$")] | None = None
+    data_disk_size: Size | None = None
+    max_instance_bytes: Size | None = None
+    max_image_bytes: Size | None = None
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
     shared_preload_libraries: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = []
+
+
+def bytes_of(size: str) -> int:
+    """How many bytes a size such as 20G is."""
+    return int(size[:-1]) << _UNITS[size[-1]]
 
 
 def load(path: Path = CONFIG_PATH) -> Settings:

@@ -131,7 +131,7 @@ def _disk_size_bytes(loaded: Settings) -> int:
     if loaded.data_disk_size is None:
         size_bytes = free_bytes * 8 // 10
     else:
-        size_bytes = int(loaded.data_disk_size[:-1]) << {"M": 20, "G": 30, "T": 40}[loaded.data_disk_size[-1]]
+        size_bytes = settings.bytes_of(loaded.data_disk_size)
     if size_bytes < _SMALLEST_DISK_BYTES:
         raise SetupError(
             f"{EMBEDDED_DISK.parent} has no room for a data disk; free some, or set data_path to a btrfs mount"

@@ -7,16 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from draupnir_helper import btrfs, layout
+from draupnir_helper import btrfs, ceilings, layout
 from draupnir_helper.errors import HelperError
-from draupnir_helper.wire import ErrorCode, Storage
+from draupnir_helper.quotas import Quotas
+from draupnir_helper.settings import Settings, bytes_of
+from draupnir_helper.wire import MIN_MAX_BYTES, ErrorCode, Room, Storage
 
 EMBEDDED_DISK = Path("/var/lib/draupnir/data.btrfs")
 MOUNT_OPTIONS = ("nodev", "noexec", "nosuid", "user_subvol_rm_allowed")
+_NO_BOUND = 2**62
 _FLAGS = {"nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC, "nosuid": os.ST_NOSUID}
-
-# Kept free so that what exists can still be stopped, deleted and written about.
-_RESERVE_BYTES = 64 * 1024 * 1024
 
 
 @contextmanager
@@ -51,38 +51,79 @@ def _identity(descriptor: int) -> str | None:
     return found if found == marked else None
 
 
-def require_room(descriptor: int) -> None:
-    """NO_ROOM when the filesystem is all but full."""
-    found = os.fstatvfs(descriptor)
-    if found.f_bavail * found.f_frsize < _RESERVE_BYTES:
-        detail = "The data disk is full; destroy instances or images, or give it more room."
+def require_room(descriptor: int, settings: Settings) -> None:
+    """NO_ROOM when there is so little that nothing new is to be made."""
+    found = room(descriptor, settings)
+    if found.free_bytes < found.low_bytes:
+        detail = (
+            f"The data disk is full but for {found.free_bytes >> 20} MiB, and the last {found.low_bytes >> 20} MiB are"
+            " kept for what is there; destroy instances or images, or give it more room."
+        )
         raise HelperError(ErrorCode.NO_ROOM, detail)
 
 
-def inspect() -> Storage | None:
+def room(descriptor: int, settings: Settings) -> Room:
+    """The least of what btrfs can write, what it has metadata for, and what the embedded disk can grow by."""
+    size = size_bytes(descriptor)
+    found = os.fstatvfs(descriptor)
+    can_write = found.f_bavail * found.f_frsize
+    can_account = btrfs.metadata_room(descriptor) * ceilings.DATA_PER_METADATA
+    return Room(
+        size_bytes=size,
+        free_bytes=min(can_write, can_account, _host_room()),
+        low_bytes=ceilings.low_bytes(size),
+        critical_bytes=ceilings.critical_bytes(size),
+        max_instance_bytes=max_instance_bytes(size, settings),
+    )
+
+
+def size_bytes(descriptor: int) -> int:
+    """How large the data filesystem is."""
+    found = os.fstatvfs(descriptor)
+    return found.f_blocks * found.f_frsize
+
+
+def max_instance_bytes(size: int, settings: Settings) -> int:
+    """The highest ceiling of an instance: as configured, else a quarter of the disk."""
+    if settings.max_instance_bytes is not None:
+        return bytes_of(settings.max_instance_bytes)
+    return max(MIN_MAX_BYTES, size // 4)
+
+
+def max_image_bytes(descriptor: int, settings: Settings) -> int:
+    """How much an upload may hold, and the work on it: as configured, else half of the disk."""
+    if settings.max_image_bytes is not None:
+        return bytes_of(settings.max_image_bytes)
+    return max(MIN_MAX_BYTES, size_bytes(descriptor) // 2)
+
+
+def _host_room() -> int:
+    """How much can be written before the host of the embedded disk is full; without one there is no bound."""
+    try:
+        disk, host = EMBEDDED_DISK.stat(), os.statvfs(EMBEDDED_DISK.parent)
+    except FileNotFoundError:
+        return _NO_BOUND
+    host_free_bytes = host.f_bavail * host.f_frsize
+    if disk.st_size - disk.st_blocks * 512 <= host_free_bytes - ceilings.HOST_RESERVE_BYTES:
+        return _NO_BOUND
+    return max(0, host_free_bytes - ceilings.HOST_RESERVE_BYTES)
+
+
+def inspect(settings: Settings) -> Storage | None:
     """What there is to say of the filesystem, or None when it is not there."""
     try:
         with root() as descriptor:
-            found = os.fstatvfs(descriptor)
             identity = btrfs.filesystem_id(descriptor)
             options = _mount_options(layout.DATA_LINK.resolve())
             return Storage(
                 filesystem_id=identity,
                 missing_mount_options=[option for option in MOUNT_OPTIONS if option not in options],
-                simple_quotas=_quota_mode(identity) == "squota",
-                size_bytes=found.f_blocks * found.f_frsize,
-                free_bytes=found.f_bavail * found.f_frsize,
+                simple_quotas=Quotas(descriptor).simple,
+                room=room(descriptor, settings),
                 embedded=EMBEDDED_DISK.exists(),
             )
     except HelperError:
         return None
-
-
-def _quota_mode(identity: str) -> str:
-    try:
-        return Path(f"/sys/fs/btrfs/{identity}/qgroups/mode").read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        return "disabled"
 
 
 def _mount_options(path: Path) -> set[str]:

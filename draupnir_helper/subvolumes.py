@@ -52,26 +52,32 @@ def exists(root: int, place: Place, some_id: int) -> bool:
         return _has(parent, str(some_id))
 
 
-def make(root: int, place: Place, some_id: int, *, uid: int, gid: int) -> None:
-    """An empty subvolume, private to its owner; one that is there already stays as it is."""
+def make(root: int, place: Place, some_id: int, *, uid: int, gid: int, group: int | None) -> None:
+    """An empty subvolume in a quota group, private to its owner; one that is there already stays as it is."""
     with btrfs.directory(place, root) as parent:
         if _has(parent, str(some_id)):
             return
         new = _clear_new(root, parent, some_id)
-        btrfs.create(parent, new)
+        btrfs.create(parent, new, group)
         give(parent, new, uid=uid, gid=gid)
         _rename(parent, new, str(some_id))
 
 
 def copy(
-    root: int, source: Place, target: Place, source_id: int, target_id: int, owner: tuple[int, int] | None
+    root: int,
+    source: Place,
+    target: Place,
+    source_id: int,
+    target_id: int,
+    owner: tuple[int, int] | None,
+    group: int | None = None,
 ) -> None:
     """Snapshot source to target, writable and handed to the owner (uid, gid), or read-only where there is none."""
     with opened(root, source, source_id) as descriptor, btrfs.directory(target, root) as parent:
         if _has(parent, str(target_id)):
             return
         new = _clear_new(root, parent, target_id)
-        btrfs.snapshot(descriptor, parent, new, read_only=owner is None)
+        btrfs.snapshot(descriptor, parent, new, read_only=owner is None, group=group)
         if owner is not None:
             give(parent, new, uid=owner[0], gid=owner[1])
         _rename(parent, new, str(target_id))
@@ -119,7 +125,8 @@ def empty_trash(root: int) -> int:
     """Delete what lies in the trash and say how much had to stay."""
     failures = {}
     with btrfs.directory(layout.TRASH, root) as trash:
-        for name in os.listdir(trash):
+        found = os.listdir(trash)
+        for name in found:
             # Whatever keeps one entry there must not keep the others; it is tried again next time.
             try:
                 _lift_nested(trash, name)
@@ -130,6 +137,9 @@ def empty_trash(root: int) -> int:
             log.error("trash/%s cannot be deleted: %s", name, failures[name])
         _undeletable.clear()
         _undeletable.update(failures)
+        if len(failures) < len(found):
+            # Or the room would come back only with the next half minute.
+            btrfs.sync(trash)
         return len(os.listdir(trash))
 
 

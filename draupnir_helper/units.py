@@ -204,6 +204,30 @@ def await_job(name: str, *, timeout_s: float = 30) -> None:
     raise HelperError(ErrorCode.BUSY, f"{name} did not start in time; see journalctl -u {name}.")
 
 
+def run(name: str, *, timeout_s: float = 60) -> None:
+    """Run a oneshot service of a unit file to its end. Raises UNIT_FAILED when it fails."""
+    begin(name)
+    with _bus() as bus:
+        for pause_s in _pauses(time.monotonic() + timeout_s):
+            # One that has ended well is forgotten at once.
+            found = _find(bus, name)
+            if not found or (found[0].active == "inactive" and not found[0].job_queued):
+                return
+            if found[0].active == "failed":
+                _call(bus, "ResetFailedUnit", b"s", name.encode())
+                raise HelperError(ErrorCode.UNIT_FAILED, f"{name} failed; see journalctl -u {name}.")
+            time.sleep(pause_s)
+    raise HelperError(ErrorCode.BUSY, f"{name} did not end in time; see journalctl -u {name}.")
+
+
+def reload(name: str) -> None:
+    """Have the main process of a service read its configuration again; one that does not run is fine."""
+    with _bus() as bus:
+        if any(unit.active not in _GONE for unit in _find(bus, name)):
+            with suppress(DBusBaseError):  # it may be gone by now
+                _call(bus, "KillUnit", b"ssi", name.encode(), b"main", signal.SIGHUP)
+
+
 def describe(name: str, description: str) -> None:
     """Change the description of a unit, as long as it is loaded; an absent one is fine."""
     with _bus() as bus, suppress(DBusNoSuchUnitError):

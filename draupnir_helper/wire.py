@@ -34,6 +34,9 @@ Pem = Annotated[
         pattern=r"^(-----BEGIN [A-Z ]{1,40}-----\n[A-Za-z0-9+/=\n]{1,8192}-----END [A-Z ]{1,40}-----\n)+$",
     ),
 ]
+# Less is not enough for what Postgres writes by itself.
+MIN_MAX_BYTES = 64 * 1024 * 1024
+MaxBytes = Annotated[int, Field(strict=True, ge=MIN_MAX_BYTES, le=2**60)]
 Script = Annotated[str, Field(max_length=1024 * 1024)]
 
 # An instance's port admits these whatever else it does: the server itself connects to it, to wake it and to try it.
@@ -153,6 +156,17 @@ class DestroyImage(Wire):
     image_id: ImageId
 
 
+class Ceiling(Wire):
+    """How much an instance may write, and what becomes of that: the kernel's own limit stands a reserve above it.
+
+    `read_only`: Postgres refuses to write unless it is told to. `extended`: the reserve is granted a second time.
+    """
+
+    max_bytes: MaxBytes
+    read_only: bool
+    extended: bool
+
+
 class StartInstance(Wire):
     """Open the port, with Postgres behind it. Reply: InstanceState.
 
@@ -162,7 +176,7 @@ class StartInstance(Wire):
 
     `addresses`: from where the port is reached, beside LOOPBACK; None is from everywhere.
     `sleep_after_s`: so long after its last connection it falls asleep; 0 for never. `direct`: Postgres itself on the
-    port, in the network of the host, always awake.
+    port, in the network of the host, always awake. `ceiling`: None for one that was made before there were any.
     """
 
     op: Literal["start_instance"] = "start_instance"
@@ -177,6 +191,7 @@ class StartInstance(Wire):
     addresses: Addresses | None
     sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)]
     direct: bool
+    ceiling: Ceiling | None
     authority_certificate: Pem
     server_certificate: Pem
     server_key: Pem
@@ -214,6 +229,14 @@ class AdmitAddresses(Wire):
     addresses: Addresses | None
 
 
+class LimitInstance(Wire):
+    """Have an instance keep to this ceiling from now on, without a restart of its Postgres. Reply: InstanceState."""
+
+    op: Literal["limit_instance"] = "limit_instance"
+    instance_id: InstanceId
+    ceiling: Ceiling
+
+
 class ObserveAddresses(Wire):
     """From where each open port is reached. Reply: Admissions."""
 
@@ -221,7 +244,7 @@ class ObserveAddresses(Wire):
 
 
 class ObserveInstances(Wire):
-    """How the units of all instances stand; quick enough to be asked for each list. Reply: Observed."""
+    """How the units of all instances stand, and the disk; quick enough to be asked each second. Reply: Observed."""
 
     op: Literal["observe_instances"] = "observe_instances"
 
@@ -255,6 +278,7 @@ AnyRequest = Annotated[
     | AssignInstance
     | CloseInstance
     | AdmitAddresses
+    | LimitInstance
     | ObserveAddresses
     | ObserveInstances
     | DestroyInstance
@@ -296,9 +320,22 @@ class Storage(Wire):
     filesystem_id: str
     missing_mount_options: list[str]
     simple_quotas: bool
+    room: Room
+    embedded: bool
+
+
+class Room(Wire):
+    """How much can still be written to the data filesystem, all things considered.
+
+    With less than `low_bytes` nothing new is made; with less than `critical_bytes` what writes most is stopped.
+    `max_instance_bytes`: the highest ceiling of an instance, and that of whoever asks for none.
+    """
+
     size_bytes: int
     free_bytes: int
-    embedded: bool
+    low_bytes: int
+    critical_bytes: int
+    max_instance_bytes: int
 
 
 class Memory(Wire):
@@ -391,10 +428,19 @@ class ImageFound(Wire):
     read_only: bool
 
 
+class Written(Wire):
+    """How many bytes an instance has written that are still there."""
+
+    instance_id: int
+    size_bytes: int
+
+
 class Observed(Wire):
-    """The units of all instances that have any."""
+    """The units of all instances that have any, what all have written, and the room; no more than is known."""
 
     instance_units: list[InstanceState]
+    written: list[Written]
+    room: Room | None
 
 
 class Inventory(Wire):
@@ -412,6 +458,7 @@ class Inventory(Wire):
     jobs: list[Job]
     trash: int
     undeletable: list[str]
+    idle_quota_groups: int
     unknown: list[str]
 
 

@@ -19,6 +19,7 @@ Network = IPv4Network | IPv6Network
 
 # What encrypts the authority keys of instances in tests.
 CIPHER = Cipher(bytes(range(32)))
+ROOM = wire.Room(size_bytes=2**40, free_bytes=2**39, low_bytes=2**34, critical_bytes=2**33, max_instance_bytes=2**38)
 
 
 class Killed(BaseException):
@@ -58,6 +59,9 @@ class Disk:
     listening: dict[int, int] = field(default_factory=dict)
     admitted: dict[int, list[Network] | None] = field(default_factory=dict)
     asleep: set[int] = field(default_factory=set)
+    broken: set[int] = field(default_factory=set)
+    ceilings: dict[int, wire.Ceiling] = field(default_factory=dict)
+    written: dict[int, int] = field(default_factory=dict)
     started: dict[int, wire.StartInstance] = field(default_factory=dict)
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
     trash: int = 0
@@ -76,6 +80,7 @@ class FakeHelper(Helper):
         self.disk = disk or Disk()
         self.away = False
         self.filters_addresses = True
+        self.room = ROOM
         self.foreign_ports: set[int] = set()
         self.reports: dict[JobKind, wire.JobReport] = {
             JobKind.EXTRACT: wire.JobReport(step="extracting", postgres_major=15),
@@ -138,8 +143,7 @@ class FakeHelper(Helper):
                 filesystem_id="5f0c",
                 missing_mount_options=[],
                 simple_quotas=True,
-                size_bytes=2**40,
-                free_bytes=2**39,
+                room=self.room,
                 embedded=True,
             ),
             memory=wire.Memory(total_bytes=2**34, available_bytes=2**33),
@@ -155,13 +159,19 @@ class FakeHelper(Helper):
             case wire.TakeInventory():
                 return self._inventory()
             case wire.ObserveInstances():
-                return wire.Observed(instance_units=self._instance_units())
+                written = [wire.Written(instance_id=it, size_bytes=size) for it, size in self.disk.written.items()]
+                return wire.Observed(instance_units=self._instance_units(), written=written, room=self.room)
             case wire.EmptyTrash():
                 self.disk.trash = self.disk.undeletable
                 return wire.Trash(left=self.disk.trash)
             case wire.AdmitAddresses(instance_id=instance_id, addresses=addresses):
                 if instance_id in self.disk.listening:
                     self.disk.admitted[instance_id] = _with_loopback(addresses)
+                return self._state(instance_id)
+            case wire.LimitInstance(instance_id=instance_id, ceiling=ceiling):
+                if instance_id not in self.disk.instances:
+                    raise Refused(ErrorCode.NOT_FOUND)
+                self.disk.ceilings[instance_id] = ceiling
                 return self._state(instance_id)
             case wire.ObserveAddresses():
                 admitted = sorted(self.disk.admitted.items())
@@ -177,6 +187,7 @@ class FakeHelper(Helper):
         disk = self.disk
         match request:
             case wire.CreateUpload(image_id=image_id):
+                self._require_room()
                 disk.uploads.setdefault(image_id, "")
             case wire.SealUpload(image_id=image_id):
                 if image_id not in disk.uploads:
@@ -236,7 +247,9 @@ class FakeHelper(Helper):
                 if request.new:
                     if request.image_id not in disk.images:
                         raise Refused(ErrorCode.NOT_FOUND)
+                    self._require_room()
                     disk.instances.setdefault(instance_id, request.image_id)
+                    disk.written.setdefault(instance_id, 0)
                 if instance_id not in disk.instances:
                     raise Refused(ErrorCode.NOT_FOUND)
                 if instance_id not in disk.listening:
@@ -244,6 +257,8 @@ class FakeHelper(Helper):
                         raise Refused(ErrorCode.PORT_IN_USE)
                     disk.listening[instance_id] = request.port
                     disk.started[instance_id] = request
+                    if request.ceiling is not None:
+                        disk.ceilings[instance_id] = request.ceiling
                     disk.admitted[instance_id] = _with_loopback(request.addresses)
                 return wire.InstanceState(instance_id=instance_id, listening=True, postgres="active")
             case wire.CloseInstance():
@@ -251,9 +266,15 @@ class FakeHelper(Helper):
             case wire.DestroyInstance():
                 disk.listening.pop(instance_id, None)
                 disk.admitted.pop(instance_id, None)
+                disk.ceilings.pop(instance_id, None)
+                disk.written.pop(instance_id, None)
                 if disk.instances.pop(instance_id, None) is not None:
                     disk.trash += 1
         return wire.Done()
+
+    def _require_room(self) -> None:
+        if self.room.free_bytes < self.room.low_bytes:
+            raise Refused(ErrorCode.NO_ROOM)
 
     def _discard(self, image_id: int, *places: dict[int, str]) -> None:
         for place in places:
@@ -275,6 +296,8 @@ class FakeHelper(Helper):
     def _state(self, instance_id: int) -> wire.InstanceState:
         listening = instance_id in self.disk.listening
         postgres = "active" if listening and instance_id not in self.disk.asleep else "inactive"
+        if instance_id in self.disk.broken:
+            postgres = "failed"
         return wire.InstanceState(instance_id=instance_id, listening=listening, postgres=postgres)
 
     def _inventory(self) -> wire.Inventory:
@@ -289,6 +312,7 @@ class FakeHelper(Helper):
             jobs=[self._job(kind, image_id) for kind, image_id in disk.jobs],
             trash=disk.trash,
             undeletable=[f"{number}: not empty" for number in range(disk.undeletable)],
+            idle_quota_groups=0,
             unknown=[],
         )
 

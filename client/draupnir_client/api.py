@@ -120,13 +120,23 @@ class DraupnirAPI:
         return read_instance(self._data("GET", f"/instances/{instance_id}", f"show instance {instance_id}"))
 
     def create_instance(
-        self, image_id: int, *, sleep_after_s: int | None = None, network: str | None = None
+        self,
+        image_id: int,
+        *,
+        sleep_after_s: int | None = None,
+        network: str | None = None,
+        max_bytes: int | None = None,
     ) -> Instance:
         """Make an instance and return it, connectable, with credentials; what is not given the server decides."""
-        given = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network}
+        given = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network, "max_bytes": max_bytes}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing, body = f"create an instance of image {image_id}", _body("instances", attributes)
         return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))
+
+    def restart_instance(self, instance_id: int) -> Instance:
+        """Stop Postgres and the port of an instance, and open them again; also those of one that was stopped."""
+        path, doing = f"/instances/{instance_id}/restart", f"restart instance {instance_id}"
+        return read_instance(self._data("POST", path, doing, _body("instances", {}), timeout_s=WORK_TIMEOUT_S))
 
     def destroy_instance(self, instance_id: int) -> None:
         """Destroy an instance."""

@@ -59,6 +59,19 @@ class Duration(click.ParamType):
         return int(found[1]) * UNITS_S[found[2] or "s"]
 
 
+class Size(click.ParamType):
+    """A number of bytes, or of M, G or T as the server's configuration has them: in powers of 1024."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the bytes; how many are too many the server knows."""
+        found = re.fullmatch(r"([0-9]{1,15})([MGT]?)", value)
+        if found is None:
+            self.fail(f"{value!r} is not a size; write it like 500M, 20G or 1T.", param, ctx)
+        return int(found[1]) << {"": 0, "M": 20, "G": 30, "T": 40}[found[2]]
+
+
 class Script(click.ParamType):
     """A file of SQL, or `-` for standard input; the value is its text."""
 

@@ -11,12 +11,12 @@ from typing import Any
 import click
 
 from draupnir_client import credentials, environment
-from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration
+from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration, Size
 from draupnir_client.commands import Command, Group, Session, for_each, pass_session
 from draupnir_client.config import Config
 from draupnir_client.errors import NotFound, ProgramFailed, Refused
 from draupnir_client.models import AllowedAddress, Instance
-from draupnir_client.output import format_wait, print_fields, print_json, print_table, say
+from draupnir_client.output import format_size, format_wait, print_fields, print_json, print_table, say
 
 
 def _habits(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -34,7 +34,14 @@ def _habits(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["proxied", "direct"]),
         help="direct for load tests: without the proxy in front of Postgres, and never asleep.",
     )
-    return sleep(network(command))
+    ceiling = click.option(
+        "--max-bytes",
+        metavar="SIZE",
+        type=Size(),
+        help="How much it may write, such as 500M or 2G; there it becomes read-only. The server's configuration has the"
+        " highest, which is also the default.",
+    )
+    return sleep(network(ceiling(command)))
 
 
 @click.group(cls=Group)
@@ -76,9 +83,11 @@ def show(session: Session, instance_id: int) -> None:
             ("Port", instance.port),
             ("Network", instance.network or "-"),
             ("Sleeps after", format_wait(instance.sleep_after_s)),
+            ("Written", f"{format_size(instance.written_bytes)} of {format_size(instance.max_bytes)}"),
             ("Owner", instance.owner or "-"),
             ("Created at", instance.created_at),
             ("Updated at", instance.updated_at),
+            *([("Stopped because", instance.stop_reason)] if instance.stop_reason else []),
             *([("Destroyed at", instance.destroy_at)] if instance.destroy_at else []),
             *_admits(instance.allowed_addresses),
         ]
@@ -89,9 +98,13 @@ def show(session: Session, instance_id: int) -> None:
 @click.argument("image_id", metavar="IMAGE_ID", type=IMAGE_ID)
 @_habits
 @pass_session
-def create(session: Session, image_id: int, sleep_after_s: int | None, network: str | None) -> None:
+def create(
+    session: Session, image_id: int, sleep_after_s: int | None, network: str | None, max_bytes: int | None
+) -> None:
     """Create an instance of an image."""
-    instance = session.api().create_instance(image_id, sleep_after_s=sleep_after_s, network=network)
+    instance = session.api().create_instance(
+        image_id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes
+    )
     if session.wants_json:
         print_json(instance.document)
     else:
@@ -117,6 +130,23 @@ def destroy(session: Session, instance_ids: tuple[int, ...]) -> None:
         say(f"Instance {instance_id} is destroyed.")
 
     for_each(instance_ids, destroy_one)
+
+
+@instances.command()
+@click.argument("instance_ids", metavar="ID...", nargs=-1, required=True, type=INSTANCE_ID)
+@pass_session
+def restart(session: Session, instance_ids: tuple[int, ...]) -> None:
+    """Restart instances, with their data.
+
+    An instance that was stopped since the server's disk was nearly full is opened again.
+    """
+    api = session.api()
+
+    def restart_one(instance_id: int) -> None:
+        api.restart_instance(instance_id)
+        say(f"Instance {instance_id} has been restarted.")
+
+    for_each(instance_ids, restart_one)
 
 
 @instances.command()
@@ -194,7 +224,7 @@ def env(session: Session, instance_id: int) -> None:
 @click.command(cls=Command)
 @_habits
 @pass_session
-def new(session: Session, sleep_after_s: int | None, network: str | None) -> None:
+def new(session: Session, sleep_after_s: int | None, network: str | None, max_bytes: int | None) -> None:
     """Create an instance of the newest ready image.
 
     Use it as: eval $(draupnir-client new)
@@ -205,7 +235,7 @@ def new(session: Session, sleep_after_s: int | None, network: str | None) -> Non
     if not ready:
         raise Refused("There is no ready image to make an instance of; see `draupnir-client images list`.", "no_image")
     image = max(ready, key=lambda one: one.age_key)
-    instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network)
+    instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes)
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
     _print_variables(session, _sign_in(settled, instance))
 
@@ -233,6 +263,12 @@ def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
     """Keep the credentials that came with an instance, and return the variables that use them."""
     if instance.status == "destroying":
         raise Refused(f"Instance {instance.id} is being destroyed; make another: draupnir-client new", "wrong_state")
+    if instance.status == "stopped":
+        raise Refused(
+            f"Instance {instance.id} is stopped. {instance.stop_reason or ''} When there is room again, run"
+            f" draupnir-client instances restart {instance.id}",
+            "wrong_state",
+        )
     if instance.credentials is None:
         raise Refused(
             f"Instance {instance.id} is {instance.owner or 'another person'}'s, and only its owner can sign in to it;"
@@ -262,7 +298,15 @@ def _admits(allowed: tuple[AllowedAddress, ...] | None) -> list[tuple[str, str]]
 
 
 def _print_table(found: list[Instance], *, with_owner: bool = False) -> None:
-    rows = [[str(one.id), str(one.image_id), one.port, one.status, one.created_at, one.hostname] for one in found]
+    rows = [
+        [
+            *(str(one.id), str(one.image_id), one.port, one.status, format_size(one.written_bytes)),
+            *(one.created_at, one.hostname),
+        ]
+        for one in found
+    ]
     if with_owner:
         rows = [[*row, one.owner] for row, one in zip(rows, found, strict=True)]
-    print_table(["ID", "IMAGE", "PORT", "STATUS", "CREATED", "HOST", *(["OWNER"] if with_owner else [])], rows)
+    print_table(
+        ["ID", "IMAGE", "PORT", "STATUS", "WRITTEN", "CREATED", "HOST", *(["OWNER"] if with_owner else [])], rows
+    )

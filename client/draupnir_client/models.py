@@ -71,7 +71,8 @@ class AllowedAddress:
 class Instance:
     """An instance; `document` is the API's object without the credentials, so that no key is printed by accident.
 
-    It sleeps when nobody has been connected for `sleep_after_s`; 0 is never. `destroy_at` is that of a closed one.
+    It sleeps when nobody has been connected for `sleep_after_s`; 0 is never. It may write `max_bytes`. `destroy_at` is
+    that of a closed one, `stop_reason` that of a stopped one.
     `allowed_addresses` is None where the server does not say, as its ports admit everybody or the instance is another
     person's.
     """
@@ -83,10 +84,13 @@ class Instance:
     status: str
     sleep_after_s: int | None
     network: str | None
+    max_bytes: int | None
+    written_bytes: int | None
     hostname: str
     owner: str
     created_at: str
     updated_at: str
+    stop_reason: str | None
     destroy_at: str | None
     allowed_addresses: tuple[AllowedAddress, ...] | None
     credentials: Credentials | None
@@ -125,10 +129,13 @@ def read_instance(value: object) -> Instance:
         status=text(attributes, "status") or "running",
         sleep_after_s=_count(attributes.get("sleep_after")),
         network=text(attributes, "network") or None,
+        max_bytes=_count(attributes.get("max_bytes")),
+        written_bytes=_count(attributes.get("written_bytes")),
         hostname=text(attributes, "hostname"),
         owner=text(attributes, "owner"),
         created_at=text(attributes, "created_at"),
         updated_at=text(attributes, "updated_at"),
+        stop_reason=text(attributes, "stop_reason") or None,
         destroy_at=text(attributes, "destroy_at") or None,
         allowed_addresses=_allowed_addresses(attributes.get("allowed_addresses")),
         credentials=_credentials(attributes.get("credentials")),

@@ -1,4 +1,4 @@
-"""Handler of /health_check: well only if the metadata, the helper and the storage answer, else which does not."""
+"""Handler of /health_check: well only if the metadata, the helper and the storage answer and there is room to write."""
 
 from __future__ import annotations
 
@@ -11,27 +11,41 @@ from starlette.responses import JSONResponse, Response
 from draupnir import errors
 from draupnir.api.problems import HEADERS, errors_body
 from draupnir.models import Caller
+from draupnir.operations import disk
 from draupnir.operations.context import Context
+from draupnir_helper import wire
 
 PART_TIMEOUT_S = 5.0
 
 
 async def check(request: Request, caller: Caller) -> Response:
-    """GET /health_check: 200 {"status": "ok"}, or 503 with each part's "ok" or why it is not."""
+    """GET /health_check: 200 {"status": "ok"}, or 503 with each part's "ok" or why it is not.
+
+    While the disk is low, which is before anything has to be stopped, 200 has "disk": "low" beside the status.
+    """
     context: Context = request.app.state.context
-    metadata, helper = await asyncio.gather(_state_of(context.store.ping()), _state_of(_check_helper(context)))
+    rooms: list[wire.Room] = []
+    metadata, helper = await asyncio.gather(_state_of(context.store.ping()), _state_of(_check_helper(context, rooms)))
     parts = {"metadata": metadata, "helper": helper}
+    for room in rooms:
+        if disk.is_critical(room):
+            parts["disk"] = (
+                f"The data disk is full but for {room.free_bytes >> 20} MiB, so what writes most is being stopped;"
+                " destroy instances or images, or give it more room."
+            )
     away = [f"{part}: {state}" for part, state in parts.items() if state != "ok"]
     if not away:
-        return JSONResponse({"status": "ok"})
+        low = any(room.free_bytes < room.low_bytes for room in rooms)
+        return JSONResponse({"status": "ok", "disk": "low"} if low else {"status": "ok"})
     problem = errors_body(503, "unavailable", "Not available", " ".join(away) + " `draupnir doctor` says what to do.")
     return JSONResponse({"status": "unavailable", "parts": parts, **problem}, 503, HEADERS[503])
 
 
-async def _check_helper(context: Context) -> None:
+async def _check_helper(context: Context, rooms: list[wire.Room]) -> None:
     inspection = await context.helper.inspect()
     if inspection.storage is None:
         raise errors.StorageMissing("The data filesystem is not mounted, or not safely.")
+    rooms.append(inspection.storage.room)
 
 
 async def _state_of(answer: Awaitable[object]) -> str:

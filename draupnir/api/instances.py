@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from draupnir.api import schemas
 from draupnir.api.bodies import read_document
-from draupnir.models import AllowedAddress, Caller, Condition, Credentials, Instance
+from draupnir.models import AllowedAddress, Caller, Condition, Credentials, Instance, Observation
 from draupnir.operations import addresses, closing, instances
 
 
@@ -18,10 +18,10 @@ async def list_some(request: Request, caller: Caller) -> Response:
         found = await instances.list_everybodys(context, caller)
     else:
         found = await instances.list_own(context, caller)
-    conditions = await instances.observe(context, found)
+    observed = await instances.observe(context, found)
     hostname = context.settings.public_hostname
     data = [
-        schemas.write_instance(each, conditions[each.id], hostname, destroy_at=closing.destroy_at(context, each))
+        schemas.write_instance(each, observed[each.id], hostname, destroy_at=closing.destroy_at(context, each))
         for each in found
     ]
     return JSONResponse({"data": data})
@@ -32,20 +32,20 @@ async def create(request: Request, caller: Caller) -> Response:
     wish = schemas.read_attributes(await read_document(request), "instances", schemas.NewInstance)
     image_id = schemas.existing_id(wish.image_id, "image")
     context = request.app.state.context
-    habits = wish.habits(instances.default_habits(context))
+    habits = wish.habits(await instances.default_habits(context))
     instance, credentials = await instances.create(context, caller, image_id, habits, request.state.source)
     location = {"Location": f"/instances/{instance.id}"}
     allowed = await _allowed(request, caller, instance)
-    return _answer(request, instance, Condition.RUNNING, credentials, allowed, 201, location)
+    return _answer(request, instance, Observation(Condition.RUNNING, 0), credentials, allowed, 201, location)
 
 
 async def show(request: Request, caller: Caller) -> Response:
     """GET /instances/N"""
     context = request.app.state.context
     instance, credentials = await instances.get(context, caller, _id(request), request.state.source)
-    conditions = await instances.observe(context, [instance])
+    observed = await instances.observe(context, [instance])
     allowed = await _allowed(request, caller, instance)
-    return _answer(request, instance, conditions[instance.id], credentials, allowed)
+    return _answer(request, instance, observed[instance.id], credentials, allowed)
 
 
 async def restore(request: Request, caller: Caller) -> Response:
@@ -54,8 +54,18 @@ async def restore(request: Request, caller: Caller) -> Response:
     wish = schemas.read_attributes(document, "instances", schemas.Restoration, _id(request))
     context = request.app.state.context
     instance = await closing.restore(context, caller, _id(request), wish.owner)
-    conditions = await instances.observe(context, [instance])
-    return _answer(request, instance, conditions[instance.id], None, None)
+    observed = await instances.observe(context, [instance])
+    return _answer(request, instance, observed[instance.id], None, None)
+
+
+async def restart(request: Request, caller: Caller) -> Response:
+    """POST /instances/N/restart; the body may be absent"""
+    document = await read_document(request, absent={"data": {"attributes": {}}})
+    schemas.read_attributes(document, "instances", schemas.Restart, _id(request))
+    context = request.app.state.context
+    instance = await instances.restart(context, caller, _id(request))
+    observed = await instances.observe(context, [instance])
+    return _answer(request, instance, observed[instance.id], None, None)
 
 
 async def destroy(request: Request, caller: Caller) -> Response:
@@ -67,7 +77,7 @@ async def destroy(request: Request, caller: Caller) -> Response:
 def _answer(
     request: Request,
     instance: Instance,
-    condition: Condition,
+    observation: Observation,
     credentials: Credentials | None,
     allowed: list[AllowedAddress] | None,
     status: int = 200,
@@ -77,7 +87,7 @@ def _answer(
     hostname, destroy_at = context.settings.public_hostname, closing.destroy_at(context, instance)
     # A private key is in it, so no proxy or cache on the way may keep it.
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    data = schemas.write_instance(instance, condition, hostname, credentials, destroy_at, allowed)
+    data = schemas.write_instance(instance, observation, hostname, credentials, destroy_at, allowed)
     return JSONResponse({"data": data}, status, headers)
 
 

@@ -39,6 +39,7 @@ ROUTES = [
     resource("/images/{image_id}", GET=images.show, PATCH=images.update, DELETE=images.destroy),
     resource("/images/{image_id}/done", POST=images.finalise),
     resource("/instances", GET=instances.list_some, POST=instances.create),
+    resource("/instances/{instance_id}/restart", POST=instances.restart),
     resource("/instances/{instance_id}/restore", POST=instances.restore),
     resource("/instances/{instance_id}", GET=instances.show, DELETE=instances.destroy),
     resource(

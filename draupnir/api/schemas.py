@@ -12,8 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from draupnir import emails, errors
 from draupnir.addresses import Cidr, read_cidr, write_cidr
 from draupnir.api.bodies import quote
-from draupnir.models import AllowedAddress, Condition, Credentials, Habits, Image, ImageStatus, Instance, Network
-from draupnir_helper.wire import MAX_ID
+from draupnir.models import AllowedAddress, Credentials, Habits, Image, ImageStatus, Instance, Network, Observation
+from draupnir_helper.wire import MAX_ID, MIN_MAX_BYTES
 
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
 LONGEST_SLEEP_AFTER_S = 30 * 24 * 3600
@@ -62,6 +62,13 @@ def read_seconds(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_SLEEP_AFTER_S:
         return value
     raise ValueError(f"must be a number of seconds from 0 (never) to {LONGEST_SLEEP_AFTER_S}")
+
+
+def read_ceiling(value: object) -> int:
+    """How many bytes an instance may write; raises ValueError. How many are too many the operator has decided."""
+    if isinstance(value, int) and not isinstance(value, bool) and MIN_MAX_BYTES <= value < 2**60:
+        return value
+    raise ValueError(f"must be a number of bytes, {MIN_MAX_BYTES} or more")
 
 
 def read_admissible(value: object) -> Cidr:
@@ -136,12 +143,18 @@ class NewInstance(Attributes):
     image_id: Annotated[int, BeforeValidator(read_id)]
     sleep_after: Annotated[int | None, BeforeValidator(read_seconds)] = None
     network: Annotated[Network | None, BeforeValidator(read_network)] = None
+    max_bytes: Annotated[int | None, BeforeValidator(read_ceiling)] = None
 
     def habits(self, default: Habits) -> Habits:
         """What was asked for, and for the rest the default; a direct instance never sleeps."""
         network = self.network or default.network
         sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
-        return Habits(0 if network is Network.DIRECT else sleep_after_s, network)
+        max_bytes = default.max_bytes if self.max_bytes is None else self.max_bytes
+        return Habits(0 if network is Network.DIRECT else sleep_after_s, network, max_bytes)
+
+
+class Restart(Attributes):
+    """The attributes of POST /instances/N/restart: none."""
 
 
 class Restoration(Attributes):
@@ -261,7 +274,7 @@ def _write_progress(image: Image, now: datetime) -> dict[str, object] | None:
 
 def write_instance(
     instance: Instance,
-    condition: Condition,
+    observation: Observation,
     hostname: str,
     credentials: Credentials | None = None,
     destroy_at: datetime | None = None,
@@ -273,12 +286,16 @@ def write_instance(
         "updated_at": write_time(instance.updated_at),
         "image_id": instance.image_id,
         "port": str(instance.port),
-        "status": condition.value,
+        "status": observation.condition.value,
         "sleep_after": instance.habits.sleep_after_s,
         "network": instance.habits.network.value,
+        "max_bytes": instance.habits.max_bytes,
+        "written_bytes": observation.written_bytes,
         "hostname": hostname,
         "owner": instance.owner,
     }
+    if instance.stop_reason is not None:
+        attributes["stop_reason"] = instance.stop_reason
     if destroy_at is not None:
         attributes["destroy_at"] = write_time(destroy_at)
     if credentials is not None:

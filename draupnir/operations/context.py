@@ -14,6 +14,7 @@ from draupnir.models import Credentials
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
 from draupnir.store import Store
+from draupnir_helper import wire
 
 if TYPE_CHECKING:
     # Loaded only where an identity provider is configured.
@@ -26,6 +27,13 @@ class SignIn:
 
     provider: Provider
     cipher: Cipher
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the watch over the disk saw last."""
+
+    room: wire.Room | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class Context:
     knock: Callable[[int], Awaitable[None]] = knocks.knock
     # Set by whoever takes an instance out of the pool.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)
+    seen: Seen = field(default_factory=Seen)
     # What encrypts the authority keys of instances; None where its key is missing.
     cipher: Cipher | None = None
     # None where the operator has configured no identity provider.

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Collection
 from functools import partial
 
 from draupnir import certificates
 from draupnir.addresses import Address
-from draupnir.errors import DirectRefused, DraupnirError, Forbidden, NoFreePort, NotFound, Unavailable, WrongState
+from draupnir.errors import (
+    CeilingTooHigh,
+    DirectRefused,
+    DraupnirError,
+    Forbidden,
+    NoFreePort,
+    NoRoom,
+    NotFound,
+    Unavailable,
+    WrongState,
+)
 from draupnir.helper import PortInUse
 from draupnir.models import (
     Caller,
@@ -19,9 +30,10 @@ from draupnir.models import (
     Instance,
     InstanceStatus,
     Network,
+    Observation,
     Purpose,
 )
-from draupnir.operations import addresses, authorities, trash
+from draupnir.operations import addresses, authorities, disk, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -34,6 +46,7 @@ NOBODY = "draupnir"
 
 _CONDITIONS = {
     InstanceStatus.CREATING: Condition.CREATING,
+    InstanceStatus.STOPPED: Condition.STOPPED,
     InstanceStatus.CLOSED: Condition.CLOSED,
     InstanceStatus.DESTROYING: Condition.DESTROYING,
 }
@@ -47,16 +60,18 @@ async def create(
     """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
 
     Its port admits `source` from the first moment.
-    Raises NotFound, ImageNotReady, DirectRefused, NoFreePort, TooManyInstances, NoRoom, Unavailable.
+    Raises NotFound, ImageNotReady, DirectRefused, CeilingTooHigh, NoFreePort, TooManyInstances, NoRoom, Unavailable.
     """
     instance = None
-    habits = habits or default_habits(context)
+    usual = await default_habits(context)
+    habits = await settled(context, habits or usual)
     if habits.network is Network.DIRECT and not context.settings.direct_instances:
         raise DirectRefused(
             "Instances with network `direct` could reach out into the network of the server; its operator may allow"
             " them by direct_instances = true in /etc/draupnir/config.toml."
         )
-    if habits == default_habits(context):
+    await disk.require_room(context)
+    if habits == usual:
         instance = await _claim(context, caller, image_id, source)
     if instance is None:
         reserved = await _reserve_for(context, caller, image_id, habits)
@@ -65,9 +80,22 @@ async def create(
     return instance, authorities.issue_client(context, instance)
 
 
-def default_habits(context: Context) -> Habits:
-    """What whoever asks for nothing else gets, and every instance of the pool has."""
-    return Habits(context.settings.sleep_after_s)
+async def default_habits(context: Context) -> Habits:
+    """What whoever asks for nothing else gets, and every instance of the pool has. Raises Unavailable."""
+    return Habits(context.settings.sleep_after_s, max_bytes=(await disk.room(context)).max_instance_bytes)
+
+
+async def settled(context: Context, habits: Habits) -> Habits:
+    """The habits with a ceiling, the usual one where none is asked for. Raises CeilingTooHigh, Unavailable."""
+    highest = (await disk.room(context)).max_instance_bytes
+    if habits.max_bytes is None:
+        return dataclasses.replace(habits, max_bytes=highest)
+    if habits.max_bytes > highest:
+        raise CeilingTooHigh(
+            f"An instance may write up to {highest} bytes here, and {habits.max_bytes} were asked for; ask for less,"
+            " or have the operator raise max_instance_bytes in /etc/draupnir/config.toml."
+        )
+    return habits
 
 
 async def get(
@@ -106,12 +134,12 @@ async def destroy(context: Context, caller: Caller, instance_id: int) -> None:
 
 async def reserve_trial(context: Context, image: Image) -> Instance:
     """A row and a port for the trial boot of an image. Raises NoFreePort, ImageNotReady if it is being destroyed."""
-    return await _reserve(context, image.id, NOBODY, Purpose.TRIAL, Habits(0))
+    return await _reserve(context, image.id, NOBODY, Purpose.TRIAL, await settled(context, Habits(0)))
 
 
 async def reserve_pooled(context: Context, image_id: int) -> Instance:
     """A row and a port for an instance that is nobody's yet. Raises NotFound, ImageNotReady, NoFreePort."""
-    return await _reserve(context, image_id, NOBODY, Purpose.POOL, default_habits(context))
+    return await _reserve(context, image_id, NOBODY, Purpose.POOL, await default_habits(context))
 
 
 async def wake(context: Context, instance: Instance) -> None:
@@ -119,14 +147,37 @@ async def wake(context: Context, instance: Instance) -> None:
     await context.knock(instance.port)
 
 
-async def observe(context: Context, found: Collection[Instance]) -> dict[int, Condition]:
+async def observe(context: Context, found: Collection[Instance]) -> dict[int, Observation]:
     """How each of the instances is; UNKNOWN where the helper cannot tell just now."""
     try:
-        units = (await context.helper.ask(wire.ObserveInstances())).instance_units
+        observed = await context.helper.ask(wire.ObserveInstances())
     except Unavailable:
-        return {each.id: _CONDITIONS.get(each.status, Condition.UNKNOWN) for each in found}
-    states = {unit.instance_id: unit for unit in units}
-    return {each.id: _CONDITIONS.get(each.status) or _condition(states.get(each.id)) for each in found}
+        return {each.id: Observation(_CONDITIONS.get(each.status, Condition.UNKNOWN)) for each in found}
+    states = {unit.instance_id: unit for unit in observed.instance_units}
+    written = {each.instance_id: each.size_bytes for each in observed.written}
+    return {
+        each.id: Observation(
+            _CONDITIONS.get(each.status) or _condition(each, states.get(each.id)), written.get(each.id)
+        )
+        for each in found
+    }
+
+
+async def restart(context: Context, caller: Caller, instance_id: int) -> Instance:
+    """Open the port again of an instance that was stopped, or stop and start one that runs; its data stay.
+
+    Raises NotFound, WrongState, NoRoom, Unavailable, or what keeps it from starting: then the reconciler goes on.
+    """
+    instance = await reached(context, caller, instance_id)
+    if instance.status not in {InstanceStatus.RUNNING, InstanceStatus.STOPPED}:
+        raise WrongState(f"Instance {instance_id} is {instance.status}; only one that runs or is stopped can restart.")
+    if instance.status is InstanceStatus.STOPPED and disk.is_critical(await disk.room(context)):
+        raise NoRoom(
+            f"Instance {instance_id} was stopped since the data disk was full, and it still is; destroy instances or"
+            " images, or have the operator give it more room."
+        )
+    await context.tasks.run("restart", Subject("instance", instance_id), lambda: _restart(context, instance_id))
+    return await reached(context, caller, instance_id)
 
 
 async def bring_up(context: Context, instance_id: int) -> Instance:
@@ -191,7 +242,7 @@ async def _reserve_for(context: Context, caller: Caller, image_id: int, habits: 
 async def _claim(context: Context, caller: Caller, image_id: int, source: Address | None) -> Instance | None:
     """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
     limit = context.settings.instance_limit(caller.name)
-    instance = await context.store.instances.claim(image_id, caller.name, default_habits(context), limit)
+    instance = await context.store.instances.claim(image_id, caller.name, await default_habits(context), limit)
     if instance is None:
         return None
     context.vacancies.set()
@@ -270,6 +321,7 @@ async def _copy_and_start(context: Context, instance: Instance) -> None:
 
 
 async def _start(context: Context, instance: Instance, *, new: bool) -> None:
+    max_bytes = instance.habits.max_bytes
     server = certificates.issue_server(authorities.opened(context, instance), context.settings.public_hostname)
     await context.helper.ask(
         wire.StartInstance(
@@ -284,6 +336,7 @@ async def _start(context: Context, instance: Instance, *, new: bool) -> None:
             addresses=await addresses.admitted(context, instance),
             sleep_after_s=instance.habits.sleep_after_s,
             direct=instance.habits.network is Network.DIRECT,
+            ceiling=None if max_bytes is None else disk.ceiling_of(max_bytes, instance.fullness),
             authority_certificate=instance.authority.certificate,
             server_certificate=server.certificate,
             server_key=server.key,
@@ -306,6 +359,15 @@ async def _start_again(context: Context, instance_id: int) -> None:
         await _start(context, instance, new=False)
 
 
+async def _restart(context: Context, instance_id: int) -> None:
+    await context.helper.ask(wire.CloseInstance(instance_id=instance_id))
+    await context.store.instances.change_status(instance_id, InstanceStatus.STOPPED, InstanceStatus.RUNNING)
+    await _start_again(context, instance_id)
+    instance = await context.store.instances.get(instance_id)
+    if instance is not None and instance.status is InstanceStatus.RUNNING:
+        await wake(context, instance)
+
+
 async def _write_down_owner(context: Context, instance_id: int) -> None:
     instance = await context.store.instances.get(instance_id)
     if instance is not None and instance.status is InstanceStatus.RUNNING:
@@ -320,11 +382,13 @@ async def _tear_down(context: Context, instance_id: int) -> None:
         trash.empty(context)
 
 
-def _condition(state: wire.InstanceState | None) -> Condition:
+def _condition(instance: Instance, state: wire.InstanceState | None) -> Condition:
     """Of an instance that is meant to run."""
     match state:
         case wire.InstanceState(postgres="failed") | wire.InstanceState(listening=False) | None:
             return Condition.FAILED
+        case _ if instance.fullness.full:
+            return Condition.FULL
         case wire.InstanceState(postgres="inactive"):
             return Condition.ASLEEP
         case _:

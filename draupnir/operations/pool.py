@@ -48,16 +48,17 @@ async def fill(context: Context) -> None:
     """
     wanted = await _wanted(context)
     kept = []
+    habits = await instances.default_habits(context) if wanted else None
     for instance in await instances.pooled(context):
-        if wanted.get(instance.image_id, 0) > 0 and instance.habits == instances.default_habits(context):
+        if wanted.get(instance.image_id, 0) > 0 and instance.habits == habits:
             wanted[instance.image_id] -= 1
             kept.append(instance)
         else:
             await instances.give_up_pooled(context, instance)
     if context.settings.pool_awake and kept:
-        conditions = await instances.observe(context, kept)
+        found = await instances.observe(context, kept)
         for instance in kept:
-            if conditions[instance.id] is Condition.ASLEEP:
+            if found[instance.id].condition is Condition.ASLEEP:
                 await instances.wake(context, instance)
     for image_id, missing in wanted.items():
         for _ in range(missing):
@@ -87,7 +88,7 @@ async def _free(context: Context) -> float:
     if found.storage is None:
         return 0.0
     memory_left = found.memory.available_bytes / found.memory.total_bytes
-    return min(memory_left, found.storage.free_bytes / found.storage.size_bytes)
+    return min(memory_left, found.storage.room.free_bytes / found.storage.room.size_bytes)
 
 
 async def _quiet(context: Context) -> None:

@@ -13,7 +13,7 @@ from functools import partial
 
 from draupnir.errors import DraupnirError
 from draupnir.models import Image, ImageStatus, Instance, InstanceStatus, Purpose
-from draupnir.operations import addresses, closing, finalise, images, instances, trash
+from draupnir.operations import addresses, closing, disk, finalise, images, instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -87,7 +87,7 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
     ]
     if complaints is not None:
         complaints.replace(found)
-    if inventory.trash:
+    if inventory.trash or inventory.idle_quota_groups:
         trash.empty(context)
     gate = asyncio.Semaphore(AT_ONCE)
     # The tasks have logged what went wrong; one row that cannot be repaired must not keep the others from it.
@@ -149,6 +149,9 @@ def _instance_repairs(
             listening = {unit.instance_id for unit in inventory.instance_units if unit.listening}
             if instance.id in inventory.instances and instance.id not in listening:
                 yield partial(instances.start_again, context, instance.id)
+        case InstanceStatus.STOPPED:
+            if _is_open(instance, inventory):
+                yield partial(disk.stop_again, context, instance.id)
         case InstanceStatus.CLOSED:
             yield from _closed_repairs(context, instance, inventory)
         case InstanceStatus.DESTROYING:
@@ -161,15 +164,19 @@ def _closed_repairs(context: Context, instance: Instance, inventory: wire.Invent
         yield partial(closing.take_back, context, instance)
     elif not closing.left_of_grace(context, instance):
         yield partial(closing.expire, context, instance)
-    elif any(
-        unit.instance_id == instance.id and (unit.listening or unit.postgres not in {"inactive", "failed"})
-        for unit in inventory.instance_units
-    ):
+    elif _is_open(instance, inventory):
         yield partial(closing.close, context, instance.id)
 
 
+def _is_open(instance: Instance, inventory: wire.Inventory) -> bool:
+    return any(
+        unit.instance_id == instance.id and (unit.listening or unit.postgres not in {"inactive", "failed"})
+        for unit in inventory.instance_units
+    )
+
+
 def _instance_complaints(instance: Instance, inventory: wire.Inventory) -> Iterator[str]:
-    kept = instance.status in {InstanceStatus.RUNNING, InstanceStatus.CLOSED}
+    kept = instance.status in {InstanceStatus.RUNNING, InstanceStatus.STOPPED, InstanceStatus.CLOSED}
     if kept and instance.id not in inventory.instances:
         yield f"The data of instance {instance.id} are not on the disk; destroy it, or bring the disk back."
 

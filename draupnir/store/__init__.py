@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from draupnir.store import migrate
 from draupnir.store.addresses import Addresses
+from draupnir.store.ceilings import Ceilings
 from draupnir.store.database import Database
 from draupnir.store.images import Images
 from draupnir.store.instances import Instances
@@ -19,6 +20,7 @@ class Store:
         self._database = Database(dsn)
         self.images = Images(self._database)
         self.instances = Instances(self._database)
+        self.ceilings = Ceilings(self._database)
         self.addresses = Addresses(self._database)
         self.users = Users(self._database)
         self.tokens = Tokens(self._database)

@@ -11,6 +11,7 @@ from draupnir.models import (
     Authority,
     Closing,
     FinaliseStep,
+    Fullness,
     Habits,
     ImageStatus,
     Instance,
@@ -64,6 +65,7 @@ class Instances:
             "purpose": purpose,
             "sleep_after_s": habits.sleep_after_s,
             "network": habits.network,
+            "max_bytes": habits.max_bytes,
         }
         async with self._database.connection() as connection:
             await require_place(connection, owner, limit)
@@ -79,10 +81,10 @@ class Instances:
                     values |= {"id": row["id"], "certificate": sealed.certificate, "key": sealed.encrypted_key}
                 cursor = await connection.execute(
                     "INSERT INTO instances"
-                    " (id, image_id, owner, purpose, status, port, sleep_after_s, network, authority_certificate,"
-                    " authority_key)"
+                    " (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes,"
+                    " authority_certificate, authority_key)"
                     " VALUES (%(id)s, %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s,"
-                    " %(sleep_after_s)s, %(network)s, %(certificate)s, %(key)s)"
+                    " %(sleep_after_s)s, %(network)s, %(max_bytes)s, %(certificate)s, %(key)s)"
                     " ON CONFLICT (port) DO NOTHING RETURNING id",
                     values,
                 )
@@ -108,10 +110,10 @@ class Instances:
             cursor = await connection.execute(
                 "UPDATE instances SET purpose = 'use', owner = %s, created_at = now(), updated_at = now()"
                 " WHERE id = (SELECT id FROM instances WHERE image_id = %s AND purpose = 'pool'"
-                " AND sleep_after_s = %s AND network = %s"
+                " AND sleep_after_s = %s AND network = %s AND max_bytes IS NOT DISTINCT FROM %s"
                 " AND status IN ('running', 'creating') ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
                 " RETURNING id",
-                [owner, image_id, habits.sleep_after_s, habits.network],
+                [owner, image_id, habits.sleep_after_s, habits.network, habits.max_bytes],
             )
             row = await cursor.fetchone()
         return None if row is None else await self.get(row["id"])
@@ -260,9 +262,9 @@ class Instances:
 async def close_all_of(connection: Connection, owner: str, issuer: str, subject: str) -> list[int]:
     """Close what the owner, whom the provider knew so, has running; what is still being made is not worth keeping."""
     cursor = await connection.execute(
-        "UPDATE instances SET status = CASE status WHEN 'running' THEN 'closed' ELSE 'destroying' END, closed_s = 0,"
+        "UPDATE instances SET status = CASE status WHEN 'creating' THEN 'destroying' ELSE 'closed' END, closed_s = 0,"
         " leaver_issuer = %s, leaver_subject = %s, updated_at = now()"
-        " WHERE owner = %s AND purpose = 'use' AND status IN ('running', 'creating') RETURNING id",
+        " WHERE owner = %s AND purpose = 'use' AND status IN ('running', 'stopped', 'creating') RETURNING id",
         [issuer, subject, owner],
     )
     return [row["id"] async for row in cursor]
@@ -334,9 +336,11 @@ def _instance(row: Row) -> Instance:
         status=status,
         port=row["port"],
         postgres_major=row["postgres_major"],
-        habits=Habits(row["sleep_after_s"], Network(row["network"])),
+        habits=Habits(row["sleep_after_s"], Network(row["network"]), row["max_bytes"]),
         authority=SealedAuthority(row["authority_certificate"], row["authority_key"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        fullness=Fullness(row["is_full"], row["reserve_granted"]),
+        stop_reason=row["stop_reason"] if status is InstanceStatus.STOPPED else None,
         closing=Closing(row["closed_s"], row["owner_is_back"]) if status is InstanceStatus.CLOSED else None,
     )

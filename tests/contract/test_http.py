@@ -331,7 +331,7 @@ def test_the_status_of_an_instance_is_what_is_seen_of_it(client: TestClient, hel
             raise Refused(ErrorCode.BUSY)
         postgres = {"running": "active", "asleep": "inactive", "failed": "failed"}[status]
         state = InstanceState(instance_id=instance_id, listening=True, postgres=postgres)
-        return Observed(instance_units=[state])
+        return Observed(instance_units=[state], written=[], room=None)
 
     helper.answers[ObserveInstances] = see
     shown = client.get(f"/instances/{instance_id}").json()["data"]

@@ -121,8 +121,8 @@ async def test_who_has_left_loses_all_access_at_once_and_no_data(
     with pytest.raises(NotFound):
         await instances.get(signed, jane, hers[0].id)
     everybodys = await instances.list_everybodys(signed, CALLER)
-    conditions = await instances.observe(signed, everybodys)
-    assert [conditions[each.id] for each in everybodys] == [Condition.CLOSED] * 3 + [Condition.RUNNING]
+    observed = await instances.observe(signed, everybodys)
+    assert [observed[each.id].condition for each in everybodys] == [Condition.CLOSED] * 3 + [Condition.RUNNING]
     assert closing.destroy_at(signed, his) is None
     for each in everybodys[:3]:
         kept = closing.destroy_at(signed, each)

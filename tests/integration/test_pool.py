@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from draupnir.errors import DraupnirError, NoFreePort
-from draupnir.models import Condition, Habits, Image, Purpose
+from draupnir.models import Condition, Habits, Image, Observation, Purpose
 from draupnir.operations import images, instances, pool, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire
@@ -219,7 +219,7 @@ async def test_under_pressure_there_is_no_pool(context: Context, helper: FakeHel
         found = found.model_copy(update={"memory": wire.Memory(total_bytes=100, available_bytes=5)})
     else:
         assert found.storage
-        storage = found.storage.model_copy(update={"free_bytes": 1})
+        storage = found.storage.model_copy(update={"room": found.storage.room.model_copy(update={"free_bytes": 1})})
         found = found.model_copy(update={"storage": storage})
     helper.answers[wire.Inspect] = lambda _: found
     await pool.fill(context)
@@ -253,7 +253,8 @@ def _shrinking(helper: FakeHelper, pressed: str, taken: int) -> wire.Inspection:
     if pressed == "memory":
         return found.model_copy(update={"memory": wire.Memory(total_bytes=100, available_bytes=max(0, 100 - taken))})
     assert found.storage
-    storage = found.storage.model_copy(update={"size_bytes": 100, "free_bytes": max(0, 100 - taken)})
+    room = found.storage.room.model_copy(update={"size_bytes": 100, "free_bytes": max(0, 100 - taken)})
+    storage = found.storage.model_copy(update={"room": room})
     return found.model_copy(update={"storage": storage})
 
 
@@ -365,7 +366,7 @@ async def test_what_may_sleep_in_the_pool_sleeps_until_it_is_claimed(context: Co
     assert helper.disk.asleep == ready
     instance = await new_instance(context, image)
     assert instance.id in ready
-    assert await instances.observe(context, [instance]) == {instance.id: Condition.RUNNING}
+    assert await instances.observe(context, [instance]) == {instance.id: Observation(Condition.RUNNING, 0)}
     assert helper.disk.asleep == ready - {instance.id}
     await pool.fill(context)
     assert len(await pooled_ids(context)) == 3

@@ -64,6 +64,7 @@ def trial(image: int) -> Iterator[Authority]:
         addresses=None,
         sleep_after_s=0,
         direct=False,
+        ceiling=None,
         authority_certificate=authority.certificate,
         server_certificate=server.certificate,
         server_key=server.key,

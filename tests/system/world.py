@@ -54,11 +54,12 @@ def processes() -> set[str]:
 
 
 def units() -> set[str]:
-    """Names, and whether they failed: a proxy comes and goes by itself."""
+    """Names, and whether they failed: a proxy comes and goes by itself, and so does what sets quota groups up."""
     listing = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-*[-@][0-9]*").stdout
     return {
         " ".join(word for word in line.split()[:3] if word != "loaded" and word not in _PASSING)
         for line in listing.splitlines()
+        if not line.startswith("draupnir-quota@") or " failed " in line
     }
 
 

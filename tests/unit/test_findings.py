@@ -16,7 +16,7 @@ from draupnir import findings
 from draupnir.cli import line_of
 from draupnir.findings import Finding, Verdict
 from draupnir.models import User
-from draupnir_helper.wire import ImageFound, InstanceState, Inventory, Job, JobKind, JobReport, JobState, Storage
+from draupnir_helper.wire import ImageFound, InstanceState, Inventory, Job, JobKind, JobReport, JobState, Room, Storage
 
 GB = 10**9
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -50,8 +50,7 @@ def storage(free_bytes: int = 50 * GB, missing: tuple[str, ...] = (), simple_quo
         filesystem_id="x",
         missing_mount_options=list(missing),
         simple_quotas=simple_quotas,
-        size_bytes=100 * GB,
-        free_bytes=free_bytes,
+        room=Room(size_bytes=100 * GB, free_bytes=free_bytes, low_bytes=1, critical_bytes=0, max_instance_bytes=GB),
         embedded=True,
     )
 
@@ -120,6 +119,7 @@ def inventory(**found: object) -> Inventory:
         "jobs": [],
         "trash": 0,
         "undeletable": [],
+        "idle_quota_groups": 0,
         "unknown": [],
     }
     return Inventory.model_validate({**nothing, **found})

@@ -74,6 +74,8 @@ def instance(number: int, image_id: int = 3, **attributes: object) -> dict[str, 
         "status": "running",
         "sleep_after": 1800,
         "network": "proxied",
+        "max_bytes": 20 * 1024**3,
+        "written_bytes": 17_200_000,
         "hostname": "my-draupnir.tld",
         "owner": ME,
     }

@@ -31,8 +31,8 @@ def test_create_prints_the_instance_and_how_to_connect(run: Run, server: FakeSer
     server.images = {3: image(3)}
     result = run("instances", "create", "3")
     assert result.stdout == (
-        "ID  IMAGE  PORT  STATUS   CREATED               HOST\n"
-        "1   3      6543  running  2017-05-01T16:00:00Z  my-draupnir.tld\n"
+        "ID  IMAGE  PORT  STATUS   WRITTEN  CREATED               HOST\n"
+        "1   3      6543  running  17.2 MB  2017-05-01T16:00:00Z  my-draupnir.tld\n"
     )
     assert "eval $(draupnir-client env 1)" in result.stderr
 

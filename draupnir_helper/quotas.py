@@ -1,0 +1,161 @@
+"""Ceilings: the quota groups of what is written to, their limits, and what was written; btrfs(5), simple quotas.
+
+Anybody may put a new subvolume into a group that exists. Making and limiting one needs CAP_SYS_ADMIN, so the quota unit
+does that. It takes as long as a whole creation does, hence groups of the next few instances are made ahead.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from draupnir_helper import btrfs, files, layout, subvolumes, units
+from draupnir_helper.errors import HelperError
+from draupnir_helper.layout import Place
+
+AHEAD = 16
+
+_SYSFS = Path("/sys/fs/btrfs")
+# A lower one is not worth making ahead: several may be asked for at once.
+_REFILL_AT = AHEAD // 2
+
+log = logging.getLogger(__name__)
+
+# One order at a time. What is kept although nothing is in it yet; a helper that was restarted makes it again.
+_unit = threading.Lock()
+_kept: set[int] = set()
+
+Order = tuple[int, int] | tuple[int, int, int]  # a group, its limit (0 removes it), and who else is to be in it
+
+
+class Quotas:
+    """The quota groups of the data filesystem."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._directory = _SYSFS / btrfs.filesystem_id(root) / "qgroups"
+
+    @property
+    def simple(self) -> bool:
+        """Whether there are simple quotas; where not, there are no ceilings."""
+        return self._read("mode") == "squota"
+
+    def limit_bytes(self, group: int) -> int | None:
+        """The limit of the group; None if there is no such group."""
+        return self._number(f"{_name(group)}/max_referenced")
+
+    def written_bytes(self, group: int) -> int | None:
+        """How much has been written by what is in the group and is still there, also if it is not on the disk yet."""
+        referenced = self._number(f"{_name(group)}/referenced")
+        reserved = self._number(f"{_name(group)}/rsv_data")
+        return None if referenced is None or reserved is None else referenced + reserved
+
+    def written(self, place: Place) -> Iterator[tuple[int, int]]:
+        """Each id of the place that has a group, and how much it has written."""
+        for group in self._groups(level=1):
+            owner = layout.quota_group_owner(group)
+            if owner is not None and owner[0] is place and (size_bytes := self.written_bytes(group)) is not None:
+                yield owner[1], size_bytes
+
+    def ensure(self, place: Place, some_id: int, limit_bytes: int) -> int | None:
+        """The group of the thing, with this limit; None where there are no simple quotas."""
+        group = layout.quota_group(place, some_id)
+        if group is None or not self.simple:
+            return None
+        if self.limit_bytes(group) != limit_bytes:
+            with _unit:
+                # A subvolume that is older than its group is put into it.
+                found = subvolumes.find(self._root, place, some_id)
+                _carry_out([(group, limit_bytes) if found is None else (group, limit_bytes, found.id)])
+        return group
+
+    @contextmanager
+    def made(self, place: Place, some_id: int, limit_bytes: int) -> Iterator[int | None]:
+        """As `ensure`, for something new that is made meanwhile; until then the group stays although it is empty."""
+        group = layout.quota_group(place, some_id)
+        assert group is not None
+        _kept.add(group)
+        try:
+            yield self.ensure(place, some_id, limit_bytes)
+        finally:
+            _kept.discard(group)
+
+    def make_ahead(self, place: Place, some_id: int, limit_bytes: int) -> None:
+        """Make the groups of this id and those that are next: at once if this one is missing, else soon if they are."""
+        group = layout.quota_group(place, some_id)
+        assert group is not None
+        if not self.simple:
+            return
+        if self.limit_bytes(group) is None:
+            self._make_ahead(group, limit_bytes)
+        elif self.limit_bytes(group + _REFILL_AT) is None:
+            threading.Thread(target=self._refill, args=(group + _REFILL_AT, limit_bytes), daemon=True).start()
+
+    def idle(self) -> list[int]:
+        """The groups of what is gone; those of level 0, which subvolumes leave behind, come first."""
+        if not self.simple:
+            return []
+        stale = [group for group in self._groups(level=0) if self._number(f"{_name(group)}/referenced") == 0]
+        gone = [
+            group
+            for group in self._groups(level=1)
+            if group not in _kept
+            and self.written_bytes(group) == 0
+            and (owner := layout.quota_group_owner(group)) is not None
+            and not subvolumes.exists(self._root, *owner)
+        ]
+        return stale + gone
+
+    def sweep(self) -> None:
+        """Remove the groups of what is gone; the kernel keeps those that something is in."""
+        with _unit:
+            _carry_out([(group, 0) for group in self.idle()])
+
+    def _make_ahead(self, first: int, limit_bytes: int) -> None:
+        with _unit:
+            groups = [group for group in range(first, first + AHEAD) if self.limit_bytes(group) is None]
+            _kept.update(groups)
+            _carry_out([(group, limit_bytes) for group in groups])
+
+    def _refill(self, first: int, limit_bytes: int) -> None:
+        try:
+            with units.session():
+                self._make_ahead(first, limit_bytes)
+        except (HelperError, OSError) as error:
+            log.warning("quota groups were not made ahead: %s", error)
+
+    def _groups(self, level: int) -> Iterator[int]:
+        for entry in self._directory.iterdir():
+            found_level, _, number = entry.name.partition("_")
+            if found_level == str(level) and number.isdecimal():
+                yield level << 48 | int(number)
+
+    def _read(self, name: str) -> str | None:
+        try:
+            return (self._directory / name).read_text(encoding="ascii").strip()
+        except (FileNotFoundError, OSError):
+            return None
+
+    def _number(self, name: str) -> int | None:
+        text = self._read(name)
+        return int(text) if text is not None and text.isdecimal() else None
+
+
+def _name(group: int) -> str:
+    return f"{group >> 48}_{group & (1 << 48) - 1}"
+
+
+def _carry_out(orders: Sequence[Order]) -> None:
+    """Have the quota unit do this. Raises UNIT_FAILED, BUSY."""
+    if not orders:
+        return
+    number = orders[0][0]
+    path = layout.quota_file(number)
+    files.write(path, "".join(" ".join(map(str, order)) + "\n" for order in orders), mode=0o600)
+    try:
+        units.run(layout.quota_unit(number))
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,212 @@
+"""The watch over the disk: who is held to a ceiling, who is stopped for room, and how either comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from draupnir.errors import CeilingTooHigh, NoRoom, WrongState
+from draupnir.models import Caller, Condition, Fullness, Habits, Image, Instance, InstanceStatus, Reach, Role
+from draupnir.operations import disk, images, instances, reconcile
+from draupnir.operations.context import Context
+from draupnir_helper import wire
+from draupnir_helper.wire import ErrorCode
+from tests.daemon import CALLER, ready_image, settle
+from tests.fakes import ROOM, FakeHelper, Refused
+
+pytestmark = pytest.mark.anyio
+
+GIB = 1024**3
+LOW = ROOM.model_copy(update={"free_bytes": ROOM.low_bytes - 1})
+CRITICAL = ROOM.model_copy(update={"free_bytes": ROOM.critical_bytes - 1})
+
+
+async def look(context: Context, watch: disk.Watch) -> None:
+    await disk.look_once(context, watch)
+    await settle(context)
+
+
+async def make(context: Context, image: Image, max_bytes: int = GIB) -> Instance:
+    instance, _ = await instances.create(context, CALLER, image.id, Habits(60, max_bytes=max_bytes))
+    return instance
+
+
+async def condition(context: Context, instance_id: int) -> Condition:
+    instance = await context.store.instances.get(instance_id)
+    assert instance is not None
+    return (await instances.observe(context, [instance]))[instance_id].condition
+
+
+async def test_an_instance_gets_the_usual_ceiling_unless_it_asks_for_a_lower_one(
+    context: Context, helper: FakeHelper
+) -> None:
+    image = await ready_image(context)
+    usual, _ = await instances.create(context, CALLER, image.id)
+    lower = await make(context, image)
+    assert helper.disk.ceilings[usual.id].max_bytes == ROOM.max_instance_bytes
+    assert helper.disk.ceilings[lower.id] == wire.Ceiling(max_bytes=GIB, read_only=False, extended=False)
+    with pytest.raises(CeilingTooHigh, match="max_instance_bytes"):
+        await make(context, image, ROOM.max_instance_bytes + 1)
+
+
+async def test_an_instance_is_full_from_its_ceiling_on_until_it_is_well_below(
+    context: Context, helper: FakeHelper
+) -> None:
+    instance, watch = await make(context, await ready_image(context)), disk.Watch()
+    for written, is_full in [
+        (GIB - 1, False),
+        (GIB, True),
+        (GIB - 1, True),
+        (GIB * 9 // 10 + 1, True),
+        (GIB * 9 // 10 - 1, False),
+        (GIB - 1, False),
+    ]:
+        helper.disk.written[instance.id] = written
+        await look(context, watch)
+        assert helper.disk.ceilings[instance.id].read_only == is_full, written
+        assert await condition(context, instance.id) is (Condition.FULL if is_full else Condition.RUNNING)
+
+
+async def test_a_ceiling_that_could_not_be_told_is_told_at_the_next_look(context: Context, helper: FakeHelper) -> None:
+    instance, watch = await make(context, await ready_image(context)), disk.Watch()
+    helper.disk.written[instance.id] = GIB
+
+    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+        raise Refused(ErrorCode.BUSY)
+
+    helper.answers[wire.LimitInstance] = refuse
+    await look(context, watch)
+    assert not helper.disk.ceilings[instance.id].read_only
+    del helper.answers[wire.LimitInstance]
+    await look(context, watch)
+    assert helper.disk.ceilings[instance.id].read_only
+
+
+async def test_the_reserve_is_granted_once_to_a_full_instance_that_has_failed(
+    context: Context, helper: FakeHelper
+) -> None:
+    instance, watch = await make(context, await ready_image(context)), disk.Watch()
+    helper.disk.broken.add(instance.id)
+    await look(context, watch)
+    assert not helper.disk.ceilings[instance.id].extended, "it is not full"
+    helper.disk.written[instance.id] = GIB
+    await look(context, watch)
+    assert helper.disk.ceilings[instance.id] == wire.Ceiling(max_bytes=GIB, read_only=True, extended=True)
+    helper.disk.broken.clear()
+    await look(context, watch)
+    assert helper.disk.ceilings[instance.id].extended, "it is kept while it is full"
+    helper.disk.written[instance.id] = 0
+    await look(context, watch)
+    assert helper.disk.ceilings[instance.id] == wire.Ceiling(max_bytes=GIB, read_only=False, extended=False)
+
+
+async def test_a_full_instance_starts_read_only(context: Context, helper: FakeHelper) -> None:
+    instance, watch = await make(context, await ready_image(context)), disk.Watch()
+    helper.disk.written[instance.id] = GIB
+    await look(context, watch)
+    helper.reboot()
+    await reconcile.reconcile_once(context)
+    started = helper.disk.started[instance.id]
+    assert started.ceiling == wire.Ceiling(max_bytes=GIB, read_only=True, extended=False)
+
+
+async def test_on_a_low_disk_nothing_new_is_made(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    instance = await make(context, image)
+    helper.room = LOW
+    await look(context, disk.Watch())
+    with pytest.raises(NoRoom):
+        await make(context, image)
+    with pytest.raises(NoRoom):
+        await images.create(context, image.backed_up_at, "")
+    assert await condition(context, instance.id) is Condition.RUNNING
+    helper.room = ROOM
+    await look(context, disk.Watch())
+    await make(context, image)
+
+
+async def test_on_a_full_disk_those_who_wrote_most_since_it_ran_low_are_stopped(
+    context: Context, helper: FakeHelper
+) -> None:
+    image, watch = await ready_image(context), disk.Watch()
+    large_before, heavy, other, light = [await make(context, image, 100 * GIB) for _ in range(4)]
+    helper.disk.written[large_before.id] = 90 * GIB
+    await look(context, watch)
+    helper.room = LOW
+    await look(context, watch)
+    assert len(helper.disk.listening) == 4
+    helper.disk.written |= {heavy.id: 10 * GIB, other.id: 6 * GIB, light.id: GIB}
+    helper.room = CRITICAL
+    await look(context, watch)
+    assert helper.disk.listening.keys() == {large_before.id, light.id}
+    assert await condition(context, heavy.id) is await condition(context, other.id) is Condition.STOPPED
+    stopped = await context.store.instances.get(heavy.id)
+    assert stopped is not None
+    assert "10240 MiB" in str(stopped.stop_reason)
+    await reconcile.reconcile_once(context)
+    helper.reboot()
+    await reconcile.reconcile_once(context)
+    assert heavy.id not in helper.disk.listening, "it stays stopped"
+
+
+async def test_nobody_is_stopped_for_what_others_did_to_the_disk(context: Context, helper: FakeHelper) -> None:
+    image, watch = await ready_image(context), disk.Watch()
+    instance = await make(context, image)
+    await look(context, watch)
+    helper.disk.written[instance.id] = disk.UNREMARKABLE_BYTES
+    helper.room = CRITICAL
+    await look(context, watch)
+    assert instance.id in helper.disk.listening
+
+
+async def stopped(context: Context, helper: FakeHelper) -> Instance:
+    image, watch = await ready_image(context), disk.Watch()
+    instance = await make(context, image, 100 * GIB)
+    await look(context, watch)
+    helper.disk.written[instance.id] = GIB
+    helper.room = CRITICAL
+    await look(context, watch)
+    return instance
+
+
+async def test_a_stopped_instance_is_restarted_when_there_is_room(context: Context, helper: FakeHelper) -> None:
+    instance = await stopped(context, helper)
+    with pytest.raises(NoRoom):
+        await instances.restart(context, CALLER, instance.id)
+    helper.room = ROOM
+    await look(context, disk.Watch())
+    restarted = await instances.restart(context, CALLER, instance.id)
+    assert (restarted.status, restarted.stop_reason) == (InstanceStatus.RUNNING, None)
+    assert helper.disk.listening == {instance.id: instance.port}
+
+
+async def test_one_that_runs_is_restarted_too_and_one_that_goes_is_not(context: Context, helper: FakeHelper) -> None:
+    instance = await make(context, await ready_image(context))
+    await instances.restart(context, CALLER, instance.id)
+    kinds = [type(each) for each in helper.asked if isinstance(each, wire.CloseInstance | wire.StartInstance)]
+    assert kinds[-3:] == [wire.StartInstance, wire.CloseInstance, wire.StartInstance]
+    await context.store.instances.begin_destroying(instance.id)
+    with pytest.raises(WrongState):
+        await instances.restart(context, CALLER, instance.id)
+
+
+async def test_a_stopped_instance_can_be_destroyed(context: Context, helper: FakeHelper) -> None:
+    instance = await stopped(context, helper)
+    await instances.destroy(context, Caller(CALLER.name, Role.ADMIN, Reach.ALL), instance.id)
+    assert not helper.disk.instances
+
+
+def test_what_is_full_stays_so_down_to_nine_tenths() -> None:
+    full = Fullness(full=True)
+    assert disk.judge(Fullness(), 99, 100, failed=False) == Fullness()
+    assert disk.judge(Fullness(), 100, 100, failed=False) == full
+    assert disk.judge(full, 90, 100, failed=False) == full
+    assert disk.judge(full, 89, 100, failed=True) == Fullness()
+    assert disk.judge(full, 95, 100, failed=True) == Fullness(full=True, reserve_granted=True)
+
+
+def test_those_are_stopped_who_wrote_at_least_half_as_much_as_the_first() -> None:
+    mib = 1024 * 1024
+    now = {1: 1000 * mib, 2: 160 * mib, 3: 100 * mib, 4: 79 * mib}
+    assert disk.writers({1: 990 * mib}, now, {1, 2, 3, 4}) == {2: 160 * mib, 3: 100 * mib}
+    assert disk.writers({}, {1: 10 * mib}, {1}) == {}
+    assert disk.writers({}, now, set()) == {}
