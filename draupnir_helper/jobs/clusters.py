@@ -127,7 +127,9 @@ class Cluster:
         names = ", ".join(path.name for path in paths)
         finished = self._psql(database, *options, server_options=_OWN_SESSION)
         what = f"Draupnir's own {names} failed: {failures.of_statement(self.major, finished.stderr)}"
-        return self._checked(finished, what, f"{names} in database {database}").splitlines()
+        answer = self._checked(finished, what, f"{names} in database {database}")
+        # Not splitlines(), which takes more for the end of a line than COPY escapes.
+        return answer.removesuffix("\n").split("\n")
 
     def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
         """Run the uploader's script as psql does, then the file that looks what it left open, in one session."""

@@ -12,11 +12,12 @@ import os
 import re
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import failures, reports
+from draupnir_helper.jobs import catalogs, failures, reports
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
@@ -25,6 +26,8 @@ PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
 _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
+# Files that a server acts on when it starts, and the private text of a failure, which there is none of.
+_WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
 _SYNC = 0x9408  # linux/btrfs.h
 _LEAVING_S = 30.0
 _ROLLED_BACK = (
@@ -58,7 +61,9 @@ def main(reporter: Reporter) -> Report:
         hand_over(cluster, databases)
         reporter.step("vacuuming and analysing")
         cluster.vacuum()
+        cluster.run_files("template1", _SQL / "close.sql")
         reporter.step("stopping")
+    settle(_DATA)
     return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA))
 
 
@@ -84,7 +89,7 @@ def disarm(cluster: Cluster, databases: list[str]) -> None:
     That is prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings of roles
     and databases that would beat the command line.
     """
-    cluster.run_files("template1", _SQL / "settings.sql", names=f"{{{','.join(walls.names())}}}")
+    cluster.run_files("template1", _SQL / "settings.sql", names=_array(walls.names()))
     for database in databases:
         cluster.run_files(database, _SQL / "disarm.sql")
 
@@ -150,9 +155,45 @@ def hand_over(cluster: Cluster, databases: list[str]) -> None:
     if cluster.superuser == postgres.ROLE:
         detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
         raise JobError("role_conflict", detail)
-    cluster.run_files("template1", _SQL / "roles.sql")
+    verdicts = judge_functions(cluster, databases)
+    cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
+    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql")]
+    for database, verdict in verdicts.items():
+        cluster.run_files(
+            database,
+            *files,
+            bootstrap=cluster.superuser,
+            kept=_array(verdict.kept),
+            closed=_array(verdict.closed),
+            restricted=_array(catalogs.restricted(cluster.major)),
+        )
+
+
+def judge_functions(cluster: Cluster, databases: list[str]) -> dict[str, catalogs.Verdict]:
+    """Tell Postgres's and the extensions' own functions from the data's, in each database."""
+    made: dict[str, list[catalogs.Function]] = {}
+    verdicts = {}
     for database in databases:
-        cluster.run_files(database, _SQL / "ownership.sql", _SQL / "forget.sql", bootstrap=cluster.superuser)
+        *lines, extensions = cluster.run_files(database, _SQL / "functions.sql")
+        functions = catalogs.read(lines)
+        if extensions not in made and catalogs.needs_extensions(functions):
+            files = [_SQL / name for name in ("extensions.sql", "functions.sql")]
+            made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
+        verdicts[database] = catalogs.judge(cluster.major, functions, made.get(extensions, []))
+    return verdicts
+
+
+def _array(values: Iterable[str]) -> str:
+    """An array as Postgres reads it."""
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"
+
+
+def settle(directory: Path) -> None:
+    """Replace the configuration that the data may have written while they ran, when the server is gone."""
+    for name in ("postgresql.auto.conf", *_WRITTEN_BY_DATA):
+        (directory / name).unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    os.close(os.open(directory / "postgresql.auto.conf", flags, 0o660))
 
 
 def normalise(directory: Path) -> int:
@@ -162,7 +203,7 @@ def normalise(directory: Path) -> int:
         for name in directories:
             _open_to_group(Path(path, name), 0o770)
         for name in names:
-            if name in {"postmaster.opts", "postmaster.pid", reports.PRIVATE_NAME}:
+            if name in {"postmaster.opts", "postmaster.pid"}:
                 Path(path, name).unlink()
                 continue
             _open_to_group(Path(path, name), 0o660)

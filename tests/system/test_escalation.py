@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.system import world
-from tests.system.backups import Source
-from tests.system.service import Service
+from tests.system.backups import CANARY, Source
+from tests.system.service import ANONYMISE, Service, credentials, run
 
 # A source with everything at once; each of it was seen to make draupnir a superuser or to show what was dropped.
 EVENT_TRIGGERS = """
@@ -21,7 +22,68 @@ ALTER DATABASE my_db SET work_mem = '5MB';
 ALTER ROLE ALL SET session_replication_role = 'local';
 ALTER ROLE app SET session_preload_libraries = 'auto_explain';
 """
-SOURCE = (EVENT_TRIGGERS,)
+# It fires wherever the superuser signs in to a copy, and lets everybody in as the role with oid 11.
+LOGIN_TRIGGER = """
+CREATE FUNCTION open_the_door() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+  IF current_setting('data_directory') = '/srv/pgdata' THEN
+    COPY (SELECT 'hostssl all draupnir all cert map=draupnir' UNION ALL SELECT 'host all eleven all trust')
+      TO '/srv/pgdata/open_hba';
+    COPY (SELECT 'hba_file = ''/srv/pgdata/open_hba''') TO '/srv/pgdata/postgresql.auto.conf';
+  END IF;
+END $$;
+CREATE EVENT TRIGGER open_the_door ON login EXECUTE FUNCTION open_the_door();
+ALTER EVENT TRIGGER open_the_door ENABLE ALWAYS;
+ALTER ROLE postgres SET event_triggers = on;
+INSERT INTO pg_authid SELECT (changed).* FROM (
+  SELECT jsonb_populate_record(a, '{"oid": 11, "rolname": "eleven"}') FROM pg_authid a WHERE rolname = 'postgres'
+) AS c(changed);
+"""
+FUNCTIONS = """
+CREATE FUNCTION peek(text) RETURNS bytea LANGUAGE internal STRICT AS 'pg_read_binary_file_all';
+CREATE FUNCTION peek_of_extension(text) RETURNS bytea LANGUAGE internal STRICT AS 'pg_read_binary_file_all';
+ALTER EXTENSION pg_trgm ADD FUNCTION peek_of_extension(text);
+CREATE FUNCTION definer_of_extension() RETURNS text LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user::text';
+ALTER EXTENSION pg_trgm ADD FUNCTION definer_of_extension();
+SET allow_system_table_mods = on;
+CREATE FUNCTION pg_catalog.definer_of_catalog() RETURNS text LANGUAGE sql SECURITY DEFINER
+  AS 'SELECT current_user::text';
+GRANT EXECUTE ON FUNCTION pg_read_binary_file(text) TO PUBLIC;
+UPDATE pg_init_privs SET initprivs = proacl FROM pg_proc p
+ WHERE objoid = p.oid AND classoid = 'pg_proc'::regclass AND p.oid = 'pg_read_binary_file(text)'::regprocedure;
+ALTER FUNCTION pg_read_file(text) OWNER TO app;
+GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO pg_database_owner;
+UPDATE pg_language SET lanpltrusted = true WHERE lanname IN ('internal', 'c');
+GRANT USAGE ON LANGUAGE internal TO PUBLIC;
+GRANT CREATE ON SCHEMA pg_catalog TO PUBLIC;
+"""
+TABLES = """
+CREATE TABLE of_extension (id int PRIMARY KEY, name text);
+INSERT INTO of_extension SELECT i, 'x' FROM generate_series(1, 10) i;
+ALTER EXTENSION pg_trgm ADD TABLE of_extension;
+CREATE FUNCTION norm(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN RETURN $1; END $$;
+CREATE FUNCTION watch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$;
+CREATE INDEX normed ON of_extension (norm(name));
+CREATE STATISTICS normed_too ON (norm(name)) FROM of_extension;
+CREATE TRIGGER watch BEFORE INSERT ON of_extension FOR EACH ROW EXECUTE FUNCTION watch();
+ALTER TABLE of_extension ADD CHECK (norm(name) <> ''), ALTER name SET DEFAULT norm('x');
+GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
+ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
+CREATE FUNCTION as_bool(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RETURN $1 = 'yes'; END $$;
+CREATE CAST (text AS bool) WITH FUNCTION as_bool(text) AS ASSIGNMENT;
+"""
+IN_TEMPLATE0 = f"CREATE TABLE forgotten AS SELECT '{CANARY}'::text AS email"
+# The script is the uploader's, too.
+SCRIPT = f"""{ANONYMISE}
+ALTER DATABASE template0 ALLOW_CONNECTIONS true;
+\\c template0
+DELETE FROM forgotten;
+\\c my_db
+COPY (SELECT 'hostssl all draupnir all cert map=draupnir' UNION ALL SELECT 'host all eleven all trust')
+  TO '/srv/pgdata/open_hba';
+COPY (SELECT 'hba_file = ''/srv/pgdata/open_hba''') TO '/srv/pgdata/postgresql.auto.conf';
+COPY (SELECT 'raw') TO '/srv/pgdata/.draupnir-error';
+ALTER EVENT TRIGGER audit ENABLE ALWAYS;
+"""
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +91,15 @@ def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """An image of that source."""
     source = Source(tmp_path_factory.mktemp("climbable"))
     source.start()
-    for statements in SOURCE:
+    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES):
         source.sql(statements)
+    source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
+    source.sql(IN_TEMPLATE0, "template0")
+    source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS false")
+    source.sql(LOGIN_TRIGGER, "template1")
     source.stop()
     before = world.observe()
-    image_id = service.make_image(source.tarball("climbable.tar"))
+    image_id = service.make_image(source.tarball("climbable.tar"), SCRIPT)
     yield image_id
     service.destroy_image(image_id)
     world.await_equal(before)
@@ -48,7 +114,7 @@ def climber(service: Service, climbable: int) -> Iterator[int]:
 
 
 def climbs(signature: str, result: str = "") -> str:
-    """A function's body that makes draupnir superuser when a superuser runs it."""
+    """A function that makes draupnir superuser when a superuser runs it."""
     return f"""
         CREATE OR REPLACE FUNCTION {signature} LANGUAGE plpgsql AS $$ BEGIN
           ALTER ROLE draupnir SUPERUSER; {result}
@@ -71,3 +137,96 @@ def test_a_trusted_extension_s_script_fires_no_event_trigger(service: Service, c
 def test_no_role_or_database_has_a_setting_that_beats_the_command_line(service: Service, climber: int) -> None:
     """Others stay, as the application may need them."""
     assert service.answer(climber, "SELECT setconfig FROM pg_db_role_setting") == "{work_mem=5MB}"
+
+
+def test_what_the_data_wrote_into_the_configuration_in_the_job_is_gone(service: Service, climbable: int) -> None:
+    image = Path(f"/srv/draupnir/image_snapshots/{climbable}")
+    assert (image / "postgresql.auto.conf").read_text() == ""
+    assert not (image / ".draupnir-error").exists()
+
+
+def test_no_other_superuser_is_left_and_none_gets_in_without_a_certificate(service: Service, climbable: int) -> None:
+    instance = service.create_instance(climbable)
+    with credentials(instance) as parameters:
+        for user in ("eleven", "app", "postgres"):
+            for more in ("sslcert=/none sslkey=/none", "sslmode=disable"):
+                found = run("psql", "-XAtc", "SELECT 1", "-d", f"{parameters} user={user} {more}", ok=False)
+                assert found.returncode != 0, (user, more)
+    superusers = service.answer(int(instance["id"]), "SELECT rolname FROM pg_roles WHERE rolsuper OR rolcanlogin")
+    assert superusers.split() == ["postgres", "draupnir"]
+    service.destroy_instance(int(instance["id"]))
+
+
+REFUSED = {
+    "a function of its own name": "SELECT peek('PG_VERSION')",
+    "one that calls itself an extension's": "SELECT peek_of_extension('PG_VERSION')",
+    "one that an initial privilege covers": "SELECT pg_read_binary_file('PG_VERSION')",
+    "one that another role owned": "SELECT pg_read_file('PG_VERSION')",
+    "one of every database's owner": "SELECT pg_ls_dir('.')",
+    "a language that is not safe": "CREATE FUNCTION mine() RETURNS int LANGUAGE internal AS 'pg_backend_pid'",
+    "the schema that is searched first": "CREATE FUNCTION pg_catalog.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    "one that runs as an extension's owner": "SELECT definer_of_extension()",
+    "one that runs as the owner of the catalog": "SELECT definer_of_catalog()",
+    "a cast of Postgres's own types": climbs("as_bool(text) RETURNS bool", "RETURN true;"),
+    "a trigger on the superuser's table": (
+        "CREATE TRIGGER mine BEFORE INSERT ON of_extension FOR EACH ROW EXECUTE FUNCTION watch()"
+    ),
+    "a key to the superuser's table": "CREATE TABLE child (id int REFERENCES of_extension)",
+}
+
+
+def test_nothing_that_only_a_superuser_may_call_or_change_is_open(service: Service, climber: int) -> None:
+    for name, statement in REFUSED.items():
+        found = service.psql(climber, statement, ok=False)
+        assert found.returncode != 0, name
+        assert "permission denied" in found.stderr or "must be owner" in found.stderr, (name, found.stderr)
+
+
+def test_what_is_safe_to_call_still_works(service: Service, climber: int) -> None:
+    assert service.answer(climber, "SELECT similarity('abc', 'abc'), 'abc' % 'abc'") == "1|t"
+    assert service.answer(climber, "SELECT tell()") == "draupnir"
+    assert service.answer(climber, "SELECT 'yes'::text::bool") == "t"
+    service.psql(climber, "CREATE OR REPLACE FUNCTION norm(text) RETURNS text LANGUAGE sql AS 'SELECT $1'")
+    service.psql(climber, "INSERT INTO of_extension VALUES (11, 'y')")
+
+
+def test_nothing_of_draupnir_s_hangs_on_a_table_of_the_superuser(service: Service, climber: int) -> None:
+    """VACUUM, ANALYZE and the scripts of extensions act as the table's owner."""
+    hanging = """
+        SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d JOIN pg_proc p ON p.oid = d.refobjid
+         WHERE refclassid = 'pg_proc'::regclass AND proowner = 'draupnir'::regrole
+           AND (d.objid IN (SELECT indexrelid FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relowner = 10)
+             OR d.objid IN (SELECT t.oid FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE relowner = 10)
+             OR d.objid IN (SELECT t.oid FROM pg_constraint t JOIN pg_class c ON c.oid = conrelid WHERE relowner = 10)
+             OR d.objid IN (SELECT t.oid FROM pg_attrdef t JOIN pg_class c ON c.oid = adrelid WHERE relowner = 10)
+             OR d.objid IN (SELECT t.oid FROM pg_statistic_ext t JOIN pg_class c ON c.oid = stxrelid
+                             WHERE relowner = 10))"""
+    assert service.answer(climber, hanging) == ""
+    assert (
+        service.answer(climber, "SELECT relowner::regrole FROM pg_class WHERE relname = 'of_extension'") == "postgres"
+    )
+
+
+def test_the_template_that_nobody_connects_to_is_cleaned_like_any_database(service: Service, climber: int) -> None:
+    assert service.answer(climber, "SELECT datallowconn FROM pg_database WHERE datname = 'template0'") == "f"
+    service.psql(climber, "CREATE DATABASE mine TEMPLATE template0")
+    owned = "SELECT relowner::regrole, (SELECT count(*) FROM forgotten) FROM pg_class WHERE relname = 'forgotten'"
+    assert service.answer(climber, owned, "mine") == "draupnir|0"
+
+
+def test_a_replaced_function_of_postgres_fails_the_image(service: Service, source: Source) -> None:
+    source.start()
+    try:
+        source.sql("UPDATE pg_proc SET prosrc = 'pg_read_binary_file_all' WHERE oid = 'md5(text)'::regprocedure")
+        source.stop()
+        path = source.tarball("replaced.tar")
+    finally:
+        source.start()
+        source.sql("UPDATE pg_proc SET prosrc = 'md5_text' WHERE oid = 'md5(text)'::regprocedure")
+        source.stop()
+    image_id = service.create_image()
+    service.upload(image_id, path)
+    (error,) = service.finalise(image_id).json()["errors"]
+    assert error["code"] == "tampered_catalogs"
+    assert "pg_catalog.md5" in error["detail"]
+    service.destroy_image(image_id)

@@ -1,76 +1,116 @@
--- Run in every database, with :bootstrap set to the bootstrap superuser. REASSIGN OWNED does not touch what the
--- bootstrap superuser owns, so that is listed kind by kind; members of extensions stay with their extension.
--- These two kinds may belong to superusers only.
+-- Run in every database, with :bootstrap set to the bootstrap superuser and the oids :kept and :closed of functions, as
+-- jobs/catalogs.py judged them. Everything belongs to draupnir but what Postgres itself and extensions made. Judged is by
+-- schema and membership: the data may have given any oid to anything.
+SELECT current_setting('server_version_num')::int >= 130000 AS may_change_catalogs
+\gset
+\if :may_change_catalogs
+SET allow_system_table_mods = on;
+\endif
+-- These may belong to superusers only.
 SELECT format('ALTER EVENT TRIGGER %I OWNER TO %I', evtname, :'bootstrap') FROM pg_event_trigger WHERE evtowner <> 10
 \gexec
 SELECT format('ALTER FOREIGN DATA WRAPPER %I OWNER TO %I', fdwname, :'bootstrap')
   FROM pg_foreign_data_wrapper WHERE fdwowner <> 10
 \gexec
--- What an extension keeps from everybody, such as reading the log, would come with its owner's other things.
-SELECT format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, :'bootstrap') FROM pg_proc p
- WHERE proowner >= 16384
-   AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')
+SELECT format('ALTER LANGUAGE %I OWNER TO %I', lanname, :'bootstrap') FROM pg_language WHERE lanowner <> 10
 \gexec
--- Postgres's own functions that not everybody may call, such as those that read files: what the source granted of them.
-SELECT format('REVOKE ALL ON ROUTINE %s FROM PUBLIC, draupnir', p.oid::regprocedure)
-  FROM pg_proc p JOIN pg_init_privs i ON i.classoid = 'pg_proc'::regclass AND i.objoid = p.oid
- WHERE p.oid < 16384 AND p.proacl IS DISTINCT FROM i.initprivs
+SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'bootstrap')
+  FROM pg_proc WHERE oid = ANY (:'kept'::oid[] || :'closed'::oid[]) AND proowner <> 10
 \gexec
-SELECT format('REASSIGN OWNED BY %I TO draupnir', rolname) FROM pg_roles WHERE oid >= 16384 AND rolname <> 'draupnir'
-\gexec
+-- Not REVOKE, which leaves what others than the owner have granted.
+UPDATE pg_proc SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] WHERE oid = ANY (:'closed'::oid[]);
+UPDATE pg_proc
+   SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] || ARRAY(
+         SELECT makeaclitem(grantee, 10, 'EXECUTE', false) FROM aclexplode(proacl) JOIN pg_roles r ON r.oid = grantee
+          WHERE rolname ~ '^pg_' AND rolname <> 'pg_database_owner')
+ WHERE oid = ANY (ARRAY(SELECT to_regprocedure(each)::oid FROM unnest(:'restricted'::text[]) AS each))
+   AND (proacl IS NULL OR EXISTS (
+         SELECT FROM aclexplode(proacl) LEFT JOIN pg_roles r ON r.oid = grantee
+          WHERE grantee <> 10 AND (rolname IS NULL OR rolname !~ '^pg_' OR rolname = 'pg_database_owner')));
+-- Whoever could make something in pg_catalog could replace what all others call.
+UPDATE pg_namespace
+   SET nspacl = ARRAY[makeaclitem(10, 10, 'USAGE', false), makeaclitem(10, 10, 'CREATE', false),
+                      makeaclitem(0, 10, 'USAGE', false)]
+ WHERE nspname IN ('pg_catalog', 'information_schema')
+   AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee <> 10 AND privilege_type = 'CREATE');
+-- What the bootstrap superuser makes, the scripts of extensions make: nobody else gets privileges on that by default.
+DELETE FROM pg_shdepend d USING pg_default_acl a
+ WHERE a.defaclrole = 10 AND d.objid = a.oid AND d.classid = 'pg_default_acl'::regclass
+   AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database());
+DELETE FROM pg_default_acl WHERE defaclrole = 10;
+
 CREATE TEMPORARY VIEW extension_member AS
   SELECT classid, objid FROM pg_depend WHERE deptype = 'e' AND refclassid = 'pg_extension'::regclass;
-SELECT format('ALTER SCHEMA %I OWNER TO draupnir', nspname) FROM pg_namespace n
- WHERE nspowner = 10 AND nspname !~ '^pg_' AND nspname <> 'information_schema'
-   AND NOT EXISTS (SELECT FROM extension_member WHERE classid = 'pg_namespace'::regclass AND objid = n.oid)
-\gexec
--- A sequence of a column follows its table.
-SELECT format('ALTER TABLE %s OWNER TO draupnir', c.oid::regclass) FROM pg_class c
- WHERE relowner = 10 AND c.oid >= 16384 AND relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
-   AND NOT EXISTS (SELECT FROM extension_member WHERE classid = 'pg_class'::regclass AND objid = c.oid)
-   AND NOT (relkind = 'S' AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
-                                       AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
-\gexec
-SELECT format('ALTER ROUTINE %s OWNER TO draupnir', p.oid::regprocedure) FROM pg_proc p
- WHERE proowner = 10 AND p.oid >= 16384
-   AND NOT EXISTS (SELECT FROM extension_member WHERE classid = 'pg_proc'::regclass AND objid = p.oid)
-\gexec
--- Array, multirange and row types follow the type or table that they belong to.
-SELECT format('ALTER TYPE %s OWNER TO draupnir', t.oid::regtype) FROM pg_type t
- WHERE typowner = 10 AND t.oid >= 16384
-   AND (typtype IN ('b', 'd', 'e', 'r')
-        OR typtype = 'c' AND (SELECT relkind FROM pg_class WHERE pg_class.oid = typrelid) = 'c')
-   AND NOT EXISTS (SELECT FROM pg_type element WHERE element.typarray = t.oid)
-   AND NOT EXISTS (SELECT FROM pg_namespace n WHERE n.oid = typnamespace AND nspname ~ '^pg_(toast|temp)')
-   AND NOT EXISTS (SELECT FROM extension_member WHERE classid = 'pg_type'::regclass AND objid = t.oid)
-\gexec
-SELECT format('ALTER %s %I.%I OWNER TO draupnir', kind, nspname, name)
-  FROM (SELECT 'STATISTICS', 'pg_statistic_ext'::regclass, oid, stxnamespace, stxname, stxowner FROM pg_statistic_ext
-        UNION ALL SELECT 'COLLATION', 'pg_collation'::regclass, oid, collnamespace, collname, collowner FROM pg_collation
-        UNION ALL SELECT 'CONVERSION', 'pg_conversion'::regclass, oid, connamespace, conname, conowner FROM pg_conversion
-        UNION ALL SELECT 'TEXT SEARCH DICTIONARY', 'pg_ts_dict'::regclass, oid, dictnamespace, dictname, dictowner FROM pg_ts_dict
-        UNION ALL SELECT 'TEXT SEARCH CONFIGURATION', 'pg_ts_config'::regclass, oid, cfgnamespace, cfgname, cfgowner FROM pg_ts_config
-       ) AS o(kind, class, object, namespace, name, owner)
-  JOIN pg_namespace n ON n.oid = namespace
- WHERE owner = 10 AND object >= 16384
-   AND NOT EXISTS (SELECT FROM extension_member m WHERE m.classid = class AND m.objid = object)
-\gexec
-SELECT format('ALTER OPERATOR %s OWNER TO draupnir', o.oid::regoperator) FROM pg_operator o
- WHERE oprowner = 10 AND o.oid >= 16384
-   AND NOT EXISTS (SELECT FROM extension_member WHERE classid = 'pg_operator'::regclass AND objid = o.oid)
-\gexec
-SELECT format('ALTER OPERATOR %s %I.%I USING %I OWNER TO draupnir', kind, nspname, name, amname)
-  FROM (SELECT 'CLASS', 'pg_opclass'::regclass, oid, opcnamespace, opcname, opcowner, opcmethod FROM pg_opclass
-        UNION ALL SELECT 'FAMILY', 'pg_opfamily'::regclass, oid, opfnamespace, opfname, opfowner, opfmethod FROM pg_opfamily
-       ) AS o(kind, class, object, namespace, name, owner, method)
-  JOIN pg_namespace n ON n.oid = namespace JOIN pg_am a ON a.oid = method
- WHERE owner = 10 AND object >= 16384
-   AND NOT EXISTS (SELECT FROM extension_member m WHERE m.classid = class AND m.objid = object)
-\gexec
-SELECT format('ALTER LARGE OBJECT %s OWNER TO draupnir', oid) FROM pg_largeobject_metadata WHERE lomowner = 10
-\gexec
-SELECT format('ALTER PUBLICATION %I OWNER TO draupnir', pubname) FROM pg_publication WHERE pubowner = 10
-\gexec
-SELECT format('ALTER SERVER %I OWNER TO draupnir', srvname) FROM pg_foreign_server s WHERE srvowner = 10
-   AND NOT EXISTS (SELECT FROM extension_member WHERE classid = 'pg_foreign_server'::regclass AND objid = s.oid)
+CREATE TEMPORARY VIEW system_schema AS
+  SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'pg_toast');
+CREATE TEMPORARY VIEW temporary_schema AS SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_';
+-- An extension that draupnir owns it may update: the script runs as superuser, over tables that must not be draupnir's.
+UPDATE pg_extension e SET extowner = CASE WHEN has_tables THEN 10 ELSE (SELECT oid FROM pg_roles WHERE rolname = 'draupnir') END
+  FROM (SELECT e.oid, EXISTS (SELECT FROM pg_depend d JOIN pg_class c ON c.oid = objid
+                               WHERE d.deptype = 'e' AND refobjid = e.oid AND refclassid = 'pg_extension'::regclass
+                                 AND classid = 'pg_class'::regclass AND relkind IN ('r', 'p', 'm', 'f')) AS has_tables
+          FROM pg_extension e) AS found
+ WHERE found.oid = e.oid AND extowner <> 10;
+DELETE FROM pg_shdepend
+ WHERE classid = 'pg_extension'::regclass AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database());
+INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, deptype)
+  SELECT d.oid, 'pg_extension'::regclass, e.oid, 0, 'pg_authid'::regclass, extowner, 'o'
+    FROM pg_extension e, pg_database d WHERE datname = current_database() AND extowner <> 10;
+
+-- All that has an owner, and how ALTER calls it. Sequences of a column follow their table; array, multirange and row
+-- types follow theirs.
+CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) AS
+  SELECT 'SCHEMA', 'pg_namespace'::regclass::oid, oid, oid, nspowner, quote_ident(nspname) FROM pg_namespace
+   WHERE nspname <> 'pg_toast' AND pg_get_userbyid(nspowner) <> 'pg_database_owner'
+  UNION ALL
+  SELECT 'TABLE', 'pg_class'::regclass, c.oid, relnamespace, relowner, c.oid::regclass::text FROM pg_class c
+   WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
+     AND relnamespace <> 'pg_toast'::regnamespace
+     AND NOT (relkind = 'S' AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
+                                         AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
+  UNION ALL
+  SELECT 'ROUTINE', 'pg_proc'::regclass, oid, pronamespace, proowner, oid::regprocedure::text FROM pg_proc
+   WHERE oid <> ALL (:'closed'::oid[])
+  UNION ALL
+  SELECT 'TYPE', 'pg_type'::regclass, t.oid, typnamespace, typowner, t.oid::regtype::text FROM pg_type t
+   WHERE (typtype IN ('b', 'd', 'e', 'r')
+          OR typtype = 'c' AND (SELECT relkind FROM pg_class WHERE pg_class.oid = typrelid) = 'c')
+     AND NOT EXISTS (SELECT FROM pg_type element WHERE element.typarray = t.oid)
+  UNION ALL
+  SELECT 'OPERATOR', 'pg_operator'::regclass, oid, oprnamespace, oprowner, oid::regoperator::text FROM pg_operator
+  UNION ALL
+  SELECT 'OPERATOR CLASS', 'pg_opclass'::regclass, o.oid, opcnamespace, opcowner,
+         format('%s.%I USING %I', opcnamespace::regnamespace, opcname, amname)
+    FROM pg_opclass o JOIN pg_am a ON a.oid = opcmethod
+  UNION ALL
+  SELECT 'OPERATOR FAMILY', 'pg_opfamily'::regclass, o.oid, opfnamespace, opfowner,
+         format('%s.%I USING %I', opfnamespace::regnamespace, opfname, amname)
+    FROM pg_opfamily o JOIN pg_am a ON a.oid = opfmethod
+  UNION ALL
+  SELECT 'STATISTICS', 'pg_statistic_ext'::regclass, oid, stxnamespace, stxowner,
+         format('%s.%I', stxnamespace::regnamespace, stxname) FROM pg_statistic_ext
+  UNION ALL
+  SELECT 'COLLATION', 'pg_collation'::regclass, oid, collnamespace, collowner,
+         format('%s.%I', collnamespace::regnamespace, collname) FROM pg_collation
+  UNION ALL
+  SELECT 'CONVERSION', 'pg_conversion'::regclass, oid, connamespace, conowner,
+         format('%s.%I', connamespace::regnamespace, conname) FROM pg_conversion
+  UNION ALL
+  SELECT 'TEXT SEARCH DICTIONARY', 'pg_ts_dict'::regclass, oid, dictnamespace, dictowner,
+         format('%s.%I', dictnamespace::regnamespace, dictname) FROM pg_ts_dict
+  UNION ALL
+  SELECT 'TEXT SEARCH CONFIGURATION', 'pg_ts_config'::regclass, oid, cfgnamespace, cfgowner,
+         format('%s.%I', cfgnamespace::regnamespace, cfgname) FROM pg_ts_config
+  UNION ALL
+  SELECT 'LARGE OBJECT', 'pg_largeobject'::regclass, oid, NULL, lomowner, oid::text FROM pg_largeobject_metadata
+  UNION ALL
+  SELECT 'PUBLICATION', 'pg_publication'::regclass, oid, NULL, pubowner, quote_ident(pubname) FROM pg_publication
+  UNION ALL
+  SELECT 'SERVER', 'pg_foreign_server'::regclass, oid, NULL, srvowner, quote_ident(srvname) FROM pg_foreign_server;
+SELECT format('ALTER %s %s OWNER TO %I', kind, identity, CASE wanted WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
+  FROM (SELECT *, CASE WHEN namespace IN (SELECT oid FROM system_schema)
+                         OR (class, object) IN (SELECT classid, objid FROM extension_member)
+                       THEN 10 ELSE (SELECT oid FROM pg_roles WHERE rolname = 'draupnir') END AS wanted
+          FROM object WHERE namespace IS NULL OR namespace NOT IN (SELECT oid FROM temporary_schema)) AS o
+ WHERE owner <> wanted
 \gexec

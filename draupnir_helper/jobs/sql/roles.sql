@@ -15,11 +15,13 @@ SELECT format('REVOKE %I FROM draupnir%s CASCADE', granted.rolname,
   FROM pg_auth_members m JOIN pg_roles granted ON granted.oid = m.roleid JOIN pg_roles member ON member.oid = m.member
  WHERE member.rolname = 'draupnir'
 \gexec
-SELECT format('ALTER ROLE %I NOLOGIN NOSUPERUSER NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD NULL', rolname)
-  FROM pg_roles WHERE oid >= 16384 AND rolname <> 'draupnir'
-\gexec
-SELECT format('ALTER ROLE %I PASSWORD NULL', rolname) FROM pg_roles WHERE oid = 10
-\gexec
+-- Not ALTER ROLE, which refuses roles whose names begin with pg_ and whoever has their oids.
+UPDATE pg_authid
+   SET rolsuper = false, rolcreaterole = false, rolreplication = false, rolbypassrls = false, rolcanlogin = false
+ WHERE oid <> 10 AND rolname <> 'draupnir';
+UPDATE pg_authid SET rolpassword = NULL WHERE rolpassword IS NOT NULL;
+-- draupnir is a member of pg_database_owner without a row.
+DELETE FROM pg_auth_members WHERE member = (SELECT oid FROM pg_roles WHERE rolname = 'pg_database_owner');
 -- From Postgres 15 on, a role can be allowed to change a server parameter.
 SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl
 \gset
@@ -29,5 +31,10 @@ SELECT DISTINCT format('REVOKE ALL ON PARAMETER %I FROM %s CASCADE', parname,
   FROM pg_parameter_acl, aclexplode(paracl) WHERE grantee <> 10
 \gexec
 \endif
-SELECT format('ALTER DATABASE %I OWNER TO draupnir', datname) FROM pg_database WHERE NOT datistemplate
+SELECT format('ALTER DATABASE %I OWNER TO %I', datname, CASE owner WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
+  FROM (SELECT *, CASE WHEN datname IN ('template0', 'template1') THEN 10
+                       ELSE (SELECT oid FROM pg_roles WHERE rolname = 'draupnir') END AS owner FROM pg_database) AS d
+ WHERE datdba <> owner
+\gexec
+SELECT format('ALTER TABLESPACE %I OWNER TO %I', spcname, :'bootstrap') FROM pg_tablespace WHERE spcowner <> 10
 \gexec

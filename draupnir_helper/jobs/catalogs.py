@@ -1,0 +1,126 @@
+"""Which functions of a database Postgres and its extensions made, by their own files, and which the data brought.
+
+A function counts as theirs by its name, its arguments and its definition. Oids and pg_init_privs are data as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from draupnir_helper.jobs.reports import JobError
+
+_SHARED = Path("/usr/share/postgresql")
+_INTERNAL_AND_C = ("12", "13")  # the same in each major
+# What initdb makes of these stands in no list: stemmers, and conversions in 12 and 13.
+_LIBRARIES = re.compile(r"\$libdir/(dict_snowball|\w+_and_\w+)")
+_RESTRICTED = re.compile(r"REVOKE\s+(?:ALL|EXECUTE)\s+ON\s+FUNCTION\s+([^;]+?)\s+FROM\s+PUBLIC\s*;", re.IGNORECASE)
+
+
+class Function(NamedTuple):
+    """A row of functions.sql: what COPY writes, unread."""
+
+    oid: str
+    bootstrap_owned: str
+    member: str
+    public: str  # whether everybody, or draupnir, may call it
+    trusted: str
+    argument_oids: str
+    language_oid: str
+    # Names only from here on, which are the same in any database that has it from the same extension.
+    schema: str
+    name: str
+    arguments: str
+    language: str
+    source: str
+    library: str
+    definer: str
+
+    @property
+    def definition(self) -> tuple[str, ...]:
+        """What makes two functions of different databases the same."""
+        return self[7:]
+
+
+class Verdict(NamedTuple):
+    """Oids of functions, by what has to become of them."""
+
+    kept: list[str]  # owned by the bootstrap superuser from now on
+    closed: list[str]  # the same, and nobody else may call them
+
+
+def read(lines: Iterable[str]) -> list[Function]:
+    """The functions that functions.sql listed."""
+    return [Function(*line.split("\t")) for line in lines]
+
+
+def needs_extensions(functions: Iterable[Function]) -> bool:
+    """Whether a verdict takes a look at what the extensions' scripts make."""
+    return any(each.member == "t" and _powerful(each) for each in functions)
+
+
+def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterable[Function]) -> Verdict:
+    """Tell what has to become of the functions; raises tampered_catalogs if one of Postgres's own was replaced."""
+    initdb = built_in(major)
+    made = {each.definition: each for each in made_by_extensions if each.member == "t"}
+    verdict = Verdict([], [])
+    for each in functions:
+        own = initdb.get((each.name, each.argument_oids)) if each.schema == "pg_catalog" else None
+        if own:
+            replaced = each.source != own[1] and own[0] in _INTERNAL_AND_C
+            if replaced or each.language_oid != own[0] or each.definer != "f":
+                raise _tampered(each.name)
+            verdict.kept.append(each.oid)
+        elif _powerful(each) and not _of_initdb_s_libraries(each):
+            script = made.get(each.definition) if each.member == "t" else None
+            if script is None:
+                # One in a language that is safe runs as draupnir once it is handed over, outside of pg_catalog.
+                if each.trusted == "f" or each.member == "t" or each.schema in {"pg_catalog", "information_schema"}:
+                    verdict.closed.append(each.oid)
+            elif each.public == "t" and script.public == "f":
+                verdict.closed.append(each.oid)
+    owned = {each.oid for each in functions if each.bootstrap_owned == "t"}
+    return Verdict([oid for oid in verdict.kept if oid not in owned], verdict.closed)
+
+
+def _powerful(function: Function) -> bool:
+    return function.trusted == "f" or function.definer == "t"
+
+
+def _of_initdb_s_libraries(function: Function) -> bool:
+    made_by = (function.schema, function.language, function.definer) == ("pg_catalog", "c", "f")
+    return made_by and _LIBRARIES.fullmatch(function.library) is not None
+
+
+def _tampered(name: str) -> JobError:
+    detail = (
+        f"The data replace a function of Postgres itself, pg_catalog.{name}; restore it at the source, for example "
+        "from a dump into a new cluster, then upload and finalise again."
+    )
+    return JobError("tampered_catalogs", detail)
+
+
+@cache
+def built_in(major: int) -> dict[tuple[str, str], tuple[str, str]]:
+    """What initdb of that major puts into pg_proc: name and oids of the arguments → oid of the language and source."""
+    text = (_SHARED / str(major) / "postgres.bki").read_text(encoding="utf-8")
+    _, _, rest = text.partition("\ncreate pg_proc ")
+    columns, _, rest = rest.partition("\n )\n")
+    names = re.findall(r"^ (\w+) = ", columns, re.MULTILINE)
+    rows, _, _ = rest.partition("\nclose pg_proc")
+    name, arguments, language, source = (names.index(f"pro{each}") for each in ("name", "argtypes", "lang", "src"))
+    found = {}
+    for row in re.findall(r"^insert \( (.*) \)$", rows, re.MULTILINE):
+        values = ["".join(parts) for parts in re.findall(r"""'((?:[^']|'')*)'|"([^"]*)"|(\S+)""", row)]
+        found[values[name], values[arguments]] = (values[language], values[source])
+    return found
+
+
+@cache
+def restricted(major: int) -> tuple[str, ...]:
+    """The functions that initdb of that major lets nobody but superusers and predefined roles call."""
+    texts = (path.read_text(encoding="utf-8") for path in sorted((_SHARED / str(major)).glob("system_*.sql")))
+    return tuple(sorted({f"pg_catalog.{found}" for text in texts for found in _RESTRICTED.findall(text)}))

@@ -1,0 +1,20 @@
+-- Run in every database: all that Postgres made, and all that could do more than who calls it. See jobs/catalogs.py.
+-- A language is trusted if its handler is one of those that let nobody at the machine.
+UPDATE pg_language SET lanpltrusted = false
+ WHERE lanpltrusted AND lanname <> 'sql'
+   AND lanplcallfoid NOT IN (
+         SELECT oid FROM pg_proc
+          WHERE prosrc IN ('plpgsql_call_handler', 'plperl_call_handler', 'pltcl_call_handler', 'plv8_call_handler'));
+COPY (
+  SELECT p.oid, proowner = 10,
+         EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
+                    AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass),
+         proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) a LEFT JOIN pg_authid r ON r.oid = a.grantee
+                                    WHERE a.grantee = 0 OR r.rolname IN ('draupnir', 'pg_database_owner')),
+         lanpltrusted AND lanname NOT IN ('internal', 'c'),
+         proargtypes, prolang, nspname, proname, oidvectortypes(proargtypes), lanname, prosrc, probin, prosecdef
+    FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace JOIN pg_language l ON l.oid = prolang
+   WHERE nspname = 'pg_catalog' OR prosecdef OR NOT lanpltrusted OR lanname IN ('internal', 'c')
+) TO STDOUT;
+SELECT jsonb_agg(jsonb_build_object('name', extname, 'version', extversion, 'schema', nspname) ORDER BY e.oid)
+  FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace;

@@ -1,0 +1,46 @@
+-- Run in every database after ownership.sql, in its session: cut what the bootstrap superuser would run of draupnir's.
+-- Extensions and autovacuum act as the owner of a table, so nothing of others may hang on tables of the superuser.
+CREATE TEMPORARY VIEW foreign_to_superuser AS SELECT class, object FROM object WHERE owner <> 10;
+SELECT format('DROP %s %s', replace(type, ' object', ''), identity)
+  FROM (SELECT classid, objid FROM pg_depend d
+         WHERE (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser)
+           AND deptype = 'n'
+           AND (classid = 'pg_trigger'::regclass AND (SELECT relowner FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE t.oid = objid) = 10
+             OR classid = 'pg_class'::regclass AND (SELECT c.relowner FROM pg_index i JOIN pg_class c ON c.oid = indrelid WHERE indexrelid = objid) = 10
+             OR classid = 'pg_policy'::regclass AND (SELECT relowner FROM pg_policy p JOIN pg_class c ON c.oid = polrelid WHERE p.oid = objid) = 10
+             OR classid = 'pg_rewrite'::regclass AND (SELECT relowner FROM pg_rewrite r JOIN pg_class c ON c.oid = ev_class
+                                                       WHERE r.oid = objid AND relkind IN ('r', 'p')) = 10)
+        UNION
+        SELECT 'pg_statistic_ext'::regclass, s.oid FROM pg_statistic_ext s JOIN pg_class c ON c.oid = stxrelid
+         WHERE relowner = 10 AND (('pg_statistic_ext'::regclass)::oid, s.oid) NOT IN (SELECT classid, objid FROM extension_member)
+       ) AS hanging, pg_identify_object(classid, objid, 0)
+\gexec
+SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
+  FROM pg_constraint o JOIN pg_class c ON c.oid = conrelid
+ WHERE contype = 'c' AND relowner = 10
+   AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_constraint'::regclass AND objid = o.oid
+                  AND (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser))
+\gexec
+SELECT format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT', adrelid::regclass, attname)
+  FROM pg_attrdef o JOIN pg_class c ON c.oid = adrelid JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+ WHERE relowner = 10 AND attgenerated = ''
+   AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_attrdef'::regclass AND objid = o.oid
+                  AND (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser))
+\gexec
+-- A foreign key to a table is checked as the owner of that table, with casts of whoever made the key.
+UPDATE pg_class
+   SET relacl = ARRAY(SELECT makeaclitem(grantee, grantor, privilege_type, is_grantable) FROM aclexplode(relacl)
+                       WHERE grantee = 10 OR privilege_type NOT IN ('TRIGGER', 'REFERENCES', 'MAINTAIN'))
+ WHERE relowner = 10 AND EXISTS (SELECT FROM aclexplode(relacl)
+                                  WHERE grantee <> 10 AND privilege_type IN ('TRIGGER', 'REFERENCES', 'MAINTAIN'));
+-- What a cast between Postgres's own types or an operator in pg_catalog calls, the scripts of extensions may call.
+SELECT statement
+  FROM (SELECT castfunc FROM pg_cast
+         WHERE NOT EXISTS (SELECT FROM pg_type WHERE oid IN (castsource, casttarget) AND typowner <> 10)
+        UNION SELECT oprcode FROM pg_operator WHERE oprnamespace = 'pg_catalog'::regnamespace) AS c(function)
+  JOIN pg_proc p ON p.oid = function,
+  LATERAL (VALUES (1, format('ALTER ROUTINE %s SECURITY INVOKER SET search_path = pg_catalog, pg_temp', p.oid::regprocedure)),
+                  (2, format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, :'bootstrap'))) AS s(number, statement)
+ WHERE proowner <> 10
+ ORDER BY p.oid, number
+\gexec

@@ -1,0 +1,99 @@
+"""Postgres's own functions are told from the data's by what they are, on a real cluster."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from draupnir_helper.jobs import catalogs, finalise
+from draupnir_helper.jobs.catalogs import Function, Verdict
+from draupnir_helper.jobs.reports import JobError
+from tests.postgres import Cluster, binaries
+
+SQL = Path(finalise.__file__).with_name("sql")
+MAJOR = int(binaries().parent.name)
+
+
+@pytest.fixture(scope="module")
+def database(cluster: Cluster) -> Iterator[str]:
+    """A database of its own, and template0 open as in the job."""
+    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE judged")
+        connection.execute("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
+        yield "judged"
+        connection.execute("ALTER DATABASE template0 ALLOW_CONNECTIONS false")
+        connection.execute("DROP DATABASE judged")
+
+
+def listed(cluster: Cluster, database: str, *names: str, **variables: str) -> list[str]:
+    options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+    options += [part for name in names for part in ("-f", str(SQL / name))]
+    command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", cluster.dsn(database), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PGOPTIONS": "-c search_path="})
+    return done.stdout.removesuffix("\n").split("\n")
+
+
+def judged(cluster: Cluster, database: str) -> tuple[Verdict, dict[str, Function]]:
+    *lines, extensions = listed(cluster, database, "functions.sql")
+    made = listed(cluster, "template0", "extensions.sql", "functions.sql", extensions=extensions)[:-1]
+    functions = catalogs.read(lines)
+    return catalogs.judge(MAJOR, functions, catalogs.read(made)), {each.oid: each for each in functions}
+
+
+def test_a_new_cluster_is_wholly_postgres_s_own(cluster: Cluster, database: str) -> None:
+    verdict, _ = judged(cluster, database)
+    assert verdict == Verdict([], [])
+
+
+def test_the_functions_that_initdb_keeps_from_everybody_are_known(cluster: Cluster, database: str) -> None:
+    """By its files as by its pg_init_privs, which nobody has changed here."""
+    query = """
+        SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_init_privs ON objoid = p.oid
+         WHERE classoid = 'pg_proc'::regclass AND privtype = 'i'
+           AND NOT EXISTS (SELECT FROM aclexplode(initprivs) WHERE grantee = 0)"""
+    with psycopg.connect(cluster.dsn(database)) as connection:
+        wanted = {row[0] for row in connection.execute(query)}
+        found = connection.execute(
+            "SELECT to_regprocedure(each)::text FROM unnest(%s::text[]) AS each", [list(catalogs.restricted(MAJOR))]
+        )
+        assert {row[0] for row in found} == wanted
+
+
+def test_extensions_keep_what_their_scripts_make_and_lose_what_was_added_to_them(
+    cluster: Cluster, database: str
+) -> None:
+    with psycopg.connect(cluster.dsn(database), autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA elsewhere; CREATE EXTENSION hstore SCHEMA elsewhere VERSION '1.4'")
+        connection.execute("CREATE EXTENSION earthdistance CASCADE; CREATE EXTENSION dblink")
+        connection.execute("GRANT EXECUTE ON FUNCTION dblink_connect_u(text) TO PUBLIC")
+        for name in ("added", "not_added"):
+            connection.execute(f"CREATE FUNCTION {name}(text) RETURNS text LANGUAGE internal AS 'textin'")
+        connection.execute("ALTER EXTENSION hstore ADD FUNCTION added(text)")
+        connection.execute("CREATE FUNCTION definer() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'")
+    verdict, functions = judged(cluster, database)
+    closed = {functions[oid].name for oid in verdict.closed}
+    assert closed == {"added", "not_added", "dblink_connect_u"}
+
+
+def test_a_function_of_postgres_that_says_something_else_is_noticed(cluster: Cluster, database: str) -> None:
+    lines = listed(cluster, database, "functions.sql")[:-1]
+    functions = catalogs.read(lines)
+    (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
+    for changed in (
+        found._replace(source="pg_read_binary_file_all"),
+        found._replace(language_oid="14", source="SELECT 1"),
+        found._replace(definer="t"),
+    ):
+        with pytest.raises(JobError, match=r"pg_catalog\.md5"):
+            catalogs.judge(MAJOR, [changed], [])
+
+
+def test_one_that_another_role_owns_goes_back(cluster: Cluster, database: str) -> None:
+    functions = catalogs.read(listed(cluster, database, "functions.sql")[:-1])
+    (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
+    verdict = catalogs.judge(MAJOR, [found._replace(bootstrap_owned="f")], [])
+    assert verdict == Verdict([found.oid], [])
