@@ -66,7 +66,8 @@ def room(descriptor: int, settings: Settings) -> Room:
     """The least of what btrfs can write, what it has metadata for, and what the embedded disk can grow by."""
     size = size_bytes(descriptor)
     found = os.fstatvfs(descriptor)
-    can_write = found.f_bavail * found.f_frsize
+    # What is written and not yet on the disk, which may be gigabytes, counts as free there.
+    can_write = max(0, found.f_bavail * found.f_frsize - _promised_bytes(descriptor))
     can_account = btrfs.metadata_room(descriptor) * ceilings.DATA_PER_METADATA
     return Room(
         size_bytes=size,
@@ -75,6 +76,14 @@ def room(descriptor: int, settings: Settings) -> Room:
         critical_bytes=ceilings.critical_bytes(size),
         max_instance_bytes=max_instance_bytes(size, settings),
     )
+
+
+def _promised_bytes(descriptor: int) -> int:
+    space = Path(f"/sys/fs/btrfs/{btrfs.filesystem_id(descriptor)}/allocation/data")
+    try:
+        return sum(int((space / name).read_text(encoding="ascii")) for name in ("bytes_may_use", "bytes_reserved"))
+    except OSError:
+        return 0
 
 
 def size_bytes(descriptor: int) -> int:

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from draupnir_helper.jobs.budget import ENTRY_BYTES, Budget
 from draupnir_helper.jobs.reports import JobError
 
 _CHUNK_BYTES = 1024 * 1024
@@ -56,8 +57,9 @@ class _Source:
     What members hold goes from the descriptor into their files inside the kernel, and is not looked at.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, budget: Budget) -> None:
         self._descriptor = descriptor
+        self.budget = budget
         self._piped = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
         self.count = 0
         self.content_end = 0
@@ -81,6 +83,7 @@ class _Source:
             content = len(data) if data[-1:] != b"\0" else len(data.rstrip(b"\0"))
             if content:
                 self.content_end = self.count + content
+            self.budget.take(len(data))
             self.count += len(data)
             size -= len(data)
             chunks.append(data)
@@ -94,8 +97,14 @@ class _Source:
             # Not copy_file_range: it shares the extents of members that happen to lie on a block's boundary, and each
             # keeps the whole extent of the archive, of up to 128 MiB, on the disk when the upload is long gone.
             moved = os.sendfile(target, self._descriptor, None, size)
+        self.budget.take(moved)
         self.count += moved
         return moved
+
+    def spend(self, size: int) -> int:
+        """So much was written that did not come from here."""
+        self.budget.take(size)
+        return size
 
     def drain(self) -> None:
         while self.read(_CHUNK_BYTES):
@@ -148,7 +157,7 @@ def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
     total_bytes = path.stat().st_size
     problem: JobError | None = None
     with _decompressed(path) as (stream, position):
-        source = _Source(stream.fileno())
+        source = _Source(stream.fileno(), Budget(path, target))
         try:
             with tarfile.open(fileobj=source, mode="r:") as tar:  # type: ignore[call-overload]
                 for member in tar:
@@ -203,7 +212,9 @@ def _unpack_member(
     target: Path,
     advance: Callable[[], None],
 ) -> None:
-    destination = target.joinpath(*_components(path, member.name))
+    components = _components(path, member.name)
+    source.budget.take(ENTRY_BYTES * len(components))
+    destination = target.joinpath(*components)
     if member.isdir():
         destination.mkdir(parents=True, exist_ok=True)
         return
@@ -219,7 +230,8 @@ def _unpack_member(
         else:
             content = tar.extractfile(member)
             assert content is not None
-            move = lambda size: file.write(content.read(size))  # noqa: E731
+            # Its holes come from nowhere, and are written all the same.
+            move = lambda size: source.spend(file.write(content.read(size)))  # noqa: E731
         left = member.size
         while left > 0:
             moved = move(min(left, _CHUNK_BYTES))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from draupnir_helper.jobs.reports import JobError, Report, Reporter
 SEAL = Path("/srv/seal")
 TARGET = Path(postgres.PGDATA)
 _INCOMING = ".incoming"
-_FICLONE = 0x40049409  # linux/fs.h
+_COPIED_BYTES = 1024**3
 _BASE_BACKUP = re.compile(r"(base|pg_wal)\.tar(\.[a-z0-9]+)?")
 _TABLESPACE = re.compile(r"[0-9]+\.tar(\.[a-z0-9]+)?")
 
@@ -122,10 +121,9 @@ def copy_tree(source: Path, target: Path) -> None:
 def copy_file(source: Path, target: Path) -> None:
     """Copy one file, by reference where possible."""
     with source.open("rb") as reader, target.open("wb") as writer:
-        try:
-            fcntl.ioctl(writer, _FICLONE, reader.fileno())
-        except OSError:
-            shutil.copyfileobj(reader, writer, 1024 * 1024)
+        # Shares the extents, and copies where it cannot. The sandbox has no ioctl, FICLONE among them.
+        while os.copy_file_range(reader.fileno(), writer.fileno(), _COPIED_BYTES):
+            pass
 
 
 def find_data_directory(incoming: Path) -> Path:

@@ -62,7 +62,10 @@ class JobError(Exception):
         self.private = private
 
 
-NO_ROOM = "The data disk is full; destroy instances or images, or give it more room, and finalise again."
+NO_ROOM = (
+    "The data disk is full, or the image needs more than max_image_bytes; destroy instances or images, or have the"
+    " operator allow or give it more, and finalise again."
+)
 
 
 class Reporter:

@@ -17,6 +17,7 @@ from tests.system.world import DATA
 
 DAEMON, HELPER, METADATA = "draupnir.service", "draupnir-helper.service", "draupnir-metadata.service"
 FILLER = DATA / "filler"
+CONFIGURATION = Path("/etc/draupnir/config.toml")
 
 
 def await_that(condition: Callable[[], object], what: str, within_s: float = 30) -> None:
@@ -105,6 +106,27 @@ def filled(leaving_mib: int) -> Iterator[None]:
     finally:
         FILLER.unlink(missing_ok=True)
         os.sync()
+
+
+@contextmanager
+def configured(service: Service, text: str) -> Iterator[None]:
+    """Meanwhile the service runs with this before the rest of its configuration."""
+    before = CONFIGURATION.read_text()
+    try:
+        CONFIGURATION.write_text(text + before)
+        run("systemctl", "restart", HELPER, DAEMON)
+        await_healthy(service)
+        yield
+    finally:
+        CONFIGURATION.write_text(before)
+        run("systemctl", "restart", HELPER, DAEMON)
+        await_healthy(service)
+
+
+def low_mib() -> int:
+    """With less room than that on the data disk nothing new is made: a twentieth of it, or 20 GiB."""
+    found = os.statvfs(DATA)
+    return min(20 * 1024, found.f_blocks * found.f_frsize // 20 // 1024**2)
 
 
 def fill(leaving_mib: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.system import world
-from tests.system.faults import await_that
+from tests.system.faults import await_that, configured, filled, low_mib
 from tests.system.service import Service, run
 
 MIB = 1024 * 1024
@@ -67,8 +68,9 @@ def small(service: Service, image_id: int) -> Iterator[int]:
 
 def fill_up(service: Service, instance_id: int, sql: str = FILL) -> str:
     """Run the statement until it is refused; what it was refused with."""
+    environment = {**service.environment(instance_id), "PGDATABASE": "my_db"}
     for _ in range(2000):
-        done = service.psql(instance_id, sql, ok=False)
+        done = run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, ok=False, env=environment)
         if done.returncode != 0:
             return str(done.stderr)
     raise AssertionError("nothing stopped it")
@@ -90,6 +92,47 @@ def test_an_instance_at_its_ceiling_is_read_only_until_there_is_room(
         service.psql(instance_id, "VACUUM FULL users")
         await_that(lambda: attributes(service, instance_id)["status"] == "running", "it has room", within_s=120)
         service.psql(instance_id, "INSERT INTO filler SELECT 1, 'again'")
+
+
+def test_an_instance_that_ran_into_the_limit_with_its_log_recovers(
+    service: Service, image: int, neighbour: int
+) -> None:
+    """It goes on writing past its ceiling, as its user is free to, until the kernel stops it."""
+    with small(service, image) as instance_id:
+        service.psql(instance_id, "ALTER ROLE draupnir SET default_transaction_read_only = off")
+        said = fill_up(service, instance_id, f"{FILL}; UPDATE filler SET i = i + 1 WHERE i > 6000")
+        assert "read-only transaction" not in said, said
+        await_that(lambda: service.psql(instance_id, "SELECT 1", ok=False).returncode == 0, "it answers", within_s=180)
+        assert int(service.answer(instance_id, "SELECT count(*) FROM filler")) > 0, "nothing of it is lost"
+        assert attributes(service, instance_id)["status"] == "full"
+        service.psql(instance_id, "TRUNCATE filler")
+        await_that(lambda: attributes(service, instance_id)["status"] == "running", "it has room", within_s=120)
+
+
+def test_on_a_full_disk_the_writer_is_stopped_and_its_neighbour_goes_on(
+    service: Service, image: int, neighbour: int
+) -> None:
+    instance_id = create(service, image, None)
+    service.psql(instance_id, "CREATE TABLE filler (i integer, t text)")
+    critical_mib = low_mib() // 2
+    with filled(leaving_mib=critical_mib + 60):
+        fill_up(service, instance_id)
+        await_that(lambda: attributes(service, instance_id)["status"] == "stopped", "the writer is stopped")
+        assert attributes(service, neighbour)["status"] == "running"
+        assert service.ask("GET", "/health_check").status_code == 503
+        found = attributes(service, instance_id)
+        assert "since it ran low" in found["stop_reason"]
+        assert "Stopped because:" in service.client("instances", "show", str(instance_id)).stdout
+        assert f"restart {instance_id}" in service.client("env", str(instance_id), ok=False).stderr
+        run("systemctl", "restart", "draupnir")
+        await_that(lambda: service.ask("GET", "/instances").status_code == 200, "the service is back")
+        assert attributes(service, instance_id)["status"] == "stopped"
+        assert service.ask("POST", f"/instances/{instance_id}/restart").status_code == 507
+    service.psql(neighbour, "CREATE TABLE while_the_other_was_stopped (i integer)")
+    await_that(lambda: service.ask("GET", "/health_check").status_code == 200, "there is room")
+    service.client("instances", "restart", str(instance_id))
+    assert int(service.answer(instance_id, "SELECT count(*) FROM filler")) > 0, "nothing of it is lost"
+    service.destroy_instance(instance_id)
 
 
 def test_subvolumes_that_an_instance_nests_are_below_its_ceiling(service: Service, image: int) -> None:
@@ -136,9 +179,54 @@ def test_the_client_asks_for_a_ceiling_and_shows_it(service: Service, image: int
     service.destroy_instance(int(instance_id))
 
 
-def test_an_upload_has_a_ceiling(service: Service, tmp_path: Path) -> None:
+def test_an_archive_of_zeros_fails_its_image_at_once_and_leaves_nothing(
+    service: Service, neighbour: int, tmp_path: Path
+) -> None:
+    """A hundred kilobytes out of which twelve gigabytes would come."""
+    path = tmp_path / "zeros.tar.zst"
+    member = tarfile.TarInfo("base/zeros")
+    member.size = 3 * 1024**3
+    command = ["sh", "-c", f"(cat {tmp_path}/header; head -c {member.size} /dev/zero) | zstd -q -o {path}"]
+    (tmp_path / "header").write_bytes(member.tobuf())
+    run(*command)
+    assert path.stat().st_size < MIB
     image_id = service.create_image()
-    try:
-        assert groups()[f"1/{2 * 2**26 + image_id}"] > MAX_BYTES
-    finally:
-        service.destroy_image(image_id)
+    service.upload(image_id, path)
+    answer = service.finalise(image_id)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["code"] == "ratio_exceeded"
+    world.await_quiet()
+    assert service.answer(neighbour, "SELECT count(*) FROM users") == "5000"
+    service.destroy_image(image_id)
+
+
+@pytest.fixture
+def small_images(service: Service) -> Iterator[None]:
+    """Meanwhile an upload may hold 100 MiB, and so may the work on it."""
+    with configured(service, 'max_image_bytes = "100M"\n'):
+        yield
+
+
+@pytest.mark.usefixtures("small_images")
+def test_an_upload_ends_at_its_ceiling(service: Service, neighbour: int, tmp_path: Path) -> None:
+    image_id = service.create_image()
+    path = tmp_path / "noise"
+    with Path("/dev/urandom").open("rb") as noise:
+        path.write_bytes(noise.read(110 * MIB))
+    assert service.upload(image_id, path, ok=False).returncode != 0
+    assert (world.DATA / f"chroot/draupnir/image_uploads/{image_id}/noise").stat().st_blocks * 512 <= 100 * MIB
+    service.destroy_image(image_id)
+    await_that(lambda: f"1/{2 * 2**26 + image_id}" not in groups(), "its quota group is gone", within_s=60)
+
+
+@pytest.mark.usefixtures("small_images")
+def test_a_script_that_writes_too_much_fails_its_image(service: Service, neighbour: int, backup: Path) -> None:
+    image_id = service.create_image(
+        "\\c my_db\nCREATE TABLE much AS SELECT repeat(md5(i::text), 32) FROM generate_series(1, 200000) i;"
+    )
+    service.upload(image_id, backup)
+    answer = service.finalise(image_id)
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (507, "no_room"), answer.text
+    service.ask("PATCH", f"/images/{image_id}", {"anonymisation_script": ""})
+    assert service.finalise(image_id).status_code == 200, "what the first attempt wrote does not count any more"
+    service.destroy_image(image_id)

@@ -7,7 +7,6 @@ import io
 import socket
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -15,10 +14,9 @@ import pytest
 
 from tests.system import world
 from tests.system.backups import Source
-from tests.system.faults import DAEMON, FILLER, HELPER, await_healthy, await_that, fill, filled
-from tests.system.service import ANONYMISE, Service, run
+from tests.system.faults import FILLER, await_that, configured, fill, filled, low_mib
+from tests.system.service import ANONYMISE, Service
 
-CONFIGURATION = Path("/etc/draupnir/config.toml")
 # Writes without end, at about a megabyte a row.
 RUNAWAY = """
 \\c my_db
@@ -33,6 +31,13 @@ def no_room(answer: httpx.Response) -> None:
     (error,) = answer.json()["errors"]
     assert error["code"] == "no_room"
     assert "disk is full" in error["detail"]
+
+
+def health(service: Service) -> tuple[int, str]:
+    """The status of the health check, and what it says of the disk."""
+    answer = service.ask("GET", "/health_check")
+    body = answer.json()
+    return answer.status_code, str(body.get("disk") or body.get("parts", {}).get("disk", ""))
 
 
 def check_image(service: Service, image_id: int) -> None:
@@ -72,11 +77,11 @@ def test_an_upload_that_does_not_fit_fails_and_fits_later(service: Service, tmp_
     service.destroy_image(image_id)
 
 
-@pytest.mark.parametrize("leaving_mib", [16, 200], ids=["before it begins", "on the way"])
-def test_an_extraction_that_does_not_fit_fails_and_fits_later(service: Service, bulky: Path, leaving_mib: int) -> None:
+@pytest.mark.parametrize("beyond_mib", [-16, 200], ids=["before it begins", "on the way"])
+def test_an_extraction_that_does_not_fit_fails_and_fits_later(service: Service, bulky: Path, beyond_mib: int) -> None:
     image_id = service.create_image()
     service.upload(image_id, bulky)
-    with filled(leaving_mib):
+    with filled(low_mib() + beyond_mib):
         no_room(service.finalise(image_id))
         assert service.image(image_id)["error"]["code"] == "no_room"
     check_image(service, image_id)
@@ -94,7 +99,7 @@ def test_a_script_that_fills_the_disk_fails_and_another_fits(service: Service, b
                 ),
                 "the script runs",
             )
-            fill(leaving_mib=150)
+            fill(low_mib() // 2 - 100)
         no_room(answer.result())
     finally:
         FILLER.unlink(missing_ok=True)
@@ -107,7 +112,13 @@ def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Se
     for instance_id in (kept, gone):
         assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
     world.await_quiet()
+    assert health(service) == (200, "")
+    with filled(low_mib() - 100):
+        await_that(lambda: health(service) == (200, "low"), "it says that the disk is low")
+        no_room(service.ask("POST", "/instances", {"image_id": image_id}))
     with filled(leaving_mib=16):
+        await_that(lambda: health(service)[0] == 503, "it says that the disk is full")
+        assert "disk is full" in health(service)[1]
         before = world.observe()
         no_room(service.ask("POST", "/instances", {"image_id": image_id}))
         no_room(service.ask("POST", "/images", {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""}))
@@ -117,21 +128,6 @@ def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Se
     assert service.answer(kept, "SELECT count(*) FROM users") == "5000"
     service.destroy_instance(int(service.create_instance(image_id)["id"]))
     service.destroy_image(image_id)
-
-
-@contextmanager
-def configured(service: Service, text: str) -> Iterator[None]:
-    """Meanwhile the service runs with this before the rest of its configuration."""
-    before = CONFIGURATION.read_text()
-    try:
-        CONFIGURATION.write_text(text + before)
-        run("systemctl", "restart", HELPER, DAEMON)
-        await_healthy(service)
-        yield
-    finally:
-        CONFIGURATION.write_text(before)
-        run("systemctl", "restart", HELPER, DAEMON)
-        await_healthy(service)
 
 
 def test_of_two_hundred_at_once_as_many_as_there_are_ports_succeed(service: Service, image: int) -> None:
@@ -202,14 +198,8 @@ def test_an_archive_of_very_many_files_is_taken_or_refused_but_ends(
 
 @pytest.fixture
 def two_instances_per_user(service: Service) -> Iterator[None]:
-    before = CONFIGURATION.read_text()
-    CONFIGURATION.write_text("max_instances_per_user = 2\n" + before)
-    run("systemctl", "restart", DAEMON)
-    await_healthy(service)
-    yield
-    CONFIGURATION.write_text(before)
-    run("systemctl", "restart", DAEMON)
-    await_healthy(service)
+    with configured(service, "max_instances_per_user = 2\n"):
+        yield
 
 
 @pytest.mark.usefixtures("two_instances_per_user")

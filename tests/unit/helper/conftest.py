@@ -1,10 +1,17 @@
-"""Stands in for pystemd where a developer has none, so that modules import; what asks systemd has no unit tests."""
+"""Stands in for pystemd where a developer has none, so that modules import; what asks systemd has no unit tests.
+
+A developer's disk may be as full as it likes.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 from types import ModuleType
+
+import pytest
+
+from draupnir_helper import ceilings
 
 
 def _stand_in(attribute: str) -> type[Exception]:
@@ -18,3 +25,8 @@ if importlib.util.find_spec("pystemd") is None:
         _module = ModuleType(f"pystemd{_name}")
         vars(_module)["__getattr__"] = _stand_in
         sys.modules[_module.__name__] = _module
+
+
+@pytest.fixture(autouse=True)
+def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "low_bytes", lambda size_bytes: 0)

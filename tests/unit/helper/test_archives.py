@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import random
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -12,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from draupnir_helper.jobs import archives
+from draupnir_helper import ceilings
+from draupnir_helper.jobs import archives, budget
 from draupnir_helper.jobs.reports import JobError
 
 CONTENT = {"PG_VERSION": b"17\n", "global/pg_control": b"\x00\x01" * 4096, "base/1/1259": b"row" * 50_000}
@@ -212,3 +215,66 @@ def test_garbage_in_a_tar_never_writes_outside_nor_fails_otherwise(
     outside = {path.name for path in directory.iterdir()}
     assert outside == {"backup", "target"}
     assert not any(path.is_symlink() for path in (directory / "target").rglob("*"))
+
+
+@pytest.fixture
+def little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ratio counts from a megabyte on, so that the tests need not write a gigabyte."""
+    monkeypatch.setattr(budget, "UNSUSPICIOUS_BYTES", 1024 * 1024)
+
+
+def sparse(size: int) -> bytes:
+    """A member of GNU's old format that is one hole."""
+    member = tarfile.TarInfo("base/hole")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:398] = b"%011o\0" % 0  # the one piece: where it begins,
+    header[398:410] = b"%011o\0" % 0  # and how long it is
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + b"\0" * 1024
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "zeros": lambda: compress("zstd", tar_of({"base/zeros": b"\0" * 50_000_000})),
+    "zeros behind the end": lambda: compress("zstd", tar_of(CONTENT) + b"\0" * 50_000_000),
+    "a hole": lambda: sparse(50_000_000),
+    "very many files": lambda: compress(
+        "xz", tar_of({}, *(tarfile.TarInfo(f"base/{number}") for number in range(30_000)))
+    ),
+    "deep directories": lambda: compress(
+        "xz", tar_of({}, *(tarfile.TarInfo(f"{number}/" + "d/" * 30 + "f") for number in range(1000)))
+    ),
+}
+
+
+@pytest.mark.usefixtures("little")
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_an_archive_out_of_which_too_much_comes_is_refused(tmp_path: Path, bomb: str) -> None:
+    with pytest.raises(JobError) as raised:
+        unpack(BOMBS[bomb](), tmp_path)
+    assert raised.value.code == "ratio_exceeded"
+    assert sum(path.stat().st_size for path in (tmp_path / "target").rglob("*")) < 4 * 1024 * 1024
+
+
+@pytest.mark.usefixtures("little")
+def test_an_archive_of_which_a_hundredfold_comes_is_taken(tmp_path: Path) -> None:
+    content = random.Random(1).randbytes(1_000_000) + b"\0" * 100_000_000
+    target = unpack(compress("zstd", tar_of({"base/1": content})), tmp_path)
+    assert (target / "base/1").stat().st_size == len(content)
+
+
+@pytest.mark.parametrize("name", [None, "zstd"])
+def test_an_archive_ends_where_the_room_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+    def shrinking(path: Path) -> os.statvfs_result:
+        taken = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+        return os.statvfs_result((1, 1, 10**10, 0, 10**9 - taken, 0, 0, 0, 0, 255))
+
+    monkeypatch.setattr(os, "statvfs", shrinking)
+    monkeypatch.setattr(ceilings, "low_bytes", lambda size: 10**9 - 5_000_000)
+    data = tar_of({"base/1": os.urandom(20_000_000)})
+    with pytest.raises(JobError) as raised:
+        unpack(data if name is None else compress(name, data), tmp_path)
+    assert raised.value.code == "no_room"
+    assert (tmp_path / "target/base/1").stat().st_size < 8_000_000
