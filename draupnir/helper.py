@@ -77,6 +77,8 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.PublishImage: wire.Published,
     wire.DiscardParts: wire.Done,
     wire.DestroyImage: wire.Done,
+    wire.KeepErrorText: wire.Done,
+    wire.ReadErrorText: wire.ErrorText,
     wire.StartInstance: wire.InstanceState,
     wire.AssignInstance: wire.InstanceState,
     wire.CloseInstance: wire.Done,
@@ -93,6 +95,7 @@ Doing = (
     | wire.StopJobs
     | wire.DiscardParts
     | wire.DestroyImage
+    | wire.KeepErrorText
     | wire.CloseInstance
     | wire.DestroyInstance
 )
@@ -124,6 +127,8 @@ class Helper(ABC):
     async def ask(
         self, request: wire.StartInstance | wire.AssignInstance | wire.AdmitAddresses | wire.LimitInstance
     ) -> wire.InstanceState: ...
+    @overload
+    async def ask(self, request: wire.ReadErrorText) -> wire.ErrorText: ...
     @overload
     async def ask(self, request: wire.ObserveAddresses) -> wire.Admissions: ...
     @overload

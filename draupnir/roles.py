@@ -29,6 +29,7 @@ ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
     ("PATCH", "/images/{image_id}"):        (NO,      NO,      ALL, ALL),
     ("DELETE", "/images/{image_id}"):       (NO,      NO,      ALL, ALL),
     ("POST", "/images/{image_id}/done"):    (NO,      NO,      ALL, ALL),
+    ("GET", "/images/{image_id}/error"):    (NO,      NO,      ALL, ALL),
     ("GET", "/instances"):                  (NO,      OWN,     OWN, ALL),
     ("POST", "/instances"):                 (NO,      OWN,     OWN, OWN),
     ("POST", "/instances/{instance_id}/restart"): (NO, OWN,    OWN, ALL),
@@ -72,6 +73,8 @@ HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
     wire.PublishImage: _KEEPERS,
     wire.DiscardParts: _KEEPERS,
     wire.DestroyImage: _KEEPERS,  # destroy image
+    wire.KeepErrorText: _KEEPERS,  # finalise
+    wire.ReadErrorText: _KEEPERS,  # show the error of an image
     wire.StartInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool; after a reboot
     wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for somebody else
     wire.CloseInstance: _PEOPLE,  # of somebody who has left, or wrote too much; restart and restore begin with it

@@ -27,6 +27,8 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyRe
         wire.PublishImage: images.publish_image,
         wire.DiscardParts: images.discard_parts,
         wire.DestroyImage: images.destroy_image,
+        wire.KeepErrorText: images.keep_error_text,
+        wire.ReadErrorText: images.read_error_text,
         wire.StartInstance: lambda request: instances.start_instance(request, settings),
         wire.AssignInstance: instances.assign_instance,
         wire.CloseInstance: instances.close_instance,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
+
+from draupnir_helper.layout import NEW_PREFIX
 
 
 def write(path: Path, content: str | bytes, *, mode: int, gid: int = 0) -> None:
@@ -21,6 +24,28 @@ def write(path: Path, content: str | bytes, *, mode: int, gid: int = 0) -> None:
     except OSError:
         new.unlink(missing_ok=True)
         raise
+
+
+def write_in(directory: int, name: str, content: bytes) -> None:
+    """As `write`, for root alone, in a directory that is given by its descriptor and that only root can write to."""
+    new = f"{NEW_PREFIX}{name}"
+    with suppress(FileNotFoundError):
+        os.unlink(new, dir_fd=directory)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(new, flags, 0o600, dir_fd=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        os.rename(new, name, src_dir_fd=directory, dst_dir_fd=directory)
+    except OSError:
+        os.unlink(new, dir_fd=directory)
+        raise
+
+
+def remove_in(directory: int, name: str) -> None:
+    """Remove a file of ours; an absent one is fine."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
 
 
 def link(path: Path, target: str) -> None:

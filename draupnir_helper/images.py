@@ -9,7 +9,19 @@ import time
 
 from pydantic import ValidationError
 
-from draupnir_helper import btrfs, files, layout, manifests, postgres, storage, subvolumes, units, users, wire
+from draupnir_helper import (
+    btrfs,
+    error_texts,
+    files,
+    layout,
+    manifests,
+    postgres,
+    storage,
+    subvolumes,
+    units,
+    users,
+    wire,
+)
 from draupnir_helper.errors import HelperError
 from draupnir_helper.layout import Place
 from draupnir_helper.notify import unescape
@@ -38,6 +50,7 @@ def seal_upload(request: wire.SealUpload) -> wire.Sealed:
     """Freeze what has been uploaded so far, in place of an earlier seal; all later work reads the seal alone."""
     with storage.root() as root:
         _require(root, Place.UPLOADS, request.image_id, "There is no upload for this image.")
+        error_texts.remove(root, request.image_id)
         subvolumes.discard(root, Place.SEALS, request.image_id)
         subvolumes.copy(root, Place.UPLOADS, Place.SEALS, request.image_id, request.image_id, owner=None)
         with subvolumes.opened(root, Place.SEALS, request.image_id) as seal, os.scandir(seal) as entries:
@@ -129,6 +142,8 @@ def discard_parts(request: wire.DiscardParts) -> wire.Done:
             subvolumes.discard(root, _PARTS[part], request.image_id)
         if "image" in request.parts:
             manifests.remove(root, Place.IMAGES, request.image_id)
+        if "upload" in request.parts:
+            error_texts.remove(root, request.image_id)
     return wire.Done()
 
 
@@ -141,7 +156,21 @@ def destroy_image(request: wire.DestroyImage) -> wire.Done:
         for place in (Place.IMAGES, Place.WORK, Place.SEALS, Place.UPLOADS):
             subvolumes.discard(root, place, image_id)
         manifests.remove(root, Place.IMAGES, image_id)
+        error_texts.remove(root, image_id)
     return wire.Done()
+
+
+def keep_error_text(request: wire.KeepErrorText) -> wire.Done:
+    """Save what the failed job said of its failure from the work that is about to be discarded."""
+    with storage.root() as root:
+        error_texts.keep(root, request.image_id)
+    return wire.Done()
+
+
+def read_error_text(request: wire.ReadErrorText) -> wire.ErrorText:
+    """What is kept of why the image failed."""
+    with storage.root() as root:
+        return wire.ErrorText(text=error_texts.read(root, request.image_id))
 
 
 def job_state(kind: JobKind, image_id: int) -> wire.Job:

@@ -45,6 +45,7 @@ _GROUP_LEVEL = 1 << 48  # the level of a quota group stands in the upper sixteen
 # Snapshots are made under this prefix and renamed: `btrfs subvolume snapshot` onto an existing name nests silently.
 NEW_PREFIX = ".new-"
 MANIFEST_SUFFIX = ".json"
+ERROR_TEXT_SUFFIX = ".error"
 
 
 def image_user(image_id: int) -> tuple[str, int]:
@@ -133,3 +134,8 @@ def instance_run_directory(instance_id: int) -> Path:
 def manifest_name(some_id: int) -> str:
     """The file beside a published image or an instance that says what it is, for the day the metadata is lost."""
     return f"{some_id}{MANIFEST_SUFFIX}"
+
+
+def error_text_name(image_id: int) -> str:
+    """The file beside an upload that holds all that was said of why the image failed; it quotes raw data."""
+    return f"{image_id}{ERROR_TEXT_SUFFIX}"

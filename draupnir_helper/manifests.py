@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 from pydantic import BaseModel
 
-from draupnir_helper import btrfs, layout
+from draupnir_helper import btrfs, files, layout
 from draupnir_helper.layout import Place
 
 FIELDS = {
@@ -17,24 +15,12 @@ FIELDS = {
 
 def write(root: int, place: Place, some_id: int, request: BaseModel) -> None:
     """Store what the request says of the thing; the places belong to root, so no link can stand in the way."""
-    name = layout.manifest_name(some_id)
-    new = f"{layout.NEW_PREFIX}{name}"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    text = request.model_dump_json(include=FIELDS[place]) + "\n"
     with btrfs.directory(place, root) as parent:
-        descriptor = os.open(new, flags, 0o600, dir_fd=parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(request.model_dump_json(include=FIELDS[place]) + "\n")
-            os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
-        except OSError:
-            os.unlink(new, dir_fd=parent)
-            raise
+        files.write_in(parent, layout.manifest_name(some_id), text.encode())
 
 
 def remove(root: int, place: Place, some_id: int) -> None:
     """Remove the file; an absent one is fine."""
     with btrfs.directory(place, root) as parent:
-        try:
-            os.unlink(layout.manifest_name(some_id), dir_fd=parent)
-        except FileNotFoundError:
-            return
+        files.remove_in(parent, layout.manifest_name(some_id))

@@ -18,6 +18,9 @@ from draupnir_helper.layout import Place
 # Names of trash that could not be deleted when that was last tried, and why.
 _undeletable: dict[str, str] = {}
 
+# What lies beside subvolumes.
+_FILES = (layout.MANIFEST_SUFFIX, layout.ERROR_TEXT_SUFFIX)
+
 log = logging.getLogger(__name__)
 
 
@@ -101,7 +104,7 @@ def sweep(root: int) -> None:
     for place in Place:
         with btrfs.directory(place, root) as parent:
             for name in os.listdir(parent):
-                if name.startswith(layout.NEW_PREFIX) and name.endswith(layout.MANIFEST_SUFFIX):
+                if name.startswith(layout.NEW_PREFIX) and name.endswith(_FILES):
                     os.unlink(name, dir_fd=parent)
                 elif name.startswith(layout.NEW_PREFIX):
                     _discard(root, parent, name)
@@ -116,7 +119,7 @@ def ids(root: int, place: Place) -> tuple[list[int], list[str]]:
                 continue
             if name.isascii() and name.isdecimal() and str(int(name)) == name:
                 known.append(int(name))
-            elif not name.endswith(layout.MANIFEST_SUFFIX):
+            elif not name.endswith(_FILES):
                 unknown.append(f"{place}/{name}")
     return sorted(known), sorted(unknown)
 

@@ -167,6 +167,23 @@ class Ceiling(Wire):
     extended: bool
 
 
+class KeepErrorText(Wire):
+    """Keep what a failed job said of its failure beside the upload, and with it; none if it said nothing. Reply: Done.
+
+    It quotes raw data. A new seal forgets it.
+    """
+
+    op: Literal["keep_error_text"] = "keep_error_text"
+    image_id: ImageId
+
+
+class ReadErrorText(Wire):
+    """What KeepErrorText kept. Reply: ErrorText."""
+
+    op: Literal["read_error_text"] = "read_error_text"
+    image_id: ImageId
+
+
 class StartInstance(Wire):
     """Open the port, with Postgres behind it. Reply: InstanceState.
 
@@ -274,6 +291,8 @@ AnyRequest = Annotated[
     | PublishImage
     | DiscardParts
     | DestroyImage
+    | KeepErrorText
+    | ReadErrorText
     | StartInstance
     | AssignInstance
     | CloseInstance
@@ -399,6 +418,12 @@ class Published(Wire):
     uuid: str
 
 
+class ErrorText(Wire):
+    """All that was said of why an image failed, at most 1 MiB; None if nothing is kept. Untrusted, and raw."""
+
+    text: str | None
+
+
 class InstanceState(Wire):
     """The units of one instance: whether its port listens, and systemd's ActiveState of its Postgres."""
 
@@ -468,7 +493,9 @@ class Trash(Wire):
     left: int
 
 
-AnyReply = Done | Inspection | Sealed | Job | Published | InstanceState | Observed | Admissions | Inventory | Trash
+AnyReply = (
+    Done | Inspection | Sealed | Job | Published | ErrorText | InstanceState | Observed | Admissions | Inventory | Trash
+)
 
 
 class Refusal(Wire):

@@ -64,6 +64,7 @@ class Disk:
     written: dict[int, int] = field(default_factory=dict)
     started: dict[int, wire.StartInstance] = field(default_factory=dict)
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
+    error_texts: dict[int, str] = field(default_factory=dict)
     trash: int = 0
     undeletable: int = 0
 
@@ -88,6 +89,7 @@ class FakeHelper(Helper):
         }
         self.outcomes: dict[JobKind, JobState] = {}
         self.result = "success"
+        self.error_text: str | None = None  # what a job leaves in its work directory
         self.answers: dict[type[wire.Wire], Callable[[wire.AnyRequest], wire.AnyReply]] = {}
         self.gates: dict[type[wire.Wire], asyncio.Event] = {}
         self.arrived: dict[type[wire.Wire], asyncio.Event] = {}
@@ -192,6 +194,7 @@ class FakeHelper(Helper):
             case wire.SealUpload(image_id=image_id):
                 if image_id not in disk.uploads:
                     raise Refused(ErrorCode.NOT_FOUND)
+                disk.error_texts.pop(image_id, None)
                 disk.seals[image_id] = disk.uploads[image_id]
                 return wire.Sealed(empty=not disk.seals[image_id])
             case wire.StartExtract(image_id=image_id):
@@ -223,6 +226,12 @@ class FakeHelper(Helper):
                         raise Refused(ErrorCode.WRONG_STATE)
                     disk.images[image_id] = disk.work[image_id]
                 return wire.Published(uuid="00000000-0000-0000-0000-000000000001")
+            case wire.KeepErrorText(image_id=image_id):
+                disk.error_texts.pop(image_id, None)
+                if self.error_text is not None and image_id in disk.work and image_id in disk.uploads:
+                    disk.error_texts[image_id] = self.error_text
+            case wire.ReadErrorText(image_id=image_id):
+                return wire.ErrorText(text=disk.error_texts.get(image_id))
             case wire.DiscardParts(image_id=image_id, parts=parts):
                 if any(disk.jobs.get((kind, image_id)) is JobState.RUNNING for kind in JobKind):
                     raise Refused(ErrorCode.IN_USE)
@@ -230,12 +239,15 @@ class FakeHelper(Helper):
                     raise Refused(ErrorCode.IN_USE)
                 places = {"upload": disk.uploads, "seal": disk.seals, "work": disk.work, "image": disk.images}
                 self._discard(image_id, *(places[part] for part in parts))
+                if "upload" in parts:
+                    disk.error_texts.pop(image_id, None)
             case wire.DestroyImage(image_id=image_id):
                 if image_id in disk.instances.values():
                     raise Refused(ErrorCode.IN_USE)
                 for kind in JobKind:
                     disk.jobs.pop((kind, image_id), None)
                 self._discard(image_id, disk.uploads, disk.seals, disk.work, disk.images)
+                disk.error_texts.pop(image_id, None)
             case _:
                 raise AssertionError(request)
         return wire.Done()

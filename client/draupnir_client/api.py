@@ -12,7 +12,7 @@ import httpx
 from draupnir_client import __version__, problems
 from draupnir_client.config import Config
 from draupnir_client.errors import BadAnswer, ConfigError, Unauthorized
-from draupnir_client.models import Image, Instance, read_image, read_instance
+from draupnir_client.models import Image, Instance, read_image, read_image_error, read_instance
 from draupnir_client.people import (
     Caller,
     NewSession,
@@ -85,6 +85,10 @@ class DraupnirAPI:
     def get_image(self, image_id: int) -> Image:
         """Return one image."""
         return read_image(self._data("GET", f"/images/{image_id}", f"show image {image_id}"))
+
+    def get_image_error(self, image_id: int) -> str:
+        """Return all that is known of why an image failed; it quotes raw data, so only those who keep images get it."""
+        return read_image_error(self._data("GET", f"/images/{image_id}/error", f"show the error of image {image_id}"))
 
     def create_image(self, backed_up_at: str, anonymisation_script: str) -> Image:
         """Make an image that awaits its upload; `backed_up_at` is RFC 3339."""

@@ -12,7 +12,7 @@ from draupnir_client import credentials
 from draupnir_client.api import DraupnirAPI
 from draupnir_client.arguments import IMAGE_ID, Moment, Script
 from draupnir_client.commands import Group, Session, for_each, pass_session
-from draupnir_client.errors import FinaliseFailed, Interrupted, ProgramFailed, ServerUnreachable
+from draupnir_client.errors import ClientError, FinaliseFailed, Interrupted, ProgramFailed, ServerUnreachable
 from draupnir_client.models import Image
 from draupnir_client.output import format_size, print_fields, print_json, print_table, say
 from draupnir_client.progress import Display
@@ -45,15 +45,17 @@ def list_all(session: Session) -> None:
 @pass_session
 def show(session: Session, image_id: int) -> None:
     """Show an image, why it failed, and its script."""
-    image = session.api().get_image(image_id)
+    api = session.api()
+    image = api.get_image(image_id)
     if session.wants_json:
         print_json(image.document)
         return
+    error = _why_failed(api, image)
     print_fields(
         [
             ("ID", str(image.id)),
             ("Status", image.status),
-            *([("Error", image.error)] if image.error else []),
+            *([("Error", error)] if error else []),
             *([("Progress", f"{image.progress.step} {image.progress.activity}")] if image.progress else []),
             ("Backed up at", image.backed_up_at),
             ("Created at", image.created_at),
@@ -142,7 +144,7 @@ def finalise(session: Session, image_id: int, no_wait: bool) -> None:
         return
     image = _follow(session, api, image)
     if not image.ready:
-        raise FinaliseFailed(_why_not_ready(image))
+        raise FinaliseFailed(_why_not_ready(api, image))
     _print_one(session, image)
     say(f"Image {image_id} is ready; make an instance of it: draupnir-client instances create {image_id}")
 
@@ -176,10 +178,22 @@ def _ask_again(session: Session, api: DraupnirAPI, image_id: int, display: Displ
             display.wait_for_server()
 
 
-def _why_not_ready(image: Image) -> str:
+def _why_failed(api: DraupnirAPI, image: Image) -> str | None:
+    """Return why an image failed, if it has: the published sentence, and for those who may read it the whole text."""
+    if image.status != "failed":
+        return None
+    published = (image.error or "the server gives no reason").rstrip()
+    try:
+        return f"{published}\n{api.get_image_error(image.id).rstrip()}"
+    except ClientError:
+        # It is not for this caller, or there is none; an older server has no such thing.
+        return published
+
+
+def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
     if image.status == "failed":
         return (
-            f"Image {image.id} failed: {(image.error or 'the server gives no reason').rstrip()}\n"
+            f"Image {image.id} failed: {_why_failed(api, image)}\n"
             f"The upload is kept; mend the script with `draupnir-client images update {image.id} --script FILE`"
             f" or upload again, then finalise again."
         )

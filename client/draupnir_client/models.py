@@ -117,6 +117,11 @@ def read_image(value: object) -> Image:
     )
 
 
+def read_image_error(value: object) -> str:
+    """Read the text of an image's error; raise BadAnswer if it is none."""
+    return text(resource(value, "image_errors")[1], "text")
+
+
 def read_instance(value: object) -> Instance:
     """Read one instance object; raise BadAnswer if it is none."""
     document, attributes = resource(value, "instances")

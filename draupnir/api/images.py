@@ -58,6 +58,12 @@ async def finalise(request: Request, caller: Caller) -> Response:
     return _answer(image, status, {"Preference-Applied": "respond-async", "Location": f"/images/{image.id}"})
 
 
+async def show_error(request: Request, caller: Caller) -> Response:
+    """GET /images/N/error: why it failed, in full and raw"""
+    image, text = await images.get_error(request.app.state.context, _id(request))
+    return JSONResponse({"data": schemas.write_image_error(image, text)})
+
+
 async def destroy(request: Request, caller: Caller) -> Response:
     """DELETE /images/N, with ?cascade=true also its instances"""
     await images.destroy(

@@ -38,6 +38,7 @@ ROUTES = [
     resource("/images", GET=images.list_all, POST=images.create),
     resource("/images/{image_id}", GET=images.show, PATCH=images.update, DELETE=images.destroy),
     resource("/images/{image_id}/done", POST=images.finalise),
+    resource("/images/{image_id}/error", GET=images.show_error),
     resource("/instances", GET=instances.list_some, POST=instances.create),
     resource("/instances/{instance_id}/restart", POST=instances.restart),
     resource("/instances/{instance_id}/restore", POST=instances.restore),

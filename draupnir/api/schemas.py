@@ -252,6 +252,11 @@ def write_image(image: Image, now: datetime) -> dict[str, object]:
     return {"type": "images", "id": image.id, "attributes": attributes}
 
 
+def write_image_error(image: Image, text: str) -> dict[str, object]:
+    """The resource object of all that was said of why an image failed; it may quote raw data."""
+    return {"type": "image_errors", "id": image.id, "attributes": {**(_write_failure(image) or {}), "text": text}}
+
+
 def _write_failure(image: Image) -> dict[str, object] | None:
     if image.status is not ImageStatus.FAILED or image.failure is None:
         return None

@@ -253,6 +253,8 @@ async def _end_trials(context: Context, image_id: int) -> None:
 async def _record_failure(context: Context, image_id: int, error: DraupnirError) -> bool:
     """Write down why, and drop all but the upload; False if the image is no longer finalising. Raises Unavailable."""
     await _end_trials(context, image_id)
+    # Before anybody can ask for it, and before the work goes.
+    await context.helper.ask(wire.KeepErrorText(image_id=image_id))
     failed = await context.store.images.mark_failed(image_id, Failure(error.code, _printable(error.detail)))
     if failed is not None:
         _clear_up_later(context, image_id)

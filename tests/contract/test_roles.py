@@ -92,6 +92,7 @@ class World:
     idp: httpx.Client
     ready_id: int = 0
     waiting_id: int = 0
+    failed_id: int = 0
     instance_id: int = 0
     token_id: int = 0
     last_seen: object = None
@@ -104,6 +105,8 @@ class World:
     def try_route(self, who: str, method: str, path: str) -> Any:
         """A request for the things of this world, in which nothing stands in the way but who asks."""
         image_id = self.ready_id if method == "GET" else self.waiting_id
+        if path.endswith("/error"):
+            image_id = self.failed_id
         attributes = ATTRIBUTES.get((method, path), {})
         if "image_id" in attributes:
             attributes = {"image_id": self.ready_id}
@@ -163,11 +166,14 @@ def new_world(settings: Settings) -> Iterator[World]:
         TestClient(idp.app(), ISSUER, follow_redirects=False) as provider,
     ):
         made = World(http, app, helper, provider)
-        made.ready_id, made.waiting_id = (
-            made.ask("admin", "POST", "/images", ATTRIBUTES["POST", "/images"]).json()["data"]["id"] for _ in range(2)
+        made.ready_id, made.waiting_id, made.failed_id = (
+            made.ask("admin", "POST", "/images", ATTRIBUTES["POST", "/images"]).json()["data"]["id"] for _ in range(3)
         )
-        for image_id in (made.ready_id, made.waiting_id):
+        for image_id in (made.ready_id, made.waiting_id, made.failed_id):
             helper.upload(image_id)
+        helper.outcomes, helper.error_text = {wire.JobKind.FINALISE: wire.JobState.FAILED}, "Failing row contains (7)."
+        assert made.ask("admin", "POST", f"/images/{made.failed_id}/done").status_code == 422
+        helper.outcomes, helper.error_text = {}, None
         assert made.ask("admin", "POST", f"/images/{made.ready_id}/done").status_code == 200
         created = made.ask("user", "POST", "/instances", {"image_id": made.ready_id})
         assert created.status_code == 201, created.text
@@ -273,6 +279,15 @@ def test_only_an_admin_sees_everybodys_instances(world: World, who: str) -> None
         assert world.ask(who, "GET", "/instances").json()["data"] == []
     else:
         assert answer.status_code == (401 if who == "anonymous" else 403)
+
+
+@pytest.mark.parametrize("who", CALLERS)
+def test_raw_rows_reach_only_those_who_keep_images(world: World, who: str) -> None:
+    for path in ("/images", f"/images/{world.failed_id}"):
+        assert "Failing row" not in world.ask(who, "GET", path).text
+    answer = world.ask(who, "GET", f"/images/{world.failed_id}/error")
+    assert ("Failing row" in answer.text) is (who in {"uploader", "admin"})
+    assert answer.status_code == {"uploader": 200, "admin": 200, "anonymous": 401}.get(who, 403)
 
 
 def test_an_admin_is_not_handed_the_keys_of_others(world: World) -> None:

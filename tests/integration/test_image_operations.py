@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 
+import psycopg
 import pytest
 
 from draupnir.errors import (
@@ -127,6 +128,37 @@ async def test_a_corrected_script_needs_no_second_upload(context: Context, helpe
     ready = await images.finalise(context, image.id, wait=True)
     assert ready.failure is None
     assert helper.disk.images[image.id] == "a backup | DELETE FROM users;"
+
+
+async def failing(context: Context, helper: FakeHelper, image: Image, text: str | None) -> None:
+    helper.outcomes[JobKind.FINALISE], helper.error_text = JobState.FAILED, text
+    with pytest.raises(ImageFailed):
+        await images.finalise(context, image.id, wait=True)
+    helper.outcomes.clear()
+
+
+async def test_the_whole_error_is_kept_as_long_as_the_upload_and_nowhere_else(
+    context: Context, helper: FakeHelper, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = await uploaded_image(context)
+    await failing(context, helper, image, "Failing row contains (7).")
+    assert (await images.get_error(context, image.id))[1] == "Failing row contains (7)."
+    await converge(context)
+    assert (await images.get_error(context, image.id))[1] == "Failing row contains (7)."
+    with psycopg.connect(context.settings.dsn) as connection:
+        rows = connection.execute("SELECT images::text FROM images").fetchall()
+    assert "Failing row" not in str(rows)
+    assert "Failing row" not in caplog.text
+
+    await failing(context, helper, image, None)
+    with pytest.raises(NotFound):
+        await images.get_error(context, image.id)
+    await failing(context, helper, image, "another")
+    await images.finalise(context, image.id, wait=True)
+    await settle(context)
+    assert helper.disk.error_texts == {}
+    with pytest.raises(NotFound):
+        await images.get_error(context, image.id)
 
 
 async def test_what_fails_its_trial_is_never_what_is_published_later(

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from draupnir.errors import ImageNotReady, MetadataUnavailable, NoRoom
-from draupnir.models import FinaliseStep, Habits, ImageStatus, InstanceStatus, Purpose, SealedAuthority
+from draupnir.models import Failure, FinaliseStep, Habits, ImageStatus, InstanceStatus, Purpose, SealedAuthority
 from draupnir.store import Store, migrate
 from draupnir.store.database import Database
 from tests.daemon import BACKED_UP_AT, until
@@ -64,6 +64,23 @@ async def test_a_migration_that_breaks_leaves_nothing(empty_dsn: str, monkeypatc
         await Store(empty_dsn).open()
     with psycopg.connect(empty_dsn) as connection:
         assert connection.execute("SELECT FROM pg_tables WHERE schemaname = 'public'").fetchall() == []
+
+
+async def test_raw_rows_of_older_versions_leave_the_metadata(empty_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = migrate.migrations()
+    monkeypatch.setattr(migrate, "migrations", lambda: {n: sql for n, sql in whole.items() if n < 8})
+    store = Store(empty_dsn)
+    await store.open()
+    image = await store.images.insert(BACKED_UP_AT, "")
+    await store.images.begin_finalising(image.id, "")
+    await store.images.mark_failed(image.id, Failure("script_failed", "It failed.\nDETAIL: Failing row contains (7)."))
+    await store.close()
+    monkeypatch.undo()
+    await store.open()
+    found = await store.images.get(image.id)
+    assert found is not None
+    assert found.failure == Failure("script_failed", "It failed.")
+    await store.close()
 
 
 @pytest.mark.parametrize("dsn_of_nothing", ["host=/nonexistent dbname=draupnir", "nonsense", "postgresql://[::1]:1/x"])

@@ -109,6 +109,7 @@ class FakeServer:
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
+    error_texts: dict[int, str] = field(default_factory=dict)
     instances: dict[int, dict[str, Any]] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     script: list[dict[str, Any] | int] = field(default_factory=list)
@@ -248,6 +249,13 @@ class FakeServer:
             return httpx.Response(204)
         if method == "PATCH":
             found["attributes"].update(self.bodies[-1]["data"]["attributes"])
+        if rest == ["error"]:
+            if self.people:
+                return problem(403, "forbidden", "This is for the uploader or an admin to do.")
+            if number not in self.error_texts:
+                return problem(404, "not_found", "Nothing more is kept.")
+            attributes = {"text": self.error_texts[number]}
+            return httpx.Response(200, json={"data": {"type": "image_errors", "id": number, "attributes": attributes}})
         if rest == ["done"]:
             return httpx.Response(200 if found["attributes"]["ready"] else 202, json={"data": found})
         if method == "GET" and self.script:

@@ -165,6 +165,26 @@ def test_a_failed_image_gives_the_reason_and_the_tail_of_the_log(run: Run, serve
     assert "images update 1 --script" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["show", "finalise"])
+def test_who_keeps_images_is_shown_the_whole_error(run: Run, server: FakeServer, command: str) -> None:
+    failed = image(1, "failed", error={"code": "script_failed", "detail": "SQLSTATE 23502 (not_null_violation)"})
+    server.images, server.script = {1: failed}, [failed]
+    server.error_texts = {1: "DETAIL:  Failing row contains (7, \x1b[2J).\n"}
+    result = run("images", command, "1")
+    told = result.stdout + result.stderr
+    assert "SQLSTATE 23502" in told
+    assert "Failing row contains (7, \\x1b[2J)." in told
+
+
+def test_others_are_shown_the_published_error(run: Run, server: FakeServer) -> None:
+    server.images = {1: image(1, "failed", error={"code": "script_failed", "detail": "SQLSTATE 23502"})}
+    server.error_texts, server.people = {1: "Failing row"}, True
+    result = run("images", "show", "1")
+    assert result.exit_code == 0
+    assert "SQLSTATE 23502" in result.stdout
+    assert "Failing row" not in result.stdout
+
+
 @pytest.mark.parametrize("status", ["awaiting_upload", "destroying"])
 def test_an_image_that_did_not_become_ready_is_a_failure(run: Run, server: FakeServer, status: str) -> None:
     server.images = {1: working("seal", "")}
