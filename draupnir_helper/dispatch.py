@@ -66,6 +66,8 @@ def _subject(request: AnyRequest) -> str:
 
 def _empty_trash() -> wire.Trash:
     with storage.root() as root:
+        quotas = Quotas(root)
+        quotas.let_go()
         left = subvolumes.empty_trash(root)
-        Quotas(root).sweep()
+        quotas.sweep()
         return wire.Trash(left=left)

@@ -85,10 +85,10 @@ def limit_instance(request: wire.LimitInstance) -> wire.InstanceState:
     with storage.root() as root:
         if not subvolumes.exists(root, Place.INSTANCES, instance_id):
             raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
+        _, uid = _user(root, instance_id)
         Quotas(root).ensure(Place.INSTANCES, instance_id, _limit_bytes(request.ceiling))
     path = layout.instance_run_directory(instance_id) / postgres.CONFIGURATION_NAME
     if path.exists():
-        _, uid = layout.instance_user(instance_id)
         text = postgres.instance_files(CONFIGURATION, request.ceiling)[postgres.CONFIGURATION_NAME]
         files.write(path, text, mode=0o640, gid=uid)
         for name in (layout.postgres_unit(instance_id), layout.direct_unit(instance_id)):

@@ -21,6 +21,10 @@ AHEAD = 16
 _SYSFS = Path("/sys/fs/btrfs")
 # A lower one is not worth making ahead: several may be asked for at once.
 _REFILL_AT = AHEAD // 2
+# What the file of an order has room for, and more.
+_MOST_ORDERS = 1000
+_NO_LIMIT = 2**62
+_NEARLY_BYTES = 64 * 1024 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -111,8 +115,23 @@ class Quotas:
 
     def sweep(self) -> None:
         """Remove the groups of what is gone; the kernel keeps those that something is in."""
+        orders = [(group, 0) for group in self.idle()]
+        for first in range(0, len(orders), _MOST_ORDERS):
+            with _unit:
+                _carry_out(orders[first : first + _MOST_ORDERS])
+
+    def let_go(self) -> None:
+        """Lift the limits that what is gone has met: deleting what is nested in it begins with writing."""
+        full = [
+            group
+            for group in self._groups(level=1)
+            if (limit_bytes := self.limit_bytes(group)) is not None
+            and (self.written_bytes(group) or 0) + _NEARLY_BYTES > limit_bytes
+            and (owner := layout.quota_group_owner(group)) is not None
+            and not subvolumes.exists(self._root, *owner)
+        ]
         with _unit:
-            _carry_out([(group, 0) for group in self.idle()])
+            _carry_out([(group, _NO_LIMIT) for group in full])
 
     def _make_ahead(self, first: int, limit_bytes: int) -> None:
         with _unit:

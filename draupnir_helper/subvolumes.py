@@ -134,6 +134,8 @@ def empty_trash(root: int) -> int:
             try:
                 _lift_nested(trash, name)
                 btrfs.delete(trash, name)
+            except FileNotFoundError:
+                continue  # somebody else was quicker
             except OSError as error:
                 failures[name] = error.strerror or str(error)
         for name in failures.keys() - _undeletable.keys():

@@ -297,6 +297,21 @@ def test_nothing_an_instance_does_to_its_data_keeps_it_from_being_destroyed(
     assert state_of_etc() == before
 
 
+def test_an_instance_that_is_full_to_the_last_byte_is_destroyed_with_what_is_nested_in_it(
+    service: Service, image: int
+) -> None:
+    """Deleting that begins with moving it, which is writing."""
+    answer = service.ask("POST", "/instances", {"image_id": image, "max_bytes": 256 * 1024 * 1024})
+    instance_id = int(answer.json()["data"]["id"])
+    top = DATA / f"instances/{instance_id}"
+    for path in (top / "nested", top / "nested/deeper"):
+        as_instance(instance_id, "btrfs", "subvolume", "create", path)
+    until_refused = f"dd if=/dev/zero of={top}/big bs=1M; i=0; while : >{top}/$i; do i=$((i+1)); done"
+    as_instance(instance_id, "sh", "-c", until_refused, ok=False)
+    service.destroy_instance(instance_id)
+    await_that(lambda: not any((DATA / "trash").iterdir()), "the trash is empty")
+
+
 def state_of_etc() -> set[tuple[str, int, int, int]]:
     found = set()
     for path in (
