@@ -123,7 +123,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A data set; `size_bytes` and `postgres_major` are known once it was finalised or extracted."""
+    """A data set; `size_bytes` and `postgres_major` are known once it was finalised or extracted.
+
+    One of a list may have only the beginning of its script: then it is `script_truncated`.
+    """
 
     id: int
     status: ImageStatus
@@ -136,6 +139,7 @@ class Image:
     failure: Failure | None = None
     postgres_major: int | None = None
     size_bytes: int | None = None
+    script_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

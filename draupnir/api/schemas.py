@@ -249,6 +249,8 @@ def write_image(image: Image, now: datetime) -> dict[str, object]:
         "postgres_version": None if image.postgres_major is None else str(image.postgres_major),
         "size_bytes": image.size_bytes,
     }
+    if image.script_truncated:
+        attributes["anonymisation_script_truncated"] = True
     return {"type": "images", "id": image.id, "attributes": attributes}
 
 

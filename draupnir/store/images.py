@@ -9,6 +9,8 @@ from draupnir.errors import ImageHasInstances, NotFound
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, InstanceStatus, Progress, Purpose
 from draupnir.store.database import Database, Row, pass_over
 
+MAX_LISTED_SCRIPT_CHARS = 8192
+
 
 class Images:
     """Rows of images."""
@@ -36,9 +38,15 @@ class Images:
         return await self._one("SELECT * FROM images WHERE id = %s", [image_id])
 
     async def list_all(self) -> list[Image]:
-        """All images, by id."""
+        """All images, by id, with no more than the beginning of each script: all of all would be without bound."""
         async with self._database.connection() as connection:
-            cursor = await connection.execute("SELECT * FROM images ORDER BY id")
+            cursor = await connection.execute(
+                "SELECT id, status, backed_up_at, left(anonymisation_script, %(most)s) AS anonymisation_script,"
+                " length(anonymisation_script) > %(most)s AS script_truncated, created_at, updated_at, step, activity,"
+                " done_bytes, total_bytes, step_started_at, failure_code, failure_detail, postgres_major, size_bytes"
+                " FROM images ORDER BY id",
+                {"most": MAX_LISTED_SCRIPT_CHARS},
+            )
             return [_image(row) async for row in cursor]
 
     async def update(
@@ -181,4 +189,5 @@ def _image(row: Row) -> Image:
         failure=failure,
         postgres_major=row["postgres_major"],
         size_bytes=row["size_bytes"],
+        script_truncated=row.get("script_truncated", False),
     )

@@ -169,6 +169,20 @@ def test_the_brief_word_for_word(client: TestClient, helper: FakeHelper) -> None
     assert client.get("/instances").json() == {"data": []}
 
 
+def test_the_list_of_images_has_only_the_beginning_of_a_long_script(client: TestClient) -> None:
+    script = "-- é\n" * 20_000
+    made = client.post(
+        "/images",
+        json={"data": {"attributes": {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": script}}},
+    )
+    (listed,) = client.get("/images").json()["data"]
+    assert listed["attributes"]["anonymisation_script"] == script[:8192]
+    assert listed["attributes"]["anonymisation_script_truncated"] is True
+    shown = client.get(f"/images/{made.json()['data']['id']}").json()["data"]["attributes"]
+    assert shown["anonymisation_script"] == script
+    assert "anonymisation_script_truncated" not in shown
+
+
 def test_the_brief_with_its_illegal_escape_is_told_what_to_write(client: TestClient) -> None:
     response = client.post("/images", content=SEED_IMAGE.replace("\\\\c", "\\c"))
     detail = the_error(response, 400, "invalid_json")
