@@ -1,7 +1,7 @@
 """An SQL superuser is a stranger on this machine: in an instance, and under the script of an image, nothing is reached.
 
-An image's script plants a function of a superuser's that anybody may call, as a hostile backup would; it is kept from
-the hand-over by belonging to an extension. That an SQL role is no wall is known; the sandbox and the uid are.
+The script of an image runs as superuser; in the instance, root makes the user one. That an SQL role is no wall is
+known; the sandbox and the uid are.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hostile.superuser import become_superuser
 from tests.system import world
 from tests.system.backups import MAJOR
 from tests.system.faults import HELPER, await_that, main_pid, traced
@@ -60,6 +61,19 @@ PROBES = {
     "the memory of the machine": "SELECT pg_read_binary_file('/dev/mem', 0, 10)",
     "the journal": "SELECT pg_ls_dir('/var/log')",
     "the environment of process 1": "SELECT pg_read_file('/proc/1/root/etc/shadow')",
+    "the host's Postgres": "SELECT pg_ls_dir('/var/lib/postgresql')",
+    "the embedded disk's directory": "SELECT pg_ls_dir('/var/lib/draupnir')",
+    "credentials of services": "SELECT pg_ls_dir('/run/credentials')",
+    "units of systemd": "SELECT pg_ls_dir('/run/systemd/system')",
+    "the run directory of its own parent": "SELECT pg_ls_dir('/run/draupnir/instance/../instances')",
+    "the control of loop devices": "SELECT pg_read_binary_file('/dev/loop-control', 0, 1)",
+    "the control of btrfs": "SELECT pg_read_binary_file('/dev/btrfs-control', 0, 1)",
+    "the log of the kernel": "SELECT pg_read_binary_file('/dev/kmsg', 0, 1)",
+    "the core of the kernel": "SELECT pg_read_binary_file('/proc/kcore', 0, 1)",
+    "keys of the kernel": "SELECT pg_read_file('/proc/keys')",
+    "symbols of the kernel": "SELECT pg_read_file('/proc/kallsyms', 0, 1)",
+    "mounts of others": "SELECT pg_read_file('/proc/1/task/../../2/mounts')",
+    "connections of the machine": "SELECT pg_read_file('/proc/net/tcp')",
     # Writing outside.
     "a file in /etc": writing("/etc/draupnir-escaped"),
     "a file in /usr": writing("/usr/lib/draupnir-escaped"),
@@ -68,11 +82,22 @@ PROBES = {
     "a file in /var": writing("/var/lib/draupnir-escaped"),
     "a core pattern": writing("/proc/sys/kernel/core_pattern"),
     "a control group": writing("/sys/fs/cgroup/cgroup.procs"),
+    "the trigger of the kernel": "COPY (SELECT 'b') TO '/proc/sysrq-trigger'",
+    "its own limits": writing("/sys/fs/cgroup/memory.max"),
+    "another root's users": writing("/run/userdb/escaped.user"),
+    "a unit": writing("/run/systemd/system/draupnir-escaped.service"),
+    "its own key": "COPY (SELECT 'x') TO '/run/draupnir/instance/server.key'",
     "its own configuration": "COPY (SELECT 'x') TO '/run/draupnir/instance/postgresql.conf'",
     "its own script": "COPY (SELECT 'x') TO '/run/draupnir/image/anonymisation_script.sql'",
     # Sockets.
     "the API": "SELECT dblink_connect('host=127.0.0.1 port=8432 connect_timeout=3')",
     "a server on the host": f"SELECT dblink_connect('host=127.0.0.1 port={CANARY_PORT} connect_timeout=3')",
+    "the API on IPv6": "SELECT dblink_connect('host=::1 port=8432 connect_timeout=3')",
+    "ssh": "SELECT dblink_connect('host=127.0.0.1 port=22 connect_timeout=3')",
+    "the metadata of a cloud": "SELECT dblink_connect('host=169.254.169.254 port=80 connect_timeout=3')",
+    "a name": "SELECT dblink_connect('host=production.example connect_timeout=3')",
+    "the host's Postgres by its socket": "SELECT dblink_connect('host=/run/postgresql user=postgres dbname=postgres')",
+    "an abstract socket": "SELECT dblink_connect('host=@/org/freedesktop/systemd1/notify user=x')",
     "production": "SELECT dblink_connect('host=10.9.8.7 connect_timeout=3')",
     "the metadata's socket": "SELECT dblink_connect('host=/run/draupnir-metadata user=draupnir dbname=draupnir')",
     "the helper's socket": "SELECT pg_stat_file('/run/draupnir-helper.sock')::text",
@@ -81,7 +106,16 @@ PROBES = {
     "the journal's socket": "SELECT pg_stat_file('/run/systemd/journal/socket')::text",
     # Settings that the command line holds down.
     "an archive command": "ALTER SYSTEM SET archive_command = 'id'",
+    "a library to load at the start": "ALTER SYSTEM SET shared_preload_libraries = '/srv/pgdata/evil.so'",
+    "rules of its own for who gets in": "ALTER SYSTEM SET hba_file = '/srv/pgdata/evil.conf'",
+    "another address": "ALTER SYSTEM SET listen_addresses = '*'",
 }  # fmt: skip
+
+# The script's sandbox shows the programs and the configuration of the machine, apart from what is secret.
+INSTANCE_PROBES = {
+    "the list of users": "SELECT pg_read_file('/etc/passwd')",
+    "the host's programs": "SELECT pg_ls_dir('/usr/bin')",
+}
 
 # What each sandbox may be seen to show, and no more.
 VIEWS = {
@@ -102,14 +136,13 @@ VIEWS = {
 BACK_DOOR = """
 \\c my_db
 CREATE EXTENSION dblink;
-CREATE FUNCTION back_door(statement text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER AS $$
+CREATE FUNCTION back_door(statement text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE result text;
 BEGIN
   IF statement LIKE 'SELECT%' THEN EXECUTE statement INTO result; ELSE EXECUTE statement; END IF;
   RETURN 'done: ' || coalesce(result, '');
 EXCEPTION WHEN OTHERS THEN RETURN 'refused: ' || SQLERRM;
 END $$;
-ALTER EXTENSION pg_trgm ADD FUNCTION back_door(text);
 CREATE TABLE answers (place text, statement text, answer text);
 """
 
@@ -152,13 +185,19 @@ def hostile(service: Service, backup: Path, image: int, canary: list[str]) -> It
     world.await_quiet()
     before = world.observe()
     libraries = [writing(path, LIBRARY) for path in ("/srv/pgdata/evil.so", "/tmp/evil.so", "/dev/shm/evil.so")]
-    statements = [*libraries, *PROBES.values(), *(statement for statement, _ in VIEWS.values())]
+    statements = [
+        *libraries,
+        *PROBES.values(),
+        *INSTANCE_PROBES.values(),
+        *(statement for statement, _ in VIEWS.values()),
+    ]
 
     def asking(place: str) -> str:
         return "\n".join(f"INSERT INTO answers SELECT '{place}', {s}, back_door({s});" for s in map(quoted, statements))
 
     image_id = service.make_image(backup, "\n".join([ANONYMISE, BACK_DOOR, asking("script")]))
     instance_id = int(service.create_instance(image_id)["id"])
+    become_superuser(service, instance_id)
     service.psql(instance_id, asking("instance"))
     found = json.loads(service.answer(instance_id, "SELECT json_agg(answers) FROM answers"))
     answers = {(each["place"], each["statement"]): each["answer"] for each in found}
@@ -177,6 +216,11 @@ def test_the_back_door_is_open_or_the_probes_would_prove_nothing(hostile: Hostil
 @pytest.mark.parametrize("name", PROBES)
 def test_a_superuser_in_a_sandbox_does_not_reach(hostile: Hostile, place: str, name: str) -> None:
     assert hostile.answers[place, PROBES[name]].startswith("refused: ")
+
+
+@pytest.mark.parametrize("name", INSTANCE_PROBES)
+def test_a_superuser_in_an_instance_does_not_reach(hostile: Hostile, name: str) -> None:
+    assert hostile.answers["instance", INSTANCE_PROBES[name]].startswith("refused: ")
 
 
 @pytest.mark.parametrize("place", ["script", "instance"])

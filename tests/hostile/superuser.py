@@ -1,0 +1,29 @@
+"""Make the user of an instance superuser in it, as whoever has found a hole would be; root does it, from outside."""
+
+from __future__ import annotations
+
+from tests.system import world
+from tests.system.backups import BINARIES
+from tests.system.faults import await_that
+from tests.system.service import Service, run
+
+
+def become_superuser(service: Service, instance_id: int) -> None:
+    """In single-user mode on the stopped instance's data, with its own identity; it is awake afterwards."""
+    server = f"draupnir-instance-{instance_id}.service"
+    # What is still starting cannot be stopped. The proxy is part of it.
+    service.answer(instance_id, "SELECT 1", "postgres")
+    run("systemctl", "stop", server)
+    await_that(lambda: run("systemctl", "is-active", server, ok=False).stdout != "active\n", f"{server} is down")
+    data = world.DATA / f"instances/{instance_id}"
+    uid = data.stat().st_uid
+    configuration = f"/run/draupnir/instances/{instance_id}/postgresql.conf"
+    identity = [f"--reuid={uid}", f"--regid={uid}", "--groups=draupnir-data", "--no-new-privs"]
+    options = ["-D", str(data), "-c", f"config_file={configuration}", "template1"]
+    # These show paths that are there in the sandbox only.
+    files = ["-c", "ssl=off"]
+    run(
+        "setpriv", *identity, BINARIES / "postgres", "--single", *files, *options, cwd="/",
+        input="ALTER ROLE draupnir SUPERUSER\n",
+    )  # fmt: skip
+    assert service.answer(instance_id, "SHOW is_superuser", "postgres") == "on"
