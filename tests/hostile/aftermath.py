@@ -72,13 +72,18 @@ def findings() -> set[str]:
     return {line.partition(":")[0] for line in lines if not line.startswith("✓")}
 
 
-@contextmanager
-def unharmed(service: Service, neighbour: int) -> Iterator[None]:
-    """Afterwards the files outside, the neighbour's data and doctor's report are as they were."""
-    with planted():
-        files, reported = fingerprint(), findings()
-        yield
+class Bystanders:
+    """The machine outside, a neighbour's instance and doctor's report, as they were when this was made."""
+
+    def __init__(self, service: Service, neighbour: int) -> None:
+        self._service, self._neighbour = service, neighbour
+        self._environment = {**service.environment(neighbour), "PGDATABASE": "my_db"}
+        self._files, self._findings = fingerprint(), findings()
+
+    def check(self) -> None:
+        """Fails the test unless all of it is as it was."""
         now = fingerprint()
-        assert {path for path in files.keys() | now.keys() if files.get(path) != now.get(path)} == set()
-        assert service.answer(neighbour, "SELECT count(*) FROM users") == "5000"
-        assert findings() == reported
+        changed = {path for path in self._files.keys() | now.keys() if self._files.get(path) != now.get(path)}
+        assert changed == set()
+        assert run("psql", "-XAtqc", "SELECT count(*) FROM users", env=self._environment).stdout == "5000\n"
+        assert findings() == self._findings

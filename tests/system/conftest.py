@@ -91,8 +91,15 @@ def neighbour(service: Service, image: int) -> Iterator[int]:
     service.destroy_instance(instance_id)
 
 
+@pytest.fixture(scope="module")
+def bystanders(service: Service, neighbour: int) -> Iterator[aftermath.Bystanders]:
+    """What no attack of the module may change."""
+    with aftermath.planted():
+        yield aftermath.Bystanders(service, neighbour)
+
+
 @pytest.fixture
-def _unharmed(service: Service, neighbour: int) -> Iterator[None]:
+def _unharmed(bystanders: aftermath.Bystanders) -> Iterator[None]:
     """After the test the machine outside, the neighbour and doctor's report are as they were before."""
-    with aftermath.unharmed(service, neighbour):
-        yield
+    yield
+    bystanders.check()
