@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import secrets
 import threading
 import time
 from collections.abc import Iterable
@@ -39,6 +40,7 @@ _LEFT = (
     "the script leaves a transaction open; end it with COMMIT",
     "the script leaves a prepared transaction; end it with COMMIT PREPARED",
 )
+_ENDED_EARLY = "psql ended the script before its last line, by \\q or in an open quote; remove what ends it"
 
 
 def main(reporter: Reporter) -> Report:
@@ -98,7 +100,8 @@ def anonymise(cluster: Cluster, databases: list[str]) -> None:
     """Run the operator's script; whatever of it fails, is left out or is rolled back fails the image."""
     database = "postgres" if "postgres" in databases else "template1"
     before = rollbacks(cluster)
-    finished = cluster.run_script(database, SCRIPT, _SQL / "after_script.sql")
+    word = secrets.token_hex(16)
+    finished = cluster.run_script(database, with_end(SCRIPT, word), _SQL / "after_script.sql")
     if finished.returncode != 0 and cluster.ran_out_of_room(finished):
         raise JobError("no_room", reports.NO_ROOM, cluster.private(finished.stderr))
     if finished.returncode != 0:
@@ -106,6 +109,8 @@ def anonymise(cluster: Cluster, databases: list[str]) -> None:
         why = f"{SCRIPT.name}: {left}" if left else failures.of_script(cluster.major, SCRIPT, finished.stderr)
     elif passed_over(finished.stderr):
         why = failures.of_script(cluster.major, SCRIPT, passed_over(finished.stderr))
+    elif word not in finished.stderr:
+        why = f"{SCRIPT.name}: {_ENDED_EARLY}"
     else:
         why = no_shell(SCRIPT)
     if not why and any(count > before.get(database_id, 0) for database_id, count in rollbacks(cluster).items()):
@@ -116,6 +121,17 @@ def anonymise(cluster: Cluster, databases: list[str]) -> None:
             "draupnir-client images update) and finalise again; the upload is kept."
         )
         raise JobError("script_failed", detail, cluster.private(finished.stderr))
+
+
+def with_end(script: Path, word: str) -> Path:
+    """A copy of the script that says the word in its last line, which after_script.sql repeats if psql came to it.
+
+    A `\\q` ends a file, and an open quote the rest of it, without an error.
+    """
+    copy = _DIRECTORY / "script" / script.name
+    copy.parent.mkdir()
+    copy.write_text(f"{script.read_text(encoding='utf-8')}\n\\set draupnir_end {word}\n", encoding="utf-8")
+    return copy
 
 
 def rollbacks(cluster: Cluster) -> dict[str, int]:

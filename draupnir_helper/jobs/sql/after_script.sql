@@ -13,3 +13,5 @@ SELECT count(*) > 0 AS left_prepared FROM pg_catalog.pg_prepared_xacts
 \warn 'anonymisation_script.sql: ERROR:  the script leaves a prepared transaction; end it with COMMIT PREPARED'
 DO 'BEGIN RAISE EXCEPTION $$a transaction was left prepared$$; END';
 \endif
+-- What the last line of the script has set, if psql came to it.
+\warn :draupnir_end
