@@ -71,6 +71,15 @@ ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
 CREATE FUNCTION as_bool(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RETURN $1 = 'yes'; END $$;
 CREATE CAST (text AS bool) WITH FUNCTION as_bool(text) AS ASSIGNMENT;
 """
+# Of a catalog that is empty afterwards, ANALYZE leaves the statistics as they are.
+STATISTICS = f"""
+CREATE EXTENSION postgres_fdw;
+DO $$ BEGIN FOR i IN 1..30 LOOP
+  EXECUTE format('CREATE SERVER s%s FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host %L)', i, '{CANARY}-host');
+END LOOP; END $$;
+ANALYZE pg_foreign_server;
+DROP EXTENSION postgres_fdw CASCADE;
+"""
 IN_TEMPLATE0 = f"CREATE TABLE forgotten AS SELECT '{CANARY}'::text AS email"
 # The script is the uploader's, too.
 SCRIPT = f"""{ANONYMISE}
@@ -93,6 +102,7 @@ def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
     source.start()
     for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES):
         source.sql(statements)
+    source.sql(STATISTICS, "postgres")
     source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
     source.sql(IN_TEMPLATE0, "template0")
     source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS false")
@@ -212,6 +222,12 @@ def test_the_template_that_nobody_connects_to_is_cleaned_like_any_database(servi
     service.psql(climber, "CREATE DATABASE mine TEMPLATE template0")
     owned = "SELECT relowner::regrole, (SELECT count(*) FROM forgotten) FROM pg_class WHERE relname = 'forgotten'"
     assert service.answer(climber, owned, "mine") == "draupnir|0"
+
+
+def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, climber: int) -> None:
+    for database in ("postgres", "my_db", "template1"):
+        found = f"SELECT tablename FROM pg_stats AS s WHERE s::text LIKE '%{CANARY}%'"
+        assert service.answer(climber, found, database) == ""
 
 
 def test_a_replaced_function_of_postgres_fails_the_image(service: Service, source: Source) -> None:
