@@ -126,6 +126,7 @@ class Image:
     """A data set; `size_bytes` and `postgres_major` are known once it was finalised or extracted.
 
     One of a list may have only the beginning of its script: then it is `script_truncated`.
+    `trigger_tables` are those to which triggers wrote while its script ran.
     """
 
     id: int
@@ -140,6 +141,7 @@ class Image:
     postgres_major: int | None = None
     size_bytes: int | None = None
     script_truncated: bool = False
+    trigger_tables: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

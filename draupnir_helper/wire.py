@@ -387,7 +387,8 @@ class Sealed(Wire):
 class JobReport(Wire):
     """What a job says of itself through its unit's status; written by unprivileged code, so bounded and untrusted.
 
-    `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) by finalise, `finished` by
+    `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) and
+    `trigger_tables` (those that triggers wrote to while the script ran) by finalise, `finished` by
     either when all is done; `error_code` and `error` are set on failure. `error` is public and quotes nothing of the
     data; the whole text lies in the work directory as jobs.reports.PRIVATE_NAME.
     """
@@ -397,6 +398,7 @@ class JobReport(Wire):
     total_bytes: Annotated[int, Field(ge=0)] | None = None
     postgres_major: PostgresMajor | None = None
     size_bytes: Annotated[int, Field(ge=0)] | None = None
+    trigger_tables: Annotated[list[Annotated[str, Field(max_length=120)]], Field(max_length=40)] = []
     finished: bool = False
     error_code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
     error: Annotated[str, Field(max_length=4000)] | None = None

@@ -62,6 +62,7 @@ def show(session: Session, image_id: int) -> None:
             ("Updated at", image.updated_at),
             ("Postgres", image.postgres_version or "-"),
             ("Size", format_size(image.size_bytes)),
+            *([("Written by triggers", written)] if (written := ", ".join(image.tables_written_by_triggers)) else []),
             # Always on lines of its own, so that it can be told from the rest.
             ("Anonymisation script", image.anonymisation_script.rstrip("\n") + "\n"),
         ]

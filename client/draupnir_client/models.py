@@ -36,6 +36,7 @@ class Image:
     anonymisation_script: str
     postgres_version: str | None
     size_bytes: int | None
+    tables_written_by_triggers: tuple[str, ...]
     error: str | None
     progress: Progress | None
 
@@ -112,6 +113,7 @@ def read_image(value: object) -> Image:
         anonymisation_script=text(attributes, "anonymisation_script"),
         postgres_version=text(attributes, "postgres_version") or None,
         size_bytes=_count(attributes.get("size_bytes")),
+        tables_written_by_triggers=_texts(attributes.get("tables_written_by_triggers")),
         error=(text(error, "detail") or text(error, "code") or None) if isinstance(error, Mapping) else None,
         progress=_progress(attributes.get("progress")),
     )
@@ -169,6 +171,10 @@ def text(values: Document, key: str) -> str:
 
 def _count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
 def _progress(value: object) -> Progress | None:

@@ -248,6 +248,7 @@ def write_image(image: Image, now: datetime) -> dict[str, object]:
         "anonymisation_script": image.anonymisation_script,
         "postgres_version": None if image.postgres_major is None else str(image.postgres_major),
         "size_bytes": image.size_bytes,
+        "tables_written_by_triggers": list(image.trigger_tables),
     }
     if image.script_truncated:
         attributes["anonymisation_script_truncated"] = True

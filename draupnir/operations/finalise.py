@@ -140,7 +140,13 @@ async def _finalise(context: Context, image: Image) -> Image:
         )
     report = await _follow(context, image, wire.JobKind.FINALISE)
     return _still(
-        await context.store.images.move_to_step(image, FinaliseStep.PUBLISH, "publishing", size_bytes=report.size_bytes)
+        await context.store.images.move_to_step(
+            image,
+            FinaliseStep.PUBLISH,
+            "publishing",
+            size_bytes=report.size_bytes,
+            trigger_tables=[_printable(name) for name in report.trigger_tables],
+        )
     )
 
 

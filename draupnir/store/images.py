@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from draupnir.errors import ImageHasInstances, NotFound
@@ -43,8 +43,8 @@ class Images:
             cursor = await connection.execute(
                 "SELECT id, status, backed_up_at, left(anonymisation_script, %(most)s) AS anonymisation_script,"
                 " length(anonymisation_script) > %(most)s AS script_truncated, created_at, updated_at, step, activity,"
-                " done_bytes, total_bytes, step_started_at, failure_code, failure_detail, postgres_major, size_bytes"
-                " FROM images ORDER BY id",
+                " done_bytes, total_bytes, step_started_at, failure_code, failure_detail, postgres_major, size_bytes,"
+                " trigger_tables FROM images ORDER BY id",
                 {"most": MAX_LISTED_SCRIPT_CHARS},
             )
             return [_image(row) async for row in cursor]
@@ -64,7 +64,8 @@ class Images:
         """From awaiting_upload or failed to the first step."""
         return await self._one(
             "UPDATE images SET status = 'finalising', step = 'seal', activity = %s, step_started_at = now(),"
-            " done_bytes = NULL, total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, updated_at = now()"
+            " done_bytes = NULL, total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL,"
+            " updated_at = now()"
             " WHERE id = %s AND status IN ('awaiting_upload', 'failed') RETURNING *",
             [activity, image_id],
         )
@@ -77,14 +78,23 @@ class Images:
         *,
         postgres_major: int | None = None,
         size_bytes: int | None = None,
+        trigger_tables: Sequence[str] | None = None,
     ) -> Image | None:
         """From the step the image was seen at to another, with what was learnt."""
         return await self._one(
             "UPDATE images SET step = %s, activity = %s, step_started_at = now(), done_bytes = NULL,"
             " total_bytes = NULL, postgres_major = coalesce(%s, postgres_major),"
-            " size_bytes = coalesce(%s, size_bytes), updated_at = now()"
+            " size_bytes = coalesce(%s, size_bytes), trigger_tables = coalesce(%s, trigger_tables), updated_at = now()"
             " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
-            [step, activity, postgres_major, size_bytes, image.id, image.step],
+            [
+                step,
+                activity,
+                postgres_major,
+                size_bytes,
+                None if trigger_tables is None else list(trigger_tables),
+                image.id,
+                image.step,
+            ],
         )
 
     async def note_progress(self, image: Image, activity: str, done: int | None, total: int | None) -> Image | None:
@@ -190,4 +200,5 @@ def _image(row: Row) -> Image:
         postgres_major=row["postgres_major"],
         size_bytes=row["size_bytes"],
         script_truncated=row.get("script_truncated", False),
+        trigger_tables=tuple(row["trigger_tables"] or ()),
     )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import failures, reports
+from draupnir_helper.jobs import failures, reports, triggers
 from draupnir_helper.jobs.reports import JobError
 
 _LOG_LINES = 30
@@ -133,7 +133,9 @@ class Cluster:
 
     def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
         """Run the uploader's script as psql does, then the file that looks what it left open, in one session."""
-        return self._psql(database, "-f", path.name, "-f", str(after), working_directory=path.parent)
+        options = (triggers.TRACKING,)
+        files = ("-f", path.name, "-f", str(after))
+        return self._psql(database, *files, server_options=options, working_directory=path.parent)
 
     def vacuum(self) -> None:
         """VACUUM and ANALYZE every table of every database, catalogs included."""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import catalogs, failures, reports
+from draupnir_helper.jobs import catalogs, failures, reports, triggers
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
@@ -56,17 +56,18 @@ def main(reporter: Reporter) -> Report:
         threading.Thread(target=write_out, args=(_DATA,), daemon=True).start()
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
-        reporter.step("handing everything to the role draupnir")
         # The script may have made, dropped or closed some.
         databases = admit_all_databases(cluster)
-        disarm(cluster, databases)
+        written = disarm(cluster, databases)
+        trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
+        reporter.step("handing everything to the role draupnir")
         hand_over(cluster, databases)
         reporter.step("vacuuming and analysing")
         cluster.vacuum()
         cluster.run_files("template1", _SQL / "close.sql")
         reporter.step("stopping")
     settle(_DATA)
-    return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA))
+    return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA), trigger_tables=trigger_tables)
 
 
 def write_out(directory: Path) -> None:
@@ -85,15 +86,16 @@ def admit_all_databases(cluster: Cluster) -> list[str]:
     return cluster.run_files("template1", _SQL / "admit.sql")
 
 
-def disarm(cluster: Cluster, databases: list[str]) -> None:
+def disarm(cluster: Cluster, databases: list[str]) -> list[str]:
     """Drop what ties the copy to production or runs code by itself.
 
     That is prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings of roles
-    and databases that would beat the command line.
+    and databases that would beat the command line. Returns the tables written to since the last time; none before
+    Postgres 15, for want of a network.
     """
     cluster.run_files("template1", _SQL / "settings.sql", names=_array(walls.names()))
-    for database in databases:
-        cluster.run_files(database, _SQL / "disarm.sql")
+    files = [_SQL / name for name in ("written.sql", "disarm.sql")]
+    return [line for database in databases for line in cluster.run_files(database, *files) if line]
 
 
 def anonymise(cluster: Cluster, databases: list[str]) -> None:

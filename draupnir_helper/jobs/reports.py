@@ -38,6 +38,7 @@ class Report(NamedTuple):
     total_bytes: int | None = None
     postgres_major: int | None = None
     size_bytes: int | None = None
+    trigger_tables: list[str] | None = None
     finished: bool | None = None
     error_code: str | None = None
     error: str | None = None

@@ -76,12 +76,14 @@ def test_an_image_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHelper
     assert (changed.backed_up_at, changed.anonymisation_script) == ("2020-02-29T00:00:00Z", "SELECT 'ö';")
 
     helper.upload(image.id)
+    helper.reports[JobKind.FINALISE] = JobReport(size_bytes=1000, trigger_tables=["my_db.audit.log"])
     started = api.finalise_image(image.id)
     assert started.status == "finalising"
     assert started.progress is not None
     assert started.progress.step == "seal"
     ready = finalised(api, started)
     assert (ready.status, ready.ready, ready.postgres_version, ready.size_bytes) == ("ready", True, "15", 1000)
+    assert ready.tables_written_by_triggers == ("my_db.audit.log",)
     assert api.finalise_image(image.id) == ready
 
     api.destroy_image(image.id)

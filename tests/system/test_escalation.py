@@ -80,9 +80,19 @@ END LOOP; END $$;
 ANALYZE pg_foreign_server;
 DROP EXTENSION postgres_fdw CASCADE;
 """
+AUDIT = """
+CREATE FUNCTION remember() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  INSERT INTO audit.log VALUES (OLD::text); RETURN NEW;
+END $$;
+CREATE TRIGGER remember AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION remember();
+CREATE TABLE logins (user_id int REFERENCES users ON UPDATE CASCADE, at timestamptz DEFAULT now());
+INSERT INTO logins SELECT id FROM users LIMIT 10;
+"""
 IN_TEMPLATE0 = f"CREATE TABLE forgotten AS SELECT '{CANARY}'::text AS email"
 # The script is the uploader's, too.
 SCRIPT = f"""{ANONYMISE}
+DELETE FROM audit.log WHERE line IS NULL;
+UPDATE users SET id = id + 100000 WHERE id = 1;
 ALTER DATABASE template0 ALLOW_CONNECTIONS true;
 \\c template0
 DELETE FROM forgotten;
@@ -100,7 +110,7 @@ def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """An image of that source."""
     source = Source(tmp_path_factory.mktemp("climbable"))
     source.start()
-    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES):
+    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, AUDIT):
         source.sql(statements)
     source.sql(STATISTICS, "postgres")
     source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
@@ -224,9 +234,15 @@ def test_the_template_that_nobody_connects_to_is_cleaned_like_any_database(servi
     assert service.answer(climber, owned, "mine") == "draupnir|0"
 
 
+def test_the_tables_that_triggers_and_cascades_wrote_to_are_named(service: Service, climbable: int) -> None:
+    found = service.image(climbable)["tables_written_by_triggers"]
+    assert found == ["my_db.audit.log", "my_db.public.logins"]
+    assert "my_db.audit.log" in service.client("images", "show", str(climbable)).stdout
+
+
 def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, climber: int) -> None:
     for database in ("postgres", "my_db", "template1"):
-        found = f"SELECT tablename FROM pg_stats AS s WHERE s::text LIKE '%{CANARY}%'"
+        found = f"SELECT tablename FROM pg_stats AS s WHERE schemaname = 'pg_catalog' AND s::text LIKE '%{CANARY}%'"
         assert service.answer(climber, found, database) == ""
 
 

@@ -14,3 +14,12 @@ SELECT statement FROM pg_subscription s,
 SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(usename) END, srvname)
   FROM pg_user_mappings
 \gexec
+-- From here on the counters tell what the script's session writes, and not what was just rolled back.
+SELECT current_setting('server_version_num')::int >= 150000 AS has_counters
+\gset
+\if :has_counters
+SELECT pg_stat_force_next_flush() AS flushed
+\gset
+SELECT pg_stat_reset() AS reset
+\gset
+\endif

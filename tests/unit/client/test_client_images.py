@@ -185,6 +185,12 @@ def test_others_are_shown_the_published_error(run: Run, server: FakeServer) -> N
     assert "Failing row" not in result.stdout
 
 
+def test_the_tables_that_triggers_wrote_to_are_shown(run: Run, server: FakeServer) -> None:
+    server.images = {1: image(1, tables_written_by_triggers=["my_db.audit.log", "my_db.public.history"]), 2: image(2)}
+    assert "my_db.audit.log, my_db.public.history" in run("images", "show", "1").stdout
+    assert "triggers" not in run("images", "show", "2").stdout
+
+
 @pytest.mark.parametrize("status", ["awaiting_upload", "destroying"])
 def test_an_image_that_did_not_become_ready_is_a_failure(run: Run, server: FakeServer, status: str) -> None:
     server.images = {1: working("seal", "")}
