@@ -39,7 +39,7 @@ _INSTANCE = {
     "listen_addresses": "127.0.0.1",
     "port": str(PORT),
     # A client that connects and says nothing keeps the instance awake for as long.
-    "authentication_timeout": "30s",
+    "authentication_timeout": "10s",
     "unix_socket_directories": "",
     "max_connections": "100",
     "shared_buffers": "128MB",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import socket
 import subprocess
 import threading
@@ -150,10 +151,27 @@ def test_the_longest_sleep_after_is_one_that_systemd_takes(service: Service, ima
     service.destroy_instance(instance_id)
 
 
-def test_a_client_that_says_nothing_does_not_keep_it_awake_for_ever(service: Service, sleeper: int) -> None:
+def port_of(service: Service, instance_id: int) -> int:
+    return int(service.ask("GET", f"/instances/{instance_id}").json()["data"]["attributes"]["port"])
+
+
+def test_three_hundred_silent_connections_wake_nothing_and_lock_nobody_out(service: Service, sleeper: int) -> None:
     await_status(service, sleeper, "asleep")
-    port = int(service.ask("GET", f"/instances/{sleeper}").json()["data"]["attributes"]["port"])
-    with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
+    port = port_of(service, sleeper)
+    with contextlib.ExitStack() as silent:
+        for _ in range(300):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
+        # What has been let through shows there; the kernel keeps these to itself.
+        assert run("ss", "-Htn", "state", "established", f"( sport = :{port} )").stdout == ""
+        assert status(service, sleeper) == "asleep"
+        assert service.answer(sleeper, "SELECT count(*) FROM users") == "5000"
+        await_status(service, sleeper, "asleep")
+
+
+def test_a_client_that_stops_speaking_does_not_keep_it_awake_for_ever(service: Service, sleeper: int) -> None:
+    await_status(service, sleeper, "asleep")
+    with socket.create_connection(("127.0.0.1", port_of(service, sleeper)), timeout=10) as silent:
+        silent.sendall(b"\0")
         await_status(service, sleeper, "running")
         # Postgres hangs up after authentication_timeout.
         silent.settimeout(90)
