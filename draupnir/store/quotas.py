@@ -10,13 +10,13 @@ _LOCK = 0x64_72_61_76
 # So many are named; a person who has more than that looks at the list.
 MAX_NAMED = 20
 
-# What is being destroyed counts no more. A closed instance counts for its very owner who has signed in again, and is
-# about to have it back; not for somebody else who was given their address.
+# What is being destroyed counts no more; what the service has stopped does. A closed instance counts for its very owner
+# who has signed in again, and is about to have it back; not for somebody else who was given their address.
 _IDS = (
     "SELECT instances.id FROM instances LEFT JOIN users ON users.email = instances.owner AND users.left_at IS NULL"
     " AND (users.issuer, users.subject) = (leaver_issuer, leaver_subject)"
     " WHERE owner = %s AND purpose = 'use'"
-    " AND (status IN ('creating', 'running') OR status = 'closed' AND users.email IS NOT NULL)"
+    " AND (status IN ('creating', 'running', 'stopped') OR status = 'closed' AND users.email IS NOT NULL)"
     " ORDER BY instances.id"
 )
 

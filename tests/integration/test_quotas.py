@@ -7,6 +7,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 
+import psycopg
 import pytest
 
 from draupnir.errors import DraupnirError, TooManyInstances
@@ -72,6 +73,19 @@ async def test_whoever_has_too_many_is_told_which_and_gets_another_for_one_destr
             await instances.create(context, jane, image.id, habits)
     await instances.destroy(context, jane, mine[0])
     await instances.create(context, jane, image.id)
+
+
+async def test_a_stopped_instance_counts(context: Context, dsn: str) -> None:
+    context = limited(context, max_instances_per_user=1)
+    image = await ready_image(context)
+    jane = await person(context, JANE)
+    mine, _ = await instances.create(context, jane, image.id)
+    with psycopg.connect(dsn) as connection:
+        connection.execute(
+            "UPDATE instances SET status = 'stopped', stop_reason = 'it wrote most' WHERE id = %s", [mine.id]
+        )
+    with pytest.raises(TooManyInstances):
+        await instances.create(context, jane, image.id)
 
 
 async def test_the_shared_secret_is_limited_only_where_the_key_is_in_the_file(context: Context) -> None:
