@@ -17,6 +17,7 @@ DraupnirError
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         slow down
 ├── TooManyInstances        the owner has as many as one may have
+├── TooManyTokens           likewise
 ├── NoRoom                  the disk is full
 └── Unavailable             not now: a part of the service is away
     ├── HelperUnavailable  MetadataUnavailable  StorageMissing  ProviderUnavailable
@@ -217,6 +218,13 @@ class TooManyInstances(DraupnirError):
 
     code = "too_many_instances"
     title = "Too many instances"
+
+
+class TooManyTokens(DraupnirError):
+    """The owner has as many named tokens as one user may have."""
+
+    code = "too_many_tokens"
+    title = "Too many tokens"
 
 
 class NoRoom(DraupnirError):

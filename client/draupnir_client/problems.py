@@ -10,6 +10,8 @@ import httpx
 
 from draupnir_client.errors import BadAnswer, ClientError, NotFound, Refused, ServerUnreachable, Unauthorized
 
+# Answered with 429, and yet waiting changes nothing.
+_QUOTAS = frozenset({"too_many_instances", "too_many_tokens"})
 # What the command line offers where the API's own sentence does not know of it.
 _ADVICE = {
     "image_has_instances": "With `draupnir-client images destroy --cascade` they go with it.",
@@ -84,7 +86,7 @@ def from_response(response: httpx.Response, server: str, doing: str) -> ClientEr
         )
     if status == 404:
         return NotFound(message)
-    if (status == 429 and code != "too_many_instances") or (status >= 500 and status != 507):
+    if (status == 429 and code not in _QUOTAS) or (status >= 500 and status != 507):
         return ServerUnreachable(message)
     return Refused(message, code)
 

@@ -27,6 +27,7 @@ STATUSES: dict[type[errors.DraupnirError], int] = {
     errors.Impossible: 422,
     errors.TooManyRequests: 429,
     errors.TooManyInstances: 429,
+    errors.TooManyTokens: 429,
     errors.Unavailable: 503,
     errors.NoRoom: 507,
     errors.DraupnirError: 500,

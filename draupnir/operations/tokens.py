@@ -50,7 +50,7 @@ async def start_session(context: Context, email: str) -> tuple[Token, str, Role]
 
 
 async def create(context: Context, caller: Caller, name: str, scope: Scope, lifetime: timedelta) -> tuple[Token, str]:
-    """A named token of the caller's, and the token itself. Raises TokenNameTaken.
+    """A named token of the caller's, and the token itself. Raises TokenNameTaken, TooManyTokens.
 
     One that is made with a named token dies no later than that, or it would have no end.
     """

@@ -1,12 +1,15 @@
-"""How many instances one owner may have, held by a lock on the owner so that many requests at once cannot pass it."""
+"""How many instances and named tokens one owner may have, held by a lock on the owner, so that many requests at once
+cannot pass it.
+"""
 
 from __future__ import annotations
 
-from draupnir.errors import TooManyInstances
+from draupnir.errors import TooManyInstances, TooManyTokens
 from draupnir.store.database import Connection
 
 # Any number that no other program uses with two-part advisory locks in this database.
 _LOCK = 0x64_72_61_76
+MAX_NAMED_TOKENS = 100
 # So many are named; a person who has more than that looks at the list.
 MAX_NAMED = 20
 
@@ -28,7 +31,7 @@ async def require_place(connection: Connection, owner: str, limit: int | None) -
     """
     if limit is None:
         return
-    await connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK, owner])
+    await _lock(connection, owner)
     cursor = await connection.execute(_IDS, [owner])
     ids = [row["id"] async for row in cursor]
     if len(ids) >= limit:
@@ -37,3 +40,24 @@ async def require_place(connection: Connection, owner: str, limit: int | None) -
             f"{owner} has {len(ids)} instances, and max_instances_per_user allows {limit}: {named}. Destroy one that"
             " nobody needs, such as with `draupnir-client instances destroy ID`."
         )
+
+
+async def require_place_for_token(connection: Connection, owner: str) -> None:
+    """Hold the owner until the end of the transaction, so that they may have one more named token.
+
+    Raises TooManyTokens.
+    """
+    await _lock(connection, owner)
+    cursor = await connection.execute(
+        "SELECT count(*) AS found FROM tokens WHERE owner = %s AND kind = 'named' AND expires_at > now()", [owner]
+    )
+    (row,) = await cursor.fetchall()
+    if row["found"] >= MAX_NAMED_TOKENS:
+        raise TooManyTokens(
+            f"{owner} has {MAX_NAMED_TOKENS} named tokens, which is as many as one may have; see them with"
+            " `draupnir-client tokens list`, and revoke those that nobody uses."
+        )
+
+
+async def _lock(connection: Connection, owner: str) -> None:
+    await connection.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCK, owner])

@@ -9,6 +9,7 @@ from psycopg.errors import UniqueViolation
 from draupnir.errors import TokenNameTaken
 from draupnir.models import Scope, Token, TokenKind
 from draupnir.store.database import Database, Row
+from draupnir.store.quotas import require_place_for_token
 
 # When a token was last used is for people, who need it no finer than this.
 _USE_NOTED_EVERY = "5 minutes"
@@ -23,9 +24,11 @@ class Tokens:
     async def insert(
         self, owner: str, kind: TokenKind, name: str, scope: Scope, digest: bytes, expires_at: datetime
     ) -> Token:
-        """A new token. Raises TokenNameTaken if its owner has one of that name."""
+        """A new token. Raises TokenNameTaken if its owner has one of that name, TooManyTokens."""
         try:
             async with self._database.connection() as connection:
+                if kind is TokenKind.NAMED:
+                    await require_place_for_token(connection, owner)
                 await connection.execute("DELETE FROM tokens WHERE expires_at <= now()")
                 cursor = await connection.execute(
                     "INSERT INTO tokens (owner, kind, name, scope, digest, expires_at)"

@@ -6,13 +6,14 @@ import asyncio
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping
+from datetime import timedelta
 
 import psycopg
 import pytest
 
 from draupnir.errors import DraupnirError, TooManyInstances
-from draupnir.models import Caller, Habits, Identity, InstanceStatus, Role
-from draupnir.operations import closing, instances
+from draupnir.models import Caller, Habits, Identity, InstanceStatus, Role, Scope
+from draupnir.operations import closing, instances, tokens
 from draupnir.operations.context import Context
 from draupnir.settings import Settings
 from tests.daemon import CALLER, ready_image, settle
@@ -145,3 +146,21 @@ async def test_closed_instances_count_for_their_very_owner_alone(context: Contex
     await leave(context, JANE)
     await person(context, JANE, subject="somebody else")
     assert await outcomes(context, jane, image.id, 5) == {"created": LIMIT, "too_many_instances": 2}
+
+
+async def test_nobody_has_more_than_a_hundred_named_tokens(context: Context) -> None:
+    jane, bob = await person(context, JANE), await person(context, BOB)
+
+    async def create(number: int) -> str:
+        try:
+            await tokens.create(context, jane, f"ci-{number}", Scope.FULL, timedelta(days=1))
+        except DraupnirError as error:
+            return error.code
+        return "created"
+
+    assert Counter(await asyncio.gather(*map(create, range(110)))) == {"created": 100, "too_many_tokens": 10}
+    await tokens.create(context, bob, "ci", Scope.FULL, timedelta(days=1))
+    await tokens.revoke(context, jane, (await tokens.list_own(context, jane))[0].id)
+    assert await create(110) == "created"
+    # Sessions are given by signing in, and end by themselves.
+    await tokens.start_session(context, JANE)

@@ -47,6 +47,7 @@ STATUSES = [
     (errors.ImageFailed("script_failed", "why"), 422, "script_failed"),
     (errors.TooManyRequests(7), 429, "too_many_requests"),
     (errors.TooManyInstances("why"), 429, "too_many_instances"),
+    (errors.TooManyTokens("why"), 429, "too_many_tokens"),
     (errors.HelperUnavailable("why"), 503, "helper_unavailable"),
     (errors.MetadataUnavailable("why"), 503, "metadata_unavailable"),
     (errors.StorageMissing("why"), 503, "storage_missing"),

@@ -143,8 +143,9 @@ def test_what_the_server_says_is_not_lost() -> None:
     assert caught.value.code == "nothing_uploaded"
 
 
-def test_too_many_instances_is_a_no_that_waiting_does_not_change() -> None:
-    answer = problem(429, "too_many_instances", "jane@example.com has 20 instances: 1, 2. Destroy one.")
+@pytest.mark.parametrize("code", ["too_many_instances", "too_many_tokens"])
+def test_a_quota_is_a_no_that_waiting_does_not_change(code: str) -> None:
+    answer = problem(429, code, "jane@example.com has 20 instances: 1, 2. Destroy one.")
     assert "20 instances: 1, 2. Destroy one." in failure_of(answer, Refused)
 
 
