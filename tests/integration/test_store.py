@@ -71,13 +71,17 @@ async def test_raw_rows_of_older_versions_leave_the_metadata(empty_dsn: str, mon
     monkeypatch.setattr(migrate, "migrations", lambda: {n: sql for n, sql in whole.items() if n < 8})
     store = Store(empty_dsn)
     await store.open()
-    image = await store.images.insert(BACKED_UP_AT, "")
-    await store.images.begin_finalising(image.id, "")
-    await store.images.mark_failed(image.id, Failure("script_failed", "It failed.\nDETAIL: Failing row contains (7)."))
     await store.close()
+    with psycopg.connect(empty_dsn) as connection:
+        row = connection.execute(
+            "INSERT INTO images (status, backed_up_at, anonymisation_script, failure_code, failure_detail)"
+            " VALUES ('failed', now(), '', 'script_failed', %s) RETURNING id",
+            ["It failed.\nDETAIL: Failing row contains (7)."],
+        ).fetchone()
+    assert row is not None
     monkeypatch.undo()
     await store.open()
-    found = await store.images.get(image.id)
+    found = await store.images.get(row[0])
     assert found is not None
     assert found.failure == Failure("script_failed", "It failed.")
     await store.close()
