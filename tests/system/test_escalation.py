@@ -68,6 +68,12 @@ CREATE TRIGGER watch BEFORE INSERT ON of_extension FOR EACH ROW EXECUTE FUNCTION
 ALTER TABLE of_extension ADD CHECK (norm(name) <> ''), ALTER name SET DEFAULT norm('x');
 GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;
 ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO PUBLIC;
+CREATE TABLE owners (id int PRIMARY KEY);
+CREATE TABLE owned_by_extension (id int REFERENCES owners ON DELETE CASCADE);
+ALTER EXTENSION pg_trgm ADD TABLE owned_by_extension;
+CREATE TABLE parent (name text) PARTITION BY LIST (name);
+CREATE TABLE part PARTITION OF parent DEFAULT;
+ALTER EXTENSION pg_trgm ADD TABLE part;
 CREATE FUNCTION as_bool(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RETURN $1 = 'yes'; END $$;
 CREATE CAST (text AS bool) WITH FUNCTION as_bool(text) AS ASSIGNMENT;
 """
@@ -225,6 +231,16 @@ def test_nothing_of_draupnir_s_hangs_on_a_table_of_the_superuser(service: Servic
     assert (
         service.answer(climber, "SELECT relowner::regrole FROM pg_class WHERE relname = 'of_extension'") == "postgres"
     )
+
+
+def test_no_cascade_and_no_index_of_a_parent_runs_as_the_superuser(service: Service, climber: int) -> None:
+    """A cascade acts as the owner of the table with the key, CREATE INDEX on a partition as the partition's owner."""
+    keys = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'owned_by_extension'::regclass AND contype = 'f'"
+    assert service.answer(climber, keys) == "0"
+    service.psql(climber, "INSERT INTO parent VALUES ('x')")
+    service.psql(climber, climbs("climb(text) RETURNS text IMMUTABLE", "RETURN '';"))
+    service.psql(climber, "CREATE INDEX ON parent (climb(name))")
+    assert not is_superuser(service, climber)
 
 
 def test_the_template_that_nobody_connects_to_is_cleaned_like_any_database(service: Service, climber: int) -> None:

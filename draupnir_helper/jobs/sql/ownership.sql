@@ -57,6 +57,11 @@ INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, d
   SELECT d.oid, 'pg_extension'::regclass, e.oid, 0, 'pg_authid'::regclass, extowner, 'o'
     FROM pg_extension e, pg_database d WHERE datname = current_database() AND extowner <> 10;
 
+-- Whoever owns a table can index its partitions, which runs as their owner: they go where it goes.
+CREATE TEMPORARY VIEW part_of_other AS
+  SELECT inhrelid AS object FROM pg_inherits
+   WHERE ('pg_class'::regclass::oid, inhparent) NOT IN (SELECT classid, objid FROM extension_member);
+
 -- All that has an owner, and how ALTER calls it. Sequences of a column follow their table; array, multirange and row
 -- types follow theirs.
 CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) AS
@@ -110,6 +115,7 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
 SELECT format('ALTER %s %s OWNER TO %I', kind, identity, CASE wanted WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
   FROM (SELECT *, CASE WHEN namespace IN (SELECT oid FROM system_schema)
                          OR (class, object) IN (SELECT classid, objid FROM extension_member)
+                            AND NOT (class = 'pg_class'::regclass AND object IN (SELECT object FROM part_of_other))
                        THEN 10 ELSE (SELECT oid FROM pg_roles WHERE rolname = 'draupnir') END AS wanted
           FROM object WHERE namespace IS NULL OR namespace NOT IN (SELECT oid FROM temporary_schema)) AS o
  WHERE owner <> wanted

@@ -15,6 +15,11 @@ SELECT format('DROP %s %s', replace(type, ' object', ''), identity)
          WHERE relowner = 10 AND (('pg_statistic_ext'::regclass)::oid, s.oid) NOT IN (SELECT classid, objid FROM extension_member)
        ) AS hanging, pg_identify_object(classid, objid, 0)
 \gexec
+-- The cascade of a foreign key acts as the owner of the table that has the key.
+SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
+  FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_class pointed_to ON pointed_to.oid = confrelid
+ WHERE contype = 'f' AND c.relowner = 10 AND pointed_to.relowner <> 10
+\gexec
 SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
   FROM pg_constraint o JOIN pg_class c ON c.oid = conrelid
  WHERE contype = 'c' AND relowner = 10
