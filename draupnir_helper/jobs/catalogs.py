@@ -17,6 +17,10 @@ _SHARED = Path("/usr/share/postgresql")
 _INTERNAL_AND_C = ("12", "13")  # the same in each major
 # What initdb makes of these stands in no list: stemmers, and conversions in 12 and 13.
 _LIBRARIES = re.compile(r"\$libdir/(dict_snowball|\w+_and_\w+)")
+_CONSTRUCTORS = {
+    *("range_constructor2", "range_constructor3"),
+    *("multirange_constructor0", "multirange_constructor1", "multirange_constructor2"),
+}
 _RESTRICTED = re.compile(r"REVOKE\s+(?:ALL|EXECUTE)\s+ON\s+FUNCTION\s+([^;]+?)\s+FROM\s+PUBLIC\s*;", re.IGNORECASE)
 
 
@@ -34,6 +38,7 @@ class Function(NamedTuple):
     schema: str
     name: str
     arguments: str
+    result: str
     language: str
     source: str
     library: str
@@ -44,11 +49,16 @@ class Function(NamedTuple):
         """What makes two functions of different databases the same."""
         return self[7:]
 
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What it runs and how it is called: the same for two names of one function."""
+        return self[9:]
+
 
 class Verdict(NamedTuple):
     """Oids of functions, by what has to become of them."""
 
-    kept: list[str]  # owned by the bootstrap superuser from now on
+    kept: list[str]  # owned by the bootstrap superuser from now on, and called by whoever could call them
     closed: list[str]  # the same, and nobody else may call them
 
 
@@ -66,32 +76,52 @@ def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterabl
     """Tell what has to become of the functions; raises tampered_catalogs if one of Postgres's own was replaced."""
     initdb = built_in(major)
     made = {each.definition: each for each in made_by_extensions if each.member == "t"}
+    functions = list(functions)
+    open_code = _open_code(major, [each for each in functions if _own(initdb, each)], made.values())
     verdict = Verdict([], [])
     for each in functions:
-        own = initdb.get((each.name, each.argument_oids)) if each.schema == "pg_catalog" else None
+        own = _own(initdb, each)
         if own:
             replaced = each.source != own[1] and own[0] in _INTERNAL_AND_C
             if replaced or each.language_oid != own[0] or each.definer != "f":
                 raise _tampered(each.name)
-            verdict.kept.append(each.oid)
-        elif _powerful(each) and not _of_initdb_s_libraries(each):
+            if each.bootstrap_owned == "f":
+                verdict.kept.append(each.oid)
+        elif _powerful(each) and not _harmless(each):
             script = made.get(each.definition) if each.member == "t" else None
-            if script is None:
+            if script is None and each.trusted == "f" and each.code in open_code:
+                verdict.kept.append(each.oid)
+            elif script is None:
                 # One in a language that is safe runs as draupnir once it is handed over, outside of pg_catalog.
                 if each.trusted == "f" or each.member == "t" or each.schema in {"pg_catalog", "information_schema"}:
                     verdict.closed.append(each.oid)
             elif each.public == "t" and script.public == "f":
                 verdict.closed.append(each.oid)
-    owned = {each.oid for each in functions if each.bootstrap_owned == "t"}
-    return Verdict([oid for oid in verdict.kept if oid not in owned], verdict.closed)
+    return verdict
+
+
+def _own(initdb: dict[tuple[str, str], tuple[str, str]], function: Function) -> tuple[str, str] | None:
+    return initdb.get((function.name, function.argument_oids)) if function.schema == "pg_catalog" else None
 
 
 def _powerful(function: Function) -> bool:
-    return function.trusted == "f" or function.definer == "t"
+    return function.trusted == "f" or function.definer == "t" or function.source == "aggregate_dummy"
 
 
-def _of_initdb_s_libraries(function: Function) -> bool:
-    made_by = (function.schema, function.language, function.definer) == ("pg_catalog", "c", "f")
+def _open_code(major: int, own: Iterable[Function], made: Iterable[Function]) -> set[tuple[str, ...]]:
+    """The code that everybody may call anyway, of Postgres and of extensions; another name for it changes nothing."""
+    names = {re.sub(r"pg_catalog\.|\(.*", "", each) for each in restricted(major)}
+    shut = {each.source for each in own if each.name in names}
+    return {each.code for each in own if each.source not in shut} | {each.code for each in made if each.public == "t"}
+
+
+def _harmless(function: Function) -> bool:
+    """Stemmers and conversions that initdb makes, and the constructors that come with each range type."""
+    if function.definer != "f":
+        return False
+    if function.language == "internal":
+        return function.source in _CONSTRUCTORS
+    made_by = (function.schema, function.language) == ("pg_catalog", "c")
     return made_by and _LIBRARIES.fullmatch(function.library) is not None
 
 

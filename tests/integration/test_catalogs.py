@@ -79,6 +79,30 @@ def test_extensions_keep_what_their_scripts_make_and_lose_what_was_added_to_them
     assert closed == {"added", "not_added", "dblink_connect_u"}
 
 
+def test_what_comes_with_a_type_and_another_name_for_what_everybody_may_call_stay_open(
+    cluster: Cluster, database: str
+) -> None:
+    """People index by a copy of unaccent() that is called immutable."""
+    with psycopg.connect(cluster.dsn(database), autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION unaccent")
+        connection.execute("CREATE TYPE span AS RANGE (subtype = float8)")
+        connection.execute("CREATE AGGREGATE product(int) (SFUNC = int4mul, STYPE = int, INITCOND = '1')")
+        copies = {
+            "copied_unaccent(regdictionary, text) RETURNS text": "C STRICT AS '$libdir/unaccent', 'unaccent_dict'",
+            "copied_md5(text) RETURNS text": "internal STRICT AS 'md5_text'",
+            # These are no copies: of what is shut, and with a result that would be read as something else.
+            "copied_read(text) RETURNS text": "internal STRICT AS 'pg_read_file_all'",
+            "copied_address(bigint) RETURNS text": "internal STRICT AS 'int8up'",
+        }
+        for signature, code in copies.items():
+            connection.execute(f"CREATE FUNCTION {signature} LANGUAGE {code}".encode())
+    verdict, functions = judged(cluster, database)
+    assert {functions[oid].name for oid in verdict.kept} == {"copied_unaccent", "copied_md5"}
+    closed = {functions[oid].name for oid in verdict.closed}
+    assert {"copied_read", "copied_address"} <= closed
+    assert not closed & {"product", "span", "copied_unaccent", "copied_md5"}
+
+
 def test_a_function_of_postgres_that_says_something_else_is_noticed(cluster: Cluster, database: str) -> None:
     lines = listed(cluster, database, "functions.sql")[:-1]
     functions = catalogs.read(lines)

@@ -75,6 +75,8 @@ CREATE TABLE parent (name text) PARTITION BY LIST (name);
 CREATE TABLE part PARTITION OF parent DEFAULT;
 ALTER EXTENSION pg_trgm ADD TABLE part;
 CREATE FUNCTION as_bool(text) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RETURN $1 = 'yes'; END $$;
+CREATE AGGREGATE product(int) (SFUNC = int4mul, STYPE = int, INITCOND = '1');
+CREATE TYPE span AS RANGE (subtype = float8);
 CREATE CAST (text AS bool) WITH FUNCTION as_bool(text) AS ASSIGNMENT;
 """
 # Of a catalog that is empty afterwards, ANALYZE leaves the statistics as they are.
@@ -211,6 +213,9 @@ def test_nothing_that_only_a_superuser_may_call_or_change_is_open(service: Servi
 def test_what_is_safe_to_call_still_works(service: Service, climber: int) -> None:
     assert service.answer(climber, "SELECT similarity('abc', 'abc'), 'abc' % 'abc'") == "1|t"
     assert service.answer(climber, "SELECT tell()") == "draupnir"
+    assert (
+        service.answer(climber, "SELECT product(x), span(1, 2) FROM generate_series(1, 4) x GROUP BY 2") == "24|[1,2)"
+    )
     assert service.answer(climber, "SELECT 'yes'::text::bool") == "t"
     service.psql(climber, "CREATE OR REPLACE FUNCTION norm(text) RETURNS text LANGUAGE sql AS 'SELECT $1'")
     service.psql(climber, "INSERT INTO of_extension VALUES (11, 'y')")

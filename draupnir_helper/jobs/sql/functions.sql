@@ -11,8 +11,10 @@ COPY (
                     AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass),
          proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) a LEFT JOIN pg_authid r ON r.oid = a.grantee
                                     WHERE a.grantee = 0 OR r.rolname IN ('draupnir', 'pg_database_owner')),
-         lanpltrusted AND lanname NOT IN ('internal', 'c'),
-         proargtypes, prolang, nspname, proname, oidvectortypes(proargtypes), lanname, prosrc, probin, prosecdef
+         -- An aggregate calls its functions with the rights of its owner.
+         prokind = 'a' OR lanpltrusted AND lanname NOT IN ('internal', 'c'),
+         proargtypes, prolang, nspname, proname, oidvectortypes(proargtypes),
+         format_type(prorettype, NULL), lanname, prosrc, probin, prosecdef
     FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace JOIN pg_language l ON l.oid = prolang
    WHERE nspname = 'pg_catalog' OR prosecdef OR NOT lanpltrusted OR lanname IN ('internal', 'c')
 ) TO STDOUT;

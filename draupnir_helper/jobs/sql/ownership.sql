@@ -75,7 +75,7 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
                                          AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
   UNION ALL
   SELECT 'ROUTINE', 'pg_proc'::regclass, oid, pronamespace, proowner, oid::regprocedure::text FROM pg_proc
-   WHERE oid <> ALL (:'closed'::oid[])
+   WHERE oid <> ALL (:'kept'::oid[] || :'closed'::oid[])
   UNION ALL
   SELECT 'TYPE', 'pg_type'::regclass, t.oid, typnamespace, typowner, t.oid::regtype::text FROM pg_type t
    WHERE (typtype IN ('b', 'd', 'e', 'r')
