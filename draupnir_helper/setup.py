@@ -22,6 +22,8 @@ from draupnir_helper.storage import EMBEDDED_DISK, MOUNT_OPTIONS
 
 SECRET = Path("/etc/draupnir/shared_secret")
 KEY = Path("/etc/draupnir/refresh_token_key")
+# Where a purge puts the key, beside the metadata that it leaves.
+KEPT_KEY = Path("/var/lib/draupnir/refresh_token_key")
 KEY_BYTES = 32
 _SMALLEST_DISK_BYTES = 512 * 1024 * 1024
 # Where a btrfs filesystem says that it is one, see btrfs(5).
@@ -55,9 +57,17 @@ def make_secret(path: Path = SECRET) -> None:
         files.write(path, secrets.token_urlsafe(32) + "\n", mode=0o640, gid=grp.getgrnam("draupnir").gr_gid)
 
 
-def make_key(path: Path = KEY) -> None:
-    """The key that encrypts secrets in the metadata; root alone reads it, and one that exists is never touched."""
-    if not path.exists():
+def make_key(path: Path = KEY, kept: Path = KEPT_KEY) -> None:
+    """The key that encrypts secrets in the metadata; root alone reads it, and one that exists is never touched.
+
+    One that a purge has kept comes back, or the metadata that were kept with it would be of no use.
+    """
+    if path.exists():
+        return
+    if kept.exists():
+        files.write(path, kept.read_bytes(), mode=0o600)
+        kept.unlink()
+    else:
         files.write(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
 
 
