@@ -7,14 +7,12 @@ when it ended cleanly.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import secrets
 import threading
 import time
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
@@ -29,7 +27,6 @@ _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its 
 _SQL = Path(__file__).with_name("sql")
 # Files that a server acts on when it starts, and the private text of a failure, which there is none of.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
-_SYNC = 0x9408  # linux/btrfs.h
 _LEAVING_S = 30.0
 _ROLLED_BACK = (
     "a transaction of the script was rolled back, by ROLLBACK or because it was still open at a \\connect; "
@@ -53,7 +50,9 @@ def main(reporter: Reporter) -> Report:
         databases = admit_all_databases(cluster)
         disarm(cluster, databases)
         # Not before each database has been connected to: the caches that Postgres writes then would wait their turn.
-        threading.Thread(target=write_out, args=(_DATA,), daemon=True).start()
+        # A head start for what was extracted: publishing would wait until it is written. Of the whole machine, since a
+        # sync of one filesystem is an ioctl, and the sandbox has none.
+        threading.Thread(target=os.sync, daemon=True).start()
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
         # The script may have made, dropped or closed some.
@@ -68,17 +67,6 @@ def main(reporter: Reporter) -> Report:
         reporter.step("stopping")
     settle(_DATA)
     return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA), trigger_tables=trigger_tables)
-
-
-def write_out(directory: Path) -> None:
-    """Have what was extracted written to the disk, which publishing would wait for, while Postgres is at work on it."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Only a head start: publishing writes what is left, and it is there that a disk that fails has to be noticed.
-        with suppress(OSError):
-            fcntl.ioctl(descriptor, _SYNC)
-    finally:
-        os.close(descriptor)
 
 
 def admit_all_databases(cluster: Cluster) -> list[str]:

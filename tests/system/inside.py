@@ -67,19 +67,25 @@ def run(*command: str, **options: object) -> None:
         raise PermissionError(done.stderr)
 
 
+def run_descriptor(descriptor: int) -> None:
+    # Not pass_fds, for which Python needs ioctl.
+    fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
+    run(f"/proc/self/fd/{descriptor}", close_fds=False)
+
+
 def run_nameless(program: str, directory: str) -> None:
     """A file that never had a name."""
     descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o700)
     os.write(descriptor, Path(program).read_bytes())
     readable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
     os.close(descriptor)
-    run(f"/proc/self/fd/{readable}", pass_fds=[readable])
+    run_descriptor(readable)
 
 
 def run_from_memory(program: str) -> None:
     descriptor = os.memfd_create("x", 0)
     os.write(descriptor, Path(program).read_bytes())
-    run(f"/proc/self/fd/{descriptor}", pass_fds=[descriptor])
+    run_descriptor(descriptor)
 
 
 def run_copy(program: str, directory: str) -> None:
@@ -112,7 +118,7 @@ def attach_executable() -> None:
 def nest_subvolume() -> None:
     """BTRFS_IOC_SUBVOL_CREATE, which any directory of one's own allows."""
     top = os.open("/srv/pgdata", os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.ioctl(top, 0x5000940E, struct.pack("=q4088s", 0, b"nested-by-a-probe"))
+    fcntl.ioctl(top, 0x5000940E, bytearray(struct.pack("=q4088s", 0, b"nested-by-a-probe")))
 
 
 def probes(major: str) -> dict[str, Callable[[], object]]:

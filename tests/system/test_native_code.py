@@ -32,7 +32,7 @@ Restart=no
 ExecStop=
 BindReadOnlyPaths=/usr/bin
 ExecStart=
-ExecStart=/usr/bin/python3 -I /run/draupnir/instance/inside.py {MAJOR} /srv/pgdata/probes.json
+ExecStart=/usr/bin/python3 -I -c 'exec(open("/run/draupnir/instance/inside.py").read())' {MAJOR} /srv/pgdata/probes.json
 """
 
 
@@ -85,5 +85,5 @@ def test_no_sandbox_lets_a_program_make_code(service: Service, backup: Path, ins
     for kind in ("extract", "finalise"):
         unit = f"draupnir-{kind}-{image_id}.service"
         await_that(lambda unit=unit: run("systemctl", "is-active", unit, ok=False).returncode == 0, f"{unit} runs")  # type: ignore[misc]
-        assert not allowed_calls(unit) & NEVER_NEEDED, unit
+        assert not allowed_calls(unit) & (NEVER_NEEDED | {"ioctl"}), unit
     service.destroy_image(image_id)
