@@ -69,6 +69,7 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
     wire.Inspect: wire.Inspection,
     wire.TakeInventory: wire.Inventory,
     wire.CreateUpload: wire.Done,
+    wire.LimitUploads: wire.Done,
     wire.SealUpload: wire.Sealed,
     wire.StartExtract: wire.Job,
     wire.StartFinalise: wire.Job,
@@ -92,6 +93,7 @@ _REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
 
 Doing = (
     wire.CreateUpload
+    | wire.LimitUploads
     | wire.StopJobs
     | wire.DiscardParts
     | wire.DestroyImage

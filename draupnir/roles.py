@@ -65,6 +65,7 @@ HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
     wire.Inspect: _ANYONE,  # the health check
     wire.TakeInventory: _DAEMON,  # the reconciler
     wire.CreateUpload: _KEEPERS,  # create image
+    wire.LimitUploads: _DAEMON,  # the watch over the disk
     wire.SealUpload: _KEEPERS,  # finalise, and so on down to publish
     wire.StartExtract: _KEEPERS,
     wire.StartFinalise: _KEEPERS,

@@ -19,6 +19,7 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyRe
         wire.Inspect: lambda _: inventory.inspect(settings),
         wire.TakeInventory: lambda _: inventory.take_inventory(),
         wire.CreateUpload: lambda request: images.create_upload(request, settings),
+        wire.LimitUploads: lambda request: images.limit_uploads(request, settings),
         wire.SealUpload: images.seal_upload,
         wire.StartExtract: lambda request: images.start_extract(request, settings),
         wire.StartFinalise: lambda request: images.start_finalise(request, settings),

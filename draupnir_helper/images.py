@@ -46,6 +46,22 @@ def create_upload(request: wire.CreateUpload, settings: Settings) -> wire.Done:
     return wire.Done()
 
 
+def limit_uploads(request: wire.LimitUploads, settings: Settings) -> wire.Done:
+    """Set the limit of every upload: to what it holds, or to what one may hold."""
+    with storage.root() as root:
+        quotas, limit_bytes = Quotas(root), storage.max_image_bytes(root, settings)
+        held = dict(quotas.written(Place.UPLOADS))
+        quotas.limit_all(
+            Place.UPLOADS,
+            {
+                image_id: max(1, held[image_id]) if request.frozen else limit_bytes
+                for image_id in subvolumes.ids(root, Place.UPLOADS)[0]
+                if image_id in held
+            },
+        )
+    return wire.Done()
+
+
 def seal_upload(request: wire.SealUpload) -> wire.Sealed:
     """Freeze what has been uploaded so far, in place of an earlier seal; all later work reads the seal alone."""
     with storage.root() as root:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -75,6 +75,16 @@ class Quotas:
                 found = subvolumes.find(self._root, place, some_id)
                 _carry_out([(group, limit_bytes) if found is None else (group, limit_bytes, found.id)])
         return group
+
+    def limit_all(self, place: Place, limits: Mapping[int, int]) -> None:
+        """Give the groups of these ids, which are there, other limits."""
+        with _unit:
+            orders = []
+            for some_id, limit_bytes in limits.items():
+                group = layout.quota_group(place, some_id)
+                if group is not None and self.limit_bytes(group) not in {None, limit_bytes}:
+                    orders.append((group, limit_bytes))
+            _carry_out(orders)
 
     @contextmanager
     def made(self, place: Place, some_id: int, limit_bytes: int) -> Iterator[int | None]:

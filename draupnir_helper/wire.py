@@ -90,6 +90,13 @@ class CreateUpload(Wire):
     image_id: ImageId
 
 
+class LimitUploads(Wire):
+    """Let no upload grow while the disk is full (`frozen`), or each up to its ceiling again. Reply: Done."""
+
+    op: Literal["limit_uploads"] = "limit_uploads"
+    frozen: bool
+
+
 class SealUpload(Wire):
     """Take a fresh read-only snapshot of the upload, in place of any earlier seal. Reply: Sealed."""
 
@@ -283,6 +290,7 @@ AnyRequest = Annotated[
     Inspect
     | TakeInventory
     | CreateUpload
+    | LimitUploads
     | SealUpload
     | StartExtract
     | StartFinalise

@@ -59,6 +59,7 @@ class Disk:
     listening: dict[int, int] = field(default_factory=dict)
     admitted: dict[int, list[Network] | None] = field(default_factory=dict)
     asleep: set[int] = field(default_factory=set)
+    frozen: bool = False
     broken: set[int] = field(default_factory=set)
     ceilings: dict[int, wire.Ceiling] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
@@ -191,6 +192,8 @@ class FakeHelper(Helper):
             case wire.CreateUpload(image_id=image_id):
                 self._require_room()
                 disk.uploads.setdefault(image_id, "")
+            case wire.LimitUploads(frozen=frozen):
+                disk.frozen = frozen
             case wire.SealUpload(image_id=image_id):
                 if image_id not in disk.uploads:
                     raise Refused(ErrorCode.NOT_FOUND)

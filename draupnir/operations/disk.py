@@ -1,5 +1,7 @@
 """The watch over the disk: holds instances to their ceilings, and stops what writes most before the disk is full.
 
+Uploads do not grow any more then, and finalise.py gives up its jobs.
+
 At its ceiling an instance is told to write nothing by default, and has a reserve for its log above it. Where Postgres
 has met the end of that reserve, it is granted once more, so that it can start and be cleared out.
 """
@@ -29,9 +31,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Watch:
-    """What all had written when the disk ran low, or at the last look while it has not."""
+    """What all had written when the disk ran low, or at the last look while it has not; and whether uploads may grow,
+    None while that is not known.
+    """
 
     before: Mapping[int, int] = field(default_factory=dict)
+    frozen: bool | None = None
     fault: str = ""
 
 
@@ -65,7 +70,9 @@ async def look_once(context: Context, watch: Watch) -> None:
         return
     if observed.room.free_bytes >= observed.room.low_bytes:
         watch.before = written
-    elif observed.room.free_bytes < observed.room.critical_bytes:
+        await _let_uploads(context, watch, frozen=False)
+    elif is_critical(observed.room):
+        await _let_uploads(context, watch, frozen=True)
         running_ids = {instance_id for instance_id, _, _ in running}
         for instance_id, since_bytes in writers(watch.before, written, running_ids).items():
             begin_stopping(context, instance_id, since_bytes, observed.room)
@@ -109,10 +116,9 @@ async def stop_again(context: Context, instance_id: int) -> None:
 
 async def require_room(context: Context) -> None:
     """Nothing new is made while the disk is low. Raises NoRoom, StorageMissing, Unavailable."""
-    found = await room(context)
-    if found.free_bytes < found.low_bytes:
+    if short := await shortage(context, (await room(context)).low_bytes):
         raise NoRoom(
-            f"The data disk is full but for {found.free_bytes >> 20} MiB, and the last {found.low_bytes >> 20} MiB are"
+            f"The data disk is full but for {short.free_bytes >> 20} MiB, and the last {short.low_bytes >> 20} MiB are"
             " kept for what is there; destroy instances or images, or have the operator give it more room."
         )
 
@@ -126,9 +132,25 @@ async def room(context: Context) -> wire.Room:
     return context.seen.room
 
 
+async def shortage(context: Context, least_bytes: int) -> wire.Room | None:
+    """The room, if it is less than that now and not only when last seen. Raises StorageMissing, Unavailable."""
+    if (await room(context)).free_bytes >= least_bytes:
+        return None
+    context.seen.room = None
+    found = await room(context)
+    return found if found.free_bytes < least_bytes else None
+
+
 def is_critical(found: wire.Room) -> bool:
     """Whether what writes is being stopped."""
     return found.free_bytes < found.critical_bytes
+
+
+async def _let_uploads(context: Context, watch: Watch, *, frozen: bool) -> None:
+    """An upload that takes the last of the disk can be stopped by its limit alone; sftp knows nothing of it."""
+    if watch.frozen is not frozen:
+        await context.helper.ask(wire.LimitUploads(frozen=frozen))
+        watch.frozen = frozen
 
 
 async def _limit(context: Context, instance_id: int, fullness: Fullness) -> None:

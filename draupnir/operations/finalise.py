@@ -24,7 +24,7 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import authorities, instances, trash
+from draupnir.operations import authorities, disk, instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -212,20 +212,18 @@ async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.Jo
             case wire.JobState.ABSENT:
                 raise ImageFailed("job_killed", f"The {kind} job vanished; finalise the image again.")
             case wire.JobState.RUNNING:
-                _require_room(context, kind)
+                await _require_room(context, kind)
                 image = await _note(context, image, job.report.step, job.report.done_bytes, job.report.total_bytes)
                 await asyncio.sleep(min(POLL_S, max(FIRST_POLL_S, (time.monotonic() - began) / POLLS_PER_JOB)))
 
 
-def _require_room(context: Context, kind: wire.JobKind) -> None:
+async def _require_room(context: Context, kind: wire.JobKind) -> None:
     """A job can be done again, so it gives way before any instance has to. Raises NoRoom, and the job is stopped."""
-    room = context.seen.room
-    if room is None:
-        return
+    room = await disk.room(context)
     least_bytes = room.low_bytes if kind is wire.JobKind.EXTRACT else room.critical_bytes
-    if room.free_bytes < least_bytes:
+    if short := await disk.shortage(context, least_bytes):
         raise NoRoom(
-            f"The data disk is full but for {room.free_bytes >> 20} MiB; destroy instances or images, or give it more"
+            f"The data disk is full but for {short.free_bytes >> 20} MiB; destroy instances or images, or give it more"
             " room, and finalise again."
         )
 

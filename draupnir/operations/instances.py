@@ -171,7 +171,8 @@ async def restart(context: Context, caller: Caller, instance_id: int) -> Instanc
     instance = await reached(context, caller, instance_id)
     if instance.status not in {InstanceStatus.RUNNING, InstanceStatus.STOPPED}:
         raise WrongState(f"Instance {instance_id} is {instance.status}; only one that runs or is stopped can restart.")
-    if instance.status is InstanceStatus.STOPPED and disk.is_critical(await disk.room(context)):
+    critical_bytes = (await disk.room(context)).critical_bytes
+    if instance.status is InstanceStatus.STOPPED and await disk.shortage(context, critical_bytes):
         raise NoRoom(
             f"Instance {instance_id} was stopped since the data disk was full, and it still is; destroy instances or"
             " images, or have the operator give it more room."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from draupnir.errors import CeilingTooHigh, NoRoom, WrongState
@@ -10,7 +12,7 @@ from draupnir.operations import disk, images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode
-from tests.daemon import CALLER, ready_image, settle
+from tests.daemon import CALLER, ready_image, settle, until, uploaded_image
 from tests.fakes import ROOM, FakeHelper, Refused
 
 pytestmark = pytest.mark.anyio
@@ -156,6 +158,36 @@ async def test_nobody_is_stopped_for_what_others_did_to_the_disk(context: Contex
     helper.room = CRITICAL
     await look(context, watch)
     assert instance.id in helper.disk.listening
+
+
+async def test_uploads_do_not_grow_while_the_disk_is_full(context: Context, helper: FakeHelper) -> None:
+    watch = disk.Watch()
+    for room, frozen in [(ROOM, False), (LOW, False), (CRITICAL, True), (LOW, True), (ROOM, False)]:
+        helper.room = room
+        await look(context, watch)
+        assert helper.disk.frozen is frozen
+    asked = len(helper.asked)
+    await look(context, watch)
+    assert wire.LimitUploads not in {type(each) for each in helper.asked[asked:]}
+
+
+@pytest.mark.parametrize("kind", wire.JobKind)
+async def test_jobs_give_way_to_instances(context: Context, helper: FakeHelper, kind: wire.JobKind) -> None:
+    image = await uploaded_image(context)
+    helper.outcomes[kind] = wire.JobState.RUNNING
+    work = asyncio.create_task(images.finalise(context, image.id, wait=True))
+
+    async def running() -> bool:
+        return (kind, image.id) in helper.disk.jobs
+
+    await until(running)
+    helper.room = CRITICAL
+    await disk.look_once(context, disk.Watch())
+    with pytest.raises(NoRoom):
+        await work
+    await settle(context)
+    assert not helper.disk.jobs
+    assert not helper.disk.work
 
 
 async def stopped(context: Context, helper: FakeHelper) -> Instance:

@@ -1,7 +1,4 @@
-"""Stands in for pystemd where a developer has none, so that modules import; what asks systemd has no unit tests.
-
-A developer's disk may be as full as it likes.
-"""
+"""Stands in for pystemd where a developer has none, so that modules import; what asks systemd has no unit tests."""
 
 from __future__ import annotations
 
@@ -27,6 +24,7 @@ if importlib.util.find_spec("pystemd") is None:
         sys.modules[_module.__name__] = _module
 
 
-@pytest.fixture(autouse=True)
-def _room(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def any_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However full the disk is, it is not low."""
     monkeypatch.setattr(ceilings, "low_bytes", lambda size_bytes: 0)

@@ -18,6 +18,8 @@ from draupnir_helper import ceilings
 from draupnir_helper.jobs import archives, budget
 from draupnir_helper.jobs.reports import JobError
 
+pytestmark = pytest.mark.usefixtures("any_room")
+
 CONTENT = {"PG_VERSION": b"17\n", "global/pg_control": b"\x00\x01" * 4096, "base/1/1259": b"row" * 50_000}
 COMPRESSORS = {
     "gzip": ["gzip", "-c"],

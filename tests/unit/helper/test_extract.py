@@ -12,6 +12,8 @@ from draupnir_helper import postgres
 from draupnir_helper.jobs import extract
 from draupnir_helper.jobs.reports import JobError, Reporter
 
+pytestmark = pytest.mark.usefixtures("any_room")
+
 MINIMAL = {"PG_VERSION": b"17\n", "global/pg_control": b"control"}
 
 
