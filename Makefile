@@ -6,6 +6,7 @@ help:
 	@echo 'make test-long  the attacks that take longer: hostile uploads, scripts, users and daemons, in a test machine'
 	@echo 'make check    format, lint, types, unit, contract and integration tests'
 	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
+	@echo 'make client   dist/draupnir_client-*: a wheel and a source archive of the client alone'
 	@echo 'make bench    how long things take, in a test machine; bench.json has it too (docs/BENCHMARKS.md)'
 	@echo 'make machine  a shell in a test machine with the packages installed'
 	@echo 'make clean    remove what was built here (the cached Debian is in $${DRAUPNIR_CACHE:-/var/cache/draupnir-build})'
@@ -28,6 +29,9 @@ deb:
 	packaging/prepare python3
 	packaging/machine build
 
+client:
+	packaging/client
+
 # The table comes as it is measured, on stderr.
 bench: deb
 	packaging/machine run -- tests/bench/run --commit "$$(git describe --always --dirty)" $(BENCH) >bench.json; \
@@ -40,4 +44,4 @@ clean:
 	rm -rf dist bench.json .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis draupnir.egg-info build
 	find $(CURDIR) -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help demo test test-long check deb bench machine clean
+.PHONY: help demo test test-long check deb client bench machine clean
