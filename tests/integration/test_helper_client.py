@@ -25,7 +25,11 @@ DONE = b'{"reply": {}, "refusal": null}'
 async def answering(tmp_path: Path, peer: Peer) -> AsyncIterator[HelperClient]:
     """A client of a peer that reads one request to its end, then does what the test wants."""
 
+    # From Python 3.12 on a server that is closed waits for its handlers, and some of these never end by themselves.
+    handlers: set[asyncio.Task[None] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.add(asyncio.current_task())
         try:
             await peer(await reader.read(-1), writer)
         except (ConnectionError, asyncio.CancelledError):
@@ -37,6 +41,9 @@ async def answering(tmp_path: Path, peer: Peer) -> AsyncIterator[HelperClient]:
     server = await asyncio.start_unix_server(serve, path)
     async with server:
         yield HelperClient(path)
+        for handler in handlers:
+            if handler is not None:
+                handler.cancel()
 
 
 def saying(*texts: bytes) -> Peer:
