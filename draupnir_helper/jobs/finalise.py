@@ -81,8 +81,9 @@ def disarm(cluster: Cluster, databases: list[str]) -> list[str]:
     and databases that would beat the command line. Returns the tables written to since the last time; none before
     Postgres 15, for want of a network.
     """
-    cluster.run_files("template1", _SQL / "settings.sql", names=_array(walls.names()))
-    files = [_SQL / name for name in ("written.sql", "disarm.sql")]
+    own = _SQL / "catalog_rules.sql"
+    cluster.run_files("template1", own, _SQL / "settings.sql", names=_array(walls.names()))
+    files = [_SQL / "written.sql", own, _SQL / "disarm.sql"]
     return [line for database in databases for line in cluster.run_files(database, *files) if line]
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from tests.system.service import Service
 
+# The job has a deadline of hours. An upload that keeps it busy until then harms nobody, and can be destroyed meanwhile.
+UNFINISHED = "unfinished"
 # What finalising may fail with when it is the upload's fault; job_failed and its like mean that we did not foresee it.
 UNFORESEEN = {"job_failed", "internal", "internal_error", "unexpected"}
 
 
 def outcome(service: Service, upload: Path | bytes, directory: Path, script: str = "SELECT 1;") -> str:
-    """`ready`, or the code of the failure, which the answer and the image tell alike; the image is destroyed."""
+    """`ready`, or the code of the failure; the image is destroyed."""
     path = upload
     if isinstance(path, bytes):
         path = directory / "backup"
@@ -24,16 +27,14 @@ def outcome(service: Service, upload: Path | bytes, directory: Path, script: str
         service.destroy_image(image_id)
 
 
-def finalised(service: Service, image_id: int) -> str:
-    """Finalise what has been uploaded; `ready`, or the code of the failure."""
-    answer = service.finalise(image_id)
-    attributes = service.image(image_id)
-    if answer.status_code == 200:
-        assert attributes["status"] == "ready"
-        return "ready"
-    assert answer.status_code in {422, 507}, answer.text
-    (error,) = answer.json()["errors"]
-    assert attributes["status"] == "failed"
-    assert attributes["ready"] is False
-    assert attributes["error"]["code"] == error["code"]
-    return str(error["code"])
+def finalised(service: Service, image_id: int, patience_s: float = 900) -> str:
+    """Finalise what has been uploaded; `ready`, the code of the failure, or UNFINISHED after so long."""
+    answer = service.finalise(image_id, headers={"Prefer": "respond-async"})
+    assert answer.status_code == 202, answer.text
+    deadline = time.monotonic() + patience_s
+    while (attributes := service.image(image_id))["status"] not in {"ready", "failed"}:
+        if time.monotonic() > deadline:
+            return UNFINISHED
+        time.sleep(0.1)
+    assert attributes["ready"] is (attributes["status"] == "ready")
+    return "ready" if attributes["ready"] else str(attributes["error"]["code"])

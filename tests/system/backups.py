@@ -64,6 +64,24 @@ class Source:
         self.sql("ALTER SYSTEM SET shared_preload_libraries = 'nonexistent_library'")
         self.stop()
 
+    @classmethod
+    def copy_of(cls, other: Source, directory: Path) -> Source:
+        """Another server with the same data, to be changed as one likes; both are stopped."""
+        made = cls.__new__(cls)
+        made.directory, made.data = directory, directory / "main"
+        directory.mkdir(exist_ok=True)
+        for path in (directory, *directory.parents[:2]):
+            path.chmod(0o755)
+        shutil.chown(directory, "postgres", "postgres")
+        run("cp", "--archive", "--reflink=auto", other.data, made.data)
+        return made
+
+    def script(self, text: str, database: str = "my_db") -> None:
+        """What psql understands, in one session, up to the first error; the server runs."""
+        connection = ["-h", str(self.directory), "-p", "5999", "-d", database]
+        psql: list[str | Path] = [BINARIES / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *connection, "-f", "-"]
+        run("runuser", "-u", "postgres", "--", *psql, cwd="/", input=text)
+
     def _as_postgres(self, program: str, *arguments: object) -> None:
         run("runuser", "-u", "postgres", "--", BINARIES / program, *map(str, arguments), cwd="/")
 
