@@ -101,7 +101,7 @@ ROLES = (
     "line\nfeed", "back\\slash", "%I", "$user", "pg$x", "röle", "'; DROP ROLE draupnir; --", "sameuser", "DRAUPNIR",
 )  # fmt: skip
 DATABASES = (
-    'quo"ted', "line\nfeed", "back\\slash", "host=10.9.8.7", "postgresql://10.9.8.7/x", "-c", "--help", "apo'strophe",
+    'quo"ted', "back\\slash", "host=10.9.8.7", "postgresql://10.9.8.7/x", "-c", "--help", "apo'strophe",
     "%I", "$$", "a b", "ünïcode", "x" * 63, "replication", "all",
 )  # fmt: skip
 
@@ -352,6 +352,7 @@ CODE = {
 
 DATABASE_CASES = {
     "names that confuse": ready("".join(f"CREATE DATABASE {identifier(name)};\n" for name in DATABASES)),
+    "a name of two lines": Directory('CREATE DATABASE "line\nfeed";'),
     "none takes connections": Directory(
         "ALTER DATABASE postgres ALLOW_CONNECTIONS false; ALTER DATABASE template1 ALLOW_CONNECTIONS false;"
     ),
