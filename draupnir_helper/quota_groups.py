@@ -47,6 +47,8 @@ def _read(name: str) -> str:
     status = os.fstat(descriptor)
     if status.st_uid != 0 or not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022:
         sys.exit("the file is not root's alone to write")
+    if status.st_size > MAX_BYTES:
+        sys.exit("the file is too long")
     return os.read(descriptor, MAX_BYTES).decode("ascii")
 
 

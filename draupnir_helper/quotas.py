@@ -26,6 +26,9 @@ _MOST_ORDERS = 1000
 _NO_LIMIT = 2**62
 _NEARLY_BYTES = 64 * 1024 * 1024
 
+# What fits into the file that the quota unit reads.
+_AT_ONCE = 500
+
 log = logging.getLogger(__name__)
 
 # One order at a time. What is kept although nothing is in it yet; a helper that was restarted makes it again.
@@ -110,8 +113,6 @@ class Quotas:
 
     def idle(self) -> list[int]:
         """The groups of what is gone; those of level 0, which subvolumes leave behind, come first."""
-        if not self.simple:
-            return []
         stale = [group for group in self._groups(level=0) if self._number(f"{_name(group)}/referenced") == 0]
         gone = [
             group
@@ -157,6 +158,9 @@ class Quotas:
             log.warning("quota groups were not made ahead: %s", error)
 
     def _groups(self, level: int) -> Iterator[int]:
+        # Without simple quotas the directory is missing, or holds the groups of classic ones.
+        if not self.simple:
+            return
         for entry in self._directory.iterdir():
             found_level, _, number = entry.name.partition("_")
             if found_level == str(level) and number.isdecimal():
@@ -165,7 +169,7 @@ class Quotas:
     def _read(self, name: str) -> str | None:
         try:
             return (self._directory / name).read_text(encoding="ascii").strip()
-        except (FileNotFoundError, OSError):
+        except OSError:  # a group that was removed meanwhile can be read no more
             return None
 
     def _number(self, name: str) -> int | None:
@@ -179,12 +183,12 @@ def _name(group: int) -> str:
 
 def _carry_out(orders: Sequence[Order]) -> None:
     """Have the quota unit do this. Raises UNIT_FAILED, BUSY."""
-    if not orders:
-        return
-    number = orders[0][0]
-    path = layout.quota_file(number)
-    files.write(path, "".join(" ".join(map(str, order)) + "\n" for order in orders), mode=0o600)
-    try:
-        units.run(layout.quota_unit(number))
-    finally:
-        path.unlink(missing_ok=True)
+    for start in range(0, len(orders), _AT_ONCE):
+        some = orders[start : start + _AT_ONCE]
+        number = some[0][0]
+        path = layout.quota_file(number)
+        files.write(path, "".join(" ".join(map(str, order)) + "\n" for order in some), mode=0o600)
+        try:
+            units.run(layout.quota_unit(number))
+        finally:
+            path.unlink(missing_ok=True)

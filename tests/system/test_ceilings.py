@@ -230,3 +230,27 @@ def test_a_script_that_writes_too_much_fails_its_image(service: Service, neighbo
     service.ask("PATCH", f"/images/{image_id}", {"anonymisation_script": ""})
     assert service.finalise(image_id).status_code == 200, "what the first attempt wrote does not count any more"
     service.destroy_image(image_id)
+
+
+@pytest.fixture
+def without_quotas(service: Service) -> Iterator[None]:
+    """The data disk is one of the operator's own, without simple quotas."""
+    run("btrfs", "quota", "disable", world.DATA)
+    yield
+    if run("btrfs", "qgroup", "show", world.DATA, ok=False).returncode != 0:
+        run("btrfs", "quota", "enable", "--simple", world.DATA)
+
+
+@pytest.mark.usefixtures("without_quotas")
+def test_without_simple_quotas_there_are_no_ceilings_and_all_else_works(service: Service, image: int) -> None:
+    """And an instance that was made without a group gets one when there are quotas again, at its next start."""
+    instance_id = create(service, image)
+    assert attributes(service, instance_id)["written_bytes"] is None
+    assert attributes(service, instance_id)["status"] == "running"
+    assert "✗ quotas" in run("draupnir", "doctor", ok=False).stdout
+    assert service.ask("GET", "/health_check").status_code == 200
+    run("btrfs", "quota", "enable", "--simple", world.DATA)
+    assert service.ask("POST", f"/instances/{instance_id}/restart").status_code == 200
+    await_that(lambda: (attributes(service, instance_id)["written_bytes"] or 0) > 0, "what it writes is counted")
+    service.destroy_instance(instance_id)
+    await_that(lambda: group(instance_id) not in groups(), "its quota group is gone", within_s=60)

@@ -98,7 +98,7 @@ def test_a_group_is_made_limited_given_a_member_or_removed(
 @pytest.mark.parametrize(
     "text",
     ["x", f"{GROUP}", f"{GROUP} -1", f"{GROUP} 1 2 3", f"{GROUP}  1", f"{GROUP} 0x10", "300 1000", f"{GROUP} ٣",
-     f"{2**49} 1000", f"{GROUP} {'9' * 20}", "\n"],
+     f"{2**49} 1000", f"{GROUP} {'9' * 20}", "\n", f"{GROUP} 1\n" * 5000],
 )  # fmt: skip
 def test_anything_but_an_order_is_refused_before_anything_is_done(
     tmp_path: Path, asked: list[tuple[int, tuple[int, ...]]], text: str
