@@ -21,8 +21,6 @@ AHEAD = 16
 _SYSFS = Path("/sys/fs/btrfs")
 # A lower one is not worth making ahead: several may be asked for at once.
 _REFILL_AT = AHEAD // 2
-# What the file of an order has room for, and more.
-_MOST_ORDERS = 1000
 _NO_LIMIT = 2**62
 _NEARLY_BYTES = 64 * 1024 * 1024
 
@@ -126,10 +124,8 @@ class Quotas:
 
     def sweep(self) -> None:
         """Remove the groups of what is gone; the kernel keeps those that something is in."""
-        orders = [(group, 0) for group in self.idle()]
-        for first in range(0, len(orders), _MOST_ORDERS):
-            with _unit:
-                _carry_out(orders[first : first + _MOST_ORDERS])
+        with _unit:
+            _carry_out([(group, 0) for group in self.idle()])
 
     def let_go(self) -> None:
         """Lift the limits that what is gone has met: deleting what is nested in it begins with writing."""
