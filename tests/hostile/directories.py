@@ -78,7 +78,7 @@ def overwrite(name: str, content: bytes, offset: int = 0) -> Callable[[Path], No
 
 
 def cut_log(data: Path) -> None:
-    """The newest segment ends in the middle of the checkpoint that recovery begins with."""
+    """Of the newest segment only the first page is left; what recovery needs may be in an older one."""
     newest = max(path for path in (data / "pg_wal").iterdir() if len(path.name) == 24)
     with newest.open("r+b") as file:
         file.truncate(8192)
@@ -380,7 +380,7 @@ FILES = {
     "a control file of noise": fails("recovery_failed", change=overwrite("global/pg_control", b"\xff" * 8192)),
     "a control file of nothing": fails("recovery_failed", change=truncate("global/pg_control", 0)),
     "a control file with a wrong sum": fails("recovery_failed", change=overwrite("global/pg_control", b"\xff", 100)),
-    "a log that ends early": fails("recovery_failed", change=cut_log),
+    "a log that ends early": Directory(change=cut_log),
     "no list of files": Directory(change=truncate("global/pg_filenode.map", 0)),
     "no list of relations": Directory(change=truncate("base/1/1259", 8192)),
     "roles of noise": Directory(change=overwrite("global/1260", b"\xff" * 4096, 4096)),
