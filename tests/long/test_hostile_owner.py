@@ -1,0 +1,149 @@
+"""An owner who takes all that an instance can get harms nobody else: the neighbour's queries go on."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.hostile.superuser import become_superuser
+from tests.system import world
+from tests.system.faults import await_that, processes
+from tests.system.service import Service, run
+
+SPINS = "DO $$ BEGIN LOOP PERFORM 1; END LOOP; END $$"
+GROWS = """
+SET work_mem = '1TB'; SET hash_mem_multiplier = 1000; SET max_parallel_workers_per_gather = 8;
+SELECT count(*) FROM (SELECT array_agg(repeat(md5(i::text), 30000)) FROM generate_series(1, 100000) i) x
+"""
+FORKS = "SET max_parallel_workers_per_gather = 1024; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;"
+FORKS += "SET min_parallel_table_scan_size = 0; SELECT count(*) FROM big a, big b, big c"
+DROPS = "DO $$ DECLARE r regclass; BEGIN FOR r IN SELECT oid FROM pg_class WHERE relkind = 'r' AND relnamespace ="
+DROPS += " 'public'::regnamespace LOOP EXECUTE format('DROP TABLE IF EXISTS %s CASCADE', r); END LOOP; END $$"
+
+
+@contextmanager
+def sessions(service: Service, instance_id: int, count: int, sql: str) -> Iterator[list[subprocess.Popen[str]]]:
+    """So many psql at once, all at the same statement; ended afterwards, whatever has become of them."""
+    environment = {**service.environment(instance_id), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "60"}
+    found = [
+        subprocess.Popen(
+            ["psql", "-XAtqc", sql],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(count)
+    ]
+    try:
+        yield found
+    finally:
+        for each in found:
+            each.kill()
+            each.communicate()
+
+
+def backends(instance_id: int) -> int:
+    return len(processes(f"draupnir-instance-{instance_id}.service"))
+
+
+@pytest.fixture
+def hog(service: Service, image: int, _unharmed: None) -> Iterator[int]:
+    """The instance that takes all it can get; when it is gone, the neighbour and the machine are looked at."""
+    instance_id = int(service.create_instance(image)["id"])
+    service.answer(instance_id, "CREATE TABLE big AS SELECT generate_series(1, 20000) i")
+    yield instance_id
+    service.ask("DELETE", f"/instances/{instance_id}")
+
+
+def neighbour_works(service: Service, neighbour: int) -> None:
+    for _ in range(5):
+        assert service.answer(neighbour, "SELECT count(*) FROM users") == "5000"
+        service.answer(neighbour, "CREATE TABLE t AS SELECT * FROM users; DROP TABLE t")
+
+
+def test_all_connections_of_one_are_nobody_else_s(service: Service, neighbour: int, hog: int) -> None:
+    with sessions(service, hog, 110, "SELECT pg_sleep(3600)") as found:
+        await_that(lambda: sum(each.poll() is not None for each in found) >= 5, "some are turned away", within_s=120)
+        neighbour_works(service, neighbour)
+
+
+def test_sessions_that_calculate_for_ever_leave_the_neighbour_its_share(
+    service: Service, neighbour: int, hog: int
+) -> None:
+    with sessions(service, hog, 8, SPINS):
+        await_that(lambda: backends(hog) > 12, "they run", within_s=120)
+        neighbour_works(service, neighbour)
+
+
+def test_queries_that_take_all_memory_end_and_the_neighbour_goes_on(service: Service, neighbour: int, hog: int) -> None:
+    with sessions(service, hog, 3, GROWS):
+        neighbour_works(service, neighbour)
+        # Nobody needs to wait until the kernel has ended them, nor for the limits to be there in a test machine.
+    assert run("systemctl", "is-active", "draupnir", "draupnir-helper", "draupnir-metadata").stdout == "active\n" * 3
+
+
+def test_parallel_workers_without_end_are_bounded(service: Service, neighbour: int, hog: int) -> None:
+    with sessions(service, hog, 4, FORKS):
+        await_that(lambda: backends(hog) > 8, "they run", within_s=120)
+        neighbour_works(service, neighbour)
+        assert backends(hog) < 512
+
+
+def test_everything_dropped_is_the_owner_s_own_loss(service: Service, neighbour: int, hog: int) -> None:
+    service.answer(hog, DROPS)
+    service.psql(hog, "DROP DATABASE my_db WITH (FORCE)", "postgres", ok=False)
+    neighbour_works(service, neighbour)
+
+
+def test_a_superuser_who_ruins_the_data_can_still_be_destroyed(service: Service, neighbour: int, hog: int) -> None:
+    """With rights that nobody is given: files overwritten, settings that keep Postgres from starting."""
+    become_superuser(service, hog)
+    service.psql(hog, "COPY (SELECT 'nonsense = true') TO '/srv/pgdata/postgresql.auto.conf'")
+    service.psql(hog, "COPY (SELECT repeat('x', 8192)) TO '/srv/pgdata/global/pg_control'")
+    service.psql(hog, "COPY (SELECT 1) TO '/srv/pgdata/PG_VERSION'")
+    run("systemctl", "kill", "--signal=KILL", f"draupnir-instance-{hog}.service")
+    assert service.psql(hog, "SELECT 1", ok=False, PGCONNECT_TIMEOUT="10").returncode != 0
+    neighbour_works(service, neighbour)
+    service.destroy_instance(hog)
+
+
+def test_a_million_files_and_deep_directories_do_not_stay(service: Service, neighbour: int, hog: int) -> None:
+    top = world.DATA / f"instances/{hog}"
+    uid = top.stat().st_uid
+    program = (
+        "import os, sys\nos.chdir(sys.argv[1])\n"
+        "for number in range(20000): open(f'file-{number}', 'x').close()\n"
+        "for _ in range(2000):\n    os.mkdir('d'); os.chdir('d')\n"
+    )
+    identity = [f"--reuid={uid}", f"--regid={uid}", "--groups=draupnir-data"]
+    run("setpriv", *identity, "python3", "-c", program, top, cwd="/")
+    neighbour_works(service, neighbour)
+    service.destroy_instance(hog)
+    await_that(lambda: not any((world.DATA / "trash").iterdir()), "the trash is empty", within_s=120)
+
+
+def test_settings_of_sessions_reach_nobody_else(service: Service, neighbour: int, hog: int) -> None:
+    for statement in (
+        "ALTER ROLE draupnir SET statement_timeout = 1",
+        "ALTER DATABASE my_db SET default_transaction_read_only = on",
+        "ALTER ROLE draupnir NOLOGIN",
+        "ALTER ROLE draupnir CONNECTION LIMIT 0",
+        "ALTER DATABASE my_db ALLOW_CONNECTIONS false",
+    ):
+        service.psql(hog, statement, "postgres", ok=False)
+    neighbour_works(service, neighbour)
+
+
+def test_an_owner_who_makes_and_destroys_in_a_hurry_harms_nobody(service: Service, neighbour: int, image: int) -> None:
+    made = [int(service.create_instance(image)["id"]) for _ in range(4)]
+    with sessions(service, made[0], 5, "SELECT pg_sleep(3600)"):
+        for instance_id in made:
+            service.destroy_instance(instance_id)
+    neighbour_works(service, neighbour)
+    assert not any((Path("/run/draupnir/instances") / str(each)).exists() for each in made)
