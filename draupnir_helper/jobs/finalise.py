@@ -12,7 +12,8 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
@@ -84,7 +85,8 @@ def disarm(cluster: Cluster, databases: list[str]) -> list[str]:
     own = _SQL / "catalog_rules.sql"
     cluster.run_files("template1", own, _SQL / "settings.sql", names=_array(walls.names()))
     files = [_SQL / "written.sql", own, _SQL / "disarm.sql"]
-    return [line for database in databases for line in cluster.run_files(database, *files) if line]
+    written = _in_each(databases, lambda database: cluster.run_files(database, *files))
+    return [line for lines in written for line in lines if line]
 
 
 def anonymise(cluster: Cluster, databases: list[str]) -> None:
@@ -165,29 +167,38 @@ def hand_over(cluster: Cluster, databases: list[str]) -> None:
     verdicts = judge_functions(cluster, databases)
     cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
     files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql")]
-    for database, verdict in verdicts.items():
-        cluster.run_files(
+    restricted = _array(catalogs.restricted(cluster.major))
+    _in_each(
+        databases,
+        lambda database: cluster.run_files(
             database,
             *files,
             bootstrap=cluster.superuser,
-            kept=_array(verdict.kept),
-            closed=_array(verdict.closed),
-            restricted=_array(catalogs.restricted(cluster.major)),
-        )
+            kept=_array(verdicts[database].kept),
+            closed=_array(verdicts[database].closed),
+            restricted=restricted,
+        ),
+    )
 
 
 def judge_functions(cluster: Cluster, databases: list[str]) -> dict[str, catalogs.Verdict]:
     """Tell Postgres's and the extensions' own functions from the data's, in each database."""
     made: dict[str, list[catalogs.Function]] = {}
     verdicts = {}
-    for database in databases:
-        *lines, extensions = cluster.run_files(database, _SQL / "functions.sql")
+    listed = _in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql"))
+    for database, (*lines, extensions) in zip(databases, listed, strict=True):
         functions = catalogs.read(lines)
         if extensions not in made and catalogs.needs_extensions(functions):
             files = [_SQL / name for name in ("extensions.sql", "functions.sql")]
             made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
         verdicts[database] = catalogs.judge(cluster.major, functions, made.get(extensions, []))
     return verdicts
+
+
+def _in_each(databases: list[str], task: Callable[[str], list[str]]) -> list[list[str]]:
+    """What the task returns for each database, with as many at a time as there are processors."""
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        return list(pool.map(task, databases))
 
 
 def _array(values: Iterable[str]) -> str:

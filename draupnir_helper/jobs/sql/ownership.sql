@@ -62,27 +62,27 @@ CREATE TEMPORARY VIEW part_of_other AS
   SELECT inhrelid AS object FROM pg_inherits
    WHERE ('pg_class'::regclass::oid, inhparent) NOT IN (SELECT classid, objid FROM extension_member);
 
--- All that has an owner, and how ALTER calls it. Sequences of a column follow their table; array, multirange and row
--- types follow theirs.
+-- All that has an owner, and how ALTER calls it; where there are thousands, that is written out below. Sequences of a
+-- column follow their table; array, multirange and row types follow theirs.
 CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) AS
   SELECT 'SCHEMA', 'pg_namespace'::regclass::oid, oid, oid, nspowner, quote_ident(nspname) FROM pg_namespace
    WHERE nspname <> 'pg_toast' AND pg_get_userbyid(nspowner) <> 'pg_database_owner'
   UNION ALL
-  SELECT 'TABLE', 'pg_class'::regclass, c.oid, relnamespace, relowner, c.oid::regclass::text FROM pg_class c
+  SELECT 'TABLE', 'pg_class'::regclass, c.oid, relnamespace, relowner, NULL FROM pg_class c
    WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND relpersistence <> 't'
      AND relnamespace <> 'pg_toast'::regnamespace
      AND NOT (relkind = 'S' AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                                          AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
   UNION ALL
-  SELECT 'ROUTINE', 'pg_proc'::regclass, oid, pronamespace, proowner, oid::regprocedure::text FROM pg_proc
+  SELECT 'ROUTINE', 'pg_proc'::regclass, oid, pronamespace, proowner, NULL FROM pg_proc
    WHERE oid <> ALL (:'kept'::oid[] || :'closed'::oid[])
   UNION ALL
-  SELECT 'TYPE', 'pg_type'::regclass, t.oid, typnamespace, typowner, t.oid::regtype::text FROM pg_type t
+  SELECT 'TYPE', 'pg_type'::regclass, t.oid, typnamespace, typowner, NULL FROM pg_type t
    WHERE (typtype IN ('b', 'd', 'e', 'r')
           OR typtype = 'c' AND (SELECT relkind FROM pg_class WHERE pg_class.oid = typrelid) = 'c')
      AND NOT EXISTS (SELECT FROM pg_type element WHERE element.typarray = t.oid)
   UNION ALL
-  SELECT 'OPERATOR', 'pg_operator'::regclass, oid, oprnamespace, oprowner, oid::regoperator::text FROM pg_operator
+  SELECT 'OPERATOR', 'pg_operator'::regclass, oid, oprnamespace, oprowner, NULL FROM pg_operator
   UNION ALL
   SELECT 'OPERATOR CLASS', 'pg_opclass'::regclass, o.oid, opcnamespace, opcowner,
          format('%s.%I USING %I', opcnamespace::regnamespace, opcname, amname)
@@ -112,7 +112,11 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
   SELECT 'PUBLICATION', 'pg_publication'::regclass, oid, NULL, pubowner, quote_ident(pubname) FROM pg_publication
   UNION ALL
   SELECT 'SERVER', 'pg_foreign_server'::regclass, oid, NULL, srvowner, quote_ident(srvname) FROM pg_foreign_server;
-SELECT format('ALTER %s %s OWNER TO %I', kind, identity, CASE wanted WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
+SELECT format('ALTER %s %s OWNER TO %I', kind,
+              CASE kind WHEN 'TABLE' THEN object::regclass::text WHEN 'ROUTINE' THEN object::regprocedure::text
+                        WHEN 'TYPE' THEN object::regtype::text WHEN 'OPERATOR' THEN object::regoperator::text
+                        ELSE identity END,
+              CASE wanted WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
   FROM (SELECT *, CASE WHEN namespace IN (SELECT oid FROM system_schema)
                          OR (class, object) IN (SELECT classid, objid FROM extension_member)
                             AND NOT (class = 'pg_class'::regclass AND object IN (SELECT object FROM part_of_other))
