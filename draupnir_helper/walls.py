@@ -26,7 +26,8 @@ _FIXED: tuple[tuple[str, str, int, int], ...] = (
     # trusted extensions would call them as the bootstrap superuser.
     ("event_triggers", "off", 17, 99),
     ("extension_control_path", "$system", 18, 99),
-    ("external_pid_file", "/tmp/postmaster.pid", 12, 99),  # with an empty name Postgres complains at each start
+    # With an empty name Postgres complains at each start; each sandbox has a /tmp of its own.
+    ("external_pid_file", "/tmp/postmaster.pid", 12, 99),  # noqa: S108
     ("gss_accept_delegation", "off", 16, 99),
     ("io_method", "worker", 18, 99),  # io_uring is outside the system call filter
     ("jit", "off", 12, 99),  # writable and executable memory is outside the sandbox
