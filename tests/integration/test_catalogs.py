@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,16 @@ def test_one_that_another_role_owns_goes_back(cluster: Cluster, database: str) -
     (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
     verdict = catalogs.judge(MAJOR, [found._replace(bootstrap_owned="f")], [])
     assert verdict == Verdict([found.oid], [])
+
+
+def test_handing_over_reads_no_view_of_the_data(cluster: Cluster, database: str) -> None:
+    """The data may have replaced one by a query of their own, and our sessions are the superuser's."""
+    names = ("roles.sql", "ownership.sql", "superuser_runs.sql", "forget.sql", "close.sql")
+    text = "".join((SQL / name).read_text() for name in names)
+    read = set(re.findall(r"\b(?:FROM|JOIN|USING|UPDATE)\s+(pg_\w+)", text))
+    with psycopg.connect(cluster.dsn(database)) as connection:
+        views = connection.execute(
+            "SELECT relname FROM pg_class WHERE relname = ANY(%s) AND relkind = 'v'", [list(read)]
+        )
+        assert views.fetchall() == []
+    assert len(read) > 30

@@ -21,11 +21,11 @@ SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'bootstrap')
 UPDATE pg_proc SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] WHERE oid = ANY (:'closed'::oid[]);
 UPDATE pg_proc
    SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] || ARRAY(
-         SELECT makeaclitem(grantee, 10, 'EXECUTE', false) FROM aclexplode(proacl) JOIN pg_roles r ON r.oid = grantee
+         SELECT makeaclitem(grantee, 10, 'EXECUTE', false) FROM aclexplode(proacl) JOIN pg_authid r ON r.oid = grantee
           WHERE rolname ~ '^pg_' AND rolname <> 'pg_database_owner')
  WHERE oid = ANY (ARRAY(SELECT to_regprocedure(each)::oid FROM unnest(:'restricted'::text[]) AS each))
    AND (proacl IS NULL OR EXISTS (
-         SELECT FROM aclexplode(proacl) LEFT JOIN pg_roles r ON r.oid = grantee
+         SELECT FROM aclexplode(proacl) LEFT JOIN pg_authid r ON r.oid = grantee
           WHERE grantee <> 10 AND (rolname IS NULL OR rolname !~ '^pg_' OR rolname = 'pg_database_owner')));
 -- Whoever could make something in pg_catalog could replace what all others call.
 UPDATE pg_namespace
@@ -45,7 +45,7 @@ CREATE TEMPORARY VIEW system_schema AS
   SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'pg_toast');
 CREATE TEMPORARY VIEW temporary_schema AS SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_';
 -- An extension that draupnir owns it may update: the script runs as superuser, over tables that must not be draupnir's.
-UPDATE pg_extension e SET extowner = CASE WHEN has_tables THEN 10 ELSE (SELECT oid FROM pg_roles WHERE rolname = 'draupnir') END
+UPDATE pg_extension e SET extowner = CASE WHEN has_tables THEN 10 ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END
   FROM (SELECT e.oid, EXISTS (SELECT FROM pg_depend d JOIN pg_class c ON c.oid = objid
                                WHERE d.deptype = 'e' AND refobjid = e.oid AND refclassid = 'pg_extension'::regclass
                                  AND classid = 'pg_class'::regclass AND relkind IN ('r', 'p', 'm', 'f')) AS has_tables
@@ -120,7 +120,7 @@ SELECT format('ALTER %s %s OWNER TO %I', kind,
   FROM (SELECT *, CASE WHEN namespace IN (SELECT oid FROM system_schema)
                          OR (class, object) IN (SELECT classid, objid FROM extension_member)
                             AND NOT (class = 'pg_class'::regclass AND object IN (SELECT object FROM part_of_other))
-                       THEN 10 ELSE (SELECT oid FROM pg_roles WHERE rolname = 'draupnir') END AS wanted
+                       THEN 10 ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END AS wanted
           FROM object WHERE namespace IS NULL OR namespace NOT IN (SELECT oid FROM temporary_schema)) AS o
  WHERE owner <> wanted
 \gexec

@@ -1,18 +1,19 @@
--- One role may sign in, and it is no superuser; all others stay as owners of their grants and can do nothing.
-SELECT 'CREATE ROLE draupnir' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'draupnir')
+-- One role may sign in, and it is no superuser; all others stay as owners of their grants and can do nothing. From here on
+-- no view is read: the data may have replaced it.
+SELECT 'CREATE ROLE draupnir' WHERE NOT EXISTS (SELECT FROM pg_authid WHERE rolname = 'draupnir')
 \gexec
 ALTER ROLE draupnir LOGIN INHERIT NOSUPERUSER CREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
   PASSWORD NULL CONNECTION LIMIT -1 VALID UNTIL 'infinity';
 ALTER ROLE draupnir RESET ALL;
 SELECT format('ALTER ROLE draupnir IN DATABASE %I RESET ALL', datname)
-  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase JOIN pg_roles r ON r.oid = s.setrole
+  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase JOIN pg_authid r ON r.oid = s.setrole
  WHERE r.rolname = 'draupnir'
 \gexec
 -- From Postgres 16 on, each grantor's grant is one of its own.
 SELECT format('REVOKE %I FROM draupnir%s CASCADE', granted.rolname,
               CASE WHEN current_setting('server_version_num')::int >= 160000
                    THEN format(' GRANTED BY %I', pg_get_userbyid(m.grantor)) ELSE '' END)
-  FROM pg_auth_members m JOIN pg_roles granted ON granted.oid = m.roleid JOIN pg_roles member ON member.oid = m.member
+  FROM pg_auth_members m JOIN pg_authid granted ON granted.oid = m.roleid JOIN pg_authid member ON member.oid = m.member
  WHERE member.rolname = 'draupnir'
 \gexec
 -- Not ALTER ROLE, which refuses roles whose names begin with pg_ and whoever has their oids.
@@ -21,7 +22,7 @@ UPDATE pg_authid
  WHERE oid <> 10 AND rolname <> 'draupnir';
 UPDATE pg_authid SET rolpassword = NULL WHERE rolpassword IS NOT NULL;
 -- draupnir is a member of pg_database_owner without a row.
-DELETE FROM pg_auth_members WHERE member = (SELECT oid FROM pg_roles WHERE rolname = 'pg_database_owner');
+DELETE FROM pg_auth_members WHERE member = (SELECT oid FROM pg_authid WHERE rolname = 'pg_database_owner');
 -- From Postgres 15 on, a role can be allowed to change a server parameter.
 SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl
 \gset
@@ -33,7 +34,7 @@ SELECT DISTINCT format('REVOKE ALL ON PARAMETER %I FROM %s CASCADE', parname,
 \endif
 SELECT format('ALTER DATABASE %I OWNER TO %I', datname, CASE owner WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
   FROM (SELECT *, CASE WHEN datname IN ('template0', 'template1') THEN 10
-                       ELSE (SELECT oid FROM pg_roles WHERE rolname = 'draupnir') END AS owner FROM pg_database) AS d
+                       ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END AS owner FROM pg_database) AS d
  WHERE datdba <> owner
 \gexec
 SELECT format('ALTER TABLESPACE %I OWNER TO %I', spcname, :'bootstrap') FROM pg_tablespace WHERE spcowner <> 10
