@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.system.conftest import CONFIGURATION
-from tests.system.faults import await_that, filled
+from tests.system.faults import await_that, filled, low_mib
 from tests.system.service import Service, run
-from tests.system.world import DATA
 
 SIZE = 3
 
@@ -133,8 +132,7 @@ def test_a_pool_larger_than_the_ports_leaves_them_to_people(service: Service, im
 
 
 def test_a_pool_gives_the_disk_back_when_it_gets_full_and_creating_goes_on(service: Service, pool: int) -> None:
-    size_bytes = os.statvfs(DATA).f_blocks * os.statvfs(DATA).f_frsize
-    with filled(leaving_mib=size_bytes // 20 // 2**20):
+    with filled(leaving_mib=low_mib() * 3 // 2):
         await_pool(0)
         instance_id = int(service.create_instance(pool)["id"])
         assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
