@@ -182,7 +182,7 @@ def test_the_client_asks_for_a_ceiling_and_shows_it(service: Service, image: int
 def test_an_archive_of_zeros_fails_its_image_at_once_and_leaves_nothing(
     service: Service, neighbour: int, tmp_path: Path
 ) -> None:
-    """A hundred kilobytes out of which twelve gigabytes would come."""
+    """A hundred kilobytes out of which three gigabytes would come."""
     path = tmp_path / "zeros.tar.zst"
     member = tarfile.TarInfo("base/zeros")
     member.size = 3 * 1024**3
