@@ -21,8 +21,8 @@ BOUNDS = {
     r"draupnir-instance-direct-\d+\.service": 1.8,
     # Without a mount namespace of its own, which would cost more than the whole start of the proxy.
     r"draupnir-port-\d+\.service": 2.5,
-    # Has the one capability that quota groups need, and nothing else to do.
-    r"draupnir-quota@\w+\.service": 1.2,
+    # Has the one capability that quota groups need. A root of its own hides the machine without the lines that would.
+    r"draupnir-quota@\w+\.service": 1.4,
     # Formats and mounts at boot, and takes nothing from anybody but the configuration file.
     r"draupnir-setup\.service": 8.6,
     # Named by a socket unit that has to name one. It never starts.
