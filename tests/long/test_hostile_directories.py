@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ def test_a_hostile_data_directory_fails_or_opens_nothing(
     image_id = service.create_image()
     try:
         service.upload(image_id, directory.make(source, tmp_path / "hostile"))
+        # pytest would keep all of them, and /tmp has no room for that.
+        shutil.rmtree(tmp_path / "hostile")
         code = finalised(service, image_id, directory.patience_s)
         assert code in directory.codes if directory.codes else code not in UNFORESEEN
         if code == "ready":
