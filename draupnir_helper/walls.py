@@ -83,6 +83,11 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
     ("session_preload_libraries", "", 12),
     ("local_preload_libraries", "", 12),
     ("session_replication_role", "origin", 12),
+    ("statement_timeout", "0", 12),
+    ("lock_timeout", "0", 12),
+    ("idle_in_transaction_session_timeout", "0", 12),
+    ("idle_session_timeout", "0", 14),
+    ("transaction_timeout", "0", 17),
 )
 
 # What finalise deletes from pg_db_role_setting beside the settings of the command line.

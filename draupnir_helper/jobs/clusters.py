@@ -21,9 +21,12 @@ _LOG_LINES = 30
 _IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_roles WHERE rolname = session_user"
 # Our own sessions take nothing from the data: neither names nor limits that a role or a database may have.
 _OWN_SESSION = (
-    *("-c search_path=pg_catalog", "-c role=none", "-c default_transaction_read_only=off", "-c lock_timeout=0"),
-    *("-c statement_timeout=0", "-c idle_in_transaction_session_timeout=0", "-c standard_conforming_strings=on"),
+    *("-c search_path=pg_catalog", "-c role=none"),
+    *("-c default_transaction_read_only=off", "-c standard_conforming_strings=on"),
 )
+_SINGLE_USER = """UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
+SELECT rolname FROM pg_authid WHERE oid = 10;
+"""
 _LINE_CHARS = 16 * 1024  # of the server's log; a longer one is cut into several
 
 
@@ -105,10 +108,13 @@ class Cluster:
         raise JobError("recovery_failed", detail, self.log_tail())
 
     def _read_superuser(self, preload_libraries: list[str]) -> str:
-        """The name of the role with oid 10, asked in single-user mode, which needs no name to sign in with."""
+        """The name of the role with oid 10, which may sign in from now on.
+
+        Asked in single-user mode, which needs no name to sign in with.
+        """
         server, *options = self._write_files(preload_libraries)
         finished = subprocess.run(
-            [server, "--single", *options, "template1"], input="SELECT rolname FROM pg_authid WHERE oid = 10;\n",
+            [server, "--single", *options, "template1"], input=_SINGLE_USER,
             capture_output=True, text=True, errors="replace", check=False, env={"LC_ALL": "C", "PATH": "/usr/bin"},
         )  # fmt: skip
         found = re.search(r'rolname = "(.*)"\t', finished.stdout)

@@ -77,5 +77,8 @@ def test_a_session_of_the_job_overrides_what_the_data_set_for_a_role() -> None:
     """A setting of a role beats the command line, and PGOPTIONS beats both."""
     assert "-c event_triggers=off" in walls.session_options(17)
     assert "-c event_triggers=off" not in walls.session_options(16)
+    assert "-c transaction_timeout=0" in walls.session_options(17)
+    assert "-c transaction_timeout=0" not in walls.session_options(16)
     for major in (12, 18):
+        assert "-c statement_timeout=0" in walls.session_options(major)
         assert "-c session_preload_libraries=" in walls.session_options(major)
