@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.system.backups import MAJOR, Source
+from tests.system.faults import await_that
 from tests.system.service import Service, run
-from tests.system.world import await_quiet
 
 
 def check_instance_of(service: Service, image_id: int) -> None:
@@ -73,10 +73,11 @@ def test_an_image_takes_no_more_of_the_disk_than_its_size(service: Service, sour
     path = source.tarball("plain.tar")
     before = bytes_taken()
     image_id = service.make_image(path)
-    await_quiet()
-    taken, size = bytes_taken() - before, service.image(image_id)["size_bytes"]
+    size = service.image(image_id)["size_bytes"]
+    # Upload, seal and work are in the trash for a moment. Of the catalogs, which are written a second time, the first
+    # version stays where the rest of its extent is still in use: some 7 MB, however large the data are.
+    await_that(lambda: size / 2 < bytes_taken() - before < 1.2 * size, "nothing but the image is left")
     service.destroy_image(image_id)
-    assert size / 2 < taken < 1.1 * size
 
 
 def bytes_taken() -> int:
