@@ -82,8 +82,11 @@ def rows() -> set[str]:
 def differences(before: World) -> list[str]:
     """What is there now and was not, and the reverse; empty when the world is as it was."""
     now = observe()
-    # What lay in the trash before may go meanwhile.
-    before = before | {"subvolumes": {path for path in before["subvolumes"] if not path.startswith("trash/")}}
+    # What lay in the trash before may go meanwhile, and so may processes: Postgres has some for a moment only.
+    before = before | {
+        "subvolumes": {path for path in before["subvolumes"] if not path.startswith("trash/")},
+        "processes": before["processes"] & now["processes"],
+    }
     return [
         f"{kind}: {'+' if item in now[kind] else '-'} {item}"
         for kind in now
