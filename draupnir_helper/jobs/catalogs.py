@@ -133,6 +133,15 @@ def _tampered(name: str) -> JobError:
     return JobError("tampered_catalogs", detail)
 
 
+def tampered_calls(columns: Iterable[str]) -> JobError:
+    """The failure for catalogs in which something of Postgres itself calls a function of the data."""
+    detail = (
+        f"The data have something of Postgres itself call functions of their own ({', '.join(columns)}); restore its "
+        "catalogs at the source, for example from a dump into a new cluster, then upload and finalise again."
+    )
+    return JobError("tampered_catalogs", detail)
+
+
 @cache
 def built_in(major: int) -> dict[tuple[str, str], tuple[str, str]]:
     """What initdb of that major puts into pg_proc: name and oids of the arguments → oid of the language and source."""

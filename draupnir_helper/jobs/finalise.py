@@ -166,9 +166,9 @@ def hand_over(cluster: Cluster, databases: list[str]) -> None:
         raise JobError("role_conflict", detail)
     verdicts = judge_functions(cluster, databases)
     cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
-    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql")]
+    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "tampered.sql", "forget.sql")]
     restricted = _array(catalogs.restricted(cluster.major))
-    _in_each(
+    tampered = _in_each(
         databases,
         lambda database: cluster.run_files(
             database,
@@ -179,6 +179,8 @@ def hand_over(cluster: Cluster, databases: list[str]) -> None:
             restricted=restricted,
         ),
     )
+    if columns := sorted({column for lines in tampered for column in lines if column}):
+        raise catalogs.tampered_calls(columns)
 
 
 def judge_functions(cluster: Cluster, databases: list[str]) -> dict[str, catalogs.Verdict]:

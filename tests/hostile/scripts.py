@@ -164,6 +164,13 @@ SCRIPTS: dict[str, Script] = {
         "CREATE EXTENSION dblink;\nSELECT dblink_connect('c', 'dbname=my_db user=postgres host=/tmp/cluster');\n"
         "SELECT dblink_send_query('c', 'SELECT pg_sleep(5)');"
     ),
+    "a session that the view hides": fails(
+        "\\c template1\nSET allow_system_table_mods = on;\nALTER VIEW pg_stat_activity RENAME TO everybody;\n"
+        "CREATE VIEW pg_catalog.pg_stat_activity AS SELECT * FROM everybody WHERE false;\n"
+        "\\c my_db\nCREATE EXTENSION dblink;\n"
+        "SELECT dblink_connect('c', 'dbname=my_db user=postgres host=/tmp/cluster');\n"
+        "SELECT dblink_send_query('c', 'SELECT pg_sleep(3600)');"
+    ),
     "the triggers off": ready("SET session_replication_role = replica;\nALTER TABLE users DISABLE TRIGGER ALL;"),
     "a view in place of a catalog's": either(
         "SET allow_system_table_mods = on;\n"

@@ -79,6 +79,28 @@ CREATE AGGREGATE product(int) (SFUNC = int4mul, STYPE = int, INITCOND = '1');
 CREATE TYPE span AS RANGE (subtype = float8);
 CREATE CAST (text AS bool) WITH FUNCTION as_bool(text) AS ASSIGNMENT;
 """
+# What Postgres calls or opens without asking for a privilege of draupnir's, and dependencies that are not told.
+UNASKED = """
+CREATE EXTENSION file_fdw;
+CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+CREATE FOREIGN TABLE key_of_server (line text) SERVER files OPTIONS (filename '/run/draupnir/instance/server.key');
+CREATE TABLE hidden (name text);
+CREATE INDEX hidden_index ON hidden (norm(name));
+ALTER EXTENSION pg_trgm ADD TABLE hidden;
+CREATE VIEW roles_of_extension AS SELECT * FROM pg_authid;
+GRANT ALL ON roles_of_extension TO PUBLIC;
+ALTER EXTENSION pg_trgm ADD VIEW roles_of_extension;
+CREATE RULE also AS ON INSERT TO of_extension DO ALSO UPDATE pg_authid SET rolsuper = true WHERE rolname = 'draupnir';
+SET allow_system_table_mods = on;
+DELETE FROM pg_depend WHERE objid = 'hidden_index'::regclass AND refobjid = 'norm'::regproc;
+CREATE VIEW pg_catalog.all_roles AS SELECT * FROM pg_authid;
+GRANT ALL ON pg_catalog.all_roles TO PUBLIC;
+GRANT UPDATE (rolsuper) ON pg_catalog.all_roles TO PUBLIC;
+CREATE FUNCTION pg_catalog.called_by_trigger() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS
+  $$ BEGIN NEW.name := current_user; RETURN NEW; END $$;
+CREATE TABLE triggered (name text);
+CREATE TRIGGER unasked BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION pg_catalog.called_by_trigger();
+"""
 # Of a catalog that is empty afterwards, ANALYZE leaves the statistics as they are.
 STATISTICS = f"""
 CREATE EXTENSION postgres_fdw;
@@ -118,7 +140,7 @@ def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """An image of that source."""
     source = Source(tmp_path_factory.mktemp("climbable"))
     source.start()
-    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, AUDIT):
+    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, UNASKED, AUDIT):
         source.sql(statements)
     source.sql(STATISTICS, "postgres")
     source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
@@ -200,6 +222,8 @@ REFUSED = {
         "CREATE TRIGGER mine BEFORE INSERT ON of_extension FOR EACH ROW EXECUTE FUNCTION watch()"
     ),
     "a key to the superuser's table": "CREATE TABLE child (id int REFERENCES of_extension)",
+    "a view in the catalog": "UPDATE pg_catalog.all_roles SET rolsuper = true WHERE rolname = 'draupnir'",
+    "a view of an extension": "UPDATE roles_of_extension SET rolsuper = true WHERE rolname = 'draupnir'",
 }
 
 
@@ -238,6 +262,14 @@ def test_nothing_of_draupnir_s_hangs_on_a_table_of_the_superuser(service: Servic
     )
 
 
+def test_what_is_called_without_being_asked_for_has_no_more_rights(service: Service, climber: int) -> None:
+    assert service.answer(climber, "INSERT INTO triggered VALUES ('') RETURNING name") == "draupnir"
+    service.psql(climber, "INSERT INTO of_extension VALUES (12, 'z')")
+    assert not is_superuser(service, climber)
+    assert service.answer(climber, "SELECT count(*) FROM pg_indexes WHERE tablename = 'hidden'") == "0"
+    assert service.answer(climber, "SELECT count(*) FROM pg_foreign_table") == "0"
+
+
 def test_no_cascade_and_no_index_of_a_parent_runs_as_the_superuser(service: Service, climber: int) -> None:
     """A cascade acts as the owner of the table with the key, CREATE INDEX on a partition as the partition's owner."""
     keys = "SELECT count(*) FROM pg_constraint WHERE conrelid = 'owned_by_extension'::regclass AND contype = 'f'"
@@ -268,19 +300,41 @@ def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, clim
         assert service.answer(climber, found, database) == ""
 
 
-def test_a_replaced_function_of_postgres_fails_the_image(service: Service, source: Source) -> None:
+@pytest.mark.parametrize(
+    ("change", "back", "named"),
+    [
+        (
+            "UPDATE pg_proc SET prosrc = 'pg_read_binary_file_all' WHERE oid = 'md5(text)'::regprocedure",
+            "UPDATE pg_proc SET prosrc = 'md5_text' WHERE oid = 'md5(text)'::regprocedure",
+            "pg_catalog.md5",
+        ),
+        # ANALYZE of a catalog calls it as the superuser.
+        (
+            "CREATE FUNCTION sampled(int8) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END';"
+            " UPDATE pg_type SET typanalyze = 'public.sampled'::regproc WHERE typname = 'name'",
+            "UPDATE pg_type SET typanalyze = 0 WHERE typname = 'name'; DROP FUNCTION sampled",
+            "pg_type.typanalyze",
+        ),
+    ],
+    ids=["function", "type"],
+)
+def test_a_catalog_that_was_changed_by_hand_fails_the_image(
+    service: Service, source: Source, change: str, back: str, named: str
+) -> None:
+    path = source.directory / "changed.tar"
     source.start()
     try:
-        source.sql("UPDATE pg_proc SET prosrc = 'pg_read_binary_file_all' WHERE oid = 'md5(text)'::regprocedure")
+        source.sql(change)
         source.stop()
-        path = source.tarball("replaced.tar")
+        source.tarball(path.name)
     finally:
         source.start()
-        source.sql("UPDATE pg_proc SET prosrc = 'md5_text' WHERE oid = 'md5(text)'::regprocedure")
+        source.sql(back)
         source.stop()
     image_id = service.create_image()
     service.upload(image_id, path)
     (error,) = service.finalise(image_id).json()["errors"]
     assert error["code"] == "tampered_catalogs"
-    assert "pg_catalog.md5" in error["detail"]
+    assert named in error["detail"]
     service.destroy_image(image_id)
+    path.unlink()

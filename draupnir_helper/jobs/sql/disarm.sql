@@ -14,6 +14,10 @@ SELECT statement FROM pg_subscription s,
 SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(usename) END, srvname)
   FROM pg_user_mappings
 \gexec
+-- Whoever reads such a table reads a file as the server does; Postgres asks only who has set its name.
+SELECT format('DROP FOREIGN TABLE %s CASCADE', ftrelid::regclass) FROM pg_foreign_table
+ WHERE EXISTS (SELECT FROM unnest(ftoptions) AS option WHERE option ~ '^(filename|program)=')
+\gexec
 -- From here on the counters tell what the script's session writes, and not what was just rolled back.
 SELECT current_setting('server_version_num')::int >= 150000 AS has_counters
 \gset

@@ -19,6 +19,8 @@ SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'bootstrap')
 \gexec
 -- Not REVOKE, which leaves what others than the owner have granted.
 UPDATE pg_proc SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] WHERE oid = ANY (:'closed'::oid[]);
+-- Triggers, languages, types and operator classes call a function without asking for EXECUTE: not with more rights, then.
+UPDATE pg_proc SET prosecdef = false WHERE oid = ANY (:'closed'::oid[]) AND prosecdef;
 UPDATE pg_proc
    SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] || ARRAY(
          SELECT makeaclitem(grantee, 10, 'EXECUTE', false) FROM aclexplode(proacl) JOIN pg_authid r ON r.oid = grantee

@@ -1,15 +1,31 @@
 -- Run in every database after ownership.sql, in its session: cut what the bootstrap superuser would run of draupnir's.
 -- Extensions and autovacuum act as the owner of a table, so nothing of others may hang on tables of the superuser.
 CREATE TEMPORARY VIEW foreign_to_superuser AS SELECT class, object FROM object WHERE owner <> 10;
+-- Dependencies are data as well, so the trees of expressions are searched for the oids of what is not the superuser's.
+CREATE TEMPORARY TABLE foreign_oid AS
+  SELECT oid::text AS oid FROM pg_proc WHERE proowner <> 10 OR oid = ANY (:'closed'::oid[])
+   UNION SELECT oid::text FROM pg_operator WHERE oprowner <> 10
+   UNION SELECT oid::text FROM pg_type WHERE typowner <> 10;
+CREATE FUNCTION pg_temp.is_foreign(tree text) RETURNS boolean LANGUAGE sql AS
+  'SELECT EXISTS (SELECT FROM regexp_matches(tree, ''[0-9]+'', ''g'') AS m(number) JOIN pg_temp.foreign_oid ON oid = number[1])';
 SELECT format('DROP %s %s', replace(type, ' object', ''), identity)
   FROM (SELECT classid, objid FROM pg_depend d
          WHERE (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser)
            AND deptype = 'n'
            AND (classid = 'pg_trigger'::regclass AND (SELECT relowner FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid WHERE t.oid = objid) = 10
              OR classid = 'pg_class'::regclass AND (SELECT c.relowner FROM pg_index i JOIN pg_class c ON c.oid = indrelid WHERE indexrelid = objid) = 10
-             OR classid = 'pg_policy'::regclass AND (SELECT relowner FROM pg_policy p JOIN pg_class c ON c.oid = polrelid WHERE p.oid = objid) = 10
-             OR classid = 'pg_rewrite'::regclass AND (SELECT relowner FROM pg_rewrite r JOIN pg_class c ON c.oid = ev_class
-                                                       WHERE r.oid = objid AND relkind IN ('r', 'p')) = 10)
+             OR classid = 'pg_policy'::regclass AND (SELECT relowner FROM pg_policy p JOIN pg_class c ON c.oid = polrelid WHERE p.oid = objid) = 10)
+        UNION
+        SELECT 'pg_class'::regclass, indexrelid FROM pg_index JOIN pg_class c ON c.oid = indrelid
+         WHERE relowner = 10
+           AND (pg_temp.is_foreign(concat(indexprs, ' ', indpred))
+             OR EXISTS (SELECT FROM pg_opclass o WHERE o.oid = ANY (indclass::oid[]) AND opcowner <> 10))
+        UNION
+        SELECT 'pg_trigger'::regclass, t.oid FROM pg_trigger t JOIN pg_class c ON c.oid = tgrelid
+         WHERE relowner = 10 AND NOT tgisinternal AND pg_temp.is_foreign(concat(tgfoid::oid, ' ', tgqual))
+        UNION
+        SELECT 'pg_policy'::regclass, p.oid FROM pg_policy p JOIN pg_class c ON c.oid = polrelid
+         WHERE relowner = 10 AND pg_temp.is_foreign(concat(polqual, ' ', polwithcheck))
         UNION
         SELECT 'pg_statistic_ext'::regclass, s.oid FROM pg_statistic_ext s JOIN pg_class c ON c.oid = stxrelid
          WHERE relowner = 10 AND (('pg_statistic_ext'::regclass)::oid, s.oid) NOT IN (SELECT classid, objid FROM extension_member)
@@ -23,14 +39,16 @@ SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
 SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
   FROM pg_constraint o JOIN pg_class c ON c.oid = conrelid
  WHERE contype = 'c' AND relowner = 10
-   AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_constraint'::regclass AND objid = o.oid
-                  AND (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser))
+   AND (pg_temp.is_foreign(conbin::text)
+     OR EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_constraint'::regclass AND objid = o.oid
+                   AND (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser)))
 \gexec
 SELECT format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT', adrelid::regclass, attname)
   FROM pg_attrdef o JOIN pg_class c ON c.oid = adrelid JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
  WHERE relowner = 10 AND attgenerated = ''
-   AND EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_attrdef'::regclass AND objid = o.oid
-                  AND (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser))
+   AND (pg_temp.is_foreign(adbin::text)
+     OR EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_attrdef'::regclass AND objid = o.oid
+                   AND (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser)))
 \gexec
 -- A foreign key to a table is checked as the owner of that table, with casts of whoever made the key.
 UPDATE pg_class
@@ -38,6 +56,23 @@ UPDATE pg_class
                        WHERE grantee = 10 OR privilege_type NOT IN ('TRIGGER', 'REFERENCES', 'MAINTAIN'))
  WHERE relowner = 10 AND EXISTS (SELECT FROM aclexplode(relacl)
                                   WHERE grantee <> 10 AND privilege_type IN ('TRIGGER', 'REFERENCES', 'MAINTAIN'));
+-- Who writes to a view or to a table with a rule writes with the rights of its owner, and nobody writes to a catalog.
+SELECT format('DROP RULE %I ON %s', rulename, ev_class::regclass)
+  FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class WHERE relowner = 10 AND relkind IN ('r', 'p')
+\gexec
+CREATE TEMPORARY VIEW read_only AS
+  SELECT oid FROM pg_class
+   WHERE relowner = 10 AND (relkind IN ('v', 'm', 'f') OR relnamespace IN (SELECT oid FROM system_schema));
+UPDATE pg_class
+   SET relacl = nullif(ARRAY(SELECT makeaclitem(grantee, grantor, privilege_type, is_grantable) FROM aclexplode(relacl)
+                              WHERE grantee = 10 OR privilege_type IN ('SELECT', 'USAGE')), '{}')
+ WHERE oid IN (SELECT oid FROM read_only)
+   AND EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee <> 10 AND privilege_type NOT IN ('SELECT', 'USAGE'));
+UPDATE pg_attribute
+   SET attacl = nullif(ARRAY(SELECT makeaclitem(grantee, grantor, privilege_type, is_grantable) FROM aclexplode(attacl)
+                              WHERE grantee = 10 OR privilege_type = 'SELECT'), '{}')
+ WHERE attrelid IN (SELECT oid FROM read_only)
+   AND EXISTS (SELECT FROM aclexplode(attacl) WHERE grantee <> 10 AND privilege_type <> 'SELECT');
 -- What a cast between Postgres's own types or an operator in pg_catalog calls, the scripts of extensions may call.
 SELECT statement
   FROM (SELECT castfunc FROM pg_cast
