@@ -7,7 +7,7 @@ SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL AS left_open
 DO 'BEGIN RAISE EXCEPTION $$a transaction was left open$$; END';
 \endif
 -- There were none before the script.
-SELECT count(*) > 0 AS left_prepared FROM pg_catalog.pg_prepared_xacts
+SELECT count(*) > 0 AS left_prepared FROM pg_catalog.pg_prepared_xact()
 \gset
 \if :left_prepared
 \warn 'anonymisation_script.sql: ERROR:  the script leaves a prepared transaction; end it with COMMIT PREPARED'

@@ -2,7 +2,8 @@
 -- functions come to belong to draupnir, and the bootstrap superuser would call them in CREATE EXTENSION.
 SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger WHERE evtenabled <> 'D'
 \gexec
-SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xacts WHERE database = current_database()
+SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xact()
+ WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
 \gexec
 SELECT statement FROM pg_subscription s,
        LATERAL (VALUES (1, format('ALTER SUBSCRIPTION %I DISABLE', subname)),
@@ -11,8 +12,8 @@ SELECT statement FROM pg_subscription s,
  WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
  ORDER BY s.oid, step
 \gexec
-SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(usename) END, srvname)
-  FROM pg_user_mappings
+SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END, srvname)
+  FROM pg_user_mapping JOIN pg_foreign_server s ON s.oid = umserver LEFT JOIN pg_authid r ON r.oid = umuser
 \gexec
 -- Whoever reads such a table reads a file as the server does; Postgres asks only who has set its name.
 SELECT format('DROP FOREIGN TABLE %s CASCADE', ftrelid::regclass) FROM pg_foreign_table
