@@ -80,10 +80,13 @@ ATTEMPTS: dict[str, str] = {
         "SELECT 'escaped' FROM pg_proc p JOIN pg_roles r ON r.oid = proowner WHERE prosecdef AND rolsuper"
         " AND has_function_privilege(p.oid, 'EXECUTE') LIMIT 1"
     ),
+    # Another name for an extension's own function does nothing else than that.
     "calls a function in C that no extension has": (
         "SELECT 'escaped' FROM pg_proc p JOIN pg_language l ON l.oid = prolang WHERE lanname IN ('c', 'internal')"
-        " AND p.oid >= 16384 AND has_function_privilege(p.oid, 'EXECUTE') AND NOT EXISTS (SELECT FROM pg_depend d"
-        " WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e') LIMIT 1"
+        " AND p.oid >= 16384 AND has_function_privilege(p.oid, 'EXECUTE') AND NOT EXISTS (SELECT FROM pg_proc e"
+        " JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = e.oid AND d.deptype = 'e'"
+        " WHERE e.prosrc = p.prosrc AND e.probin IS NOT DISTINCT FROM p.probin AND e.proargtypes = p.proargtypes"
+        " AND e.prorettype = p.prorettype) LIMIT 1"
     ),
     "has an event trigger that fires": "SELECT 'escaped' FROM pg_event_trigger WHERE evtenabled <> 'D' LIMIT 1",
     "has a trusted extension run its code": (
