@@ -72,11 +72,20 @@ def needs_extensions(functions: Iterable[Function]) -> bool:
     return any(each.member == "t" and _powerful(each) for each in functions)
 
 
+def refuse_other_versions(major: int, functions: Iterable[Function]) -> None:
+    """Raise tampered_catalogs if pg_catalog has another version of a function that our own SQL calls."""
+    initdb = built_in(major)
+    for each in functions:
+        if each.schema == "pg_catalog" and each.name in _called() and not _own(initdb, each) and not _harmless(each):
+            raise _tampered(each.name)
+
+
 def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterable[Function]) -> Verdict:
     """Tell what has to become of the functions; raises tampered_catalogs if one of Postgres's own was replaced."""
     initdb = built_in(major)
     made = {each.definition: each for each in made_by_extensions if each.member == "t"}
     functions = list(functions)
+    refuse_other_versions(major, functions)
     open_code = _open_code(major, [each for each in functions if _own(initdb, each)], made.values())
     verdict = Verdict([], [])
     for each in functions:
@@ -123,6 +132,13 @@ def _harmless(function: Function) -> bool:
         return function.source in _CONSTRUCTORS
     made_by = (function.schema, function.language) == ("pg_catalog", "c")
     return made_by and _LIBRARIES.fullmatch(function.library) is not None
+
+
+@cache
+def _called() -> frozenset[str]:
+    """The names of the functions that our own SQL calls."""
+    texts = (path.read_text(encoding="utf-8") for path in Path(__file__).with_name("sql").glob("*.sql"))
+    return frozenset(name for text in texts for name in re.findall(r"\b([a-z_0-9]+)\(", text))
 
 
 def _tampered(name: str) -> JobError:

@@ -49,6 +49,8 @@ def main(reporter: Reporter) -> Report:
     reporter.step("recovering")
     with cluster.running(PRELOAD_LIBRARIES.read_text(encoding="ascii").split()):
         databases = admit_all_databases(cluster)
+        for lines in _in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql")):
+            catalogs.refuse_other_versions(cluster.major, catalogs.read(lines[:-1]))
         disarm(cluster, databases)
         # Not before each database has been connected to: the caches that Postgres writes then would wait their turn.
         # A head start for what was extracted: publishing would wait until it is written. Of the whole machine, since a
@@ -187,11 +189,12 @@ def judge_functions(cluster: Cluster, databases: list[str]) -> dict[str, catalog
     """Tell Postgres's and the extensions' own functions from the data's, in each database."""
     made: dict[str, list[catalogs.Function]] = {}
     verdicts = {}
-    listed = _in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql"))
+    judged = [_SQL / name for name in ("languages.sql", "functions.sql")]
+    listed = _in_each(databases, lambda database: cluster.run_files(database, *judged))
     for database, (*lines, extensions) in zip(databases, listed, strict=True):
         functions = catalogs.read(lines)
         if extensions not in made and catalogs.needs_extensions(functions):
-            files = [_SQL / name for name in ("extensions.sql", "functions.sql")]
+            files = [_SQL / "extensions.sql", *judged]
             made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
         verdicts[database] = catalogs.judge(cluster.major, functions, made.get(extensions, []))
     return verdicts

@@ -39,8 +39,8 @@ def listed(cluster: Cluster, database: str, *names: str, **variables: str) -> li
 
 
 def judged(cluster: Cluster, database: str) -> tuple[Verdict, dict[str, Function]]:
-    *lines, extensions = listed(cluster, database, "functions.sql")
-    made = listed(cluster, "template0", "extensions.sql", "functions.sql", extensions=extensions)[:-1]
+    *lines, extensions = listed(cluster, database, "languages.sql", "functions.sql")
+    made = listed(cluster, "template0", "extensions.sql", "languages.sql", "functions.sql", extensions=extensions)[:-1]
     functions = catalogs.read(lines)
     return catalogs.judge(MAJOR, functions, catalogs.read(made)), {each.oid: each for each in functions}
 
@@ -105,7 +105,7 @@ def test_what_comes_with_a_type_and_another_name_for_what_everybody_may_call_sta
 
 
 def test_a_function_of_postgres_that_says_something_else_is_noticed(cluster: Cluster, database: str) -> None:
-    lines = listed(cluster, database, "functions.sql")[:-1]
+    lines = listed(cluster, database, "languages.sql", "functions.sql")[:-1]
     functions = catalogs.read(lines)
     (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
     for changed in (
@@ -118,7 +118,7 @@ def test_a_function_of_postgres_that_says_something_else_is_noticed(cluster: Clu
 
 
 def test_one_that_another_role_owns_goes_back(cluster: Cluster, database: str) -> None:
-    functions = catalogs.read(listed(cluster, database, "functions.sql")[:-1])
+    functions = catalogs.read(listed(cluster, database, "languages.sql", "functions.sql")[:-1])
     (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
     verdict = catalogs.judge(MAJOR, [found._replace(bootstrap_owned="f")], [])
     assert verdict == Verdict([found.oid], [])
@@ -135,3 +135,13 @@ def test_handing_over_reads_no_view_of_the_data(cluster: Cluster, database: str)
         )
         assert views.fetchall() == []
     assert len(read) > 30
+
+
+def test_another_version_of_a_function_that_our_sql_calls_is_noticed(cluster: Cluster, database: str) -> None:
+    planted = "CREATE FUNCTION pg_catalog.format(text, name, text) RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT 1' $$"
+    with psycopg.connect(cluster.dsn(database), autocommit=True) as connection:
+        catalogs.refuse_other_versions(MAJOR, catalogs.read(listed(cluster, database, "functions.sql")[:-1]))
+        connection.execute(planted)
+        with pytest.raises(JobError, match=r"pg_catalog\.format"):
+            catalogs.refuse_other_versions(MAJOR, catalogs.read(listed(cluster, database, "functions.sql")[:-1]))
+        connection.execute("DROP FUNCTION pg_catalog.format(text, name, text)")

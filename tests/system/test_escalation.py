@@ -308,6 +308,12 @@ def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, clim
             "UPDATE pg_proc SET prosrc = 'md5_text' WHERE oid = 'md5(text)'::regprocedure",
             "pg_catalog.md5",
         ),
+        # Our own SQL would call it, in place of the one that takes anything.
+        (
+            "CREATE FUNCTION pg_catalog.format(text, name, text) RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT 1' $$",
+            "DROP FUNCTION pg_catalog.format(text, name, text)",
+            "pg_catalog.format",
+        ),
         # ANALYZE of a catalog calls it as the superuser.
         (
             "CREATE FUNCTION sampled(int8) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN false; END';"
@@ -316,7 +322,7 @@ def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, clim
             "pg_type.typanalyze",
         ),
     ],
-    ids=["function", "type"],
+    ids=["function", "version", "type"],
 )
 def test_a_catalog_that_was_changed_by_hand_fails_the_image(
     service: Service, source: Source, change: str, back: str, named: str

@@ -1,10 +1,4 @@
 -- Run in every database: all that Postgres made, and all that could do more than who calls it. See jobs/catalogs.py.
--- A language is trusted if its handler is one of those that let nobody at the machine.
-UPDATE pg_language SET lanpltrusted = false
- WHERE lanpltrusted AND lanname <> 'sql'
-   AND lanplcallfoid NOT IN (
-         SELECT oid FROM pg_proc
-          WHERE prosrc IN ('plpgsql_call_handler', 'plperl_call_handler', 'pltcl_call_handler', 'plv8_call_handler'));
 COPY (
   SELECT p.oid, proowner = 10,
          EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid

@@ -1,0 +1,7 @@
+-- Run in every database before functions.sql, whose verdict depends on it.
+-- A language is trusted if its handler is one of those that let nobody at the machine.
+UPDATE pg_language SET lanpltrusted = false
+ WHERE lanpltrusted AND lanname <> 'sql'
+   AND lanplcallfoid NOT IN (
+         SELECT oid FROM pg_proc
+          WHERE prosrc IN ('plpgsql_call_handler', 'plperl_call_handler', 'pltcl_call_handler', 'plv8_call_handler'));
