@@ -114,7 +114,8 @@ PROBES = {
 # The script's sandbox shows the programs and the configuration of the machine, apart from what is secret.
 INSTANCE_PROBES = {
     "the list of users": "SELECT pg_read_file('/etc/passwd')",
-    "the host's programs": "SELECT pg_ls_dir('/usr/bin')",
+    # The directory is there, for another sandbox that shares this root, and empty.
+    "the host's programs": "SELECT pg_stat_file('/usr/bin/python3')",
 }
 
 # What each sandbox may be seen to show, and no more.
