@@ -80,7 +80,7 @@ def serve() -> None:
 
 
 def _cipher() -> Cipher | None:
-    """What encrypts the keys of instances; None without its key, which whoever asks for an instance is told."""
+    """What encrypts the keys of instances; None if the key is missing; requests for instances then report that."""
     from draupnir import encryption
 
     try:

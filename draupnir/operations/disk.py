@@ -2,7 +2,7 @@
 
 Uploads do not grow any more then, and finalise.py gives up its jobs.
 
-At its ceiling an instance is told to write nothing by default, and has a reserve for its log above it. Where Postgres
+At its ceiling an instance becomes read-only by default, and has a reserve for its log above it. Where Postgres
 has met the end of that reserve, it is granted once more, so that it can start and be cleared out.
 """
 

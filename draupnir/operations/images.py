@@ -38,11 +38,11 @@ async def get(context: Context, image_id: int) -> Image:
 async def get_error(context: Context, image_id: int) -> tuple[Image, str]:
     """A failed image, and all that was said of its failure. Raises NotFound, Unavailable.
 
-    The text quotes raw data: it is passed on to whoever may read uploads, and kept and logged nowhere.
+    The text quotes raw data, so only uploaders and admins get it, and the daemon neither stores nor logs it.
     """
     image = await get(context, image_id)
     if image.status is not ImageStatus.FAILED:
-        raise NotFound(f"Image {image_id} is {image.status}, so there is no error of it to show.")
+        raise NotFound(f"Image {image_id} is {image.status}, so it has no error.")
     found = await context.helper.ask(wire.ReadErrorText(image_id=image_id))
     if found.text is None:
         raise NotFound(f"Nothing more is kept of why image {image_id} failed than GET /images/{image_id} says.")
