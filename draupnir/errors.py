@@ -11,7 +11,7 @@ DraupnirError
 │   ├── NothingUploaded
 │   └── TokenNameTaken
 ├── Impossible              understood, and not possible as asked
-│   ├── ImageNotReady  ImageHasInstances  NoFreePort  DirectRefused  PostgresMissing  OwnerUnknown
+│   ├── ImageNotReady  ImageHasInstances  NoFreePort  NoFreeId  DirectRefused  PostgresMissing  OwnerUnknown
 │   ├── CeilingTooHigh
 │   ├── SignInNotConfigured  NotASession  AllowListsOff  TooManyAddresses  FilterMissing
 │   └── ImageFailed         carries the code of what failed
@@ -127,6 +127,13 @@ class NoFreePort(Impossible):
 
     code = "no_free_port"
     title = "No free port"
+
+
+class NoFreeId(Impossible):
+    """Every id is taken, by the metadata or by what lies on the data disk."""
+
+    code = "no_free_id"
+    title = "No free id"
 
 
 class DirectRefused(Impossible):

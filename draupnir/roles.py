@@ -63,7 +63,7 @@ _ANYONE = _PEOPLE | {Role.ANONYMOUS}
 # The daemon itself is whatever nobody waits for: the reconciler, the pool.
 HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
     wire.Inspect: _ANYONE,  # the health check
-    wire.TakeInventory: _DAEMON,  # the reconciler
+    wire.TakeInventory: _PEOPLE,  # the reconciler; create image and instance before its first pass
     wire.CreateUpload: _KEEPERS,  # create image
     wire.LimitUploads: _DAEMON,  # the watch over the disk
     wire.SealUpload: _KEEPERS,  # finalise, and so on down to publish

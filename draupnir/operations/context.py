@@ -31,9 +31,11 @@ class SignIn:
 
 @dataclass(slots=True)
 class Seen:
-    """What the watch over the disk saw last."""
+    """What was seen last: by the watch over the disk, and by the reconciler."""
 
     room: wire.Room | None = None
+    image_ids: frozenset[int] | None = None
+    instance_ids: frozenset[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from datetime import datetime
 from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
 from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
-from draupnir.operations import instances, trash
+from draupnir.operations import ids, instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -20,9 +20,10 @@ log = logging.getLogger(__name__)
 
 
 async def create(context: Context, backed_up_at: datetime, anonymisation_script: str) -> Image:
-    """A new image whose upload folder is there. Raises InvalidRequest, NoRoom, Unavailable."""
+    """A new image whose upload folder is there. Raises InvalidRequest, NoFreeId, NoRoom, Unavailable."""
     _check_script(anonymisation_script)
-    image = await context.store.images.insert(backed_up_at, anonymisation_script)
+    taken_ids = await ids.of_images(context)
+    image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids)
     await context.tasks.run("create", Subject("image", image.id), lambda: _make_upload_or_undo(context, image.id))
     return image
 

@@ -33,7 +33,7 @@ from draupnir.models import (
     Observation,
     Purpose,
 )
-from draupnir.operations import addresses, authorities, disk, trash
+from draupnir.operations import addresses, authorities, disk, ids, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -60,7 +60,8 @@ async def create(
     """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
 
     Its port admits `source` from the first moment.
-    Raises NotFound, ImageNotReady, DirectRefused, CeilingTooHigh, NoFreePort, TooManyInstances, NoRoom, Unavailable.
+    Raises NotFound, ImageNotReady, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId, TooManyInstances, NoRoom,
+    Unavailable.
     """
     instance = None
     usual = await default_habits(context)
@@ -278,6 +279,7 @@ async def _reserve(context: Context, image_id: int, owner: str, purpose: Purpose
         partial(authorities.create, context),
         context.settings.instance_ports,
         context.settings.instance_limit(owner) if purpose is Purpose.USE else None,
+        await ids.of_instances(context),
     )
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from draupnir.errors import DraupnirError
 from draupnir.models import Image, ImageStatus, Instance, InstanceStatus, Purpose
-from draupnir.operations import addresses, closing, disk, finalise, images, instances, trash
+from draupnir.operations import addresses, closing, disk, finalise, ids, images, instances, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -62,6 +62,7 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
     """
     before = await _rows(context)
     inventory = await context.helper.ask(wire.TakeInventory())
+    ids.note(context, inventory)
     after = await _rows(context)
     # A row that changed while the inventory was taken is in somebody's hands: judged by the next pass.
     rows = {subject: row for subject, row in after.items() if before.get(subject) == row}
@@ -69,7 +70,6 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
 
     known = before.keys() | after.keys()
     unexplained = _unexplained(inventory, known)
-    await _pass_over_ids(context, unexplained)
     found = {*map(_complaint, unexplained), *(_foreign(name) for name in inventory.unknown)}
     found.update(_undeletable(entry) for entry in inventory.undeletable)
     repairs: list[Repair] = []
@@ -188,14 +188,6 @@ async def _take_up(context: Context, image: Image) -> None:
 async def _end_trial(context: Context, instance: Instance) -> None:
     await context.store.instances.begin_destroying(instance.id)
     await instances.tear_down(context, instance.id)
-
-
-async def _pass_over_ids(context: Context, unexplained: set[Subject]) -> None:
-    """Metadata that were lost, or are of an older day, must not give the ids of what is there to anything new."""
-    if image_ids := [subject.id for subject in unexplained if subject.kind == "image"]:
-        await context.store.images.pass_over(image_ids)
-    if instance_ids := [subject.id for subject in unexplained if subject.kind == "instance"]:
-        await context.store.instances.pass_over(instance_ids)
 
 
 def _unexplained(inventory: wire.Inventory, known: set[Subject]) -> set[Subject]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
@@ -84,17 +84,6 @@ class Database:
                 ) from error
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 raise _unavailable(error) from error
-
-
-async def pass_over(connection: Connection, sequences: Collection[str], ids: Collection[int]) -> None:
-    """Move each sequence past those of the ids that lie in its range; never back."""
-    await connection.execute(
-        "SELECT setval(sequencename::text, highest) FROM pg_sequences,"
-        " LATERAL (SELECT max(id) AS highest FROM unnest(%(ids)s::integer[]) AS id"
-        "          WHERE id BETWEEN min_value AND max_value) AS found"
-        " WHERE sequencename = ANY (%(sequences)s) AND coalesce(last_value, min_value - 1) < highest",
-        {"sequences": list(sequences), "ids": list(ids)},
-    )
 
 
 @contextmanager

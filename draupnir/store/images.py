@@ -7,7 +7,8 @@ from datetime import datetime
 
 from draupnir.errors import ImageHasInstances, NotFound
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, InstanceStatus, Progress, Purpose
-from draupnir.store.database import Database, Row, pass_over
+from draupnir.store.database import Database, Row
+from draupnir.store.ids import draw_image_id
 
 MAX_LISTED_SCRIPT_CHARS = 8192
 
@@ -18,20 +19,17 @@ class Images:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, backed_up_at: datetime, anonymisation_script: str) -> Image:
-        """A new image, awaiting its upload."""
+    async def insert(self, backed_up_at: datetime, anonymisation_script: str, taken_ids: Collection[int]) -> Image:
+        """A new image, awaiting its upload, with none of those ids. Raises NoFreeId."""
         async with self._database.connection() as connection:
+            image_id = await draw_image_id(connection, taken_ids)
             cursor = await connection.execute(
-                "INSERT INTO images (status, backed_up_at, anonymisation_script) VALUES (%s, %s, %s) RETURNING *",
-                [ImageStatus.AWAITING_UPLOAD, backed_up_at, anonymisation_script],
+                "INSERT INTO images (id, status, backed_up_at, anonymisation_script) VALUES (%s, %s, %s, %s)"
+                " RETURNING *",
+                [image_id, ImageStatus.AWAITING_UPLOAD, backed_up_at, anonymisation_script],
             )
             (row,) = await cursor.fetchall()
             return _image(row)
-
-    async def pass_over(self, ids: Collection[int]) -> None:
-        """Give none of these ids, and none below, to a new image."""
-        async with self._database.connection() as connection:
-            await pass_over(connection, ["image_ids"], ids)
 
     async def get(self, image_id: int) -> Image | None:
         """The image, if there is one."""

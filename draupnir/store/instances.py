@@ -20,7 +20,8 @@ from draupnir.models import (
     Purpose,
     SealedAuthority,
 )
-from draupnir.store.database import Connection, Database, Row, pass_over
+from draupnir.store.database import Connection, Database, Row
+from draupnir.store.ids import draw_instance_id
 from draupnir.store.quotas import require_place
 
 _SELECT = (
@@ -51,13 +52,21 @@ class Instances:
         self._database = database
 
     async def insert(
-        self, image_id: int, owner: str, purpose: Purpose, habits: Habits, seal: Seal, ports: range, limit: int | None
+        self,
+        image_id: int,
+        owner: str,
+        purpose: Purpose,
+        habits: Habits,
+        seal: Seal,
+        ports: range,
+        limit: int | None,
+        taken_ids: Collection[int],
     ) -> Instance:
-        """A new instance being created, on a free port chosen at random.
+        """A new instance being created, on a free port chosen at random, with none of those ids.
 
         The image is locked until the row is there: for a trial it has to be at that step, otherwise ready. With it
-        the owner has no more instances than the limit. Raises NotFound, ImageNotReady, NoFreePort, TooManyInstances,
-        Unauthorized.
+        the owner has no more instances than the limit. Raises NotFound, ImageNotReady, NoFreePort, NoFreeId,
+        TooManyInstances, Unauthorized.
         """
         values = {
             "image_id": image_id,
@@ -75,10 +84,9 @@ class Instances:
             while True:
                 values["port"] = await _free_port(connection, ports, avoided=())
                 if sealed is None:
-                    cursor = await connection.execute("SELECT nextval(%s) AS id", [_SEQUENCES[purpose]])
-                    (row,) = await cursor.fetchall()
-                    sealed = seal(row["id"])
-                    values |= {"id": row["id"], "certificate": sealed.certificate, "key": sealed.encrypted_key}
+                    instance_id = await draw_instance_id(connection, _SEQUENCES[purpose], taken_ids)
+                    sealed = seal(instance_id)
+                    values |= {"id": instance_id, "certificate": sealed.certificate, "key": sealed.encrypted_key}
                 cursor = await connection.execute(
                     "INSERT INTO instances"
                     " (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes,"
@@ -93,11 +101,6 @@ class Instances:
                     cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %(id)s".encode(), values)
                     (found,) = await cursor.fetchall()
                     return _instance(found)
-
-    async def pass_over(self, ids: Collection[int]) -> None:
-        """Give none of these ids, and none below, to a new instance."""
-        async with self._database.connection() as connection:
-            await pass_over(connection, set(_SEQUENCES.values()), ids)
 
     async def claim(self, image_id: int, owner: str, habits: Habits, limit: int | None) -> Instance | None:
         """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import psycopg
 import pytest
 
 from draupnir.errors import StorageMissing
@@ -201,12 +202,43 @@ async def test_ids_of_what_the_metadata_have_lost_are_given_to_nothing_new(
     context: Context, helper: FakeHelper
 ) -> None:
     """A new image must not find an old one's upload under its id, nor an instance another's data."""
-    image, instance = 1_000_000, 2_000_000
+    image, instance = next_id(context, "image_ids"), next_id(context, "instance_ids")
+    trial = next_id(context, "trial_ids")
     helper.disk.uploads[image] = "of an image that was forgotten"
-    helper.disk.instances = {instance: image, 60_000_000: image}
+    helper.disk.seals[image + 1] = "of another"
+    helper.disk.instances = {instance: image, instance + 1: image, trial: image}
+    # Before the first pass, too.
+    made = await ready_image(context)
+    assert made.id == image + 2
+    assert (await new_instance(context, made)).id == instance + 2
+    helper.disk.instances[instance + 3] = image
+    await reconcile.reconcile_once(context)
+    assert (await new_instance(context, made)).id == instance + 4
+    assert helper.disk.uploads[image] == "of an image that was forgotten"
+    assert [helper.disk.instances[each] for each in (instance, instance + 1, instance + 3, trial)] == [image] * 4
+
+
+async def test_no_id_on_the_disk_exhausts_ids(context: Context, helper: FakeHelper) -> None:
+    """Not even the highest of each range, nor one that no number of ours can be."""
+    highest = {"image_ids": wire.MAX_ID, "instance_ids": 49_999_999, "trial_ids": wire.MAX_ID}
+    helper.disk.uploads[wire.MAX_ID] = "of an image that was forgotten"
+    helper.disk.uploads[2**40] = "of none"
+    helper.disk.instances = dict.fromkeys([highest["instance_ids"], highest["trial_ids"], 2**40], wire.MAX_ID)
+    for sequence, last in highest.items():
+        begin_at(context, sequence, last)
     await reconcile.reconcile_once(context)
     made = await ready_image(context)
-    assert made.id > image
-    assert (await new_instance(context, made)).id > instance
-    assert helper.disk.uploads[image] == "of an image that was forgotten"
-    assert helper.disk.instances[60_000_000] == image
+    assert (made.status, made.id) == (ImageStatus.READY, 1)
+    assert (await new_instance(context, made)).id == 1
+
+
+def next_id(context: Context, sequence: str) -> int:
+    with psycopg.connect(context.settings.dsn) as connection:
+        row = connection.execute("SELECT nextval(%s) + 1", [sequence]).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def begin_at(context: Context, sequence: str, some_id: int) -> None:
+    with psycopg.connect(context.settings.dsn) as connection:
+        connection.execute("SELECT setval(%s, %s, false)", [sequence, some_id])

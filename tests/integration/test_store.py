@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from draupnir.errors import ImageNotReady, MetadataUnavailable, NoRoom
+from draupnir.errors import ImageNotReady, MetadataUnavailable, NoFreeId, NoRoom
 from draupnir.models import Failure, FinaliseStep, Habits, ImageStatus, InstanceStatus, Purpose, SealedAuthority
 from draupnir.store import Store, migrate
 from draupnir.store.database import Database
@@ -24,7 +24,7 @@ def seal(instance_id: int) -> SealedAuthority:
 async def test_many_daemons_may_migrate_at_once(empty_dsn: str) -> None:
     stores = [Store(empty_dsn) for _ in range(4)]
     await asyncio.gather(*(store.open() for store in stores))
-    image = await stores[0].images.insert(BACKED_UP_AT, "")
+    image = await stores[0].images.insert(BACKED_UP_AT, "", ())
     assert [await store.images.get(image.id) for store in stores] == [image] * 4
     for store in stores:
         await store.close()
@@ -139,7 +139,7 @@ async def test_errors_of_postgres_become_ours(dsn: str) -> None:
 
 
 async def test_a_step_is_taken_by_one_only(store: Store) -> None:
-    image = await store.images.insert(BACKED_UP_AT, "")
+    image = await store.images.insert(BACKED_UP_AT, "", ())
     begun = await asyncio.gather(*(store.images.begin_finalising(image.id, "") for _ in range(5)))
     (one,) = [it for it in begun if it is not None]
     moved = await asyncio.gather(*(store.images.move_to_step(one, FinaliseStep.EXTRACT, "") for _ in range(5)))
@@ -161,10 +161,24 @@ async def test_running_is_reached_from_creating_only(store: Store) -> None:
 
 
 async def test_ids_are_never_given_twice(store: Store) -> None:
-    first = await store.images.insert(BACKED_UP_AT, "")
+    first = await store.images.insert(BACKED_UP_AT, "", ())
     await store.images.begin_destroying(first.id, cascade=False)
     await store.images.delete(first.id)
-    assert (await store.images.insert(BACKED_UP_AT, "")).id > first.id
+    assert (await store.images.insert(BACKED_UP_AT, "", ())).id > first.id
+
+
+async def test_without_a_free_id_nothing_is_made(empty_dsn: str) -> None:
+    store = Store(empty_dsn)
+    await store.open()
+    with psycopg.connect(empty_dsn) as connection:
+        connection.execute("ALTER SEQUENCE image_ids MAXVALUE 4")
+    made = [(await store.images.insert(BACKED_UP_AT, "", {2, 9})).id for _ in range(2)]
+    made.append((await store.images.insert(BACKED_UP_AT, "", {2})).id)
+    assert made == [1, 3, 4]
+    with pytest.raises(NoFreeId, match="image_ids"):
+        await store.images.insert(BACKED_UP_AT, "", {2})
+    assert (await store.images.insert(BACKED_UP_AT, "", ())).id == 2
+    await store.close()
 
 
 async def test_an_image_that_is_being_destroyed_gets_no_instance(store: Store, dsn: str) -> None:
@@ -173,7 +187,7 @@ async def test_an_image_that_is_being_destroyed_gets_no_instance(store: Store, d
     with psycopg.connect(dsn) as destroyer, psycopg.connect(dsn, autocommit=True) as watcher:
         destroyer.execute("UPDATE images SET status = 'destroying' WHERE id = %s", [first.image_id])
         creating = asyncio.create_task(
-            store.instances.insert(first.image_id, "upload", Purpose.USE, Habits(0), seal, range(2001, 2002), None)
+            store.instances.insert(first.image_id, "upload", Purpose.USE, Habits(0), seal, range(2001, 2002), None, ())
         )
 
         async def waits() -> bool:
@@ -187,7 +201,7 @@ async def test_an_image_that_is_being_destroyed_gets_no_instance(store: Store, d
 
 
 async def ready_with_instance(store: Store) -> int:
-    image = await store.images.insert(BACKED_UP_AT, "")
+    image = await store.images.insert(BACKED_UP_AT, "", ())
     at = await store.images.begin_finalising(image.id, "")
     assert at is not None
     at = await store.images.move_to_step(at, FinaliseStep.TRIAL, "", postgres_major=15)
@@ -195,7 +209,9 @@ async def ready_with_instance(store: Store) -> int:
     ready = await store.images.mark_ready(at)
     assert ready is not None
     assert ready.status is ImageStatus.READY
-    return (await store.instances.insert(image.id, "upload", Purpose.USE, Habits(0), seal, range(2000, 2001), None)).id
+    return (
+        await store.instances.insert(image.id, "upload", Purpose.USE, Habits(0), seal, range(2000, 2001), None, ())
+    ).id
 
 
 def test_every_migration_has_a_number_of_its_own() -> None:
