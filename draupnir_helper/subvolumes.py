@@ -111,13 +111,15 @@ def sweep(root: int) -> None:
 
 
 def ids(root: int, place: Place) -> tuple[list[int], list[str]]:
-    """The ids of the place, ascending, and the names in it that are none."""
+    """The ids of the place, ascending, and the names in it that are none, or not those of directories."""
     known, unknown = [], []
-    with btrfs.directory(place, root) as parent:
-        for name in os.listdir(parent):
+    with btrfs.directory(place, root) as parent, os.scandir(parent) as entries:
+        for entry in entries:
+            name = entry.name
             if name.startswith("."):
                 continue
-            if name.isascii() and name.isdecimal() and str(int(name)) == name:
+            is_number = name.isascii() and name.isdecimal() and str(int(name)) == name
+            if is_number and entry.is_dir(follow_symlinks=False):
                 known.append(int(name))
             elif not name.endswith(_FILES):
                 unknown.append(f"{place}/{name}")

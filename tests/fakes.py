@@ -68,6 +68,7 @@ class Disk:
     error_texts: dict[int, str] = field(default_factory=dict)
     trash: int = 0
     undeletable: int = 0
+    unknown: list[str] = field(default_factory=list)
 
 
 class FakeHelper(Helper):
@@ -328,7 +329,7 @@ class FakeHelper(Helper):
             trash=disk.trash,
             undeletable=[f"{number}: not empty" for number in range(disk.undeletable)],
             idle_quota_groups=0,
-            unknown=[],
+            unknown=disk.unknown,
         )
 
 

@@ -11,8 +11,11 @@ def note(context: Context, inventory: wire.Inventory) -> None:
     jobs = (job.image_id for job in inventory.jobs)
     images = (found.image_id for found in inventory.images)
     units = (unit.instance_id for unit in inventory.instance_units)
-    context.seen.image_ids = _possible(*inventory.uploads, *inventory.seals, *inventory.work, *images, *jobs)
-    context.seen.instance_ids = _possible(*inventory.instances, *units)
+    # A foreign file may have an id for its name.
+    names = (name.rpartition("/")[2] for name in inventory.unknown)
+    foreign = [int(name) for name in names if name.isascii() and name.isdecimal()]
+    context.seen.image_ids = _possible(*inventory.uploads, *inventory.seals, *inventory.work, *images, *jobs, *foreign)
+    context.seen.instance_ids = _possible(*inventory.instances, *units, *foreign)
 
 
 async def of_images(context: Context) -> frozenset[int]:

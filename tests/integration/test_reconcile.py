@@ -218,6 +218,16 @@ async def test_ids_of_what_the_metadata_have_lost_are_given_to_nothing_new(
     assert [helper.disk.instances[each] for each in (instance, instance + 1, instance + 3, trial)] == [image] * 4
 
 
+async def test_the_id_that_a_foreign_file_has_for_a_name_is_given_to_nothing_new(
+    context: Context, helper: FakeHelper
+) -> None:
+    image, instance = next_id(context, "image_ids"), next_id(context, "instance_ids")
+    helper.disk.unknown = [f"image_snapshots/{image}", f"instances/{instance}", "instances/lost+found"]
+    made = await ready_image(context)
+    assert made.id > image
+    assert (await new_instance(context, made)).id > instance
+
+
 async def test_no_id_on_the_disk_exhausts_ids(context: Context, helper: FakeHelper) -> None:
     """Not even the highest of each range, nor one that no number of ours can be."""
     highest = {"image_ids": wire.MAX_ID, "instance_ids": 49_999_999, "trial_ids": wire.MAX_ID}

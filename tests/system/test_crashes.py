@@ -403,3 +403,30 @@ def test_units_that_outlive_their_instance_are_stopped(service: Service) -> None
     assert any(name in unit for unit in world.units())
     await_that(lambda: world.units() == before, "the reconciler has stopped them")
     assert "is there and not in the metadata" not in run("draupnir", "doctor", ok=False).stdout
+
+
+def test_no_leftover_keeps_anything_new_from_being_made(service: Service, backup: Path) -> None:
+    """Such as a restored disk has: with the highest ids, with ids that nothing has, and files named like ids."""
+    data = world.DATA
+    places = ("instances/67108863", "instances/49999999", "image_snapshots/67108863", "instances/99999999999")
+    for place in places:
+        run("btrfs", "subvolume", "create", data / place)
+    foreign = data / "image_snapshots/67108862"
+    foreign.touch()
+    try:
+        restart(DAEMON)
+        await_healthy(service)
+        doctor = run("draupnir", "doctor", ok=False).stdout
+        assert "instance 67108863 is there and not in the metadata" in doctor
+        assert "image_snapshots/67108862 is there and not in the metadata" in doctor
+        for _ in range(2):
+            image = service.make_image(backup)
+            instance = int(service.create_instance(image)["id"])
+            assert service.answer(instance, "SELECT count(*) FROM users") == "5000"
+            service.destroy_instance(instance)
+            service.destroy_image(image)
+        assert all((data / place).is_dir() for place in places)
+    finally:
+        foreign.unlink()
+        for place in places:
+            run("btrfs", "subvolume", "delete", data / place)
