@@ -15,6 +15,7 @@ from pathlib import Path
 from draupnir_helper import btrfs, files, layout, subvolumes, units
 from draupnir_helper.errors import HelperError
 from draupnir_helper.layout import Place
+from draupnir_helper.wire import MAX_ID
 
 AHEAD = 16
 
@@ -100,14 +101,17 @@ class Quotas:
 
     def make_ahead(self, place: Place, some_id: int, limit_bytes: int) -> None:
         """Make the groups of this id and those that are next: at once if this one is missing, else soon if they are."""
-        group = layout.quota_group(place, some_id)
+        group, last = layout.quota_group(place, some_id), layout.quota_group(place, MAX_ID)
         assert group is not None
+        assert last is not None
         if not self.simple:
             return
+        # Behind the last one the groups of the next kind begin.
+        refilled = range(group, last + 1)[_REFILL_AT:][:AHEAD]
         if self.limit_bytes(group) is None:
-            self._make_ahead(group, limit_bytes)
-        elif self.limit_bytes(group + _REFILL_AT) is None:
-            threading.Thread(target=self._refill, args=(group + _REFILL_AT, limit_bytes), daemon=True).start()
+            self._make_ahead(range(group, last + 1)[:AHEAD], limit_bytes)
+        elif refilled and self.limit_bytes(refilled[0]) is None:
+            threading.Thread(target=self._refill, args=(refilled, limit_bytes), daemon=True).start()
 
     def idle(self) -> list[int]:
         """The groups of what is gone; those of level 0, which subvolumes leave behind, come first."""
@@ -140,16 +144,16 @@ class Quotas:
         with _unit:
             _carry_out([(group, _NO_LIMIT) for group in full])
 
-    def _make_ahead(self, first: int, limit_bytes: int) -> None:
+    def _make_ahead(self, wanted: range, limit_bytes: int) -> None:
         with _unit:
-            groups = [group for group in range(first, first + AHEAD) if self.limit_bytes(group) is None]
+            groups = [group for group in wanted if self.limit_bytes(group) is None]
             _kept.update(groups)
             _carry_out([(group, limit_bytes) for group in groups])
 
-    def _refill(self, first: int, limit_bytes: int) -> None:
+    def _refill(self, wanted: range, limit_bytes: int) -> None:
         try:
             with units.session():
-                self._make_ahead(first, limit_bytes)
+                self._make_ahead(wanted, limit_bytes)
         except (HelperError, OSError) as error:
             log.warning("quota groups were not made ahead: %s", error)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from draupnir_helper import ceilings, layout, postgres, quota_groups, wire
+from draupnir_helper import btrfs, ceilings, layout, postgres, quota_groups, quotas, wire
 from draupnir_helper.layout import Place
 
 GIB = 1024**3
@@ -135,3 +135,22 @@ def test_a_file_that_is_not_roots_alone_is_refused(
     with pytest.raises((SystemExit, OSError)):
         quota_groups.main("777")
     assert asked == []
+
+
+@pytest.mark.parametrize("below_the_end", [0, 3, 100])
+def test_no_group_of_another_kind_is_made_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below_the_end: int
+) -> None:
+    """Behind the highest id the numbers of the next kind begin."""
+    made = list[int]()
+    monkeypatch.setattr(quotas, "_SYSFS", tmp_path)
+    monkeypatch.setattr(quotas, "_carry_out", lambda orders: made.extend(group for group, _ in orders))
+    monkeypatch.setattr(quotas, "_kept", set())
+    monkeypatch.setattr(btrfs, "filesystem_id", lambda root: "id")
+    directory = tmp_path / "id/qgroups"
+    directory.mkdir(parents=True)
+    (directory / "mode").write_text("squota\n")
+    first = wire.MAX_ID - below_the_end
+    quotas.Quotas(0).make_ahead(Place.INSTANCES, first, 2**30)
+    ids = range(first, min(first + quotas.AHEAD, wire.MAX_ID + 1))
+    assert [layout.quota_group_owner(group) for group in made] == [(Place.INSTANCES, each) for each in ids]
