@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from draupnir_helper.jobs import bki
 from draupnir_helper.jobs.reports import JobError
 
-_SHARED = Path("/usr/share/postgresql")
 _INTERNAL_AND_C = ("12", "13")  # the same in each major
 # What initdb makes of these stands in no list: stemmers, and conversions in 12 and 13.
 _LIBRARIES = re.compile(r"\$libdir/(dict_snowball|\w+_and_\w+)")
@@ -149,33 +149,16 @@ def _tampered(name: str) -> JobError:
     return JobError("tampered_catalogs", detail)
 
 
-def tampered_calls(columns: Iterable[str]) -> JobError:
-    """The failure for catalogs in which something of Postgres itself calls a function of the data."""
-    detail = (
-        f"The data have something of Postgres itself call functions of their own ({', '.join(columns)}); restore its "
-        "catalogs at the source, for example from a dump into a new cluster, then upload and finalise again."
-    )
-    return JobError("tampered_catalogs", detail)
-
-
 @cache
 def built_in(major: int) -> dict[tuple[str, str], tuple[str, str]]:
     """What initdb of that major puts into pg_proc: name and oids of the arguments → oid of the language and source."""
-    text = (_SHARED / str(major) / "postgres.bki").read_text(encoding="utf-8")
-    _, _, rest = text.partition("\ncreate pg_proc ")
-    columns, _, rest = rest.partition("\n )\n")
-    names = re.findall(r"^ (\w+) = ", columns, re.MULTILINE)
-    rows, _, _ = rest.partition("\nclose pg_proc")
-    name, arguments, language, source = (names.index(f"pro{each}") for each in ("name", "argtypes", "lang", "src"))
-    found = {}
-    for row in re.findall(r"^insert \( (.*) \)$", rows, re.MULTILINE):
-        values = ["".join(parts) for parts in re.findall(r"""'((?:[^']|'')*)'|"([^"]*)"|(\S+)""", row)]
-        found[values[name], values[arguments]] = (values[language], values[source])
-    return found
+    pg_proc = bki.catalog(major, "pg_proc")
+    name, arguments, language, source = (pg_proc.position(f"pro{each}") for each in ("name", "argtypes", "lang", "src"))
+    return {(row[name], row[arguments]): (row[language], row[source]) for row in pg_proc.rows}
 
 
 @cache
 def restricted(major: int) -> tuple[str, ...]:
     """The functions that initdb of that major lets nobody but superusers and predefined roles call."""
-    texts = (path.read_text(encoding="utf-8") for path in sorted((_SHARED / str(major)).glob("system_*.sql")))
+    texts = bki.system_scripts(major)
     return tuple(sorted({f"pg_catalog.{found}" for text in texts for found in _RESTRICTED.findall(text)}))

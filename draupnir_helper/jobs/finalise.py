@@ -12,12 +12,12 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import catalogs, failures, reports, triggers
+from draupnir_helper.jobs import catalogs, failures, inspections, reports, triggers
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
@@ -63,21 +63,23 @@ def main(reporter: Reporter) -> Report:
         written = disarm(cluster, databases)
         trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
         reporter.step("handing everything to the role draupnir")
-        hand_over(cluster, databases)
+        judged = hand_over(cluster, databases)
         reporter.step("vacuuming and analysing")
         cluster.vacuum()
         cluster.run_files("template1", _SQL / "close.sql")
         reporter.step("stopping")
+    inspections.inspect(_DATA, major, judged)
     settle(_DATA)
     return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA), trigger_tables=trigger_tables)
 
 
-def admit_all_databases(cluster: Cluster) -> list[str]:
-    """The names of all databases; one that refused connections would be neither anonymised nor cleaned."""
-    return cluster.run_files("template1", _SQL / "admit.sql")
+def admit_all_databases(cluster: Cluster) -> dict[str, int]:
+    """The oids of all databases, by name; one that refused connections would be neither anonymised nor cleaned."""
+    lines = cluster.run_files("template1", _SQL / "admit.sql")
+    return {name: int(oid) for oid, _, name in (line.partition("|") for line in lines)}
 
 
-def disarm(cluster: Cluster, databases: list[str]) -> list[str]:
+def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
     """Drop what ties the copy to production or runs code by itself.
 
     That is prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings of roles
@@ -91,7 +93,7 @@ def disarm(cluster: Cluster, databases: list[str]) -> list[str]:
     return [line for lines in written for line in lines if line]
 
 
-def anonymise(cluster: Cluster, databases: list[str]) -> None:
+def anonymise(cluster: Cluster, databases: Mapping[str, int]) -> None:
     """Run the operator's script; whatever of it fails, is left out or is rolled back fails the image."""
     database = "postgres" if "postgres" in databases else "template1"
     before = rollbacks(cluster)
@@ -158,19 +160,19 @@ def no_shell(script: Path) -> str:
     return ""
 
 
-def hand_over(cluster: Cluster, databases: list[str]) -> None:
+def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspections.Judged]:
     """Give all objects to the role draupnir, close every other role, and delete the planner's samples.
 
-    ANALYZE keeps those of a table that the script emptied.
+    ANALYZE keeps those of a table that the script emptied. Returns what was judged in each database, by its oid.
     """
     if cluster.superuser == postgres.ROLE:
         detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
         raise JobError("role_conflict", detail)
-    verdicts = judge_functions(cluster, databases)
+    functions, verdicts = judge_functions(cluster, databases)
     cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
-    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "tampered.sql", "forget.sql")]
+    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql")]
     restricted = _array(catalogs.restricted(cluster.major))
-    tampered = _in_each(
+    _in_each(
         databases,
         lambda database: cluster.run_files(
             database,
@@ -181,26 +183,32 @@ def hand_over(cluster: Cluster, databases: list[str]) -> None:
             restricted=restricted,
         ),
     )
-    if columns := sorted({column for lines in tampered for column in lines if column}):
-        raise catalogs.tampered_calls(columns)
+    return {
+        oid: inspections.Judged(
+            {int(each.oid): each for each in functions[database]}, frozenset(map(int, verdicts[database].closed))
+        )
+        for database, oid in databases.items()
+    }
 
 
-def judge_functions(cluster: Cluster, databases: list[str]) -> dict[str, catalogs.Verdict]:
-    """Tell Postgres's and the extensions' own functions from the data's, in each database."""
+def judge_functions(
+    cluster: Cluster, databases: Iterable[str]
+) -> tuple[dict[str, list[catalogs.Function]], dict[str, catalogs.Verdict]]:
+    """Tell Postgres's and the extensions' own functions from the data's: those listed, and the verdict, by database."""
     made: dict[str, list[catalogs.Function]] = {}
-    verdicts = {}
+    functions, verdicts = {}, {}
     judged = [_SQL / name for name in ("languages.sql", "functions.sql")]
     listed = _in_each(databases, lambda database: cluster.run_files(database, *judged))
     for database, (*lines, extensions) in zip(databases, listed, strict=True):
-        functions = catalogs.read(lines)
-        if extensions not in made and catalogs.needs_extensions(functions):
+        functions[database] = catalogs.read(lines)
+        if extensions not in made and catalogs.needs_extensions(functions[database]):
             files = [_SQL / "extensions.sql", *judged]
             made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
-        verdicts[database] = catalogs.judge(cluster.major, functions, made.get(extensions, []))
-    return verdicts
+        verdicts[database] = catalogs.judge(cluster.major, functions[database], made.get(extensions, []))
+    return functions, verdicts
 
 
-def _in_each(databases: list[str], task: Callable[[str], list[str]]) -> list[list[str]]:
+def _in_each(databases: Iterable[str], task: Callable[[str], list[str]]) -> list[list[str]]:
     """What the task returns for each database, with as many at a time as there are processors."""
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(task, databases))

@@ -321,8 +321,15 @@ def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, clim
             "UPDATE pg_type SET typanalyze = 0 WHERE typname = 'name'; DROP FUNCTION sampled",
             "pg_type.typanalyze",
         ),
+        # No function of the data is called: the files alone tell.
+        (
+            "UPDATE pg_operator SET oprcode = 'oidvectorne'::regproc WHERE oprcode = 'oidvectoreq'::regproc",
+            "UPDATE pg_operator SET oprcode = 'oidvectoreq'::regproc"
+            " WHERE oprname = '=' AND oprleft = 'oidvector'::regtype",
+            "pg_operator.oprcode",
+        ),
     ],
-    ids=["function", "version", "type"],
+    ids=["function", "version", "type", "operator"],
 )
 def test_a_catalog_that_was_changed_by_hand_fails_the_image(
     service: Service, source: Source, change: str, back: str, named: str

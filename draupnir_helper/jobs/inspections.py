@@ -1,0 +1,155 @@
+"""Compare the catalogs of the stopped server with what initdb makes and with what the server said while it ran.
+
+Whatever the data had the server answer, its files cannot hide. A difference fails the image with tampered_catalogs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from draupnir_helper import postgres
+from draupnir_helper.jobs import bki
+from draupnir_helper.jobs.catalogs import Function
+from draupnir_helper.jobs.heaps import DamagedCatalog, Relations, Row
+from draupnir_helper.jobs.reports import JobError
+
+_BOOTSTRAP = 10
+_PG_CATALOG = 11
+_DATABASE_OWNER = 6171
+_INTERNAL_AND_C = (12, 13)
+_DEFAULT_TABLESPACE = 1663
+# Which rows of a catalog are Postgres's own, besides those that initdb makes: the column that tells, and the catalog
+# whose namespace column judges what it points to.
+_CALLERS = {
+    "pg_aggregate": ("aggfnoid", "pg_proc"),
+    "pg_am": ("", ""),
+    "pg_amproc": ("amprocfamily", "pg_opfamily"),
+    "pg_conversion": ("connamespace", ""),
+    "pg_operator": ("oprnamespace", ""),
+    "pg_proc": ("pronamespace", ""),
+    "pg_range": ("rngtypid", "pg_type"),
+    "pg_ts_parser": ("prsnamespace", ""),
+    "pg_ts_template": ("tmplnamespace", ""),
+    "pg_type": ("typnamespace", ""),
+}
+_NAMESPACES = {"pg_proc": "pronamespace", "pg_opfamily": "opfnamespace", "pg_type": "typnamespace"}
+_OTHERS = ("pg_amop", "pg_cast", "pg_language", "pg_opclass", "pg_opfamily")
+# An owner may mark a function as leak-proof, say; these two decide with whose rights code runs.
+_DECISIVE = {"prosecdef", "lanpltrusted"}
+_POWERS = ("rolsuper", "rolcreaterole", "rolreplication", "rolbypassrls")
+
+
+class Judged(NamedTuple):
+    """What the server said of one database, and what came of it."""
+
+    listed: Mapping[int, Function]
+    closed: frozenset[int]
+
+
+def inspect(data: Path, major: int, judged: Mapping[int, Judged]) -> None:
+    """Raise tampered_catalogs if a file says other than the server did; `judged` has each database by its oid."""
+    try:
+        shared = Relations(data / "global")
+        faults = [*_roles(shared, major)]
+        for database in shared.rows(bki.catalog(major, "pg_database")):
+            expected = judged.get(database["oid"])
+            if expected is None:
+                faults.append("a database that the server did not list")
+                continue
+            relations = Relations(_directory(data, database))
+            relations.learn(bki.catalog(major, "pg_class"))
+            faults += _database(relations, major, expected)
+    except DamagedCatalog as error:
+        raise tampered(["files of catalogs that cannot be read"], str(error)) from error
+    if faults:
+        raise tampered(sorted(set(faults)))
+
+
+def tampered(what: list[str], private: str = "") -> JobError:
+    """The failure for catalogs that are not what Postgres and its extensions make."""
+    detail = (
+        f"The data change the catalogs of Postgres itself ({', '.join(what[:8])}). Restore them at the source, for "
+        "example from a dump into a new cluster, then upload and finalise again."
+    )
+    return JobError("tampered_catalogs", detail, private)
+
+
+def _directory(data: Path, database: Row) -> Path:
+    if database["dattablespace"] == _DEFAULT_TABLESPACE:
+        return data / "base" / str(database["oid"])
+    found = list(data.glob(f"pg_tblspc/{database['dattablespace']}/PG_*/{database['oid']}"))
+    if len(found) != 1:
+        raise DamagedCatalog(f"no directory of database {database['oid']}")
+    return found[0]
+
+
+def _roles(shared: Relations, major: int) -> Iterator[str]:
+    """Beside the bootstrap superuser, draupnir alone signs in, and it is a member of nothing."""
+    own = {_DATABASE_OWNER}
+    for role in shared.rows(bki.catalog(major, "pg_authid")):
+        is_own = role["rolname"].rstrip(b"\0") == postgres.ROLE.encode()
+        if is_own:
+            own.add(role["oid"])
+        if role["oid"] != _BOOTSTRAP and any(role[power] for power in _POWERS):
+            yield "pg_authid: a role with powers"
+        if role["oid"] != _BOOTSTRAP and role["rolcanlogin"] != is_own:
+            yield "pg_authid.rolcanlogin"
+    if any(row["member"] in own for row in shared.rows(bki.catalog(major, "pg_auth_members"))):
+        yield "pg_auth_members.member"
+
+
+def _database(relations: Relations, major: int, judged: Judged) -> Iterator[str]:
+    rows = {name: list(relations.rows(bki.catalog(major, name))) for name in (*_CALLERS, *_OTHERS)}
+    for name in rows:
+        yield from _unlike_initdb(name, bki.catalog(major, name), rows[name])
+    yield from _unlike_listed(bki.catalog(major, "pg_proc"), rows["pg_proc"], judged)
+    yield from _foreign_calls(major, rows, judged)
+    if any(row["evtenabled"] != b"D" for row in relations.rows(bki.catalog(major, "pg_event_trigger"))):
+        yield "pg_event_trigger.evtenabled"
+
+
+def _unlike_initdb(name: str, catalog: bki.Catalog, rows: list[Row]) -> Iterator[str]:
+    """Columns of initdb's rows that name something else than initdb had them name, or that decide on rights."""
+    key = catalog.columns[0][0]
+    initdb = {row[0]: row for row in catalog.rows}
+    compared = [
+        (index, column, kind)
+        for index, (column, kind) in enumerate(catalog.columns)
+        if kind in {"oid", "regproc"} or column in _DECISIVE
+    ]
+    for row in rows:
+        for index, column, kind in compared if str(row[key]) in initdb else ():
+            wanted = initdb[str(row[key])][index]
+            found = "ft"[row[column]] if kind == "bool" else str(row[column])
+            if found != wanted and (found, wanted) != ("0", "-"):
+                yield f"{name}.{column}"
+
+
+def _unlike_listed(catalog: bki.Catalog, rows: list[Row], judged: Judged) -> Iterator[str]:
+    """Functions that the server did not list though it had to, or listed as another than its files hold."""
+    initdb = {int(row[0]) for row in catalog.rows}
+    for row in rows:
+        listed = judged.listed.get(row["oid"])
+        if listed is None:
+            if row["pronamespace"] == _PG_CATALOG or row["prosecdef"] or row["prolang"] in _INTERNAL_AND_C:
+                yield "pg_proc: a function that the server did not list"
+        elif str(row["prolang"]) != listed.language_oid or (row["prosecdef"] and listed.definer != "t"):
+            yield "pg_proc: a function that the server listed as another"
+        elif row["prosecdef"] and (row["oid"] in initdb or row["oid"] in judged.closed):
+            yield "pg_proc.prosecdef"
+
+
+def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) -> Iterator[str]:
+    """Columns in which something of Postgres's own calls what is neither its own nor an extension's."""
+    own = {row["oid"] for row in rows["pg_proc"] if row["proowner"] == _BOOTSTRAP} - judged.closed
+    system = {
+        name: {row["oid"] for row in rows[name] if row[namespace] == _PG_CATALOG}
+        for name, namespace in _NAMESPACES.items()
+    }
+    for name, (column, points_to) in _CALLERS.items():
+        calls = [each for each, kind in bki.catalog(major, name).columns if kind == "regproc" and each != "aggfnoid"]
+        for row in rows[name]:
+            is_own = not column or (row[column] in system[points_to] if points_to else row[column] == _PG_CATALOG)
+            yield from (f"{name}.{call}" for call in calls if is_own and row.get(call, 0) not in {0, *own})

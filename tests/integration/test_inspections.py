@@ -1,0 +1,139 @@
+"""What the data make of Postgres's catalogs is found in its files, whatever the server says of it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from draupnir_helper.jobs import catalogs, finalise, inspections
+from draupnir_helper.jobs.reports import JobError
+from tests.postgres import Cluster, binaries, throw_away
+
+FUNCTIONS = Path(finalise.__file__).with_name("sql") / "functions.sql"
+MAJOR = int(binaries().parent.name)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A cluster of these tests alone, with the role that the job makes."""
+    with throw_away() as cluster:
+        run(cluster, "postgres", "CREATE ROLE draupnir LOGIN", "ALTER DATABASE template0 ALLOW_CONNECTIONS true")
+        yield cluster
+
+
+@pytest.fixture
+def database(cluster: Cluster) -> Iterator[str]:
+    """A database whose catalogs are gone after the test."""
+    run(cluster, "postgres", "CREATE DATABASE victim")
+    yield "victim"
+    run(cluster, "postgres", "DROP DATABASE victim", "VACUUM pg_database")
+
+
+def run(cluster: Cluster, database: str, *statements: str) -> None:
+    with psycopg.connect(cluster.dsn(database), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def listed(cluster: Cluster, database: str) -> dict[int, catalogs.Function]:
+    command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", cluster.dsn(database), "-f", str(FUNCTIONS)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PGOPTIONS": "-c search_path="})
+    functions = catalogs.read(done.stdout.removesuffix("\n").split("\n")[:-1])
+    return {int(each.oid): each for each in functions}
+
+
+def judged(cluster: Cluster) -> dict[int, inspections.Judged]:
+    """What the server says of each database now."""
+    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        databases = connection.execute("SELECT oid, datname FROM pg_database").fetchall()
+    return {oid: inspections.Judged(listed(cluster, name), frozenset()) for oid, name in databases}
+
+
+def inspect(cluster: Cluster, said: dict[int, inspections.Judged]) -> None:
+    """As after a stop: what is in memory goes into the files first, and the dead rows are removed."""
+    for database in ("victim", "postgres"):
+        run(cluster, database, "VACUUM pg_proc", "VACUUM pg_authid", "VACUUM pg_auth_members", "CHECKPOINT")
+    inspections.inspect(cluster.data, MAJOR, said)
+
+
+def test_a_new_cluster_is_as_initdb_makes_it(cluster: Cluster, database: str) -> None:
+    inspect(cluster, judged(cluster))
+
+
+def test_what_ordinary_databases_have_passes(cluster: Cluster, database: str) -> None:
+    run(
+        cluster,
+        database,
+        "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION btree_gist; CREATE EXTENSION postgres_fdw",
+        "CREATE FUNCTION mine(int) RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT $1'",
+        "ALTER FUNCTION textlike(text, text) LEAKPROOF",
+        "CREATE CAST (varchar AS int) WITH INOUT AS IMPLICIT",
+        "UPDATE pg_cast SET castcontext = 'i' WHERE castsource = 'int4'::regtype AND casttarget = 'bool'::regtype",
+        "CREATE TYPE pair AS RANGE (subtype = int); CREATE DOMAIN positive AS int CHECK (value > 0)",
+        "CREATE TABLE many AS SELECT generate_series(1, 10) AS id",
+        # Their files are no longer those of initdb.
+        "VACUUM FULL pg_proc",
+        "VACUUM FULL pg_operator",
+    )
+    inspect(cluster, judged(cluster))
+
+
+LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN ''1''; END'"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        # Among Postgres's own functions, so that no function of the data is called.
+        ("UPDATE pg_operator SET oprcode = 'nameeq'::regproc WHERE oprcode = 'namene'::regproc", "pg_operator.oprcode"),
+        ("UPDATE pg_cast SET castfunc = 'int4(float8)'::regprocedure WHERE castfunc = 'int4(int8)'::regprocedure",
+         "pg_cast.castfunc"),
+        ("UPDATE pg_amproc SET amproc = 'btint8cmp'::regproc WHERE amproc = 'btoidcmp'::regproc", "pg_amproc.amproc"),
+        # The server's own answer about its types would come from this function.
+        (f"{LIE}; UPDATE pg_type SET typoutput = 'lie'::regproc WHERE typname = 'oid'", "pg_type.typoutput"),
+        ("CREATE OPERATOR pg_catalog.<<<< (leftarg = int, rightarg = int, function = mine)", "pg_operator.oprcode"),
+        ("CREATE FUNCTION pg_catalog.later() RETURNS int LANGUAGE sql AS 'SELECT 1'", "did not list"),
+        ("CREATE FUNCTION later() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'", "did not list"),
+        ("CREATE FUNCTION later(text) RETURNS text LANGUAGE internal AS 'textin'", "did not list"),
+        ("UPDATE pg_proc SET prosecdef = true WHERE proname = 'pg_reload_conf'", "pg_proc.prosecdef"),
+        ("CREATE FUNCTION awake() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+         "CREATE EVENT TRIGGER awake ON ddl_command_end EXECUTE FUNCTION awake()", "pg_event_trigger"),
+        ("UPDATE pg_class SET relfilenode = 1 WHERE relname = 'pg_operator'", "cannot be read"),
+    ],
+)  # fmt: skip
+def test_what_was_changed_behind_the_server_s_answers_is_named(
+    cluster: Cluster, database: str, change: str, named: str
+) -> None:
+    run(
+        cluster,
+        database,
+        "CREATE FUNCTION mine(int, int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'",
+        "ALTER FUNCTION mine OWNER TO draupnir",
+    )
+    said = judged(cluster)
+    run(cluster, database, f"SET allow_system_table_mods = on; {change}")
+    with pytest.raises(JobError) as raised:
+        inspect(cluster, said)
+    assert raised.value.code == "tampered_catalogs"
+    assert named in raised.value.detail
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "named"),
+    [
+        ("CREATE ROLE climber SUPERUSER", "DROP ROLE climber", "a role with powers"),
+        ("CREATE ROLE climber LOGIN", "DROP ROLE climber", "pg_authid.rolcanlogin"),
+        ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "pg_auth_members.member"),
+    ],
+)
+def test_a_way_to_more_rights_is_named(cluster: Cluster, database: str, change: str, back: str, named: str) -> None:
+    said = judged(cluster)
+    run(cluster, "postgres", change)
+    with pytest.raises(JobError, match=named):
+        inspect(cluster, said)
+    run(cluster, "postgres", back)
+    inspect(cluster, said)
