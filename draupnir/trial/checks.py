@@ -85,6 +85,8 @@ _ACTS = (
     ),
     Act("read a file of the server", "SELECT pg_catalog.pg_read_file('PG_VERSION')"),
     Act("read a binary file of the server", "SELECT pg_catalog.pg_read_binary_file('PG_VERSION')"),
+    # Whoever may read files is told that there is no such table.
+    Act("copy from a file of the server", "COPY draupnir_trial FROM '/srv/pgdata/PG_VERSION'"),
     Act("import a file of the server", "SELECT pg_catalog.lo_import('/srv/pgdata/PG_VERSION')"),
     Act("read passwords", "SELECT FROM pg_catalog.pg_authid"),
     Act("read raw statistics", "SELECT FROM pg_catalog.pg_statistic"),

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from draupnir_helper.jobs import bki
 from draupnir_helper.jobs.reports import JobError
 
+# As in ownership.sql: what lies there stays with the bootstrap superuser.
+_SYSTEM_SCHEMAS = ("pg_catalog", "information_schema", "pg_toast")
 _INTERNAL_AND_C = ("12", "13")  # the same in each major
 # What initdb makes of these stands in no list: stemmers, and conversions in 12 and 13.
 _LIBRARIES = re.compile(r"\$libdir/(dict_snowball|\w+_and_\w+)")
@@ -60,6 +62,7 @@ class Verdict(NamedTuple):
 
     kept: list[str]  # owned by the bootstrap superuser from now on, and called by whoever could call them
     closed: list[str]  # the same, and nobody else may call them
+    made: list[str]  # by the script of an extension, and able to do more than who calls them
 
 
 def read(lines: Iterable[str]) -> list[Function]:
@@ -87,7 +90,7 @@ def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterabl
     functions = list(functions)
     refuse_other_versions(major, functions)
     open_code = _open_code(major, [each for each in functions if _own(initdb, each)], made.values())
-    verdict = Verdict([], [])
+    verdict = Verdict([], [], [])
     for each in functions:
         own = _own(initdb, each)
         if own:
@@ -102,10 +105,12 @@ def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterabl
                 verdict.kept.append(each.oid)
             elif script is None:
                 # One in a language that is safe runs as draupnir once it is handed over, outside of pg_catalog.
-                if each.trusted == "f" or each.member == "t" or each.schema in {"pg_catalog", "information_schema"}:
+                if each.trusted == "f" or each.member == "t" or each.schema in _SYSTEM_SCHEMAS:
                     verdict.closed.append(each.oid)
-            elif each.public == "t" and script.public == "f":
-                verdict.closed.append(each.oid)
+            else:
+                verdict.made.append(each.oid)
+                if each.public == "t" and script.public == "f":
+                    verdict.closed.append(each.oid)
     return verdict
 
 

@@ -7,6 +7,7 @@ when it ended cleanly.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -76,7 +77,8 @@ def main(reporter: Reporter) -> Report:
 def admit_all_databases(cluster: Cluster) -> dict[str, int]:
     """The oids of all databases, by name; one that refused connections would be neither anonymised nor cleaned."""
     lines = cluster.run_files("template1", _SQL / "admit.sql")
-    return {name: int(oid) for oid, _, name in (line.partition("|") for line in lines)}
+    # A name may hold the end of a line.
+    return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}
 
 
 def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
@@ -185,7 +187,9 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspe
     )
     return {
         oid: inspections.Judged(
-            {int(each.oid): each for each in functions[database]}, frozenset(map(int, verdicts[database].closed))
+            {int(each.oid): each for each in functions[database]},
+            frozenset(map(int, verdicts[database].closed)),
+            frozenset(map(int, verdicts[database].made + verdicts[database].kept)),
         )
         for database, oid in databases.items()
     }

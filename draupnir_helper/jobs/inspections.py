@@ -46,6 +46,7 @@ class Judged(NamedTuple):
 
     listed: Mapping[int, Function]
     closed: frozenset[int]
+    made: frozenset[int]  # by extensions, with more rights than their caller's
 
 
 def inspect(data: Path, major: int, judged: Mapping[int, Judged]) -> None:
@@ -88,8 +89,12 @@ def _directory(data: Path, database: Row) -> Path:
 def _roles(shared: Relations, major: int) -> Iterator[str]:
     """Beside the bootstrap superuser, draupnir alone signs in, and it is a member of nothing."""
     own = {_DATABASE_OWNER}
+    predefined = {row[0]: row[1].encode() for row in bki.catalog(major, "pg_authid").rows if row[0] != str(_BOOTSTRAP)}
     for role in shared.rows(bki.catalog(major, "pg_authid")):
-        is_own = role["rolname"].rstrip(b"\0") == postgres.ROLE.encode()
+        name = role["rolname"].rstrip(b"\0")
+        is_own = name == postgres.ROLE.encode()
+        if predefined.get(str(role["oid"]), name) != name:
+            yield "pg_authid.rolname"
         if is_own:
             own.add(role["oid"])
         if role["oid"] != _BOOTSTRAP and any(role[power] for power in _POWERS):
@@ -104,7 +109,7 @@ def _database(relations: Relations, major: int, judged: Judged) -> Iterator[str]
     rows = {name: list(relations.rows(bki.catalog(major, name))) for name in (*_CALLERS, *_OTHERS)}
     for name in rows:
         yield from _unlike_initdb(name, bki.catalog(major, name), rows[name])
-    yield from _unlike_listed(bki.catalog(major, "pg_proc"), rows["pg_proc"], judged)
+    yield from _unlike_listed(rows["pg_proc"], judged)
     yield from _foreign_calls(major, rows, judged)
     if any(row["evtenabled"] != b"D" for row in relations.rows(bki.catalog(major, "pg_event_trigger"))):
         yield "pg_event_trigger.evtenabled"
@@ -127,9 +132,8 @@ def _unlike_initdb(name: str, catalog: bki.Catalog, rows: list[Row]) -> Iterator
                 yield f"{name}.{column}"
 
 
-def _unlike_listed(catalog: bki.Catalog, rows: list[Row], judged: Judged) -> Iterator[str]:
+def _unlike_listed(rows: list[Row], judged: Judged) -> Iterator[str]:
     """Functions that the server did not list though it had to, or listed as another than its files hold."""
-    initdb = {int(row[0]) for row in catalog.rows}
     for row in rows:
         listed = judged.listed.get(row["oid"])
         if listed is None:
@@ -137,7 +141,7 @@ def _unlike_listed(catalog: bki.Catalog, rows: list[Row], judged: Judged) -> Ite
                 yield "pg_proc: a function that the server did not list"
         elif str(row["prolang"]) != listed.language_oid or (row["prosecdef"] and listed.definer != "t"):
             yield "pg_proc: a function that the server listed as another"
-        elif row["prosecdef"] and (row["oid"] in initdb or row["oid"] in judged.closed):
+        elif row["prosecdef"] and row["proowner"] == _BOOTSTRAP and row["oid"] not in judged.made - judged.closed:
             yield "pg_proc.prosecdef"
 
 

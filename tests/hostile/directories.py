@@ -402,11 +402,57 @@ FILES = {
     "a core and a history": ready(files={"core.1": b"x" * 1000, "pg_wal/00000002.history": b"1\t0/0\tevil\n"}),
 }  # fmt: skip
 
+UP = """CREATE FUNCTION {name}() RETURNS text SECURITY DEFINER LANGUAGE plpgsql AS
+  $$ BEGIN ALTER ROLE draupnir SUPERUSER; RETURN current_user; END $$;
+"""
+# In the job the superuser calls it, when the functions have been judged; it makes another one, then.
+MAKES_UP = """
+  IF session_user = 'postgres' AND to_regprocedure('public.up()') IS NULL
+     AND EXISTS (SELECT FROM pg_proc WHERE proname OPERATOR(pg_catalog.=) 'tell'
+                    AND pg_get_userbyid(proowner) OPERATOR(pg_catalog.=) 'draupnir') THEN
+    EXECUTE 'CREATE FUNCTION public.up() RETURNS text SECURITY DEFINER LANGUAGE sql AS ''SELECT current_user::text''';
+  END IF;"""
+IN_BOTH = UP.format(name="public.up") + "ALTER EXTENSION plpgsql ADD FUNCTION public.up();\n"
+MEMBER = """INSERT INTO pg_auth_members (oid, roleid, member, grantor, admin_option, inherit_option, set_option)
+  SELECT 77777, 'pg_read_server_files'::regrole, 6171, 10, true, true, true;"""
+BEHIND_THE_JUDGE = {
+    "a function in pg_toast": ready(UP.format(name="pg_toast.up") + "GRANT USAGE ON SCHEMA pg_toast TO PUBLIC;"),
+    "a function in a schema that looks temporary": ready(
+        "CREATE SCHEMA x; GRANT USAGE ON SCHEMA x TO PUBLIC;" + UP.format(name="x.up")
+        + TAMPER + "UPDATE pg_namespace SET nspname = 'pg_temp_777' WHERE nspname = 'x';"
+    ),
+    "an operator in pg_catalog": fails(
+        "tampered_catalogs",
+        sql=f"CREATE FUNCTION zz(oid, int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN {MAKES_UP}"
+        " RETURN $1 OPERATOR(pg_catalog.<>) $2::oid; END $$;"
+        "CREATE OPERATOR pg_catalog.<> (LEFTARG = oid, RIGHTARG = int, FUNCTION = public.zz);",
+    ),
+    "a cast between Postgres's own types": fails(
+        "tampered_catalogs",
+        sql=f"CREATE FUNCTION zi(oid) RETURNS text LANGUAGE plpgsql AS $$ BEGIN {MAKES_UP}"
+        " RETURN pg_catalog.textin(pg_catalog.oidout($1)); END $$;"
+        "CREATE CAST (oid AS text) WITH FUNCTION public.zi(oid);",
+    ),
+    "a database with the end of a line in its name": ready(
+        'CREATE DATABASE "postgres\ntemplate1";\n'
+        "SELECT 'postgres' || chr(10) || 'template1' AS d \\gset\n\\c :\"d\"\n" + UP.format(name="up")
+    ),
+    "template0 keeps its extensions": Directory(
+        IN_BOTH + "ALTER DATABASE template0 ALLOW_CONNECTIONS true;\n\\c template0\n" + IN_BOTH + TAMPER
+        + "INSERT INTO pg_depend SELECT 'pg_proc'::regclass, 'pg_catalog.version()'::regprocedure, 0,"
+        " 'pg_extension'::regclass, oid, 0, 'n' FROM pg_extension WHERE extname = 'plpgsql';"
+    ),
+    "the owners of databases under another name": Directory(
+        TAMPER + "UPDATE pg_authid SET rolname = 'innocent' WHERE rolname = 'pg_database_owner'; CREATE ROLE x;"
+        "UPDATE pg_authid SET rolname = 'pg_database_owner' WHERE rolname = 'x';" + MEMBER
+    ),
+}  # fmt: skip
+
 DIRECTORIES: dict[str, Directory] = {
     f"{group}: {name}": directory
     for group, directories in {
         "event trigger": EVENT_TRIGGERS, "configuration": CONFIGURATION, "settings": SETTINGS, "roles": ROLE_CASES,
-        "code": CODE, "databases": DATABASE_CASES, "files": FILES,
+        "code": CODE, "behind the judge": BEHIND_THE_JUDGE, "databases": DATABASE_CASES, "files": FILES,
     }.items()
     for name, directory in directories.items()
 }  # fmt: skip

@@ -50,7 +50,7 @@ def judged(cluster: Cluster) -> dict[int, inspections.Judged]:
     """What the server says of each database now."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         databases = connection.execute("SELECT oid, datname FROM pg_database").fetchall()
-    return {oid: inspections.Judged(listed(cluster, name), frozenset()) for oid, name in databases}
+    return {oid: inspections.Judged(listed(cluster, name), frozenset(), frozenset()) for oid, name in databases}
 
 
 def inspect(cluster: Cluster, said: dict[int, inspections.Judged]) -> None:
@@ -70,6 +70,7 @@ def test_what_ordinary_databases_have_passes(cluster: Cluster, database: str) ->
         database,
         "CREATE EXTENSION hstore; CREATE EXTENSION citext; CREATE EXTENSION btree_gist; CREATE EXTENSION postgres_fdw",
         "CREATE FUNCTION mine(int) RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT $1'",
+        "ALTER FUNCTION mine OWNER TO draupnir",
         "ALTER FUNCTION textlike(text, text) LEAKPROOF",
         "CREATE CAST (varchar AS int) WITH INOUT AS IMPLICIT",
         "UPDATE pg_cast SET castcontext = 'i' WHERE castsource = 'int4'::regtype AND casttarget = 'bool'::regtype",
@@ -99,6 +100,7 @@ LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN '
         ("CREATE FUNCTION pg_catalog.later() RETURNS int LANGUAGE sql AS 'SELECT 1'", "did not list"),
         ("CREATE FUNCTION later() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'", "did not list"),
         ("CREATE FUNCTION later(text) RETURNS text LANGUAGE internal AS 'textin'", "did not list"),
+        ("ALTER FUNCTION kept OWNER TO postgres", "pg_proc.prosecdef"),
         ("UPDATE pg_proc SET prosecdef = true WHERE proname = 'pg_reload_conf'", "pg_proc.prosecdef"),
         ("CREATE FUNCTION awake() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
          "CREATE EVENT TRIGGER awake ON ddl_command_end EXECUTE FUNCTION awake()", "pg_event_trigger"),
@@ -113,6 +115,8 @@ def test_what_was_changed_behind_the_server_s_answers_is_named(
         database,
         "CREATE FUNCTION mine(int, int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'",
         "ALTER FUNCTION mine OWNER TO draupnir",
+        "CREATE FUNCTION kept() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
+        "ALTER FUNCTION kept OWNER TO draupnir",
     )
     said = judged(cluster)
     run(cluster, database, f"SET allow_system_table_mods = on; {change}")
@@ -127,6 +131,11 @@ def test_what_was_changed_behind_the_server_s_answers_is_named(
     [
         ("CREATE ROLE climber SUPERUSER", "DROP ROLE climber", "a role with powers"),
         ("CREATE ROLE climber LOGIN", "DROP ROLE climber", "pg_authid.rolcanlogin"),
+        (
+            "UPDATE pg_authid SET rolname = 'innocent' WHERE rolname = 'pg_database_owner'",
+            "UPDATE pg_authid SET rolname = 'pg_database_owner' WHERE rolname = 'innocent'",
+            "pg_authid.rolname",
+        ),
         ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "pg_auth_members.member"),
     ],
 )

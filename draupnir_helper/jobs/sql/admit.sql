@@ -2,4 +2,4 @@
 -- could make a database and read what is in it.
 SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS true', datname) FROM pg_database WHERE NOT datallowconn
 \gexec
-SELECT oid, datname FROM pg_database WHERE datallowconn ORDER BY oid;
+SELECT oid, to_json(datname) FROM pg_database WHERE datallowconn ORDER BY oid;

@@ -15,6 +15,10 @@ SELECT statement FROM pg_subscription s,
 SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END, srvname)
   FROM pg_user_mapping JOIN pg_foreign_server s ON s.oid = umserver LEFT JOIN pg_authid r ON r.oid = umuser
 \gexec
+-- What sessions left when the old server crashed, and what only looks like it. Nobody else is connected to the database.
+SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
+ WHERE nspname ~ '^pg_(toast_)?temp_' AND oid <> pg_my_temp_schema()
+\gexec
 -- Whoever reads such a table reads a file as the server does; Postgres asks only who has set its name.
 SELECT format('DROP FOREIGN TABLE %s CASCADE', ftrelid::regclass) FROM pg_foreign_table
  WHERE EXISTS (SELECT FROM unnest(ftoptions) AS option WHERE option ~ '^(filename|program)=')

@@ -21,8 +21,8 @@ UPDATE pg_authid
    SET rolsuper = false, rolcreaterole = false, rolreplication = false, rolbypassrls = false, rolcanlogin = false
  WHERE oid <> 10 AND rolname <> 'draupnir';
 UPDATE pg_authid SET rolpassword = NULL WHERE rolpassword IS NOT NULL;
--- draupnir is a member of pg_database_owner without a row.
-DELETE FROM pg_auth_members WHERE member = (SELECT oid FROM pg_authid WHERE rolname = 'pg_database_owner');
+-- draupnir is a member of pg_database_owner without a row, whatever the data call it.
+DELETE FROM pg_auth_members WHERE member = 6171;
 -- From Postgres 15 on, a role can be allowed to change a server parameter.
 SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl
 \gset
