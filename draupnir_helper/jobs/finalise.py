@@ -57,11 +57,14 @@ def main(reporter: Reporter) -> Report:
         # A head start for what was extracted: publishing would wait until it is written. Of the whole machine, since a
         # sync of one filesystem is an ioctl, and the sandbox has none.
         threading.Thread(target=os.sync, daemon=True).start()
+        filled = materialized(cluster, databases)
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
         # The script may have made, dropped or closed some.
         databases = admit_all_databases(cluster)
         written = disarm(cluster, databases)
+        reporter.step("refreshing materialized views")
+        refresh(cluster, databases, filled)
         trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
         reporter.step("handing everything to the role draupnir")
         judged = hand_over(cluster, databases)
@@ -160,6 +163,21 @@ def no_shell(script: Path) -> str:
         if re.match(r"\s*\\[a-z!]\w*[^'\"]*`", line):
             return f"{script.name}:{number}: there is no shell here to run a command in backticks"
     return ""
+
+
+def materialized(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, str]:
+    """In which files the rows of materialized views are, as an array of Postgres, by the oid of the database."""
+    file = _SQL / "materialized_views.sql"
+    found = _in_each(databases, lambda database: cluster.run_files(database, file))
+    return {oid: files for oid, (files,) in zip(databases.values(), found, strict=True) if files}
+
+
+def refresh(cluster: Cluster, databases: Mapping[str, int], filled: Mapping[int, str]) -> None:
+    """Fill the materialized views anew that still have the rows from before the script."""
+    stale = [database for database, oid in databases.items() if oid in filled]
+    _in_each(
+        stale, lambda database: cluster.run_files(database, _SQL / "refresh.sql", filenodes=filled[databases[database]])
+    )
 
 
 def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspections.Judged]:

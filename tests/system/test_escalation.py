@@ -118,9 +118,20 @@ CREATE TRIGGER remember AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION reme
 CREATE TABLE logins (user_id int REFERENCES users ON UPDATE CASCADE, at timestamptz DEFAULT now());
 INSERT INTO logins SELECT id FROM users LIMIT 10;
 """
+# Neither of the first two is in the script. One reads the other; one cannot be filled outside of production.
+MATERIALIZED = """
+CREATE MATERIALIZED VIEW addresses AS SELECT email FROM users;
+CREATE UNIQUE INDEX ON addresses (email);
+CREATE MATERIALIZED VIEW longest AS SELECT max(email) AS email FROM addresses;
+CREATE FUNCTION of_production() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+  IF current_setting('data_directory') = '/srv/pgdata' THEN RAISE 'no foreign server'; END IF; RETURN true; END $$;
+CREATE MATERIALIZED VIEW far AS SELECT email FROM users WHERE of_production();
+CREATE MATERIALIZED VIEW emptied AS SELECT email FROM users;
+"""
 IN_TEMPLATE0 = f"CREATE TABLE forgotten AS SELECT '{CANARY}'::text AS email"
 # The script is the uploader's, too.
 SCRIPT = f"""{ANONYMISE}
+REFRESH MATERIALIZED VIEW emptied WITH NO DATA;
 DELETE FROM audit.log WHERE line IS NULL;
 UPDATE users SET id = id + 100000 WHERE id = 1;
 ALTER DATABASE template0 ALLOW_CONNECTIONS true;
@@ -140,7 +151,7 @@ def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """An image of that source."""
     source = Source(tmp_path_factory.mktemp("climbable"))
     source.start()
-    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, UNASKED, AUDIT):
+    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, UNASKED, AUDIT, MATERIALIZED):
         source.sql(statements)
     source.sql(STATISTICS, "postgres")
     source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
@@ -292,6 +303,13 @@ def test_the_tables_that_triggers_and_cascades_wrote_to_are_named(service: Servi
     found = service.image(climbable)["tables_written_by_triggers"]
     assert found == ["my_db.audit.log", "my_db.public.logins"]
     assert "my_db.audit.log" in service.client("images", "show", str(climbable)).stdout
+
+
+def test_materialized_views_show_nothing_that_the_script_has_changed(service: Service, climber: int) -> None:
+    found = "SELECT (SELECT count(*) FROM addresses WHERE email LIKE 'user%@example.com'), email FROM longest"
+    assert service.answer(climber, found) == "5000|user9@example.com"
+    for name in ("far", "emptied"):
+        assert "has not been populated" in service.psql(climber, f"SELECT * FROM {name}", ok=False).stderr
 
 
 def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, climber: int) -> None:
