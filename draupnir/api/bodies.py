@@ -12,7 +12,10 @@ from starlette.requests import Request
 
 from draupnir import errors
 
-MAX_BODY_BYTES = 1024 * 1024
+# Reading a body holds up everybody's requests for as long, and what has come of a slow one takes memory.
+MAX_BODY_BYTES = 64 * 1024
+MAX_SCRIPT_BODY_BYTES = 1024 * 1024
+MAX_DIGITS = 100
 BODY_TIMEOUT_S = 30.0
 
 _BAD_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
@@ -26,13 +29,13 @@ class InvalidJson(errors.InvalidRequest):
 
 
 class BodyTooLarge(errors.DraupnirError):
-    """The body is longer than MAX_BODY_BYTES."""
+    """The body is longer than the route takes."""
 
     code = "body_too_large"
     title = "Body too large"
 
-    def __init__(self) -> None:
-        super().__init__(f"The body is longer than {MAX_BODY_BYTES} bytes (1 MiB); send a shorter one.")
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"The body is longer than {max_bytes} bytes; send a shorter one.")
 
 
 class BodyTooSlow(errors.DraupnirError):
@@ -45,11 +48,13 @@ class BodyTooSlow(errors.DraupnirError):
         super().__init__(f"The body did not arrive within {BODY_TIMEOUT_S:.0f} seconds; send the request again.")
 
 
-async def read_document(request: Request, absent: dict[str, object] | None = None) -> dict[str, object]:
+async def read_document(
+    request: Request, absent: dict[str, object] | None = None, max_bytes: int = MAX_BODY_BYTES
+) -> dict[str, object]:
     """The body as a JSON object, `absent` if it is empty; raises InvalidJson, BodyTooLarge or BodyTooSlow."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await _read_bytes(request)
+            body = await _read_bytes(request, max_bytes)
     except TimeoutError as error:
         raise BodyTooSlow from error
     if absent is not None and not body.strip():
@@ -57,15 +62,15 @@ async def read_document(request: Request, absent: dict[str, object] | None = Non
     return parse_document(body)
 
 
-async def _read_bytes(request: Request) -> bytes:
+async def _read_bytes(request: Request, max_bytes: int) -> bytes:
     declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdecimal() and int(declared[:20]) > MAX_BODY_BYTES:
-        raise BodyTooLarge
+    if declared.isascii() and declared.isdecimal() and int(declared[:20]) > max_bytes:
+        raise BodyTooLarge(max_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLarge
+        if len(body) > max_bytes:
+            raise BodyTooLarge(max_bytes)
     return bytes(body)
 
 
@@ -81,14 +86,16 @@ def parse_document(body: bytes) -> dict[str, object]:
         raise InvalidJson('The body is empty; send a JSON object such as {"data": {"attributes": {}}}.')
     try:
         document = json.loads(
-            text, object_pairs_hook=_unique_members, parse_constant=_refuse_constant, parse_float=_finite_float
+            text,
+            object_pairs_hook=_unique_members,
+            parse_constant=_refuse_constant,
+            parse_float=_finite_float,
+            parse_int=_short_integer,
         )
     except json.JSONDecodeError as error:
         raise InvalidJson(_explain(text, error)) from error
     except RecursionError as error:
         raise InvalidJson("The JSON is nested too deeply; send flat attributes.") from error
-    except ValueError as error:  # what is left: an integer of more digits than Python converts
-        raise InvalidJson("The JSON holds a number with too many digits; write a shorter one.") from error
     if not isinstance(document, dict):
         raise InvalidJson('The JSON is not an object; send one such as {"data": {"attributes": {}}}.')
     return document
@@ -123,6 +130,13 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(word: str) -> NoReturn:
     raise InvalidJson(f"The JSON holds {word}, which JSON does not have; write a number or null.")
+
+
+def _short_integer(digits: str) -> int:
+    # Converting takes time with the square of their number, and Python refuses more than 4,300 by a ValueError.
+    if len(digits) > MAX_DIGITS:
+        raise InvalidJson("The JSON holds a number with too many digits; write a shorter one.")
+    return int(digits)
 
 
 def _finite_float(digits: str) -> float:

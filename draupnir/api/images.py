@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from draupnir import errors
 from draupnir.api import schemas
-from draupnir.api.bodies import read_document
+from draupnir.api.bodies import MAX_SCRIPT_BODY_BYTES, read_document
 from draupnir.models import Caller, Image, ImageStatus
 from draupnir.operations import images
 
@@ -23,7 +23,8 @@ async def list_all(request: Request, caller: Caller) -> Response:
 
 async def create(request: Request, caller: Caller) -> Response:
     """POST /images"""
-    wish = schemas.read_attributes(await read_document(request), "images", schemas.NewImage)
+    document = await read_document(request, max_bytes=MAX_SCRIPT_BODY_BYTES)
+    wish = schemas.read_attributes(document, "images", schemas.NewImage)
     image = await images.create(request.app.state.context, wish.backed_up_at, wish.anonymisation_script)
     return _answer(image, 201, {"Location": f"/images/{image.id}"})
 
@@ -36,7 +37,8 @@ async def show(request: Request, caller: Caller) -> Response:
 async def update(request: Request, caller: Caller) -> Response:
     """PATCH /images/N"""
     image_id = _id(request)
-    change = schemas.read_attributes(await read_document(request), "images", schemas.ImageChange, image_id)
+    document = await read_document(request, max_bytes=MAX_SCRIPT_BODY_BYTES)
+    change = schemas.read_attributes(document, "images", schemas.ImageChange, image_id)
     if not change.model_fields_set:
         raise errors.InvalidRequest("`data.attributes` is empty; send backed_up_at or anonymisation_script.")
     image = await images.update(

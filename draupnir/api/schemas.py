@@ -20,6 +20,8 @@ LONGEST_SLEEP_AFTER_S = 30 * 24 * 3600
 SHORTEST_ADMISSION_S, LONGEST_ADMISSION_S = 60, 365 * 24 * 3600
 # A list is to keep people out: what holds more than a large provider does is taken for a slip.
 WIDEST_V4, WIDEST_V6 = 8, 32
+# Of what is wrong with a body; an answer is not to be many times as long as the request.
+MOST_EXPLAINED = 10
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
@@ -215,7 +217,7 @@ def _check_id(value: object, expected_id: int | None) -> None:
 def _explain(error: ValidationError, attributes: type[Attributes]) -> str:
     return " ".join(
         _explain_one(str(found["loc"][0]), found["type"], found.get("ctx", {}).get("error"), found["input"], attributes)
-        for found in error.errors(include_url=False)
+        for found in error.errors(include_url=False)[:MOST_EXPLAINED]
     )
 
 

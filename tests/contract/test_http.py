@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from draupnir.api.bodies import MAX_BODY_BYTES
+from draupnir.api.bodies import MAX_BODY_BYTES, MAX_SCRIPT_BODY_BYTES
 from draupnir.api.limits import Limit
 from draupnir.app import create_app
 from draupnir.models import Caller, Role
@@ -379,7 +379,7 @@ def test_destroying_twice_is_not_found(client: TestClient, helper: FakeHelper) -
 
 def test_a_body_at_the_limit_is_read_and_one_above_it_is_not(client: TestClient) -> None:
     frame = json.dumps({"data": {"attributes": {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""}}})
-    room = MAX_BODY_BYTES - len(frame)
+    room = MAX_SCRIPT_BODY_BYTES - len(frame)
     fits, too_large = (frame.replace('script": "', f'script": "{"x" * length}') for length in (room, room + 1))
     assert client.post("/images", content=fits).status_code == 201
     the_error(client.post("/images", content=too_large), 413, "body_too_large")
@@ -388,6 +388,16 @@ def test_a_body_at_the_limit_is_read_and_one_above_it_is_not(client: TestClient)
         yield from (b" " * 65536 for _ in range(17))
 
     the_error(client.post("/images", content=chunks()), 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    "path", ["/instances", "/instances/1/restart", "/instances/1/addresses", "/tokens", "/sign_ins"]
+)
+def test_only_a_body_with_a_script_may_be_long(client: TestClient, path: str) -> None:
+    body = json.dumps({"data": {"attributes": {}}})
+    at_the_limit = client.post(path, content=body + " " * (MAX_BODY_BYTES - len(body)))
+    assert at_the_limit.status_code in {400, 404, 422}
+    the_error(client.post(path, content=body + " " * MAX_BODY_BYTES), 413, "body_too_large")
 
 
 def test_another_caller_has_instances_of_its_own(app: Starlette, client: TestClient, helper: FakeHelper) -> None:

@@ -39,7 +39,7 @@ STATUSES = [
     (bodies.BodyTooSlow(), 408, "body_too_slow"),
     (errors.WrongState("why"), 409, "wrong_state"),
     (errors.NothingUploaded("why"), 409, "nothing_uploaded"),
-    (bodies.BodyTooLarge(), 413, "body_too_large"),
+    (bodies.BodyTooLarge(1), 413, "body_too_large"),
     (errors.ImageNotReady("why"), 422, "image_not_ready"),
     (errors.ImageHasInstances("why"), 422, "image_has_instances"),
     (errors.NoFreePort("why"), 422, "no_free_port"),

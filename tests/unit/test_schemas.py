@@ -114,6 +114,11 @@ def test_the_wrong_type_is_refused(kind: object) -> None:
     assert '`data.type` must be "instances"' in refusal(envelope({"image_id": 1}, type=kind))
 
 
+def test_not_everything_that_is_wrong_is_explained() -> None:
+    detail = refusal(envelope({"image_id": 1} | {f"unknown_{number}": 0 for number in range(5000)}))
+    assert detail.count("cannot be set") == schemas.MOST_EXPLAINED
+
+
 def test_an_id_in_the_body_is_that_of_the_path_or_refused() -> None:
     attributes = {"image_id": 1}
     for same in (4, "4"):
