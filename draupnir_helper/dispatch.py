@@ -34,7 +34,7 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyRe
         wire.AssignInstance: instances.assign_instance,
         wire.CloseInstance: instances.close_instance,
         wire.AdmitAddresses: instances.admit_addresses,
-        wire.LimitInstance: instances.limit_instance,
+        wire.LimitInstance: lambda request: instances.limit_instance(request, settings),
         wire.ObserveAddresses: lambda _: inventory.observe_addresses(),
         wire.ObserveInstances: lambda _: inventory.observe_instances(settings),
         wire.DestroyInstance: instances.destroy_instance,

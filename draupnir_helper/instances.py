@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from draupnir_helper import ceilings, files, layout, manifests, postgres, storage, subvolumes, units, users, wire
+from draupnir_helper import (
+    allowances,
+    ceilings,
+    files,
+    layout,
+    manifests,
+    postgres,
+    storage,
+    subvolumes,
+    units,
+    users,
+    wire,
+)
 from draupnir_helper.errors import HelperError
 from draupnir_helper.images import require_major
 from draupnir_helper.layout import Place
@@ -31,6 +43,7 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
             return state
         if not copied:
             _require_image(root, request, settings)
+        allowances.require_allowed(root, request, settings, copied=copied)
         _require_port(request, settings)
         require_major(request.postgres_major)
         _require_filter(request.addresses)
@@ -59,7 +72,7 @@ def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
     with storage.root() as root:
         # Beside nothing it would lie there for ever, one more for each id that is asked for.
         if subvolumes.exists(root, Place.INSTANCES, request.instance_id):
-            manifests.write(root, Place.INSTANCES, request.instance_id, request)
+            manifests.assign(root, request)
     return observe(request.instance_id)
 
 
@@ -79,12 +92,13 @@ def admit_addresses(request: wire.AdmitAddresses) -> wire.InstanceState:
     return observe(request.instance_id)
 
 
-def limit_instance(request: wire.LimitInstance) -> wire.InstanceState:
+def limit_instance(request: wire.LimitInstance, settings: Settings) -> wire.InstanceState:
     """Set the limit, and tell a Postgres that runs whether it may write."""
     instance_id = request.instance_id
     with storage.root() as root:
         if not subvolumes.exists(root, Place.INSTANCES, instance_id):
             raise HelperError(ErrorCode.NOT_FOUND, "The instance is not on the server's disk.")
+        allowances.require_ceiling(root, instance_id, request.ceiling, settings)
         _, uid = _user(root, instance_id)
         Quotas(root).ensure(Place.INSTANCES, instance_id, _limit_bytes(request.ceiling))
     path = layout.instance_run_directory(instance_id) / postgres.CONFIGURATION_NAME

@@ -64,6 +64,7 @@ class Disk:
     ceilings: dict[int, wire.Ceiling] = field(default_factory=dict)
     written: dict[int, int] = field(default_factory=dict)
     started: dict[int, wire.StartInstance] = field(default_factory=dict)
+    made_with: dict[int, wire.StartInstance] = field(default_factory=dict)
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
     error_texts: dict[int, str] = field(default_factory=dict)
     trash: int = 0
@@ -175,6 +176,7 @@ class FakeHelper(Helper):
             case wire.LimitInstance(instance_id=instance_id, ceiling=ceiling):
                 if instance_id not in self.disk.instances:
                     raise Refused(ErrorCode.NOT_FOUND)
+                self._require_ceiling(instance_id, ceiling)
                 self.disk.ceilings[instance_id] = ceiling
                 return self._state(instance_id)
             case wire.ObserveAddresses():
@@ -260,17 +262,21 @@ class FakeHelper(Helper):
         disk, instance_id = self.disk, request.instance_id
         match request:
             case wire.StartInstance():
-                if request.new:
-                    if request.image_id not in disk.images:
+                if instance_id not in disk.instances:
+                    if not request.new or request.image_id not in disk.images:
                         raise Refused(ErrorCode.NOT_FOUND)
                     self._require_room()
-                    disk.instances.setdefault(instance_id, request.image_id)
-                    disk.written.setdefault(instance_id, 0)
-                if instance_id not in disk.instances:
-                    raise Refused(ErrorCode.NOT_FOUND)
+                    if request.ceiling is None:
+                        raise Refused(ErrorCode.BAD_REQUEST)
                 if instance_id not in disk.listening:
+                    if request.ceiling is not None:
+                        self._require_ceiling(instance_id, request.ceiling)
                     if request.port in {*self.foreign_ports, *disk.listening.values()}:
                         raise Refused(ErrorCode.PORT_IN_USE)
+                    if request.new:
+                        disk.instances.setdefault(instance_id, request.image_id)
+                        disk.written.setdefault(instance_id, 0)
+                        disk.made_with[instance_id] = request
                     disk.listening[instance_id] = request.port
                     disk.started[instance_id] = request
                     if request.ceiling is not None:
@@ -283,10 +289,17 @@ class FakeHelper(Helper):
                 disk.listening.pop(instance_id, None)
                 disk.admitted.pop(instance_id, None)
                 disk.ceilings.pop(instance_id, None)
+                disk.made_with.pop(instance_id, None)
                 disk.written.pop(instance_id, None)
                 if disk.instances.pop(instance_id, None) is not None:
                     disk.trash += 1
         return wire.Done()
+
+    def _require_ceiling(self, instance_id: int, ceiling: wire.Ceiling) -> None:
+        made = self.disk.made_with.get(instance_id)
+        own = made.ceiling.max_bytes if made is not None and made.ceiling is not None else 0
+        if ceiling.max_bytes > max(own, self.room.max_instance_bytes):
+            raise Refused(ErrorCode.BAD_REQUEST)
 
     def _require_room(self) -> None:
         if self.room.free_bytes < self.room.low_bytes:

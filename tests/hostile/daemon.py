@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from draupnir_helper.wire import MAX_ID, MAX_REQUEST_BYTES, SOCKET_PATH
+from draupnir_helper.wire import MAX_ID, MAX_REQUEST_BYTES, MIN_MAX_BYTES, SOCKET_PATH
 
 JSON = dict[str, Any]
 # Nobody has made as many, so the ids are free.
@@ -71,7 +71,8 @@ def start(**changed: object) -> JSON:
     return {
         "op": "start_instance", "instance_id": FREE_ID, "image_id": FREE_ID, "owner": "a@b.example", "port": 8000,
         "postgres_major": 17, "created_at": "2026-01-02T03:04:05Z", "new": True, "loopback_only": False,
-        "addresses": None, "sleep_after_s": 1800, "direct": False, "ceiling": None,
+        "addresses": None, "sleep_after_s": 1800, "direct": False,
+        "ceiling": {"max_bytes": MIN_MAX_BYTES, "read_only": False, "extended": False},
         "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
     } | changed  # fmt: skip
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.hostile import daemon
 from tests.system import world
+from tests.system.backups import MAJOR
 from tests.system.faults import await_that, configured, filled, low_mib
 from tests.system.service import Service, run
 
@@ -166,6 +168,31 @@ def test_whoever_asks_for_nothing_gets_a_ceiling(service: Service, neighbour: in
     found = attributes(service, neighbour)
     assert MAX_BYTES < found["max_bytes"] < groups()[group(neighbour)]
     assert 0 < found["written_bytes"] < found["max_bytes"]
+
+
+def test_a_daemon_in_wrong_hands_lifts_no_ceiling(service: Service, image: int, neighbour: int) -> None:
+    """Neither that of an instance that is there, nor one that is new: the helper knows the configuration itself."""
+    before = groups()
+    ceiling = {"max_bytes": 2**60, "read_only": False, "extended": True}
+    limit = {"op": "limit_instance", "instance_id": neighbour, "ceiling": ceiling}
+    assert daemon.code_of(daemon.ask(limit)) == "bad_request"
+    for asked in (None, ceiling, ceiling | {"max_bytes": attributes(service, neighbour)["max_bytes"] + 4096}):
+        request = daemon.start(image_id=image, postgres_major=MAJOR, ceiling=asked)
+        assert daemon.code_of(daemon.ask(request)) == "bad_request"
+    assert groups() == before
+    assert not (world.DATA / f"instances/{daemon.FREE_ID}").exists()
+    assert not (world.DATA / f"instances/{daemon.FREE_ID}.json").exists()
+
+
+def test_an_instance_keeps_its_ceiling_when_a_lower_one_is_configured(service: Service, image: int) -> None:
+    with small(service, image) as instance_id:
+        before = groups()[group(instance_id)]
+        with configured(service, 'max_instance_bytes = "100M"\n'):
+            assert service.ask("POST", f"/instances/{instance_id}/restart").status_code == 200
+            assert "Disk quota exceeded" not in fill_up(service, instance_id)
+            await_that(lambda: attributes(service, instance_id)["status"] == "full", "it is at its own ceiling")
+            assert attributes(service, instance_id)["written_bytes"] > MAX_BYTES * 0.9
+            assert groups()[group(instance_id)] == before
 
 
 @pytest.mark.parametrize("client", [("instances", "create"), ("new",)], ids=["create", "new"])

@@ -10,6 +10,7 @@ import pytest
 
 from draupnir import certificates, probes
 from draupnir.models import Authority
+from draupnir_helper.wire import MIN_MAX_BYTES
 from tests.bench import helper
 from tests.system.backups import MAJOR
 from tests.system.faults import DAEMON, main_pid
@@ -64,7 +65,7 @@ def trial(image: int) -> Iterator[Authority]:
         addresses=None,
         sleep_after_s=0,
         direct=False,
-        ceiling=None,
+        ceiling={"max_bytes": MIN_MAX_BYTES, "read_only": False, "extended": False},
         authority_certificate=authority.certificate,
         server_certificate=server.certificate,
         server_key=server.key,

@@ -1,0 +1,27 @@
+"""What the configuration allows an instance, whatever the daemon asks for; an instance keeps what it was made with."""
+
+from __future__ import annotations
+
+from draupnir_helper import manifests, storage
+from draupnir_helper.errors import HelperError
+from draupnir_helper.settings import Settings
+from draupnir_helper.wire import Ceiling, ErrorCode, StartInstance
+
+
+def require_allowed(root: int, request: StartInstance, settings: Settings, *, copied: bool) -> None:
+    """BAD_REQUEST for new data without a ceiling, and for a ceiling that is not allowed."""
+    if request.ceiling is not None:
+        require_ceiling(root, request.instance_id, request.ceiling, settings)
+    elif not copied:
+        raise HelperError(ErrorCode.BAD_REQUEST, "A new instance has to have a ceiling.")
+
+
+def require_ceiling(root: int, instance_id: int, ceiling: Ceiling, settings: Settings) -> None:
+    """BAD_REQUEST for a ceiling above the highest that is configured, and above that of the instance."""
+    highest_bytes = storage.max_instance_bytes(storage.size_bytes(root), settings)
+    if ceiling.max_bytes <= highest_bytes:
+        return
+    made = manifests.read(root, instance_id)
+    if made.ceiling is None or ceiling.max_bytes > made.ceiling.max_bytes:
+        detail = f"The server's configuration lets an instance write up to {highest_bytes} bytes."
+        raise HelperError(ErrorCode.BAD_REQUEST, detail)

@@ -1,0 +1,105 @@
+"""Laws of what an instance may have: the helper holds the daemon to root's configuration."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from draupnir_helper import allowances, manifests, wire
+from draupnir_helper.errors import HelperError
+from draupnir_helper.layout import Place
+from draupnir_helper.settings import Settings
+from draupnir_helper.wire import ErrorCode
+
+GIB = 1024**3
+SETTINGS = Settings(max_instance_bytes="2G")
+PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
+
+
+def ceiling(max_bytes: int, *, extended: bool = False) -> wire.Ceiling:
+    return wire.Ceiling(max_bytes=max_bytes, read_only=extended, extended=extended)
+
+
+def start(max_bytes: int | None) -> wire.StartInstance:
+    return wire.StartInstance(
+        instance_id=4, image_id=1, owner="jane@example.com", port=6432, created_at=datetime.now(UTC), new=True,
+        postgres_major=17, loopback_only=False, addresses=None, sleep_after_s=0, direct=False,
+        ceiling=None if max_bytes is None else ceiling(max_bytes),
+        authority_certificate=PEM, server_certificate=PEM, server_key=PEM,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / Place.INSTANCES).mkdir()
+    descriptor = os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def refused(root: int, request: wire.StartInstance, settings: Settings = SETTINGS, *, copied: bool = False) -> bool:
+    try:
+        allowances.require_allowed(root, request, settings, copied=copied)
+    except HelperError as error:
+        return error.code is ErrorCode.BAD_REQUEST
+    return False
+
+
+def test_new_data_have_a_ceiling_that_the_configuration_allows(root: int) -> None:
+    assert not refused(root, start(2 * GIB))
+    assert refused(root, start(2 * GIB + 1))
+    assert refused(root, start(2**60))
+    assert refused(root, start(None))
+    # One from before there were ceilings.
+    assert not refused(root, start(None), copied=True)
+
+
+def test_without_a_configured_maximum_it_is_a_quarter_of_the_disk(root: int) -> None:
+    found = os.fstatvfs(root)
+    quarter = found.f_blocks * found.f_frsize // 4
+    assert not refused(root, start(quarter), Settings())
+    assert refused(root, start(quarter + 4096), Settings())
+
+
+def test_an_instance_keeps_its_ceiling_when_a_lower_one_is_configured(root: int) -> None:
+    made = start(2 * GIB)
+    manifests.write(root, Place.INSTANCES, 4, made)
+    lower = Settings(max_instance_bytes="1G")
+    for _ in range(2):
+        assert not refused(root, made, lower, copied=True)
+        # With its reserve, too; and nothing that was asked for meanwhile has raised it.
+        allowances.require_ceiling(root, 4, ceiling(2 * GIB, extended=True), lower)
+        with pytest.raises(HelperError):
+            allowances.require_ceiling(root, 4, ceiling(2 * GIB + 1), lower)
+        # Another owner changes nothing in it.
+        assign = wire.AssignInstance(
+            instance_id=4, image_id=1, owner="bob@example.com", port=6432, created_at=made.created_at
+        )
+        manifests.assign(root, assign)
+    with pytest.raises(HelperError):
+        allowances.require_ceiling(root, 5, ceiling(2 * GIB), lower)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"ceiling": 5}', '{"ceiling": {"max_bytes": "2"}, "direct": 1}', "\xff"]
+)
+def test_a_manifest_that_cannot_be_read_allows_nothing(root: int, tmp_path: Path, text: str) -> None:
+    (tmp_path / Place.INSTANCES / "4.json").write_text(text, encoding="latin-1")
+    assert refused(root, start(3 * GIB), copied=True)
+
+
+def test_a_manifest_says_what_the_thing_is_for_the_day_the_metadata_are_lost(root: int, tmp_path: Path) -> None:
+    manifests.write(root, Place.INSTANCES, 4, start(GIB))
+    found = json.loads((tmp_path / Place.INSTANCES / "4.json").read_text())
+    assert {name: found[name] for name in ("instance_id", "image_id", "owner", "port")} == {
+        "instance_id": 4,
+        "image_id": 1,
+        "owner": "jane@example.com",
+        "port": 6432,
+    }
+    assert PEM not in json.dumps(found)
