@@ -9,11 +9,16 @@ from draupnir_helper.wire import Ceiling, ErrorCode, StartInstance
 
 
 def require_allowed(root: int, request: StartInstance, settings: Settings, *, copied: bool) -> None:
-    """BAD_REQUEST for new data without a ceiling, and for a ceiling that is not allowed."""
+    """BAD_REQUEST for new data without a ceiling, and for a ceiling or a network that are not allowed."""
     if request.ceiling is not None:
         require_ceiling(root, request.instance_id, request.ceiling, settings)
     elif not copied:
         raise HelperError(ErrorCode.BAD_REQUEST, "A new instance has to have a ceiling.")
+    if request.direct and not settings.direct_instances:
+        made = manifests.read(root, request.instance_id) if copied else manifests.Instance()
+        if not made.direct:
+            detail = "direct_instances is off in the server's configuration, and the instance was made without it."
+            raise HelperError(ErrorCode.BAD_REQUEST, detail)
 
 
 def require_ceiling(root: int, instance_id: int, ceiling: Ceiling, settings: Settings) -> None:

@@ -17,7 +17,7 @@ from draupnir_helper.wire import AssignInstance, Ceiling
 
 FIELDS = {
     Place.IMAGES: {"image_id", "postgres_major", "backed_up_at", "created_at"},
-    Place.INSTANCES: {"instance_id", "image_id", "owner", "port", "created_at", "ceiling"},
+    Place.INSTANCES: {"instance_id", "image_id", "owner", "port", "created_at", "direct", "ceiling"},
 }
 _MAX_BYTES = 64 * 1024
 
@@ -28,6 +28,7 @@ class Instance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     ceiling: Ceiling | None = None
+    direct: bool = False
 
 
 def write(root: int, place: Place, some_id: int, request: BaseModel) -> None:

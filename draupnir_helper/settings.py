@@ -26,6 +26,7 @@ class Settings(BaseModel):
     max_image_bytes: Size | None = None
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
+    direct_instances: bool = False
     shared_preload_libraries: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = []
 
 

@@ -80,7 +80,7 @@ def prepared(directory: Path, scale: int) -> Iterator[tuple[Service, Images]]:
     others = _image_ids(service)
     try:
         CONFIGURATION.write_text("direct_instances = true\n" + before)
-        run("systemctl", "restart", "draupnir")
+        run("systemctl", "restart", "draupnir-helper", "draupnir")
         await_healthy(service)
         yield service, sources.make(service, directory, scale)
     finally:
@@ -88,7 +88,7 @@ def prepared(directory: Path, scale: int) -> Iterator[tuple[Service, Images]]:
             service.destroy_image(image_id)
         CONFIGURATION.write_text(before)
         run("draupnir", "upload-key", "remove", "bench")
-        run("systemctl", "restart", "draupnir")
+        run("systemctl", "restart", "draupnir-helper", "draupnir")
 
 
 def _image_ids(service: Service) -> set[int]:

@@ -33,10 +33,10 @@ def _no_pool() -> Iterator[None]:
     """Instances that are made behind the back of a test would show in its world; test_pool.py has them."""
     before = CONFIGURATION.read_text()
     CONFIGURATION.write_text("pool_size = 0\ndirect_instances = true\n" + before)
-    run("systemctl", "restart", "draupnir")
+    run("systemctl", "restart", "draupnir-helper", "draupnir")
     yield
     CONFIGURATION.write_text(before)
-    run("systemctl", "restart", "draupnir")
+    run("systemctl", "restart", "draupnir-helper", "draupnir")
 
 
 @pytest.fixture(scope="session")

@@ -25,10 +25,10 @@ def ceiling(max_bytes: int, *, extended: bool = False) -> wire.Ceiling:
     return wire.Ceiling(max_bytes=max_bytes, read_only=extended, extended=extended)
 
 
-def start(max_bytes: int | None) -> wire.StartInstance:
+def start(max_bytes: int | None, *, direct: bool = False) -> wire.StartInstance:
     return wire.StartInstance(
         instance_id=4, image_id=1, owner="jane@example.com", port=6432, created_at=datetime.now(UTC), new=True,
-        postgres_major=17, loopback_only=False, addresses=None, sleep_after_s=0, direct=False,
+        postgres_major=17, loopback_only=False, addresses=None, sleep_after_s=0, direct=direct,
         ceiling=None if max_bytes is None else ceiling(max_bytes),
         authority_certificate=PEM, server_certificate=PEM, server_key=PEM,
     )  # fmt: skip
@@ -85,12 +85,25 @@ def test_an_instance_keeps_its_ceiling_when_a_lower_one_is_configured(root: int)
         allowances.require_ceiling(root, 5, ceiling(2 * GIB), lower)
 
 
+def test_nobody_gets_a_network_that_the_operator_has_not_allowed(root: int) -> None:
+    direct, allowed = start(GIB, direct=True), Settings(max_instance_bytes="2G", direct_instances=True)
+    assert refused(root, direct)
+    assert not refused(root, direct, allowed)
+    manifests.write(root, Place.INSTANCES, 4, start(GIB))
+    assert refused(root, direct, copied=True)
+    # What was made when it was allowed goes on; a copy that is not there yet was not.
+    manifests.write(root, Place.INSTANCES, 4, direct)
+    assert not refused(root, direct, copied=True)
+    assert refused(root, direct)
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"ceiling": 5}', '{"ceiling": {"max_bytes": "2"}, "direct": 1}', "\xff"]
 )
 def test_a_manifest_that_cannot_be_read_allows_nothing(root: int, tmp_path: Path, text: str) -> None:
     (tmp_path / Place.INSTANCES / "4.json").write_text(text, encoding="latin-1")
     assert refused(root, start(3 * GIB), copied=True)
+    assert refused(root, start(GIB, direct=True), copied=True)
 
 
 def test_a_manifest_says_what_the_thing_is_for_the_day_the_metadata_are_lost(root: int, tmp_path: Path) -> None:
