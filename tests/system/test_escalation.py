@@ -51,6 +51,8 @@ GRANT EXECUTE ON FUNCTION pg_read_binary_file(text) TO PUBLIC;
 UPDATE pg_init_privs SET initprivs = proacl FROM pg_proc p
  WHERE objoid = p.oid AND classoid = 'pg_proc'::regclass AND p.oid = 'pg_read_binary_file(text)'::regprocedure;
 ALTER FUNCTION pg_read_file(text) OWNER TO app;
+GRANT SELECT ON pg_authid, pg_statistic, pg_statistic_ext_data, pg_shadow TO PUBLIC;
+GRANT SELECT (umoptions) ON pg_user_mapping TO PUBLIC;
 GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO pg_database_owner;
 UPDATE pg_language SET lanpltrusted = true WHERE lanname IN ('internal', 'c');
 GRANT USAGE ON LANGUAGE internal TO PUBLIC;
@@ -233,6 +235,9 @@ REFUSED = {
         "CREATE TRIGGER mine BEFORE INSERT ON of_extension FOR EACH ROW EXECUTE FUNCTION watch()"
     ),
     "a key to the superuser's table": "CREATE TABLE child (id int REFERENCES of_extension)",
+    "passwords": "SELECT rolpassword FROM pg_authid",
+    "samples of everybody": "SELECT FROM pg_statistic",
+    "passwords of foreign servers": "SELECT umoptions FROM pg_user_mapping",
     "a view in the catalog": "UPDATE pg_catalog.all_roles SET rolsuper = true WHERE rolname = 'draupnir'",
     "a view of an extension": "UPDATE roles_of_extension SET rolsuper = true WHERE rolname = 'draupnir'",
 }

@@ -73,6 +73,14 @@ UPDATE pg_attribute
                               WHERE grantee = 10 OR privilege_type = 'SELECT'), '{}')
  WHERE attrelid IN (SELECT oid FROM read_only)
    AND EXISTS (SELECT FROM aclexplode(attacl) WHERE grantee <> 10 AND privilege_type <> 'SELECT');
+-- Nobody reads those of which initdb shows nothing to anybody: they hold passwords, and samples of what no policy shows.
+CREATE TEMPORARY VIEW secret AS
+  SELECT oid FROM pg_class
+   WHERE relnamespace = 'pg_catalog'::regnamespace
+     AND relname IN ('pg_authid', 'pg_shadow', 'pg_statistic', 'pg_statistic_ext_data', 'pg_user_mapping');
+UPDATE pg_class SET relacl = ARRAY(SELECT makeaclitem(10, 10, privilege_type, false) FROM aclexplode(acldefault('r', 10)))
+ WHERE oid IN (SELECT oid FROM secret) AND EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee <> 10);
+UPDATE pg_attribute SET attacl = NULL WHERE attrelid IN (SELECT oid FROM secret) AND attacl IS NOT NULL;
 -- What a cast between Postgres's own types or an operator in pg_catalog calls, the scripts of extensions may call.
 SELECT statement
   FROM (SELECT castfunc FROM pg_cast
