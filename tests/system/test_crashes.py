@@ -320,7 +320,7 @@ def test_an_instance_that_is_stopped_shuts_down_in_order(service: Service, insta
         service.psql(instance, f"CREATE TABLE kept_{number} ()")
         run("systemctl", "stop", unit)
     service.answer(instance, "SELECT * FROM kept_0, kept_1, kept_2, kept_3, kept_4")
-    assert "not properly shut down" not in run("journalctl", "-o", "cat", "-u", unit).stdout
+    assert "not properly shut down" not in run("journalctl", "--namespace=*", "-o", "cat", "-u", unit).stdout
 
 
 def test_metadata_that_are_away_are_503_and_back_by_themselves(service: Service, image: int) -> None:

@@ -15,8 +15,8 @@ def files_of_users() -> set[str]:
     return {path.name for path in Path("/var/log/journal").glob("*/user-*.journal")}
 
 
-def lines_of(unit: str) -> str:
-    return run("journalctl", "--unit", unit, "--output=cat").stdout
+def lines_of(unit: str, journal: str = "*") -> str:
+    return run("journalctl", f"--namespace={journal}", "--unit", unit, "--output=cat").stdout
 
 
 def test_journald_makes_no_file_for_an_instance_or_a_job(service: Service, backup: Path) -> None:
@@ -28,6 +28,15 @@ def test_journald_makes_no_file_for_an_instance_or_a_job(service: Service, backu
     assert "ready to accept connections" in lines_of(f"draupnir-instance-{instance_id}")
     service.destroy_image(image_id)
     assert files_of_users() <= before
+
+
+def test_no_user_of_an_instance_writes_into_the_journal_of_the_server(service: Service, instance: int) -> None:
+    """Which is of a certain size: who writes enough would delete the audit log."""
+    warning = "written-by-the-user-of-an-instance"
+    service.answer(instance, f"DO $$ BEGIN RAISE WARNING '{warning}'; END $$")
+    unit = f"draupnir-instance-{instance}"
+    await_that(lambda: warning in lines_of(unit, "draupnir"), "it is in the journal of the instances")
+    assert warning not in run("journalctl", "--output=export", "--all").stdout
 
 
 def test_an_instance_of_the_first_versions_keeps_its_uid(service: Service, instance: int) -> None:

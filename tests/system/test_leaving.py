@@ -126,7 +126,7 @@ def test_who_has_left_is_out_connections_and_all_and_an_admin_has_the_data(
     refused = run("psql", "-XAtqc", "SELECT 1", env=known, ok=False)
     assert refused.returncode != 0
     # The client may only see that it was hung up on.
-    log = ("journalctl", "-u", f"draupnir-instance-{hers}", "-o", "cat")
+    log = ("journalctl", "--namespace=*", "-u", f"draupnir-instance-{hers}", "-o", "cat")
     await_that(lambda: "could not accept SSL connection" in run(*log).stdout, "Postgres has refused her certificate")
 
 

@@ -36,7 +36,7 @@ def test_a_raw_row_reaches_those_who_keep_images_and_no_journal(service: Service
             answer.text,
             *(jane.ask("GET", path).text for path in ("/images", f"/images/{image_id}", f"/images/{image_id}/error")),
             jane.client("images", "show", str(image_id)).stdout,
-            run("journalctl", "--all", "--output=export", "--since", since).stdout,
+            run("journalctl", "--namespace=*", "--all", "--output=export", "--since", since).stdout,
             run("systemctl", "status", "--full", "draupnir*", ok=False).stdout,
             run(
                 "runuser", "-u", "draupnir", "--", "pg_dump", "-h", "/run/draupnir-metadata", "draupnir", cwd="/"

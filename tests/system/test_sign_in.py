@@ -327,7 +327,7 @@ def test_no_secret_is_found_anywhere(service: Service) -> None:
     canaries = [CANARY, CLIENT_SECRET, client.token, named]
     key = KEY_FILE.read_bytes()
     places = {
-        "journal": run("journalctl", "--no-pager", "-o", "json").stdout,
+        "journal": run("journalctl", "--namespace=*", "--no-pager", "-o", "json").stdout,
         "audit": run("journalctl", "--no-pager", "-t", "draupnir-audit", "-o", "verbose").stdout,
         "dump": run(
             "runuser", "-u", "draupnir", "--", "pg_dump", "-h", "/run/draupnir-metadata", "draupnir", cwd="/"

@@ -138,7 +138,7 @@ def test_one_that_is_closed_while_it_wakes_is_down_at_once_and_comes_back(servic
         )
         helper.ask("close_instance", instance_id=sleeper)
         client.communicate(timeout=30)
-    assert "timed out" not in run("journalctl", "-u", unit, "-o", "cat").stdout
+    assert "timed out" not in run("journalctl", "--namespace=*", "-u", unit, "-o", "cat").stdout
     # The reconciler opens what is meant to run.
     await_that(lambda: service.psql(sleeper, "SELECT 1", ok=False).returncode == 0, "it is back")
     assert service.answer(sleeper, "SELECT x FROM kept") == "42"
@@ -211,7 +211,7 @@ def test_a_failed_wake_is_told_at_once_and_shows(service: Service, sleeper: int)
     assert time.monotonic() - began < 15
     # It is tried again every half second, and starting while it is.
     await_status(service, sleeper, "failed")
-    journal = run("journalctl", "-u", f"draupnir-instance-{sleeper}", "-o", "cat").stdout
+    journal = run("journalctl", "--namespace=*", "-u", f"draupnir-instance-{sleeper}", "-o", "cat").stdout
     assert "not compatible with this version" in journal
     version.write_text(before)
     deadline = time.monotonic() + 60

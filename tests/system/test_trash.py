@@ -8,7 +8,7 @@ from tests.system.world import DATA
 
 
 def journal(unit: str, since: str) -> str:
-    return run("journalctl", "--unit", unit, "--since", f"@{since}", "--output=cat").stdout
+    return run("journalctl", "--namespace=*", "--unit", unit, "--since", f"@{since}", "--output=cat").stdout
 
 
 def test_doctor_and_journal_name_trash_that_cannot_be_deleted(service: Service) -> None:
