@@ -24,7 +24,7 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import authorities, disk, instances, trash
+from draupnir.operations import disk, instances, trash, trials
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -176,7 +176,7 @@ async def _try_out(context: Context, image: Image) -> Image:
     except UnitFailed as error:
         raise ImageFailed("trial_failed", f"Postgres does not start on the image: {error.detail}") from error
     await _note(context, image, TRYING_OUT, None, None)
-    await context.probe(instance.port, authorities.issue_client(context, instance))
+    await trials.run(context, instance)
     await _end_trials(context, image.id)
     ready = _still(await context.store.images.mark_ready(image))
     _clear_up_later(context, image.id)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import psycopg
 import pytest
@@ -16,8 +17,8 @@ from draupnir.errors import (
     NothingUploaded,
     WrongState,
 )
-from draupnir.models import Image, ImageStatus
-from draupnir.operations import finalise, images, instances
+from draupnir.models import Credentials, Image, ImageStatus
+from draupnir.operations import finalise, images, instances, trials
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode, JobKind, JobReport, JobState
@@ -189,6 +190,62 @@ async def test_a_server_that_does_not_start_fails_the_trial(context: Context, he
     assert raised.value.code == "trial_failed"
     await converge(context)
     await assert_lawful(context)
+
+
+async def test_a_trial_ends_as_soon_as_its_server_has_failed(
+    context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sign-ins are tried again and again while a server starts; this one never will."""
+    monkeypatch.setattr(trials, "POLL_S", 0.001)
+    ended = asyncio.Event()
+
+    async def try_for_ever(port: int, credentials: Credentials) -> None:
+        helper.disk.broken |= helper.disk.instances.keys()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    image = await uploaded_image(context)
+    async with asyncio.timeout(5):
+        with pytest.raises(ImageFailed, match="Postgres does not run .* `journalctl -u draupnir-instance-5") as raised:
+            await images.finalise(dataclasses.replace(context, probe=try_for_ever), image.id, wait=True)
+    assert raised.value.code == "trial_failed"
+    assert ended.is_set()
+    await converge(context)
+    await assert_lawful(context)
+
+
+async def test_a_trial_goes_on_while_the_helper_is_away_and_after_one_failed_start(
+    context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was started before its data were there is started again."""
+    monkeypatch.setattr(trials, "POLL_S", 0.001)
+    looks = 0
+
+    def observe(_: wire.AnyRequest) -> wire.AnyReply:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise Refused(ErrorCode.BUSY)
+        broken = looks == 1
+        states = [
+            wire.InstanceState(instance_id=it, listening=True, postgres="failed" if broken else "active")
+            for it in helper.disk.instances
+        ]
+        return wire.Observed(instance_units=states, written=[], room=helper.room)
+
+    async def be_patient(port: int, credentials: Credentials) -> None:
+        helper.answers[wire.ObserveInstances] = observe
+
+        async def looked_often() -> bool:
+            return looks > 4
+
+        await until(looked_often)
+
+    image = await uploaded_image(context)
+    made = await images.finalise(dataclasses.replace(context, probe=be_patient), image.id, wait=True)
+    assert made.status is ImageStatus.READY
 
 
 @pytest.mark.parametrize(
