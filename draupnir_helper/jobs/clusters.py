@@ -18,7 +18,7 @@ from draupnir_helper.jobs import failures, reports, triggers
 from draupnir_helper.jobs.reports import JobError
 
 _LOG_LINES = 30
-_IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_roles WHERE rolname = session_user"
+_IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_authid WHERE rolname = session_user"
 # Our own sessions take nothing from the data: neither names nor limits that a role or a database may have.
 _OWN_SESSION = (
     *("-c search_path=pg_catalog", "-c role=none"),

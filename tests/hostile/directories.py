@@ -307,17 +307,26 @@ CODE = {
         " EXECUTE 'ALTER ROLE draupnir SUPERUSER'; END IF; RETURN oideq($1, $2); END $$;" + TAMPER
         + "UPDATE pg_operator SET oprcode = 'eq(oid,oid)'::regprocedure WHERE oid = '<>(oid,oid)'::regoperator;"
     ),
+    # In the database where the job asks who it is, and where the trial signs in.
     "a system view that never ends": Directory(
-        TAMPER + "ALTER VIEW pg_catalog.pg_roles RENAME TO pg_roles_of_old; CREATE VIEW pg_catalog.pg_roles AS"
-        " SELECT r.* FROM pg_roles_of_old r, generate_series(1, 100000000);"
+        "\\c template1\n" + TAMPER + "ALTER VIEW pg_catalog.pg_roles RENAME TO pg_roles_of_old;"
+        "CREATE VIEW pg_catalog.pg_roles AS SELECT r.* FROM pg_roles_of_old r, generate_series(1, 100000000);"
         "GRANT SELECT ON pg_catalog.pg_roles TO PUBLIC;",
-        patience_s=30,
+        codes=frozenset({"ready", "trial_failed"}),
     ),
     "a system view that sleeps": Directory(
-        TAMPER + "ALTER VIEW pg_catalog.pg_roles RENAME TO pg_roles_of_old; CREATE VIEW pg_catalog.pg_roles AS"
-        " SELECT r.* FROM pg_roles_of_old r WHERE pg_sleep(86400) IS NOT NULL; GRANT SELECT ON pg_catalog.pg_roles TO"
-        " PUBLIC;",
-        patience_s=30,
+        "\\c template1\n" + TAMPER + "ALTER VIEW pg_catalog.pg_roles RENAME TO pg_roles_of_old;"
+        "CREATE VIEW pg_catalog.pg_roles AS SELECT r.* FROM pg_roles_of_old r WHERE pg_sleep(86400) IS NOT NULL;"
+        "GRANT SELECT ON pg_catalog.pg_roles TO PUBLIC;",
+        codes=frozenset({"trial_failed"}),
+    ),
+    "views of statistics that sleep": ready(
+        "".join(
+            f"\\c {database}\n{TAMPER}ALTER VIEW pg_catalog.{view} RENAME TO {view}_of_old;"
+            f"CREATE VIEW pg_catalog.{view} AS SELECT o.* FROM {view}_of_old o WHERE pg_sleep(86400) IS NOT NULL;\n"
+            for database in ("template1", "my_db")
+            for view in ("pg_stat_user_tables", "pg_stat_user_functions", "pg_stat_activity", "pg_settings")
+        )
     ),
     "a system view without superusers": Directory(
         TAMPER + "ALTER VIEW pg_catalog.pg_roles RENAME TO pg_roles_of_old; CREATE VIEW pg_catalog.pg_roles AS"

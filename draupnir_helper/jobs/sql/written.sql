@@ -1,10 +1,12 @@
--- Run in every database after the script: the tables that were written to while it ran. The second value tells whether the function of a trigger that fired names the table.
+-- Run in every database after the script: the tables that were written to while it ran. The second value tells whether the
+-- function of a trigger that fired names the table. By functions, for the data may have replaced the views that tell it.
 SELECT jsonb_build_array(
-         concat_ws('.', current_database(), schemaname, relname),
-         EXISTS (SELECT FROM pg_stat_user_functions f JOIN pg_proc p ON p.oid = f.funcid
-                  WHERE f.calls > 0 AND p.prorettype = 'trigger'::regtype
-                    AND strpos(lower(p.prosrc), lower(t.relname)) > 0),
+         concat_ws('.', current_database(), nspname, relname),
+         EXISTS (SELECT FROM pg_proc p
+                  WHERE pg_stat_get_function_calls(p.oid) > 0 AND p.prorettype = 'trigger'::regtype
+                    AND strpos(lower(p.prosrc), lower(c.relname)) > 0),
          relname)
-  FROM pg_stat_user_tables t
- WHERE n_tup_ins + n_tup_upd + n_tup_del > 0
- ORDER BY schemaname, relname;
+  FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
+ WHERE relkind IN ('r', 'm', 'p') AND nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+   AND pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid) > 0
+ ORDER BY nspname, relname;

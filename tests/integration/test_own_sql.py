@@ -1,0 +1,29 @@
+"""The finalise job's own SQL reads catalogs and functions, since a view may be the data's and have no end."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import psycopg
+
+from draupnir_helper import jobs
+from tests.postgres import Cluster
+
+
+def test_no_statement_of_the_job_reads_a_view(cluster: Cluster) -> None:
+    with psycopg.connect(cluster.dsn()) as connection:
+        rows = connection.execute(
+            "SELECT relname FROM pg_class WHERE relkind = 'v'"
+            " AND relnamespace IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+        ).fetchall()
+    views = {row[0] for row in rows}
+    assert {"pg_roles", "pg_settings", "columns"} <= views
+    directory = Path(jobs.__file__).parent
+    read = set[str]()
+    for path in [*directory.glob("*.py"), *directory.glob("sql/*.sql")]:
+        for name in re.findall(
+            r"\b(?:FROM|JOIN|UPDATE|INTO|ONLY|TABLE)\s+(?:\w+\.)?(\w+)", path.read_text(), re.IGNORECASE
+        ):
+            read |= {f"{path.name}: {name}"} if name.lower() in views else set()
+    assert read == set()
