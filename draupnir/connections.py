@@ -24,7 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from draupnir.addresses import Cidr, read_address
 from draupnir.api.bodies import BODY_TIMEOUT_S
 from draupnir.api.edge import SECURITY_HEADERS, access_log
-from draupnir.api.limits import Source, together_with
+from draupnir.api.limits import TELL_AGAIN_S, Lines, Source, together_with
 from draupnir.api.problems import errors_body
 
 log = logging.getLogger(__name__)
@@ -35,7 +35,6 @@ MAX_OF_ONE_SOURCE = 256
 MAX_HEADER_BYTES = 16 * 1024
 # Longer than clients and reverse proxies keep one (httpx 5 s, nginx 60 s): who else ends it may meet a request.
 KEEP_ALIVE_S = 75
-TELL_AGAIN_S = 60.0
 
 
 class Phase(Enum):
@@ -92,6 +91,7 @@ class Connections:
         self._counts: dict[Source, int] = {}
         self._waiting: OrderedDict[Link, None] = OrderedDict()
         self._told_at_s = -TELL_AGAIN_S
+        self.lines = Lines()
 
     def source_of(self, host: str | None) -> Source:
         """With whom a peer is counted; None for those behind whom there are many: this machine, and trusted proxies."""
@@ -335,13 +335,14 @@ class Connection(H11Protocol):
         else:
             self.transport.close()
         self._look()
-        access_log.info(
-            "request=%s caller=- source=%s method=- path=- status=%d code=%s",
-            request_id,
-            self.client[0] if self.client else "-",
-            status,
-            code,
-        )
+        if self._connections.lines.admit(self.source):
+            access_log.info(
+                "request=%s caller=- source=%s method=- path=- status=%d code=%s",
+                request_id,
+                self.client[0] if self.client else "-",
+                status,
+                code,
+            )
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing: whoever asks for a websocket gets an ordinary answer, and that is no news to the journal."""

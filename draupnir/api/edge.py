@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from draupnir import audit
 from draupnir.api import problems
+from draupnir.api.limits import Lines, together_with
 from draupnir.api.sources import source_of
 from draupnir.settings import Settings
 
@@ -43,12 +44,14 @@ TLS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 class Edge:
     """Tags each answer with X-Request-Id (the client's own if it is plain), and logs one line an answer.
 
-    What changes something goes to the audit log, the rest to the access log; neither ever holds a query.
+    What changes something goes to the audit log, the rest to the access log; neither ever holds a query. A source that
+    sends very many requests has no line of those that change nothing.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
         self.settings = settings
+        self._lines = Lines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request; whatever the application raises, the client gets an answer and the journal the cause."""
@@ -92,7 +95,9 @@ class Edge:
         finally:
             caller = scope["state"].get("caller")
             origin.caller, origin.answered = caller.name if caller else "-", True
-            _log(scope, origin, status, made, round((time.monotonic() - started_s) * 1000))
+            has_changed = scope["method"] not in SAFE_METHODS and status < 400
+            if has_changed or self._lines.admit(together_with(source)):
+                _log(scope, origin, status, made, round((time.monotonic() - started_s) * 1000))
 
 
 def _is_ambiguous(scope: Scope) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import math
 import secrets
 import time
@@ -29,6 +30,11 @@ V6_PREFIX = 64
 WRONG_TOKENS_AT_ONCE, WRONG_TOKEN_INTERVAL_S = 100, 3.0
 # A device flow asks every five seconds, for everybody who is signing in behind one NAT.
 SIGN_INS_AT_ONCE, SIGN_IN_INTERVAL_S = 60, 1.0
+# Of requests that change nothing. journald drops lines of a service that writes too many, those about changes, too.
+LINES_AT_ONCE, LINE_INTERVAL_S = 1000, 0.1
+TELL_AGAIN_S = 60.0
+
+log = logging.getLogger(__name__)
 
 Source = Address | Cidr | None
 """Whose requests are counted together; None are all of those whose address the server does not know."""
@@ -68,6 +74,28 @@ class Limit:
         """Take back a try that was none."""
         if source in self._clear_at:
             self._clear_at[source] -= self._interval_s
+
+
+class Lines:
+    """How many lines the journal gets of what changes nothing; it tells of those that are left out."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = Limit(LINES_AT_ONCE, LINE_INTERVAL_S, clock)
+        self._clock = clock
+        self._told_at_s = -math.inf
+
+    def admit(self, source: Source) -> bool:
+        """Whether the source may have another line."""
+        try:
+            self._limit.take(source)
+        except TooManyRequests:
+            if self._clock() - self._told_at_s >= TELL_AGAIN_S:
+                self._told_at_s = self._clock()
+                log.warning(
+                    "%s sends too many requests for a line each; those that change nothing are left out", source
+                )
+            return False
+        return True
 
 
 class Limits:

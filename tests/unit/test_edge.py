@@ -18,7 +18,7 @@ from starlette.testclient import TestClient
 from draupnir import audit, errors
 from draupnir.api import bodies
 from draupnir.api.auth import ANONYMOUS, caller_of
-from draupnir.api.limits import WRONG_TOKENS_AT_ONCE, limited
+from draupnir.api.limits import LINES_AT_ONCE, WRONG_TOKENS_AT_ONCE, limited
 from draupnir.app import create_app
 from draupnir.helper import Helper
 from draupnir.models import Caller, Role
@@ -107,6 +107,22 @@ def test_each_error_has_its_status_and_code(
     assert the_error(response)["code"] == code
     assert the_error(response)["detail"] == error.detail
     assert response.headers["content-type"] == "application/json"
+
+
+def test_no_flood_of_requests_keeps_a_change_out_of_the_journal(caplog: pytest.LogCaptureFixture) -> None:
+    async def change(request: Request) -> Response:
+        return Response(status_code=204)
+
+    app = create_app(CONTEXT, SECRET)
+    app.router.routes.append(Route("/change", change, methods=["DELETE"]))
+    client = TestClient(app)
+    for number in range(LINES_AT_ONCE + 200):
+        client.request(("GET", "POST")[number % 2], "/nowhere")
+    client.delete("/change")
+    lines = [record.getMessage() for record in caplog.records if record.name in {"draupnir.access", audit.LOGGER}]
+    assert sum("path=/nowhere" in line for line in lines) < LINES_AT_ONCE + 100
+    assert sum("path=/change" in line for line in lines) == 1
+    assert sum("too many requests" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_fault_of_our_own_shows_nothing_and_is_found_in_the_log_by_its_id(
