@@ -197,11 +197,13 @@ def await_job(name: str, *, timeout_s: float = 30) -> None:
         for pause_s in _pauses(time.monotonic() + timeout_s):
             found = _find(bus, name)
             if not found:
-                raise HelperError(ErrorCode.UNIT_FAILED, f"{name} ended at once; see journalctl -u {name}.")
+                raise HelperError(
+                    ErrorCode.UNIT_FAILED, f"{name} ended at once; see journalctl --namespace=* -u {name}."
+                )
             if not found[0].job_queued:
                 return
             time.sleep(pause_s)
-    raise HelperError(ErrorCode.BUSY, f"{name} did not start in time; see journalctl -u {name}.")
+    raise HelperError(ErrorCode.BUSY, f"{name} did not start in time; see journalctl --namespace=* -u {name}.")
 
 
 def run(name: str, *, timeout_s: float = 60) -> None:

@@ -40,7 +40,7 @@ async def _watch(context: Context, instance_id: int) -> None:
     raise ImageFailed(
         "trial_failed",
         "Trial boot: Postgres does not run on the image; the data or the script may have damaged its files."
-        f" See `journalctl -u draupnir-instance-{instance_id}` on the server.",
+        f" See `journalctl --namespace=draupnir -u draupnir-instance-{instance_id}`.",
     )
 
 

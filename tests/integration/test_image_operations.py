@@ -208,7 +208,9 @@ async def test_a_trial_ends_as_soon_as_its_server_has_failed(
 
     image = await uploaded_image(context)
     async with asyncio.timeout(5):
-        with pytest.raises(ImageFailed, match="Postgres does not run .* `journalctl -u draupnir-instance-5") as raised:
+        with pytest.raises(
+            ImageFailed, match="Postgres does not run .* `journalctl .* -u draupnir-instance-5"
+        ) as raised:
             await images.finalise(dataclasses.replace(context, probe=try_for_ever), image.id, wait=True)
     assert raised.value.code == "trial_failed"
     assert ended.is_set()
