@@ -91,7 +91,10 @@ def test_the_operator_sees_whose_an_instance_is(service: Service, image: int, in
     service.answer(instance, "SELECT 1")
     shown = run("systemctl", "status", f"draupnir-instance-{instance}").stdout
     assert f"instance {instance} of image {image} for upload on port {port}" in shown
-    assert "ready to accept connections" in run("journalctl", "-u", f"draupnir-instance-{instance}").stdout
+    assert (
+        "ready to accept connections"
+        in run("journalctl", "--namespace=draupnir", "-u", f"draupnir-instance-{instance}").stdout
+    )
 
 
 def test_created_means_connectable(service: Service, image: int) -> None:
