@@ -62,7 +62,8 @@ class Verdict(NamedTuple):
 
     kept: list[str]  # owned by the bootstrap superuser from now on, and called by whoever could call them
     closed: list[str]  # the same, and nobody else may call them
-    made: list[str]  # by the script of an extension, and able to do more than who calls them
+    made: list[str]  # by Postgres or the script of an extension, though postgres.bki does not have them
+    powerless: list[str]  # the data's, where the superuser may call them: from now on with nobody's rights
 
 
 def read(lines: Iterable[str]) -> list[Function]:
@@ -72,7 +73,7 @@ def read(lines: Iterable[str]) -> list[Function]:
 
 def needs_extensions(functions: Iterable[Function]) -> bool:
     """Whether a verdict takes a look at what the extensions' scripts make."""
-    return any(each.member == "t" and _powerful(each) for each in functions)
+    return any(each.member == "t" for each in functions)
 
 
 def refuse_other_versions(major: int, functions: Iterable[Function]) -> None:
@@ -90,7 +91,7 @@ def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterabl
     functions = list(functions)
     refuse_other_versions(major, functions)
     open_code = _open_code(major, [each for each in functions if _own(initdb, each)], made.values())
-    verdict = Verdict([], [], [])
+    verdict = Verdict([], [], [], [])
     for each in functions:
         own = _own(initdb, each)
         if own:
@@ -99,18 +100,20 @@ def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterabl
                 raise _tampered(each.name)
             if each.bootstrap_owned == "f":
                 verdict.kept.append(each.oid)
-        elif _powerful(each) and not _harmless(each):
-            script = made.get(each.definition) if each.member == "t" else None
-            if script is None and each.trusted == "f" and each.code in open_code:
-                verdict.kept.append(each.oid)
-            elif script is None:
-                # One in a language that is safe runs as draupnir once it is handed over, outside of pg_catalog.
-                if each.trusted == "f" or each.member == "t" or each.schema in _SYSTEM_SCHEMAS:
-                    verdict.closed.append(each.oid)
-            else:
-                verdict.made.append(each.oid)
-                if each.public == "t" and script.public == "f":
-                    verdict.closed.append(each.oid)
+        elif _harmless(each):
+            verdict.made.append(each.oid)
+        elif script := made.get(each.definition) if each.member == "t" else None:
+            verdict.made.append(each.oid)
+            if _powerful(each) and each.public == "t" and script.public == "f":
+                verdict.closed.append(each.oid)
+        elif each.trusted == "f" and each.code in open_code:
+            verdict.kept.append(each.oid)
+        elif _powerful(each):
+            # One in a language that is safe runs as draupnir once it is handed over, outside of pg_catalog.
+            if each.trusted == "f" or each.member == "t" or each.schema in _SYSTEM_SCHEMAS:
+                verdict.closed.append(each.oid)
+        elif each.schema in _SYSTEM_SCHEMAS:
+            verdict.powerless.append(each.oid)
     return verdict
 
 
@@ -160,6 +163,12 @@ def built_in(major: int) -> dict[tuple[str, str], tuple[str, str]]:
     pg_proc = bki.catalog(major, "pg_proc")
     name, arguments, language, source = (pg_proc.position(f"pro{each}") for each in ("name", "argtypes", "lang", "src"))
     return {(row[name], row[arguments]): (row[language], row[source]) for row in pg_proc.rows}
+
+
+@cache
+def oids(major: int) -> tuple[str, ...]:
+    """Of the functions that initdb of that major puts into pg_proc."""
+    return tuple(row[0] for row in bki.catalog(major, "pg_proc").rows)
 
 
 @cache

@@ -27,6 +27,7 @@ _OWN_SESSION = (
 _SINGLE_USER = """UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
 SELECT rolname FROM pg_authid WHERE oid = 10;
 """
+_VERSION_CHARS = 64  # the uploader decides how long the file is
 _LINE_CHARS = 16 * 1024  # of the server's log; a longer one is cut into several
 
 
@@ -202,7 +203,8 @@ class Cluster:
 
 def read_major(directory: Path) -> int:
     """The Postgres major of the data directory; raises postgres_missing when its server is not installed."""
-    text = (directory / "PG_VERSION").read_text(encoding="ascii", errors="replace").strip()[:20]
+    with (directory / "PG_VERSION").open(encoding="ascii", errors="replace") as file:
+        text = file.read(_VERSION_CHARS).strip()[:20]
     if not re.fullmatch(r"[1-9][0-9]", text):
         version = text if re.fullmatch(r"[0-9]\.[0-9]", text) else "of an unknown version"
         raise JobError(

@@ -18,6 +18,7 @@ from draupnir_helper.jobs.reports import JobError, Report, Reporter
 SEAL = Path("/srv/seal")
 TARGET = Path(postgres.PGDATA)
 _INCOMING = ".incoming"
+_MAX_DEPTH = 64
 _COPIED_BYTES = 1024**3
 _BASE_BACKUP = re.compile(r"(base|pg_wal)\.tar(\.[a-z0-9]+)?")
 _TABLESPACE = re.compile(r"[0-9]+\.tar(\.[a-z0-9]+)?")
@@ -103,14 +104,17 @@ def _not_an_archive(files: list[Path]) -> JobError:
     return JobError("not_an_archive", f"{_shown(name)} {what}; {advice}, and finalise again.")
 
 
-def copy_tree(source: Path, target: Path) -> None:
+def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
     """Copy files and directories, sharing their extents where the filesystem can; links and the like are refused."""
+    if depth > _MAX_DEPTH:
+        detail = f"The upload has folders {_MAX_DEPTH} deep and more, which no data directory has; upload it anew."
+        raise JobError("unsafe_archive", detail)
     with os.scandir(source) as scanned:
         entries = list(scanned)
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
             (target / entry.name).mkdir()
-            copy_tree(Path(entry.path), target / entry.name)
+            copy_tree(Path(entry.path), target / entry.name, depth + 1)
         elif entry.is_file(follow_symlinks=False):
             copy_file(Path(entry.path), target / entry.name)
         else:

@@ -189,6 +189,16 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspe
         detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
         raise JobError("role_conflict", detail)
     functions, verdicts = judge_functions(cluster, databases)
+    trusted = {database: [*catalogs.oids(cluster.major), *verdicts[database].made] for database in databases}
+    _in_each(
+        databases,
+        lambda database: cluster.run_files(
+            database,
+            _SQL / "powerless.sql",
+            trusted=_array(trusted[database]),
+            powerless=_array(verdicts[database].powerless),
+        ),
+    )
     cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
     files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql")]
     restricted = _array(catalogs.restricted(cluster.major))
@@ -207,7 +217,7 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspe
         oid: inspections.Judged(
             {int(each.oid): each for each in functions[database]},
             frozenset(map(int, verdicts[database].closed)),
-            frozenset(map(int, verdicts[database].made + verdicts[database].kept)),
+            frozenset(map(int, trusted[database])),
         )
         for database, oid in databases.items()
     }

@@ -18,6 +18,8 @@ from draupnir_helper.jobs.reports import JobError
 _BOOTSTRAP = 10
 _PG_CATALOG = 11
 _DATABASE_OWNER = 6171
+# pg_signal_backend owns what powerless.sql gives it.
+_POWERLESS = 4200
 _INTERNAL_AND_C = (12, 13)
 _DEFAULT_TABLESPACE = 1663
 # Which rows of a catalog are Postgres's own, besides those that initdb makes: the column that tells, and the catalog
@@ -46,7 +48,7 @@ class Judged(NamedTuple):
 
     listed: Mapping[int, Function]
     closed: frozenset[int]
-    made: frozenset[int]  # by extensions, with more rights than their caller's
+    trusted: frozenset[int]  # made by Postgres and extensions
 
 
 def inspect(data: Path, major: int, judged: Mapping[int, Judged]) -> None:
@@ -136,18 +138,24 @@ def _unlike_listed(rows: list[Row], judged: Judged) -> Iterator[str]:
     """Functions that the server did not list though it had to, or listed as another than its files hold."""
     for row in rows:
         listed = judged.listed.get(row["oid"])
+        # Whose powers a function has matters where it has any.
+        definer = row["prosecdef"] and row["proowner"] != _POWERLESS
         if listed is None:
-            if row["pronamespace"] == _PG_CATALOG or row["prosecdef"] or row["prolang"] in _INTERNAL_AND_C:
+            if row["pronamespace"] == _PG_CATALOG or definer or row["prolang"] in _INTERNAL_AND_C:
                 yield "pg_proc: a function that the server did not list"
-        elif str(row["prolang"]) != listed.language_oid or (row["prosecdef"] and listed.definer != "t"):
+        elif str(row["prolang"]) != listed.language_oid or definer > (listed.definer == "t"):
             yield "pg_proc: a function that the server listed as another"
-        elif row["prosecdef"] and row["proowner"] == _BOOTSTRAP and row["oid"] not in judged.made - judged.closed:
+        elif definer and row["proowner"] == _BOOTSTRAP and row["oid"] not in judged.trusted - judged.closed:
             yield "pg_proc.prosecdef"
 
 
 def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) -> Iterator[str]:
-    """Columns in which something of Postgres's own calls what is neither its own nor an extension's."""
-    own = {row["oid"] for row in rows["pg_proc"] if row["proowner"] == _BOOTSTRAP} - judged.closed
+    """Columns in which something of Postgres's own calls what is neither its own nor an extension's.
+
+    Operators and casts of the data may be there, as long as what they call has nobody's rights.
+    """
+    own = judged.trusted - judged.closed
+    powerless = {row["oid"] for row in rows["pg_proc"] if row["proowner"] == _POWERLESS and row["prosecdef"]}
     system = {
         name: {row["oid"] for row in rows[name] if row[namespace] == _PG_CATALOG}
         for name, namespace in _NAMESPACES.items()
@@ -156,4 +164,10 @@ def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) ->
         calls = [each for each, kind in bki.catalog(major, name).columns if kind == "regproc" and each != "aggfnoid"]
         for row in rows[name]:
             is_own = not column or (row[column] in system[points_to] if points_to else row[column] == _PG_CATALOG)
-            yield from (f"{name}.{call}" for call in calls if is_own and row.get(call, 0) not in {0, *own})
+            for call in calls if is_own else ():
+                allowed = own | powerless if call == "oprcode" else own
+                if row.get(call, 0) not in {0, *allowed}:
+                    yield f"{name}.{call}"
+    for row in rows["pg_cast"]:
+        if {row["castsource"], row["casttarget"]} <= system["pg_type"] and row["castfunc"] not in own | powerless | {0}:
+            yield "pg_cast.castfunc"

@@ -431,12 +431,14 @@ BEHIND_THE_JUDGE = {
         + TAMPER + "UPDATE pg_namespace SET nspname = 'pg_temp_777' WHERE nspname = 'x';"
     ),
     "an operator in pg_catalog": fails(
+        "cleaning_failed",
         "tampered_catalogs",
         sql=f"CREATE FUNCTION zz(oid, int) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN {MAKES_UP}"
         " RETURN $1 OPERATOR(pg_catalog.<>) $2::oid; END $$;"
         "CREATE OPERATOR pg_catalog.<> (LEFTARG = oid, RIGHTARG = int, FUNCTION = public.zz);",
     ),
     "a cast between Postgres's own types": fails(
+        "cleaning_failed",
         "tampered_catalogs",
         sql=f"CREATE FUNCTION zi(oid) RETURNS text LANGUAGE plpgsql AS $$ BEGIN {MAKES_UP}"
         " RETURN pg_catalog.textin(pg_catalog.oidout($1)); END $$;"
@@ -445,6 +447,29 @@ BEHIND_THE_JUDGE = {
     "a database with the end of a line in its name": ready(
         'CREATE DATABASE "postgres\ntemplate1";\n'
         "SELECT 'postgres' || chr(10) || 'template1' AS d \\gset\n\\c :\"d\"\n" + UP.format(name="up")
+    ),
+    # What the data put into pg_catalog belonged to the superuser, and called what draupnir can replace.
+    "an operator and its function in pg_catalog": Directory(
+        "CREATE FUNCTION public.later() RETURNS void LANGUAGE sql AS ''; " + TAMPER
+        + "CREATE FUNCTION pg_catalog.zz(oid, regclass) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        " IF session_user = 'draupnir' THEN PERFORM public.later(); END IF;"
+        " RETURN $1 OPERATOR(pg_catalog.=) $2::oid; END $$;"
+        "CREATE OPERATOR pg_catalog.= (LEFTARG = oid, RIGHTARG = regclass, FUNCTION = pg_catalog.zz);"
+    ),
+    "an operator that leaves a view behind": Directory(
+        TAMPER + "CREATE FUNCTION pg_catalog.zz(oid, regnamespace) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"
+        " IF session_user = 'postgres' AND to_regclass('public.v') IS NULL AND EXISTS (SELECT FROM pg_class"
+        " WHERE relname = 'users' AND pg_get_userbyid(relowner) OPERATOR(pg_catalog.=) 'draupnir') THEN"
+        " EXECUTE 'CREATE VIEW public.v AS SELECT * FROM pg_catalog.pg_authid';"
+        " EXECUTE 'GRANT ALL ON public.v TO PUBLIC'; END IF; RETURN $1 OPERATOR(pg_catalog.=) $2::oid; END $$;"
+        "CREATE OPERATOR pg_catalog.= (LEFTARG = oid, RIGHTARG = regnamespace, FUNCTION = pg_catalog.zz);"
+    ),
+    "a cast that calls what draupnir can replace": ready(
+        "CREATE FUNCTION public.later() RETURNS void LANGUAGE sql AS '';"
+        "CREATE FUNCTION public.zz(text) RETURNS regprocedure LANGUAGE plpgsql AS $$ BEGIN"
+        " IF session_user = 'draupnir' THEN PERFORM public.later(); END IF;"
+        " RETURN pg_catalog.regprocedurein(pg_catalog.textout($1)); END $$;"
+        "CREATE CAST (text AS regprocedure) WITH FUNCTION public.zz(text);"
     ),
     "template0 keeps its extensions": Directory(
         IN_BOTH + "ALTER DATABASE template0 ALLOW_CONNECTIONS true;\n\\c template0\n" + IN_BOTH + TAMPER

@@ -99,6 +99,12 @@ ATTEMPTS: dict[str, str] = {
         " ' ALTER ROLE draupnir SUPERUSER; END IF; RETURN NULL; END'); END LOOP; END $$;"
         f" CREATE EXTENSION IF NOT EXISTS hstore; CREATE EXTENSION IF NOT EXISTS citext; {FINALLY}"
     ),
+    "has an extension's update run its code": (
+        "CREATE OR REPLACE FUNCTION public.later() RETURNS void LANGUAGE plpgsql AS"
+        " 'BEGIN ALTER ROLE draupnir SUPERUSER; EXCEPTION WHEN insufficient_privilege THEN NULL; END';"
+        f" CREATE EXTENSION cube VERSION '1.2'; ALTER EXTENSION cube UPDATE TO '1.4'; {FINALLY}"
+    ),
+    "writes to roles through a view": f"UPDATE v SET rolsuper = true WHERE rolname = 'draupnir'; {FINALLY}",
     "reaches production": (
         "CREATE EXTENSION IF NOT EXISTS dblink; SELECT dblink_connect('host=10.9.8.7 connect_timeout=2 user=x'); "
         "SELECT 'escaped'"

@@ -121,7 +121,7 @@ def test_one_that_another_role_owns_goes_back(cluster: Cluster, database: str) -
     functions = catalogs.read(listed(cluster, database, "languages.sql", "functions.sql")[:-1])
     (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
     verdict = catalogs.judge(MAJOR, [found._replace(bootstrap_owned="f")], [])
-    assert verdict == Verdict([found.oid], [], [])
+    assert verdict == Verdict([found.oid], [], [], [])
 
 
 def test_handing_over_reads_no_view_of_the_data(cluster: Cluster, database: str) -> None:

@@ -50,7 +50,14 @@ def judged(cluster: Cluster) -> dict[int, inspections.Judged]:
     """What the server says of each database now."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         databases = connection.execute("SELECT oid, datname FROM pg_database").fetchall()
-    return {oid: inspections.Judged(listed(cluster, name), frozenset(), frozenset()) for oid, name in databases}
+    return {oid: judged_in(listed(cluster, name)) for oid, name in databases}
+
+
+def judged_in(functions: dict[int, catalogs.Function]) -> inspections.Judged:
+    """As if each extension had been made by its script."""
+    verdict = catalogs.judge(MAJOR, functions.values(), functions.values())
+    trusted = [*catalogs.oids(MAJOR), *verdict.made]
+    return inspections.Judged(functions, frozenset(map(int, verdict.closed)), frozenset(map(int, trusted)))
 
 
 def inspect(cluster: Cluster, said: dict[int, inspections.Judged]) -> None:
@@ -97,10 +104,11 @@ LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN '
         # The server's own answer about its types would come from this function.
         (f"{LIE}; UPDATE pg_type SET typoutput = 'lie'::regproc WHERE typname = 'oid'", "pg_type.typoutput"),
         ("CREATE OPERATOR pg_catalog.<<<< (leftarg = int, rightarg = int, function = mine)", "pg_operator.oprcode"),
+        ("CREATE CAST (text AS int) WITH FUNCTION kept(text)", "pg_cast.castfunc"),
         ("CREATE FUNCTION pg_catalog.later() RETURNS int LANGUAGE sql AS 'SELECT 1'", "did not list"),
         ("CREATE FUNCTION later() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'", "did not list"),
         ("CREATE FUNCTION later(text) RETURNS text LANGUAGE internal AS 'textin'", "did not list"),
-        ("ALTER FUNCTION kept OWNER TO postgres", "pg_proc.prosecdef"),
+        ("ALTER FUNCTION kept() OWNER TO postgres", "pg_proc.prosecdef"),
         ("UPDATE pg_proc SET prosecdef = true WHERE proname = 'pg_reload_conf'", "pg_proc.prosecdef"),
         ("CREATE FUNCTION awake() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
          "CREATE EVENT TRIGGER awake ON ddl_command_end EXECUTE FUNCTION awake()", "pg_event_trigger"),
@@ -116,7 +124,8 @@ def test_what_was_changed_behind_the_server_s_answers_is_named(
         "CREATE FUNCTION mine(int, int) RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN 1; END'",
         "ALTER FUNCTION mine OWNER TO draupnir",
         "CREATE FUNCTION kept() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'",
-        "ALTER FUNCTION kept OWNER TO draupnir",
+        "ALTER FUNCTION kept() OWNER TO draupnir",
+        "CREATE FUNCTION kept(text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
     )
     said = judged(cluster)
     run(cluster, database, f"SET allow_system_table_mods = on; {change}")

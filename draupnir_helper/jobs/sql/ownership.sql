@@ -77,7 +77,7 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
                                          AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
   UNION ALL
   SELECT 'ROUTINE', 'pg_proc'::regclass, oid, pronamespace, proowner, NULL FROM pg_proc
-   WHERE oid <> ALL (:'kept'::oid[] || :'closed'::oid[])
+   WHERE oid <> ALL (:'kept'::oid[] || :'closed'::oid[]) AND NOT (proowner = 4200::oid AND prosecdef)  -- powerless.sql
   UNION ALL
   SELECT 'TYPE', 'pg_type'::regclass, t.oid, typnamespace, typowner, NULL FROM pg_type t
    WHERE (typtype IN ('b', 'd', 'e', 'r')

@@ -81,14 +81,3 @@ CREATE TEMPORARY VIEW secret AS
 UPDATE pg_class SET relacl = ARRAY(SELECT makeaclitem(10, 10, privilege_type, false) FROM aclexplode(acldefault('r', 10)))
  WHERE oid IN (SELECT oid FROM secret) AND EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee <> 10);
 UPDATE pg_attribute SET attacl = NULL WHERE attrelid IN (SELECT oid FROM secret) AND attacl IS NOT NULL;
--- What a cast between Postgres's own types or an operator in pg_catalog calls, the scripts of extensions may call.
-SELECT statement
-  FROM (SELECT castfunc FROM pg_cast
-         WHERE NOT EXISTS (SELECT FROM pg_type WHERE oid IN (castsource, casttarget) AND typowner <> 10)
-        UNION SELECT oprcode FROM pg_operator WHERE oprnamespace = 'pg_catalog'::regnamespace) AS c(function)
-  JOIN pg_proc p ON p.oid = function,
-  LATERAL (VALUES (1, format('ALTER ROUTINE %s SECURITY INVOKER SET search_path = pg_catalog, pg_temp', p.oid::regprocedure)),
-                  (2, format('ALTER ROUTINE %s OWNER TO %I', p.oid::regprocedure, :'bootstrap'))) AS s(number, statement)
- WHERE proowner <> 10
- ORDER BY p.oid, number
-\gexec

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import extract
+from draupnir_helper.jobs import clusters, extract
 from draupnir_helper.jobs.reports import JobError, Reporter
 
 pytestmark = pytest.mark.usefixtures("any_room")
@@ -148,3 +148,22 @@ def test_a_link_in_an_unpacked_upload_is_never_followed(tmp_path: Path, where: s
     directory = tmp_path / "seal" / ("" if where == "top" else "global")
     (directory / "pg_wal").symlink_to("/etc")
     assert refused(tmp_path).code == "unsafe_archive"
+
+
+def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "seal" / "data"
+    for _ in range(extract._MAX_DEPTH + 1):
+        directory = directory / "d"
+    directory.mkdir(parents=True)
+    (tmp_path / "seal" / "data" / "PG_VERSION").write_bytes(b"17")
+    with pytest.raises(JobError, match="folders 64 deep") as raised:
+        extract.main(Reporter())
+    assert raised.value.code == "unsafe_archive"
+
+
+def test_of_a_version_that_has_no_end_only_the_beginning_is_read(tmp_path: Path) -> None:
+    with (tmp_path / "PG_VERSION").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(JobError) as raised:
+        clusters.read_major(tmp_path)
+    assert raised.value.code == "postgres_missing"
