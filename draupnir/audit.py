@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from draupnir.errors import DraupnirError
+from draupnir.lifecycles import Event
 
 LOGGER = "draupnir.audit"
 MAX_VALUE_CHARS = 256
@@ -53,6 +54,13 @@ def record_request(
     result = "done" if status < 400 else "refused" if status < 500 else "failed"
     grave = status in _SUSPICIOUS or status >= 500
     _write(logging.WARNING if grave else logging.INFO, of, result, fields)
+
+
+def record_event(of: Origin, event: Event) -> None:
+    """A change of a status that is committed."""
+    what = {"EVENT": event.name, "SUBJECT": f"{event.kind}_{event.subject_id}", "OWNER": event.owner or ""}
+    change = {"BEFORE": event.before or "", "AFTER": event.after or ""}
+    _write(logging.INFO, replace(of, reason=event.reason), "done", {**what, **change})
 
 
 def record_work(of: Origin, what: str, error: BaseException | None) -> None:

@@ -39,6 +39,7 @@ ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
     ("GET", "/instances/{instance_id}/addresses"):    (NO, OWN, OWN, ALL),
     ("POST", "/instances/{instance_id}/addresses"):   (NO, OWN, OWN, ALL),
     ("DELETE", "/instances/{instance_id}/addresses"): (NO, OWN, OWN, ALL),
+    ("GET", "/events"):                     (NO,      OWN,     OWN, ALL),
     ("POST", "/sign_ins"):                  (ALL,     ALL,     ALL, ALL),
     ("GET", "/authenticate"):               (ALL,     ALL,     ALL, ALL),
     ("GET", "/oauth_callback"):             (ALL,     ALL,     ALL, ALL),

@@ -63,7 +63,7 @@ def empty(migrated_dsn: str) -> Iterator[Callable[[], None]]:
     with psycopg.connect(migrated_dsn, autocommit=True, application_name="emptying") as connection:
 
         def delete() -> None:
-            for table in ("addresses", "instances", "images", "users", "tokens", "sign_ins"):
+            for table in ("events", "addresses", "instances", "images", "users", "tokens", "sign_ins"):
                 connection.execute(f"DELETE FROM {table}".encode())
 
         yield delete

@@ -12,7 +12,7 @@ import httpx
 from draupnir_client import __version__, problems
 from draupnir_client.config import Config
 from draupnir_client.errors import BadAnswer, ConfigError, Unauthorized
-from draupnir_client.models import Image, Instance, read_image, read_image_error, read_instance
+from draupnir_client.models import Event, Image, Instance, read_event, read_image, read_image_error, read_instance
 from draupnir_client.people import (
     Caller,
     NewSession,
@@ -163,6 +163,12 @@ class DraupnirAPI:
         body = _body("instances", {} if owner is None else {"owner": owner})
         path, doing = f"/instances/{instance_id}/restore", f"restore instance {instance_id}"
         return read_instance(self._data("POST", path, doing, body, timeout_s=WORK_TIMEOUT_S))
+
+    def list_events(self, *, after: int | None = None, everybodys: bool = False) -> list[Event]:
+        """Return what happened last, or the first events after one; everybody's are for admins."""
+        asked = {**({} if after is None else {"after": str(after)}), **({"all": "true"} if everybodys else {})}
+        path = "/events" + (f"?{urlencode(asked)}" if asked else "")
+        return [read_event(item) for item in self._list(path, "list events")]
 
     def start_sign_in(self, code_challenge: str, loopback_port: int | None) -> SignIn:
         """Begin to sign somebody in; without a port the code is to be pasted (RFC 7636, RFC 8252)."""

@@ -9,6 +9,7 @@ import click
 
 from draupnir_client import __version__, config
 from draupnir_client.commands import Group, Program, Session, pass_session
+from draupnir_client.events import events
 from draupnir_client.images import images
 from draupnir_client.instances import env, instances, new, psql
 from draupnir_client.output import print_fields, print_json, say
@@ -61,7 +62,7 @@ def set_value(session: Session, key: str, value: str) -> None:
     say(f"Kept in {config.path()}." if value else f"Removed from {config.path()}.")
 
 
-for command in (authenticate, whoami, sign_out, tokens, settings, images, instances, env, new, psql):
+for command in (authenticate, whoami, sign_out, tokens, settings, images, instances, events, env, new, psql):
     program.add_command(command)
 
 

@@ -90,6 +90,7 @@ def show(session: Session, instance_id: int) -> None:
             *([("Stopped because", instance.stop_reason)] if instance.stop_reason else []),
             *([("Destroyed at", instance.destroy_at)] if instance.destroy_at else []),
             *_admits(instance.allowed_addresses),
+            *([("Events", "\n".join(event.line for event in instance.events) + "\n")] if instance.events else []),
         ]
     )
 

@@ -94,7 +94,33 @@ class Instance:
     stop_reason: str | None
     destroy_at: str | None
     allowed_addresses: tuple[AllowedAddress, ...] | None
+    events: tuple[Event, ...]
     credentials: Credentials | None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """That something happened to an instance or image; `document` is the API's object."""
+
+    document: Document
+    id: int
+    happened_at: str
+    subject: str
+    name: str
+    owner: str
+    caller: str
+    reason: str
+
+    @property
+    def row(self) -> list[str]:
+        """The cells of a table."""
+        who = [self.owner or "-", self.caller, self.reason or "-"]
+        return [str(self.id), self.happened_at, self.subject, self.name, *who]
+
+    @property
+    def line(self) -> str:
+        """One line, where it is clear what it happened to."""
+        return f"{self.happened_at} {self.name} by {self.caller}" + (f" ({self.reason})" if self.reason else "")
 
 
 def read_image(value: object) -> Image:
@@ -145,7 +171,25 @@ def read_instance(value: object) -> Instance:
         stop_reason=text(attributes, "stop_reason") or None,
         destroy_at=text(attributes, "destroy_at") or None,
         allowed_addresses=_allowed_addresses(attributes.get("allowed_addresses")),
+        events=_events(attributes.get("events")),
         credentials=_credentials(attributes.get("credentials")),
+    )
+
+
+def read_event(value: object) -> Event:
+    """Read one event object; raise BadAnswer if it is none."""
+    document, attributes = resource(value, "events")
+    subject = attributes.get("subject")
+    about = subject if isinstance(subject, Mapping) else {}
+    return Event(
+        document=document,
+        id=integer(document.get("id"), "id"),
+        happened_at=text(attributes, "happened_at"),
+        subject=f"{text(about, 'type').removesuffix('s')} {text(about, 'id')}",
+        name=text(attributes, "event"),
+        owner=text(attributes, "owner"),
+        caller=text(attributes, "caller"),
+        reason=text(attributes, "reason"),
     )
 
 
@@ -198,6 +242,10 @@ def _allowed_addresses(value: object) -> tuple[AllowedAddress, ...] | None:
         for each in value
         if isinstance(each, Mapping)
     )
+
+
+def _events(value: object) -> tuple[Event, ...]:
+    return tuple(read_event(each) for each in value) if isinstance(value, list) else ()
 
 
 def _credentials(value: object) -> Credentials | None:

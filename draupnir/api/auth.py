@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 
-from draupnir import errors, roles
+from draupnir import audit, errors, roles
 from draupnir.api.limits import Limits, together_with
 from draupnir.models import Caller, Role
 from draupnir.operations import tokens
@@ -51,4 +51,6 @@ async def caller_of(request: Request) -> Caller:
         raise errors.Unauthorized("The token is not known here, was revoked, or has expired; sign in again.")
     limits.was_right(source, token.strip())
     request.state.caller = caller
+    # The edge has made it for this request, and tells of the same one in the end.
+    audit.origin.get().caller = caller.name
     return caller

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from draupnir.api import schemas
 from draupnir.api.bodies import read_document
+from draupnir.lifecycles import Event
 from draupnir.models import AllowedAddress, Caller, Condition, Credentials, Instance, Observation
-from draupnir.operations import addresses, closing, instances
+from draupnir.operations import addresses, closing, events, instances
 
 
 async def list_some(request: Request, caller: Caller) -> Response:
@@ -45,7 +48,8 @@ async def show(request: Request, caller: Caller) -> Response:
     instance, credentials = await instances.get(context, caller, _id(request), request.state.source)
     observed = await instances.observe(context, [instance])
     allowed = await _allowed(request, caller, instance)
-    return _answer(request, instance, observed[instance.id], credentials, allowed)
+    told = await events.list_of_instance(context, caller, instance.id)
+    return _answer(request, instance, observed[instance.id], credentials, allowed, told=told)
 
 
 async def restore(request: Request, caller: Caller) -> Response:
@@ -82,12 +86,13 @@ def _answer(
     allowed: list[AllowedAddress] | None,
     status: int = 200,
     headers: dict[str, str] | None = None,
+    told: Sequence[Event] = (),
 ) -> Response:
     context = request.app.state.context
     hostname, destroy_at = context.settings.public_hostname, closing.destroy_at(context, instance)
     # A private key is in it, so no proxy or cache on the way may keep it.
     headers = {"Cache-Control": "no-store", **(headers or {})}
-    data = schemas.write_instance(instance, observation, hostname, credentials, destroy_at, allowed)
+    data = schemas.write_instance(instance, observation, hostname, credentials, destroy_at, allowed, told)
     return JSONResponse({"data": data}, status, headers)
 
 

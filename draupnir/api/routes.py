@@ -9,7 +9,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from draupnir import roles
-from draupnir.api import addresses, health, images, instances, sessions, sign_ins, tokens
+from draupnir.api import addresses, events, health, images, instances, sessions, sign_ins, tokens
 from draupnir.api.auth import ANONYMOUS, caller_of
 from draupnir.api.limits import limited
 from draupnir.api.pages import for_people
@@ -49,6 +49,7 @@ ROUTES = [
         POST=addresses.create,
         DELETE=addresses.destroy,
     ),
+    resource("/events", GET=events.list_some),
     resource("/sign_ins", POST=limited(sign_ins.create)),
     resource("/authenticate", GET=for_people(limited(sign_ins.authenticate))),
     resource("/oauth_callback", GET=for_people(limited(sign_ins.come_back))),

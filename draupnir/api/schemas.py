@@ -12,6 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from draupnir import emails, errors
 from draupnir.addresses import Cidr, read_cidr, write_cidr
 from draupnir.api.bodies import quote
+from draupnir.lifecycles import Event
 from draupnir.models import AllowedAddress, Credentials, Habits, Image, ImageStatus, Instance, Network, Observation
 from draupnir_helper.wire import MAX_ID, MIN_MAX_BYTES
 
@@ -289,6 +290,7 @@ def write_instance(
     credentials: Credentials | None = None,
     destroy_at: datetime | None = None,
     allowed: Sequence[AllowedAddress] | None = None,
+    events: Sequence[Event] = (),
 ) -> dict[str, object]:
     """The resource object of an instance; credentials and allowed addresses only where its owner asked for this one."""
     attributes: dict[str, object] = {
@@ -317,7 +319,25 @@ def write_instance(
         }
     if allowed is not None:
         attributes["allowed_addresses"] = [_address_attributes(each) for each in allowed]
+    if events:
+        attributes["events"] = [write_event(each) for each in events]
     return {"type": "instances", "id": instance.id, "attributes": attributes}
+
+
+def write_event(event: Event) -> dict[str, object]:
+    """The resource object of an event."""
+    attributes = {
+        "happened_at": write_time(event.happened_at),
+        "event": event.name,
+        "subject": {"type": f"{event.kind}s", "id": str(event.subject_id)},
+        "from": event.before,
+        "to": event.after,
+        "owner": event.owner,
+        "caller": event.caller,
+        "reason": event.reason or None,
+        "request_id": event.request_id,
+    }
+    return {"type": "events", "id": str(event.id), "attributes": attributes}
 
 
 def write_address(allowed: AllowedAddress) -> dict[str, object]:

@@ -7,6 +7,7 @@ import logging
 from datetime import datetime
 
 from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
+from draupnir.lifecycles import IMAGES, Change, Undo
 from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
 from draupnir.operations import ids, instances, trash
@@ -120,12 +121,14 @@ async def _make_upload_or_undo(context: Context, image_id: int) -> None:
     try:
         await _make_upload(context, image_id)
     except DraupnirError:
-        await _undo(context, image_id)
+        await _undo(context, image_id, IMAGES[None, ImageStatus.AWAITING_UPLOAD])
         raise
 
 
-async def _undo(context: Context, image_id: int) -> None:
-    """Take back a creation that failed. What cannot be done now, the reconciler does later."""
+async def _undo(context: Context, image_id: int, change: Change) -> None:
+    """Take back a change whose work failed, as the life cycle has it. What cannot be done now, the reconciler does."""
+    if change.undo is not Undo.DESTROY:
+        return
     try:
         await context.store.images.begin_destroying(image_id, cascade=False)
         await _tear_down(context, image_id)

@@ -21,6 +21,7 @@ from draupnir.errors import (
     WrongState,
 )
 from draupnir.helper import PortInUse
+from draupnir.lifecycles import INSTANCES, Change, Undo
 from draupnir.models import (
     Caller,
     Condition,
@@ -292,7 +293,7 @@ async def _bring_up(context: Context, instance_id: int) -> Instance:
     try:
         await _copy_and_start(context, instance)
     except DraupnirError:
-        await _undo(context, instance_id)
+        await _undo(context, instance_id, INSTANCES[None, InstanceStatus.CREATING])
         raise
     if not await context.store.instances.change_status(instance_id, InstanceStatus.CREATING, InstanceStatus.RUNNING):
         # Whoever destroys it waits for this task to end, then takes it down.
@@ -347,8 +348,10 @@ async def _start(context: Context, instance: Instance, *, new: bool) -> None:
     )
 
 
-async def _undo(context: Context, instance_id: int) -> None:
-    """Take back a creation that failed. What cannot be done now, the reconciler does later."""
+async def _undo(context: Context, instance_id: int, change: Change) -> None:
+    """Take back a change whose work failed, as the life cycle has it. What cannot be done now, the reconciler does."""
+    if change.undo is not Undo.DESTROY:
+        return
     try:
         await context.store.instances.begin_destroying(instance_id)
         await _tear_down(context, instance_id)

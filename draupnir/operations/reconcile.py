@@ -47,6 +47,7 @@ async def run(context: Context) -> None:
     while True:
         try:
             await reconcile_once(context, complaints)
+            await context.store.events.prune()
             if filters_wrong or context.settings.enable_ip_whitelisting:
                 await addresses.reconcile_once(context)
                 filters_wrong = False

@@ -6,6 +6,7 @@ from draupnir.store import migrate
 from draupnir.store.addresses import Addresses
 from draupnir.store.ceilings import Ceilings
 from draupnir.store.database import Database
+from draupnir.store.events import Events
 from draupnir.store.images import Images
 from draupnir.store.instances import Instances
 from draupnir.store.sign_ins import SignIns
@@ -20,6 +21,7 @@ class Store:
         self._database = Database(dsn)
         self.images = Images(self._database)
         self.instances = Instances(self._database)
+        self.events = Events(self._database)
         self.ceilings = Ceilings(self._database)
         self.addresses = Addresses(self._database)
         self.users = Users(self._database)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from draupnir.models import Fullness
+from draupnir.lifecycles import Kind
+from draupnir.models import Fullness, InstanceStatus
 from draupnir.store.database import Database
+from draupnir.store.transitions import take_turn
 
 
 class Ceilings:
@@ -32,10 +34,13 @@ class Ceilings:
 
     async def stop(self, instance_id: int, reason: str) -> bool:
         """Mean a running instance to be stopped, for that reason; False if it does not run any more."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "UPDATE instances SET status = 'stopped', stop_reason = %s, updated_at = now()"
-                " WHERE id = %s AND status = 'running'",
-                [reason, instance_id],
+        async with take_turn(self._database) as turn:
+            stopped = await turn.change(
+                Kind.INSTANCE,
+                [InstanceStatus.RUNNING],
+                InstanceStatus.STOPPED,
+                where="id = %(id)s",
+                values={"id": instance_id, "reason": reason},
+                also="stop_reason = %(reason)s",
             )
-            return cursor.rowcount == 1
+            return bool(stopped)

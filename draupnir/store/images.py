@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
 from draupnir.errors import ImageHasInstances, NotFound
+from draupnir.lifecycles import IMAGES, Kind
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, InstanceStatus, Progress, Purpose
 from draupnir.store.database import Database, Row
 from draupnir.store.ids import draw_image_id
+from draupnir.store.instances import destroy_all_of
+from draupnir.store.transitions import take_turn
 
 MAX_LISTED_SCRIPT_CHARS = 8192
+# Whatever may be destroyed.
+_LIVING = tuple(before for before, after in IMAGES if after == ImageStatus.DESTROYING and before is not None)
 
 
 class Images:
@@ -21,14 +26,15 @@ class Images:
 
     async def insert(self, backed_up_at: datetime, anonymisation_script: str, taken_ids: Collection[int]) -> Image:
         """A new image, awaiting its upload, with none of those ids. Raises NoFreeId."""
-        async with self._database.connection() as connection:
-            image_id = await draw_image_id(connection, taken_ids)
-            cursor = await connection.execute(
+        async with take_turn(self._database) as turn:
+            image_id = await draw_image_id(turn.connection, taken_ids)
+            cursor = await turn.connection.execute(
                 "INSERT INTO images (id, status, backed_up_at, anonymisation_script) VALUES (%s, %s, %s, %s)"
                 " RETURNING *",
                 [image_id, ImageStatus.AWAITING_UPLOAD, backed_up_at, anonymisation_script],
             )
             (row,) = await cursor.fetchall()
+            await turn.made(Kind.IMAGE, row)
             return _image(row)
 
     async def get(self, image_id: int) -> Image | None:
@@ -60,12 +66,13 @@ class Images:
 
     async def begin_finalising(self, image_id: int, activity: str) -> Image | None:
         """From awaiting_upload or failed to the first step."""
-        return await self._one(
-            "UPDATE images SET status = 'finalising', step = 'seal', activity = %s, step_started_at = now(),"
-            " done_bytes = NULL, total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL,"
-            " updated_at = now()"
-            " WHERE id = %s AND status IN ('awaiting_upload', 'failed') RETURNING *",
-            [activity, image_id],
+        return await self._change(
+            [ImageStatus.AWAITING_UPLOAD, ImageStatus.FAILED],
+            ImageStatus.FINALISING,
+            where="id = %(id)s",
+            values={"id": image_id, "activity": activity},
+            also="step = 'seal', activity = %(activity)s, step_started_at = now(), done_bytes = NULL,"
+            " total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL",
         )
 
     async def move_to_step(
@@ -112,36 +119,47 @@ class Images:
 
     async def mark_ready(self, image: Image) -> Image | None:
         """From the last step to ready."""
-        return await self._one(
-            "UPDATE images SET status = 'ready', step = NULL, activity = NULL, failure_code = NULL,"
-            " failure_detail = NULL, updated_at = now()"
-            " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
-            [image.id, image.step],
+        return await self._change(
+            [ImageStatus.FINALISING],
+            ImageStatus.READY,
+            where="id = %(id)s AND step = %(step)s",
+            values={"id": image.id, "step": image.step},
+            also="step = NULL, activity = NULL, failure_code = NULL, failure_detail = NULL",
         )
 
     async def mark_failed(self, image_id: int, failure: Failure) -> Image | None:
         """From any step to failed."""
-        return await self._one(
-            "UPDATE images SET status = 'failed', step = NULL, activity = NULL, failure_code = %s,"
-            " failure_detail = %s, updated_at = now() WHERE id = %s AND status = 'finalising' RETURNING *",
-            [failure.code, failure.detail, image_id],
+        return await self._change(
+            [ImageStatus.FINALISING],
+            ImageStatus.FAILED,
+            where="id = %(id)s",
+            values={"id": image_id, "code": failure.code, "detail": failure.detail},
+            also="step = NULL, activity = NULL, failure_code = %(code)s, failure_detail = %(detail)s",
+            reason=failure.code,
         )
 
     async def leave_finalising(self, image_id: int) -> Image | None:
         """Back to what the image was before it was to be finalised."""
-        return await self._one(
-            "UPDATE images SET status = CASE WHEN failure_code IS NULL THEN 'awaiting_upload' ELSE 'failed' END,"
-            " step = NULL, activity = NULL, updated_at = now()"
-            " WHERE id = %s AND status = 'finalising' RETURNING *",
-            [image_id],
-        )
+        for after, had_failed in ((ImageStatus.AWAITING_UPLOAD, "IS NULL"), (ImageStatus.FAILED, "IS NOT NULL")):
+            left = await self._change(
+                [ImageStatus.FINALISING],
+                after,
+                where=f"id = %(id)s AND failure_code {had_failed}",
+                values={"id": image_id},
+                also="step = NULL, activity = NULL",
+                reason="nothing_uploaded",
+            )
+            if left is not None:
+                return left
+        return None
 
     async def begin_destroying(self, image_id: int, *, cascade: bool) -> None:
         """Mean the image to be gone, and with `cascade` its instances; a trial instance never stands in the way.
 
         The lock on the row keeps new instances out meanwhile. Raises NotFound, ImageHasInstances.
         """
-        async with self._database.connection() as connection:
+        async with take_turn(self._database) as turn:
+            connection = turn.connection
             cursor = await connection.execute("SELECT FROM images WHERE id = %s FOR UPDATE", [image_id])
             if await cursor.fetchone() is None:
                 raise NotFound(f"There is no image {image_id}.")
@@ -154,21 +172,34 @@ class Images:
                 raise ImageHasInstances(
                     f"Image {image_id} still has the instances {', '.join(living)}; destroy them first."
                 )
-            await connection.execute(
-                "UPDATE instances SET status = 'destroying', updated_at = now()"
-                " WHERE image_id = %s AND status <> 'destroying'",
-                [image_id],
-            )
-            await connection.execute(
-                "UPDATE images SET status = 'destroying', step = NULL, activity = NULL, updated_at = now()"
-                " WHERE id = %s AND status <> 'destroying'",
-                [image_id],
+            await destroy_all_of(turn, image_id)
+            await turn.change(
+                Kind.IMAGE,
+                _LIVING,
+                ImageStatus.DESTROYING,
+                where="id = %(id)s",
+                values={"id": image_id},
+                also="step = NULL, activity = NULL",
             )
 
     async def delete(self, image_id: int) -> None:
         """Forget an image that was being destroyed and has no instances left."""
-        async with self._database.connection() as connection:
-            await connection.execute("DELETE FROM images WHERE id = %s AND status = 'destroying'", [image_id])
+        async with take_turn(self._database) as turn:
+            await turn.delete(Kind.IMAGE, image_id, ImageStatus.DESTROYING)
+
+    async def _change(
+        self,
+        befores: Collection[str],
+        after: ImageStatus,
+        *,
+        where: str,
+        values: Mapping[str, object],
+        also: str,
+        reason: str | None = None,
+    ) -> Image | None:
+        async with take_turn(self._database) as turn:
+            found = await turn.change(Kind.IMAGE, befores, after, where=where, values=values, also=also, reason=reason)
+            return _image(found[0]) if found else None
 
     async def _one(self, query: str, values: list[object]) -> Image | None:
         async with self._database.connection() as connection:

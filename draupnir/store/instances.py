@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from psycopg.errors import UniqueViolation
 
 from draupnir.errors import ImageNotReady, NoFreePort, NotFound, OwnerUnknown, Unauthorized
+from draupnir.lifecycles import INSTANCES, Kind
 from draupnir.models import (
     Authority,
     Closing,
@@ -23,6 +24,7 @@ from draupnir.models import (
 from draupnir.store.database import Connection, Database, Row
 from draupnir.store.ids import draw_instance_id
 from draupnir.store.quotas import require_place
+from draupnir.store.transitions import Turn, take_turn
 
 _SELECT = (
     "SELECT instances.*, images.postgres_major, users.email IS NOT NULL AS owner_is_back"
@@ -40,6 +42,9 @@ _FREE_PORT = (
 )
 _SEQUENCES = {Purpose.USE: "instance_ids", Purpose.POOL: "instance_ids", Purpose.TRIAL: "trial_ids"}
 
+
+# Whatever may be destroyed.
+_LIVING = tuple(before for before, after in INSTANCES if after == InstanceStatus.DESTROYING and before is not None)
 
 # Given the id that a new instance will have.
 Seal = Callable[[int], SealedAuthority]
@@ -76,7 +81,8 @@ class Instances:
             "network": habits.network,
             "max_bytes": habits.max_bytes,
         }
-        async with self._database.connection() as connection:
+        async with take_turn(self._database) as turn:
+            connection = turn.connection
             await require_place(connection, owner, limit)
             await _require_image(connection, image_id, purpose)
             await _require_present(connection, owner)
@@ -100,6 +106,7 @@ class Instances:
                 if await cursor.fetchone():
                     cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %(id)s".encode(), values)
                     (found,) = await cursor.fetchall()
+                    await turn.made(Kind.INSTANCE, found)
                     return _instance(found)
 
     async def claim(self, image_id: int, owner: str, habits: Habits, limit: int | None) -> Instance | None:
@@ -107,7 +114,8 @@ class Instances:
 
         Raises TooManyInstances, Unauthorized.
         """
-        async with self._database.connection() as connection:
+        async with take_turn(self._database) as turn:
+            connection = turn.connection
             await require_place(connection, owner, limit)
             await _require_present(connection, owner)
             cursor = await connection.execute(
@@ -115,21 +123,17 @@ class Instances:
                 " WHERE id = (SELECT id FROM instances WHERE image_id = %s AND purpose = 'pool'"
                 " AND sleep_after_s = %s AND network = %s AND max_bytes IS NOT DISTINCT FROM %s"
                 " AND status IN ('running', 'creating') ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
-                " RETURNING id",
+                " RETURNING id, status, owner",
                 [owner, image_id, habits.sleep_after_s, habits.network, habits.max_bytes],
             )
             row = await cursor.fetchone()
+            if row is not None:
+                await turn.claimed(row)
         return None if row is None else await self.get(row["id"])
 
     async def give_up_pooled(self, instance_id: int) -> bool:
         """Mean an instance of the pool to be gone; False if somebody has claimed it meanwhile."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "UPDATE instances SET status = 'destroying', updated_at = now()"
-                " WHERE id = %s AND purpose = 'pool' AND status <> 'destroying'",
-                [instance_id],
-            )
-            return cursor.rowcount == 1
+        return await self._change(instance_id, _LIVING, InstanceStatus.DESTROYING, where="purpose = 'pool'")
 
     async def get(self, instance_id: int) -> Instance | None:
         """The instance, if there is one."""
@@ -169,12 +173,7 @@ class Instances:
 
     async def change_status(self, instance_id: int, before: InstanceStatus, after: InstanceStatus) -> bool:
         """Compare and swap; whether the status was `before`."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "UPDATE instances SET status = %s, updated_at = now() WHERE id = %s AND status = %s",
-                [after, instance_id, before],
-            )
-            return cursor.rowcount == 1
+        return await self._change(instance_id, [before], after)
 
     async def count_closed(self, elapsed_s: float) -> None:
         """So much more time has gone by for all that are closed."""
@@ -185,13 +184,13 @@ class Instances:
 
     async def expire(self, instance_id: int, grace_s: float) -> bool:
         """Mean an instance to be gone that has been closed for so long; False if it has not, or is open again."""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(
-                "UPDATE instances SET status = 'destroying', updated_at = now()"
-                " WHERE id = %s AND status = 'closed' AND closed_s >= %s",
-                [instance_id, grace_s],
-            )
-            return cursor.rowcount == 1
+        return await self._change(
+            instance_id,
+            [InstanceStatus.CLOSED],
+            InstanceStatus.DESTROYING,
+            where="closed_s >= %(grace_s)s",
+            values={"grace_s": grace_s},
+        )
 
     async def reopen(
         self, instance_id: int, authority: SealedAuthority, owner: str | None = None, limit: int | None = None
@@ -200,17 +199,18 @@ class Instances:
 
         False if it is not closed. Raises OwnerUnknown, TooManyInstances.
         """
-        async with self._database.connection() as connection:
+        async with take_turn(self._database) as turn:
             if owner is not None:
-                await require_place(connection, owner, limit)
-                await _require_known(connection, owner)
+                await require_place(turn.connection, owner, limit)
+                await _require_known(turn.connection, owner)
                 # From where its port was reached was its former owner's business.
-                await connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])
-            return await _reopen(connection, instance_id, authority, owner)
+                await turn.connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])
+            return await _reopen(turn, instance_id, authority, owner)
 
     async def take_back(self, instance_id: int, authority: SealedAuthority) -> bool:
         """Reopen an instance whose owner is back; False if it is not closed, or they have left again."""
-        async with self._database.connection() as connection:
+        async with take_turn(self._database) as turn:
+            connection = turn.connection
             # Held, or they could be found to have left between the look and the change.
             await connection.execute(
                 "SELECT FROM users WHERE email = (SELECT owner FROM instances WHERE id = %s) FOR SHARE", [instance_id]
@@ -219,7 +219,7 @@ class Instances:
             row = await cursor.fetchone()
             if row is None or not row["owner_is_back"]:
                 return False
-            return await _reopen(connection, instance_id, authority, None)
+            return await _reopen(turn, instance_id, authority, None)
 
     async def replace_plain_keys(self, seal: Callable[[int, Authority], SealedAuthority]) -> int:
         """Seal every key that is there in plain text, all or none; returns how many there were."""
@@ -244,17 +244,25 @@ class Instances:
 
     async def begin_destroying(self, instance_id: int) -> None:
         """Mean the instance to be gone, whatever it is now."""
-        async with self._database.connection() as connection:
-            await connection.execute(
-                "UPDATE instances SET status = 'destroying', updated_at = now()"
-                " WHERE id = %s AND status <> 'destroying'",
-                [instance_id],
-            )
+        await self._change(instance_id, _LIVING, InstanceStatus.DESTROYING)
 
     async def delete(self, instance_id: int) -> None:
         """Forget an instance that was being destroyed; its port is free from now on."""
-        async with self._database.connection() as connection:
-            await connection.execute("DELETE FROM instances WHERE id = %s AND status = 'destroying'", [instance_id])
+        async with take_turn(self._database) as turn:
+            await turn.delete(Kind.INSTANCE, instance_id, InstanceStatus.DESTROYING)
+
+    async def _change(
+        self,
+        instance_id: int,
+        befores: Collection[str],
+        after: InstanceStatus,
+        *,
+        where: str = "true",
+        values: Mapping[str, object] | None = None,
+    ) -> bool:
+        async with take_turn(self._database) as turn:
+            where, values = f"id = %(id)s AND {where}", {**(values or {}), "id": instance_id}
+            return bool(await turn.change(Kind.INSTANCE, befores, after, where=where, values=values))
 
     async def _list(self, where: str, values: list[object] | dict[str, object]) -> list[Instance]:
         async with self._database.connection() as connection:
@@ -262,26 +270,45 @@ class Instances:
             return [_instance(row) async for row in cursor]
 
 
-async def close_all_of(connection: Connection, owner: str, issuer: str, subject: str) -> list[int]:
+async def destroy_all_of(turn: Turn, image_id: int) -> None:
+    """Mean all instances of an image to be gone."""
+    await turn.change(
+        Kind.INSTANCE,
+        _LIVING,
+        InstanceStatus.DESTROYING,
+        where="image_id = %(image_id)s",
+        values={"image_id": image_id},
+    )
+
+
+async def close_all_of(turn: Turn, owner: str, issuer: str, subject: str) -> list[int]:
     """Close what the owner, whom the provider knew so, has running; what is still being made is not worth keeping."""
-    cursor = await connection.execute(
-        "UPDATE instances SET status = CASE status WHEN 'creating' THEN 'destroying' ELSE 'closed' END, closed_s = 0,"
-        " leaver_issuer = %s, leaver_subject = %s, updated_at = now()"
-        " WHERE owner = %s AND purpose = 'use' AND status IN ('running', 'stopped', 'creating') RETURNING id",
-        [issuer, subject, owner],
-    )
-    return [row["id"] async for row in cursor]
+    values = {"owner": owner, "issuer": issuer, "subject": subject}
+    where = "owner = %(owner)s AND purpose = 'use'"
+    also = "closed_s = 0, leaver_issuer = %(issuer)s, leaver_subject = %(subject)s"
+    running = [InstanceStatus.RUNNING, InstanceStatus.STOPPED]
+    closed = await turn.change(Kind.INSTANCE, running, InstanceStatus.CLOSED, where=where, values=values, also=also)
+    creating = [InstanceStatus.CREATING]
+    ended = await turn.change(Kind.INSTANCE, creating, InstanceStatus.DESTROYING, where=where, values=values, also=also)
+    return [row["id"] for row in closed + ended]
 
 
-async def _reopen(connection: Connection, instance_id: int, authority: SealedAuthority, owner: str | None) -> bool:
-    cursor = await connection.execute(
-        "UPDATE instances SET status = 'running', owner = coalesce(%s, owner), authority_certificate = %s,"
-        " authority_key = %s, plain_authority_key = NULL, closed_s = NULL, leaver_issuer = NULL, leaver_subject = NULL,"
-        " updated_at = now()"
-        " WHERE id = %s AND status = 'closed'",
-        [owner, authority.certificate, authority.encrypted_key, instance_id],
+async def _reopen(turn: Turn, instance_id: int, authority: SealedAuthority, owner: str | None) -> bool:
+    found = await turn.change(
+        Kind.INSTANCE,
+        [InstanceStatus.CLOSED],
+        InstanceStatus.RUNNING,
+        where="id = %(id)s",
+        values={
+            "id": instance_id,
+            "owner": owner,
+            "certificate": authority.certificate,
+            "key": authority.encrypted_key,
+        },
+        also="owner = coalesce(%(owner)s, owner), authority_certificate = %(certificate)s, authority_key = %(key)s,"
+        " plain_authority_key = NULL, closed_s = NULL, leaver_issuer = NULL, leaver_subject = NULL",
     )
-    return cursor.rowcount == 1
+    return bool(found)
 
 
 async def _require_present(connection: Connection, owner: str) -> None:

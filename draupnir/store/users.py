@@ -5,6 +5,7 @@ from __future__ import annotations
 from draupnir.models import Identity, User
 from draupnir.store.database import Database, Row
 from draupnir.store.instances import close_all_of
+from draupnir.store.transitions import take_turn
 
 
 class Users:
@@ -18,13 +19,14 @@ class Users:
 
         An address that the provider has given to somebody else meanwhile takes no session, token or instance along.
         """
-        async with self._database.connection() as connection:
+        async with take_turn(self._database) as turn:
+            connection = turn.connection
             cursor = await connection.execute(
                 "SELECT subject FROM users WHERE email = %s AND issuer = %s AND subject <> %s FOR UPDATE",
                 [identity.email, identity.issuer, identity.subject],
             )
             if row := await cursor.fetchone():
-                await close_all_of(connection, identity.email, identity.issuer, row["subject"])
+                await close_all_of(turn, identity.email, identity.issuer, row["subject"])
             await connection.execute(
                 "DELETE FROM tokens USING users WHERE tokens.owner = users.email AND users.email = %s"
                 " AND (users.issuer, users.subject) <> (%s, %s)",
@@ -108,7 +110,8 @@ class Users:
 
         None if they have signed in again meanwhile.
         """
-        async with self._database.connection() as connection:
+        async with take_turn(self._database) as turn:
+            connection = turn.connection
             cursor = await connection.execute(
                 "UPDATE users SET left_at = now(), refresh_token = ''"
                 " WHERE email = %s AND refresh_token = %s AND left_at IS NULL",
@@ -117,7 +120,7 @@ class Users:
             if cursor.rowcount == 0:
                 return None
             await connection.execute("DELETE FROM tokens WHERE owner = %s", [user.email])
-            return await close_all_of(connection, user.email, user.issuer, user.subject)
+            return await close_all_of(turn, user.email, user.issuer, user.subject)
 
 
 def _user(row: Row) -> User:

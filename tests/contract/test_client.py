@@ -22,7 +22,7 @@ from draupnir_client import errors
 from draupnir_client.api import DraupnirAPI
 from draupnir_client.cli import program
 from draupnir_client.commands import Session
-from draupnir_client.models import Image
+from draupnir_client.models import Image, Instance
 from draupnir_helper.wire import JobKind, JobReport, JobState
 from tests.fakes import CIPHER, FakeHelper, Probe
 
@@ -90,6 +90,12 @@ def test_an_image_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHelper
     assert api.list_images() == []
 
 
+def attributes_of(instance: Instance) -> dict[str, object]:
+    found = instance.document["attributes"]
+    assert isinstance(found, dict)
+    return found
+
+
 def test_an_instance_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHelper) -> None:
     image = ready_image(api, helper)
     assert api.list_instances() == []
@@ -100,7 +106,11 @@ def test_an_instance_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHel
     assert instance.credentials is not None
     assert shown.credentials is not None
     assert listed.credentials is None
-    assert instance.document == shown.document == listed.document
+    assert [event.name for event in shown.events] == ["created", "started"]
+    assert [event for event in api.list_events() if event.subject == f"instance {instance.id}"] == list(shown.events)
+    assert api.list_events(after=shown.events[-1].id) == []
+    without_events = {name: value for name, value in attributes_of(shown).items() if name != "events"}
+    assert attributes_of(instance) == without_events == attributes_of(listed)
     for credentials in (instance.credentials, shown.credentials):
         assert credentials.ca_certificate.startswith("-----BEGIN CERTIFICATE-----\n")
         assert credentials.client_certificate.startswith("-----BEGIN CERTIFICATE-----\n")

@@ -82,6 +82,22 @@ def instance(number: int, image_id: int = 3, **attributes: object) -> dict[str, 
     return {"type": "instances", "id": number, "attributes": common | attributes}
 
 
+def event(number: int, name: str = "started", **attributes: object) -> dict[str, Any]:
+    """An event object of the API."""
+    common = {
+        "happened_at": "2017-05-01T16:00:00Z",
+        "event": name,
+        "subject": {"type": "instances", "id": "4"},
+        "from": "creating",
+        "to": "running",
+        "owner": ME,
+        "caller": ME,
+        "reason": None,
+        "request_id": "f00d",
+    }
+    return {"type": "events", "id": str(number), "attributes": common | attributes}
+
+
 def token(number: int, kind: str, **attributes: object) -> dict[str, Any]:
     """A token object of the API."""
     common = {
@@ -112,6 +128,7 @@ class FakeServer:
     error_texts: dict[int, str] = field(default_factory=dict)
     instances: dict[int, dict[str, Any]] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
+    events: list[dict[str, Any]] = field(default_factory=list)
     script: list[dict[str, Any] | int] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
@@ -133,6 +150,9 @@ class FakeServer:
             case "GET", ["sessions", "current"]:
                 attributes = {"name": ME, "role": "uploader", "kind": "shared_secret", "scope": "full"}
                 return httpx.Response(200, json={"data": {"type": "sessions", "attributes": attributes}})
+            case "GET", ["events"]:
+                after = int(request.url.params.get("after", "0"))
+                return httpx.Response(200, json={"data": [each for each in self.events if int(each["id"]) > after]})
             case "GET", ["images"]:
                 return httpx.Response(200, json={"data": list(self.images.values())})
             case "GET", ["instances"]:

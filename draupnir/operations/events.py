@@ -1,0 +1,34 @@
+"""Asking what happened to images and instances; the stores write it down."""
+
+from __future__ import annotations
+
+from draupnir.errors import Forbidden
+from draupnir.lifecycles import Event, Kind
+from draupnir.models import Caller
+from draupnir.operations.context import Context
+
+MOST_LISTED = 100
+MOST_SHOWN = 5  # with an instance
+
+
+async def list_own(context: Context, caller: Caller, after: int | None) -> list[Event]:
+    """Those of the caller's instances and those the caller caused: the first after an id, without one the last."""
+    return await _list(context, caller.name, after)
+
+
+async def list_everybodys(context: Context, caller: Caller, after: int | None) -> list[Event]:
+    """All of them, likewise. Raises Forbidden."""
+    if caller.confined_to is not None:
+        raise Forbidden("Only an admin can see everybody's events; leave out `all` to see your own.")
+    return await _list(context, None, after)
+
+
+async def list_of_instance(context: Context, caller: Caller, instance_id: int) -> list[Event]:
+    """The last few of an instance that the caller may see, as far as the caller may see them."""
+    return await context.store.events.list_of(Kind.INSTANCE, instance_id, caller.confined_to, MOST_SHOWN)
+
+
+async def _list(context: Context, person: str | None, after: int | None) -> list[Event]:
+    if after is None:
+        return await context.store.events.list_last(person, MOST_LISTED)
+    return await context.store.events.list_after(after, person, MOST_LISTED)

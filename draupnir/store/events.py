@@ -1,0 +1,52 @@
+"""The events table: what happened to images and instances; only transitions.py writes it."""
+
+from __future__ import annotations
+
+from draupnir.lifecycles import Event, Kind
+from draupnir.store.database import Database
+from draupnir.store.transitions import event
+
+# The oldest go when there are more: one is about 150 bytes.
+MAX_KEPT = 200_000
+
+_SELECT = """
+SELECT * FROM events
+ WHERE id > %(after)s AND (%(kind)s::text IS NULL OR kind = %(kind)s AND subject_id = %(subject_id)s)
+   AND (%(person)s::text IS NULL OR owner = %(person)s OR caller = %(person)s)
+ ORDER BY {order} LIMIT %(limit)s
+"""
+_FIRST = _SELECT.format(order="id").encode()
+_LAST = _SELECT.format(order="id DESC").encode()
+
+
+class Events:
+    """Rows of events, in the order in which they happened. A person sees their own: of their instances, or by them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def list_after(self, event_id: int, person: str | None, limit: int) -> list[Event]:
+        """The first events after that one; None is everybody's."""
+        return await self._list(_FIRST, event_id, None, person, limit)
+
+    async def list_last(self, person: str | None, limit: int) -> list[Event]:
+        """The last events; None is everybody's."""
+        return (await self._list(_LAST, 0, None, person, limit))[::-1]
+
+    async def list_of(self, kind: Kind, subject_id: int, person: str | None, limit: int) -> list[Event]:
+        """The last events of one image or instance; None is everybody's."""
+        return (await self._list(_LAST, 0, (kind, subject_id), person, limit))[::-1]
+
+    async def prune(self) -> None:
+        """Delete the oldest of too many."""
+        async with self._database.connection() as connection:
+            await connection.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - %s", [MAX_KEPT])
+
+    async def _list(
+        self, query: bytes, after: int, subject: tuple[Kind, int] | None, person: str | None, limit: int
+    ) -> list[Event]:
+        kind, subject_id = subject or (None, None)
+        values = {"after": after, "kind": kind, "subject_id": subject_id, "person": person, "limit": limit}
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(query, values)
+            return [event(row) async for row in cursor]

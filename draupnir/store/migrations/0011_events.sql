@@ -1,0 +1,21 @@
+-- What happened to images and instances, one row for each change of a status, written with the change itself.
+
+CREATE TABLE events (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    happened_at timestamptz NOT NULL DEFAULT now(),
+    kind text NOT NULL CHECK (kind IN ('image', 'instance')),
+    subject_id integer NOT NULL,
+    name text NOT NULL,
+    -- NULL before the first status and after the last.
+    before text,
+    after text,
+    -- Whose the instance was then; NULL for images.
+    owner text,
+    caller text NOT NULL,
+    reason text NOT NULL,
+    request_id text NOT NULL
+);
+
+CREATE INDEX events_subject_idx ON events (kind, subject_id, id);
+CREATE INDEX events_owner_idx ON events (owner, id);
+CREATE INDEX events_caller_idx ON events (caller, id);
