@@ -167,5 +167,5 @@ def test_no_store_changes_a_status_by_itself() -> None:
 
 def test_the_names_of_events_are_those_of_the_documents() -> None:
     names = {change.name for changes in CHANGES.values() for change in changes.values()} | {lifecycles.CLAIMED}
-    text = Path("README.md").read_text()
+    text = Path("docs/API.md").read_text()
     assert [name for name in sorted(names) if f"`{name}`" not in text] == []
