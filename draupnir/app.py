@@ -16,7 +16,7 @@ from draupnir.api import auth, problems
 from draupnir.api.edge import Edge
 from draupnir.api.limits import Limits
 from draupnir.api.routes import ROUTES
-from draupnir.operations import authorities, disk, leaving, pool, reconcile
+from draupnir.operations import authorities, disk, offboarding, pool, reconcile
 from draupnir.operations.context import Context
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
             asyncio.create_task(_forever(reconcile.run, context, opened)),
             asyncio.create_task(_forever(disk.run, context, opened)),
             asyncio.create_task(_forever(pool.run, context, opened)),
-            asyncio.create_task(_forever(leaving.run, context, opened)),
+            asyncio.create_task(_forever(offboarding.run, context, opened)),
         ]
         try:
             yield

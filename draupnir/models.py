@@ -72,11 +72,11 @@ class Condition(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Habits:
-    """What may be asked for when an instance is made: when it falls asleep (seconds, 0 for never), its network, and how
-    much it may write.
+class Shape:
+    """What the units of an instance are built from: its idle timeout (seconds, 0 for never), its network, its ceiling.
 
-    `max_bytes` is None for what is usual, and of an instance that was made before there were ceilings.
+    The warm pool compares shapes; what only the metadata know of an instance is no part of it. `max_bytes` is None for
+    what is usual, and of an instance that was made before there were ceilings.
     """
 
     sleep_after_s: int
@@ -181,7 +181,7 @@ class Instance:
     status: InstanceStatus
     port: int
     postgres_major: int
-    habits: Habits
+    shape: Shape
     authority: SealedAuthority
     created_at: datetime
     updated_at: datetime

@@ -19,7 +19,7 @@ from draupnir_client.models import AllowedAddress, Instance
 from draupnir_client.output import format_size, format_wait, print_fields, print_json, print_table, say
 
 
-def _habits(command: Callable[..., Any]) -> Callable[..., Any]:
+def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command that makes an instance the options for how it is to live."""
     sleep = click.option(
         "--sleep-after",
@@ -97,7 +97,7 @@ def show(session: Session, instance_id: int) -> None:
 
 @instances.command()
 @click.argument("image_id", metavar="IMAGE_ID", type=IMAGE_ID)
-@_habits
+@_shape_options
 @pass_session
 def create(
     session: Session, image_id: int, sleep_after_s: int | None, network: str | None, max_bytes: int | None
@@ -223,7 +223,7 @@ def env(session: Session, instance_id: int) -> None:
 
 
 @click.command(cls=Command)
-@_habits
+@_shape_options
 @pass_session
 def new(session: Session, sleep_after_s: int | None, network: str | None, max_bytes: int | None) -> None:
     """Create an instance of the newest ready image.

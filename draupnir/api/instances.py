@@ -11,7 +11,7 @@ from draupnir.api import schemas
 from draupnir.api.bodies import read_document
 from draupnir.lifecycles import Event
 from draupnir.models import AllowedAddress, Caller, Condition, Credentials, Instance, Observation
-from draupnir.operations import addresses, closing, events, instances
+from draupnir.operations import addresses, events, instances, observations, retention, shapes
 
 
 async def list_some(request: Request, caller: Caller) -> Response:
@@ -21,10 +21,10 @@ async def list_some(request: Request, caller: Caller) -> Response:
         found = await instances.list_everybodys(context, caller)
     else:
         found = await instances.list_own(context, caller)
-    observed = await instances.observe(context, found)
+    observed = await observations.observe(context, found)
     hostname = context.settings.public_hostname
     data = [
-        schemas.write_instance(each, observed[each.id], hostname, destroy_at=closing.destroy_at(context, each))
+        schemas.write_instance(each, observed[each.id], hostname, destroy_at=retention.destroy_at(context, each))
         for each in found
     ]
     return JSONResponse({"data": data})
@@ -35,8 +35,8 @@ async def create(request: Request, caller: Caller) -> Response:
     wish = schemas.read_attributes(await read_document(request), "instances", schemas.NewInstance)
     image_id = schemas.existing_id(wish.image_id, "image")
     context = request.app.state.context
-    habits = wish.habits(await instances.default_habits(context))
-    instance, credentials = await instances.create(context, caller, image_id, habits, request.state.source)
+    shape = wish.shape(await shapes.usual(context))
+    instance, credentials = await instances.create(context, caller, image_id, shape, request.state.source)
     location = {"Location": f"/instances/{instance.id}"}
     allowed = await _allowed(request, caller, instance)
     return _answer(request, instance, Observation(Condition.RUNNING, 0), credentials, allowed, 201, location)
@@ -46,7 +46,7 @@ async def show(request: Request, caller: Caller) -> Response:
     """GET /instances/N"""
     context = request.app.state.context
     instance, credentials = await instances.get(context, caller, _id(request), request.state.source)
-    observed = await instances.observe(context, [instance])
+    observed = await observations.observe(context, [instance])
     allowed = await _allowed(request, caller, instance)
     told = await events.list_of_instance(context, caller, instance.id)
     return _answer(request, instance, observed[instance.id], credentials, allowed, told=told)
@@ -57,8 +57,8 @@ async def restore(request: Request, caller: Caller) -> Response:
     document = await read_document(request, absent={"data": {"attributes": {}}})
     wish = schemas.read_attributes(document, "instances", schemas.Restoration, _id(request))
     context = request.app.state.context
-    instance = await closing.restore(context, caller, _id(request), wish.owner)
-    observed = await instances.observe(context, [instance])
+    instance = await retention.restore(context, caller, _id(request), wish.owner)
+    observed = await observations.observe(context, [instance])
     return _answer(request, instance, observed[instance.id], None, None)
 
 
@@ -68,7 +68,7 @@ async def restart(request: Request, caller: Caller) -> Response:
     schemas.read_attributes(document, "instances", schemas.Restart, _id(request))
     context = request.app.state.context
     instance = await instances.restart(context, caller, _id(request))
-    observed = await instances.observe(context, [instance])
+    observed = await observations.observe(context, [instance])
     return _answer(request, instance, observed[instance.id], None, None)
 
 
@@ -89,7 +89,7 @@ def _answer(
     told: Sequence[Event] = (),
 ) -> Response:
     context = request.app.state.context
-    hostname, destroy_at = context.settings.public_hostname, closing.destroy_at(context, instance)
+    hostname, destroy_at = context.settings.public_hostname, retention.destroy_at(context, instance)
     # A private key is in it, so no proxy or cache on the way may keep it.
     headers = {"Cache-Control": "no-store", **(headers or {})}
     data = schemas.write_instance(instance, observation, hostname, credentials, destroy_at, allowed, told)

@@ -13,7 +13,7 @@ from draupnir import emails, errors
 from draupnir.addresses import Cidr, read_cidr, write_cidr
 from draupnir.api.bodies import quote
 from draupnir.lifecycles import Event
-from draupnir.models import AllowedAddress, Credentials, Habits, Image, ImageStatus, Instance, Network, Observation
+from draupnir.models import AllowedAddress, Credentials, Image, ImageStatus, Instance, Network, Observation, Shape
 from draupnir_helper.wire import MAX_ID, MIN_MAX_BYTES
 
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
@@ -148,12 +148,12 @@ class NewInstance(Attributes):
     network: Annotated[Network | None, BeforeValidator(read_network)] = None
     max_bytes: Annotated[int | None, BeforeValidator(read_ceiling)] = None
 
-    def habits(self, default: Habits) -> Habits:
+    def shape(self, default: Shape) -> Shape:
         """What was asked for, and for the rest the default; a direct instance never sleeps."""
         network = self.network or default.network
         sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
         max_bytes = default.max_bytes if self.max_bytes is None else self.max_bytes
-        return Habits(0 if network is Network.DIRECT else sleep_after_s, network, max_bytes)
+        return Shape(0 if network is Network.DIRECT else sleep_after_s, network, max_bytes)
 
 
 class Restart(Attributes):
@@ -299,9 +299,9 @@ def write_instance(
         "image_id": instance.image_id,
         "port": str(instance.port),
         "status": observation.condition.value,
-        "sleep_after": instance.habits.sleep_after_s,
-        "network": instance.habits.network.value,
-        "max_bytes": instance.habits.max_bytes,
+        "sleep_after": instance.shape.sleep_after_s,
+        "network": instance.shape.network.value,
+        "max_bytes": instance.shape.max_bytes,
         "written_bytes": observation.written_bytes,
         "hostname": hostname,
         "owner": instance.owner,

@@ -155,11 +155,11 @@ async def _let_uploads(context: Context, watch: Watch, *, frozen: bool) -> None:
 
 async def _limit(context: Context, instance_id: int, fullness: Fullness) -> None:
     instance = await context.store.instances.get(instance_id)
-    if instance is None or instance.status is not InstanceStatus.RUNNING or instance.habits.max_bytes is None:
+    if instance is None or instance.status is not InstanceStatus.RUNNING or instance.shape.max_bytes is None:
         return
     # Written down when it is done: until then the next look finds the same to do.
     await context.helper.ask(
-        wire.LimitInstance(instance_id=instance_id, ceiling=ceiling_of(instance.habits.max_bytes, fullness))
+        wire.LimitInstance(instance_id=instance_id, ceiling=ceiling_of(instance.shape.max_bytes, fullness))
     )
     await context.store.ceilings.note_fullness(instance_id, fullness)
     log.info("instance %s: %s", instance_id, fullness)

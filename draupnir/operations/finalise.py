@@ -24,7 +24,7 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import disk, instances, trash, trials
+from draupnir.operations import disk, lifecycle, trash, trials
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -167,8 +167,8 @@ async def _publish(context: Context, image: Image) -> Image:
 async def _try_out(context: Context, image: Image) -> Image:
     await _end_trials(context, image.id)
     try:
-        instance = await instances.reserve_trial(context, image)
-        instance = await instances.bring_up(context, instance.id)
+        instance = await lifecycle.reserve_trial(context, image)
+        instance = await lifecycle.bring_up(context, instance.id)
     except NoFreePort:
         image = await _note(context, image, WAITING_FOR_PORT, None, None)
         await asyncio.sleep(POLL_S)
@@ -251,7 +251,7 @@ async def _end_trials(context: Context, image_id: int) -> None:
     for instance in await context.store.instances.list_of_image(image_id):
         if instance.purpose is Purpose.TRIAL:
             await context.store.instances.begin_destroying(instance.id)
-            await instances.tear_down(context, instance.id)
+            await lifecycle.tear_down(context, instance.id)
 
 
 async def _record_failure(context: Context, image_id: int, error: DraupnirError) -> bool:

@@ -10,7 +10,7 @@ from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
 from draupnir.lifecycles import IMAGES, Change, Undo
 from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
-from draupnir.operations import ids, instances, trash
+from draupnir.operations import ids, lifecycle, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -141,7 +141,7 @@ async def _tear_down(context: Context, image_id: int) -> None:
     if image is None or image.status is not ImageStatus.DESTROYING:
         return
     descendants = await context.store.instances.list_of_image(image_id)
-    await asyncio.gather(*(instances.tear_down(context, each.id) for each in descendants))
+    await asyncio.gather(*(lifecycle.tear_down(context, each.id) for each in descendants))
     await context.helper.ask(wire.DestroyImage(image_id=image_id))
     await context.store.images.delete(image_id)
     trash.empty(context)

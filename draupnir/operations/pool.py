@@ -1,7 +1,7 @@
 """Instances made before anybody asks, so that creating one is a matter of saying whose it is.
 
 The newest ready images have a few each; they have a port, certificates and a Postgres like any other, belong to nobody
-and are in nobody's list. A claim (operations/instances.py) takes one and tells `vacancies`; the refill waits until no
+and are in nobody's list. A claim takes one and tells `vacancies`; the refill waits until no
 creation is under way, so that whoever waits comes first. Under pressure the pool is given up, and it ends where it
 would make that pressure itself.
 """
@@ -12,9 +12,10 @@ import asyncio
 import logging
 from contextlib import suppress
 
+from draupnir.addresses import Address
 from draupnir.errors import DraupnirError, ImageNotReady, NoFreePort, NotFound
-from draupnir.models import Condition, ImageStatus
-from draupnir.operations import instances
+from draupnir.models import Caller, Condition, ImageStatus, Instance, InstanceStatus, Purpose
+from draupnir.operations import addresses, lifecycle, observations, shapes
 from draupnir.operations.context import Context
 
 INTERVAL_S = 10.0
@@ -48,29 +49,73 @@ async def fill(context: Context) -> None:
     """
     wanted = await _wanted(context)
     kept = []
-    habits = await instances.default_habits(context) if wanted else None
-    for instance in await instances.pooled(context):
-        if wanted.get(instance.image_id, 0) > 0 and instance.habits == habits:
+    shape = await shapes.usual(context) if wanted else None
+    for instance in await pooled(context):
+        if wanted.get(instance.image_id, 0) > 0 and instance.shape == shape:
             wanted[instance.image_id] -= 1
             kept.append(instance)
         else:
-            await instances.give_up_pooled(context, instance)
+            await _give_up(context, instance)
     if context.settings.pool_awake and kept:
-        found = await instances.observe(context, kept)
+        found = await observations.observe(context, kept)
         for instance in kept:
             if found[instance.id].condition is Condition.ASLEEP:
-                await instances.wake(context, instance)
+                await lifecycle.wake(context, instance)
     for image_id, missing in wanted.items():
         for _ in range(missing):
             await _quiet(context)
             if await _free(context) < ENOUGH_FREE:
                 return
             try:
-                instance = await instances.reserve_pooled(context, image_id)
-                await instances.bring_up(context, instance.id)
+                instance = await reserve(context, image_id)
+                await lifecycle.bring_up(context, instance.id)
             except (NoFreePort, NotFound, ImageNotReady):
                 # Ports are for people first; and the image may have gone meanwhile.
                 break
+
+
+async def claim(context: Context, caller: Caller, image_id: int, source: Address | None) -> Instance | None:
+    """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
+    limit = context.settings.instance_limit(caller.name)
+    instance = await context.store.instances.claim(image_id, caller.name, await shapes.usual(context), limit)
+    if instance is None:
+        return None
+    context.vacancies.set()
+    instance = await lifecycle.bring_up(context, instance.id)
+    if await addresses.note(context, instance, source):
+        await addresses.apply(context, instance)
+    state = await lifecycle.assign(context, instance)
+    if not state.listening:
+        await lifecycle.start_again(context, instance.id)
+    await lifecycle.wake(context, instance)
+    return instance
+
+
+async def give_up_one(context: Context) -> bool:
+    """Destroy an instance of the pool, for its port; False if there is none."""
+    for instance in await pooled(context):
+        if await _give_up(context, instance):
+            return True
+    return False
+
+
+async def reserve(context: Context, image_id: int) -> Instance:
+    """A row and a port for an instance that is nobody's yet. Raises NotFound, ImageNotReady, NoFreePort."""
+    return await lifecycle.reserve(context, image_id, lifecycle.NOBODY, Purpose.POOL, await shapes.usual(context))
+
+
+async def pooled(context: Context) -> list[Instance]:
+    """The instances of the pool, by id."""
+    found = await context.store.instances.list_all()
+    return [each for each in found if each.purpose is Purpose.POOL and each.status is not InstanceStatus.DESTROYING]
+
+
+async def _give_up(context: Context, instance: Instance) -> bool:
+    """Destroy an instance of the pool; False if somebody has claimed it meanwhile."""
+    given_up = await context.store.instances.give_up_pooled(instance.id)
+    if given_up:
+        await lifecycle.tear_down(context, instance.id)
+    return given_up
 
 
 async def _wanted(context: Context) -> dict[int, int]:

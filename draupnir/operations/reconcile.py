@@ -13,7 +13,7 @@ from functools import partial
 
 from draupnir.errors import DraupnirError
 from draupnir.models import Image, ImageStatus, Instance, InstanceStatus, Purpose
-from draupnir.operations import addresses, closing, disk, finalise, ids, images, instances, trash
+from draupnir.operations import addresses, disk, finalise, ids, images, lifecycle, retention, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -82,7 +82,7 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
             found.update(_instance_complaints(row, inventory))
             repairs.extend(_instance_repairs(context, row, after, inventory))
     repairs += [
-        partial(closing.stop_units, context, subject.id)
+        partial(retention.stop_units, context, subject.id)
         for subject in _mere_units(inventory) - known
         if not context.tasks.busy(subject)
     ]
@@ -145,28 +145,28 @@ def _instance_repairs(
         return
     match instance.status:
         case InstanceStatus.CREATING:
-            yield partial(instances.bring_up, context, instance.id)
+            yield partial(lifecycle.bring_up, context, instance.id)
         case InstanceStatus.RUNNING:
             listening = {unit.instance_id for unit in inventory.instance_units if unit.listening}
             if instance.id in inventory.instances and instance.id not in listening:
-                yield partial(instances.start_again, context, instance.id)
+                yield partial(lifecycle.start_again, context, instance.id)
         case InstanceStatus.STOPPED:
             if _is_open(instance, inventory):
                 yield partial(disk.stop_again, context, instance.id)
         case InstanceStatus.CLOSED:
             yield from _closed_repairs(context, instance, inventory)
         case InstanceStatus.DESTROYING:
-            yield partial(instances.tear_down, context, instance.id)
+            yield partial(lifecycle.tear_down, context, instance.id)
 
 
 def _closed_repairs(context: Context, instance: Instance, inventory: wire.Inventory) -> Iterator[Repair]:
     """What is closed stays closed, whoever has started something of it, until it is destroyed or its owner is back."""
     if instance.closing is not None and instance.closing.owner_is_back:
-        yield partial(closing.take_back, context, instance)
-    elif not closing.left_of_grace(context, instance):
-        yield partial(closing.expire, context, instance)
+        yield partial(retention.take_back, context, instance)
+    elif not retention.left_of_grace(context, instance):
+        yield partial(retention.expire, context, instance)
     elif _is_open(instance, inventory):
-        yield partial(closing.close, context, instance.id)
+        yield partial(retention.close, context, instance.id)
 
 
 def _is_open(instance: Instance, inventory: wire.Inventory) -> bool:
@@ -188,7 +188,7 @@ async def _take_up(context: Context, image: Image) -> None:
 
 async def _end_trial(context: Context, instance: Instance) -> None:
     await context.store.instances.begin_destroying(instance.id)
-    await instances.tear_down(context, instance.id)
+    await lifecycle.tear_down(context, instance.id)
 
 
 def _unexplained(inventory: wire.Inventory, known: set[Subject]) -> set[Subject]:

@@ -13,13 +13,13 @@ from draupnir.models import (
     Closing,
     FinaliseStep,
     Fullness,
-    Habits,
     ImageStatus,
     Instance,
     InstanceStatus,
     Network,
     Purpose,
     SealedAuthority,
+    Shape,
 )
 from draupnir.store.database import Connection, Database, Row
 from draupnir.store.ids import draw_instance_id
@@ -61,7 +61,7 @@ class Instances:
         image_id: int,
         owner: str,
         purpose: Purpose,
-        habits: Habits,
+        shape: Shape,
         seal: Seal,
         ports: range,
         limit: int | None,
@@ -77,9 +77,9 @@ class Instances:
             "image_id": image_id,
             "owner": owner,
             "purpose": purpose,
-            "sleep_after_s": habits.sleep_after_s,
-            "network": habits.network,
-            "max_bytes": habits.max_bytes,
+            "sleep_after_s": shape.sleep_after_s,
+            "network": shape.network,
+            "max_bytes": shape.max_bytes,
         }
         async with take_turn(self._database) as turn:
             connection = turn.connection
@@ -109,7 +109,7 @@ class Instances:
                     await turn.made(Kind.INSTANCE, found)
                     return _instance(found)
 
-    async def claim(self, image_id: int, owner: str, habits: Habits, limit: int | None) -> Instance | None:
+    async def claim(self, image_id: int, owner: str, shape: Shape, limit: int | None) -> Instance | None:
         """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice.
 
         Raises TooManyInstances, Unauthorized.
@@ -124,7 +124,7 @@ class Instances:
                 " AND sleep_after_s = %s AND network = %s AND max_bytes IS NOT DISTINCT FROM %s"
                 " AND status IN ('running', 'creating') ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
                 " RETURNING id, status, owner",
-                [owner, image_id, habits.sleep_after_s, habits.network, habits.max_bytes],
+                [owner, image_id, shape.sleep_after_s, shape.network, shape.max_bytes],
             )
             row = await cursor.fetchone()
             if row is not None:
@@ -366,7 +366,7 @@ def _instance(row: Row) -> Instance:
         status=status,
         port=row["port"],
         postgres_major=row["postgres_major"],
-        habits=Habits(row["sleep_after_s"], Network(row["network"]), row["max_bytes"]),
+        shape=Shape(row["sleep_after_s"], Network(row["network"]), row["max_bytes"]),
         authority=SealedAuthority(row["authority_certificate"], row["authority_key"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],

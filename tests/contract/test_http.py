@@ -270,7 +270,7 @@ def test_an_instance_of_an_image_that_is_not_there_is_not_found(client: TestClie
 
 
 @pytest.mark.parametrize(
-    ("asked", "habits"),
+    ("asked", "shape"),
     [
         ({}, (1800, "proxied")),
         ({"sleep_after": 0}, (0, "proxied")),
@@ -280,7 +280,7 @@ def test_an_instance_of_an_image_that_is_not_there_is_not_found(client: TestClie
     ],
 )
 def test_how_an_instance_lives_is_chosen_when_it_is_made(
-    client: TestClient, helper: FakeHelper, asked: dict[str, object], habits: tuple[int, str]
+    client: TestClient, helper: FakeHelper, asked: dict[str, object], shape: tuple[int, str]
 ) -> None:
     attributes = {"image_id": make_ready_image(client, helper), **asked}
     created = client.post("/instances", json={"data": {"attributes": attributes}})
@@ -289,9 +289,9 @@ def test_how_an_instance_lives_is_chosen_when_it_is_made(
     shown = client.get(f"/instances/{instance_id}").json()["data"]
     (listed,) = client.get("/instances").json()["data"]
     for instance in (created.json()["data"], shown, listed):
-        assert (instance["attributes"]["sleep_after"], instance["attributes"]["network"]) == habits
+        assert (instance["attributes"]["sleep_after"], instance["attributes"]["network"]) == shape
     started = helper.disk.started[instance_id]
-    assert (started.sleep_after_s, started.direct) == (habits[0], habits[1] == "direct")
+    assert (started.sleep_after_s, started.direct) == (shape[0], shape[1] == "direct")
 
 
 def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(

@@ -13,7 +13,7 @@ import pytest
 
 from draupnir.addresses import Address, Cidr
 from draupnir.errors import AllowListsOff, FilterMissing, HelperUnavailable, NotFound, TooManyAddresses
-from draupnir.models import Caller, Habits, Instance, Network, Reach, Role, Scope, Token, TokenKind
+from draupnir.models import Caller, Instance, Network, Reach, Role, Scope, Shape, Token, TokenKind
 from draupnir.operations import addresses, instances, pool, reconcile
 from draupnir.operations.context import Context
 from draupnir.settings import Settings
@@ -173,7 +173,7 @@ async def test_the_pool_admits_nobody_and_a_claim_its_owner(context: Context, he
     settings = context.settings.model_copy(update={"pool_size": 1})
     wide = dataclasses.replace(context, settings=settings)
     await pool.fill(wide)
-    (pooled,) = await instances.pooled(wide)
+    (pooled,) = await pool.pooled(wide)
     assert admits(helper, pooled.id) == set()
     instance, _ = await instances.create(wide, CALLER, image.id, source=HERE)
     assert instance.id == pooled.id
@@ -216,8 +216,8 @@ async def test_turned_off_every_port_is_open_and_nothing_is_asked(context: Conte
 
 async def test_direct_instances_have_lists_as_well(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
-    habits = Habits(0, Network.DIRECT)
-    instance, _ = await instances.create(context, CALLER, image.id, habits, HERE)
+    shape = Shape(0, Network.DIRECT)
+    instance, _ = await instances.create(context, CALLER, image.id, shape, HERE)
     assert admits(helper, instance.id) == networks(HERE)
 
 

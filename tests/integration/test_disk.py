@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from draupnir.errors import CeilingTooHigh, NoRoom, WrongState
-from draupnir.models import Caller, Condition, Fullness, Habits, Image, Instance, InstanceStatus, Reach, Role
-from draupnir.operations import disk, images, instances, reconcile
+from draupnir.models import Caller, Condition, Fullness, Image, Instance, InstanceStatus, Reach, Role, Shape
+from draupnir.operations import disk, images, instances, observations, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode
@@ -28,14 +28,14 @@ async def look(context: Context, watch: disk.Watch) -> None:
 
 
 async def make(context: Context, image: Image, max_bytes: int = GIB) -> Instance:
-    instance, _ = await instances.create(context, CALLER, image.id, Habits(60, max_bytes=max_bytes))
+    instance, _ = await instances.create(context, CALLER, image.id, Shape(60, max_bytes=max_bytes))
     return instance
 
 
 async def condition(context: Context, instance_id: int) -> Condition:
     instance = await context.store.instances.get(instance_id)
     assert instance is not None
-    return (await instances.observe(context, [instance]))[instance_id].condition
+    return (await observations.observe(context, [instance]))[instance_id].condition
 
 
 async def test_an_instance_gets_the_usual_ceiling_unless_it_asks_for_a_lower_one(

@@ -17,10 +17,10 @@ from draupnir.errors import (
     PostgresMissing,
     WrongState,
 )
-from draupnir.models import Caller, Habits, InstanceStatus, Network, Role
+from draupnir.models import Caller, InstanceStatus, Network, Role, Shape
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
-from draupnir.operations.instances import PORTS_TRIED
+from draupnir.operations.lifecycle import PORTS_TRIED
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode
 from tests.daemon import CALLER, assert_lawful, converge, new_instance, ready_image, until, uploaded_image
@@ -204,5 +204,5 @@ async def test_direct_instances_are_for_the_operator_to_allow(context: Context) 
     image = await ready_image(context)
     strict = dataclasses.replace(context, settings=context.settings.model_copy(update={"direct_instances": False}))
     with pytest.raises(DirectRefused, match="direct_instances"):
-        await instances.create(strict, CALLER, image.id, Habits(0, Network.DIRECT))
+        await instances.create(strict, CALLER, image.id, Shape(0, Network.DIRECT))
     assert await instances.list_own(context, CALLER) == []

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from draupnir.errors import DraupnirError, NoFreePort
-from draupnir.models import Condition, Habits, Image, Observation, Purpose
-from draupnir.operations import images, instances, pool, reconcile
+from draupnir.models import Condition, Image, Observation, Purpose, Shape
+from draupnir.operations import images, instances, lifecycle, observations, pool, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode
@@ -36,7 +36,7 @@ def configured(context: Context, **changed: object) -> Context:
 
 
 async def pooled_ids(context: Context) -> list[int]:
-    return [instance.id for instance in await instances.pooled(context)]
+    return [instance.id for instance in await pool.pooled(context)]
 
 
 async def test_the_newest_ready_image_has_its_instances(context: Context, helper: FakeHelper) -> None:
@@ -46,7 +46,7 @@ async def test_the_newest_ready_image_has_its_instances(context: Context, helper
     newer = await ready_image(context)
     await pool.fill(context)
     await settle(context)
-    assert {instance.image_id for instance in await instances.pooled(context)} == {newer.id}
+    assert {instance.image_id for instance in await pool.pooled(context)} == {newer.id}
     assert older.id not in helper.disk.instances.values()
     await assert_lawful(context)
 
@@ -115,7 +115,7 @@ async def _claimed(context: Context) -> bool:
 async def test_other_wishes_than_the_usual_are_made_to_order(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     await pool.fill(context)
-    instance, _ = await instances.create(context, CALLER, image.id, Habits(60))
+    instance, _ = await instances.create(context, CALLER, image.id, Shape(60))
     assert helper.disk.started[instance.id].sleep_after_s == 60
     assert len(await pooled_ids(context)) == 3
 
@@ -136,11 +136,11 @@ async def test_the_pool_gives_way_when_ports_are_needed(context: Context) -> Non
     image = await ready_image(context)
     await pool.fill(context)
     ports = len(context.settings.instance_ports)
-    wished = [await instances.create(context, CALLER, image.id, Habits(60)) for _ in range(ports)]
+    wished = [await instances.create(context, CALLER, image.id, Shape(60)) for _ in range(ports)]
     assert len(wished) == ports
     assert await pooled_ids(context) == []
     with pytest.raises(NoFreePort):
-        await instances.create(context, CALLER, image.id, Habits(60))
+        await instances.create(context, CALLER, image.id, Shape(60))
     await pool.fill(context)
     await settle(context)
     await assert_lawful(context)
@@ -177,7 +177,7 @@ async def _no_pool(context: Context) -> bool:
 async def _one_who_waits(context: Context, helper: FakeHelper, image: Image) -> tuple[asyncio.Task[Any], asyncio.Event]:
     """Somebody whose creation, and no other, is held up; and what lets it go on."""
     arrived, go_on = helper.hold(wire.StartInstance)
-    waiting = asyncio.create_task(instances.create(context, CALLER, image.id, Habits(60)))
+    waiting = asyncio.create_task(instances.create(context, CALLER, image.id, Shape(60)))
     await arrived.wait()
     del helper.gates[wire.StartInstance]
     return waiting, go_on
@@ -200,13 +200,13 @@ async def test_a_refill_goes_no_further_while_somebody_waits_for_theirs(
         waiting, go_on = await _one_who_waits(context, helper, image)
         filling = asyncio.create_task(pool.fill(context))
     for _ in range(3):
-        await instances.create(context, CALLER, image.id, Habits(60))
+        await instances.create(context, CALLER, image.id, Shape(60))
     assert len(await pooled_ids(context)) == made
     go_on.set()
     await asyncio.gather(waiting, filling)
     assert len(await pooled_ids(context)) == 3
     started = [each.owner for each in helper.asked[number:] if isinstance(each, wire.StartInstance)]
-    assert started == [instances.NOBODY] * made + [CALLER.name] * 4 + [instances.NOBODY] * (3 - made)
+    assert started == [lifecycle.NOBODY] * made + [CALLER.name] * 4 + [lifecycle.NOBODY] * (3 - made)
     await assert_lawful(context)
 
 
@@ -241,7 +241,7 @@ async def test_a_pool_that_is_larger_than_the_machine_ends_where_room_gets_short
     for _ in range(2):
         await pool.fill(context)
         assert await pooled_ids(context) == made
-    await instances.create(context, CALLER, image.id, Habits(60))
+    await instances.create(context, CALLER, image.id, Shape(60))
     await pool.fill(context)
     await settle(context)
     assert await pooled_ids(context) == [], "what people made takes its room"
@@ -266,7 +266,7 @@ async def test_a_pool_that_is_larger_than_the_ports_takes_those_there_are(contex
         await pool.fill(context)
         assert len(await pooled_ids(context)) == ports
     claimed = await new_instance(context, image)
-    ordered, _ = await instances.create(context, CALLER, image.id, Habits(60))
+    ordered, _ = await instances.create(context, CALLER, image.id, Shape(60))
     assert claimed.port != ordered.port
     await pool.fill(context)
     assert len(await pooled_ids(context)) == ports - 2
@@ -366,7 +366,7 @@ async def test_what_may_sleep_in_the_pool_sleeps_until_it_is_claimed(context: Co
     assert helper.disk.asleep == ready
     instance = await new_instance(context, image)
     assert instance.id in ready
-    assert await instances.observe(context, [instance]) == {instance.id: Observation(Condition.RUNNING, 0)}
+    assert await observations.observe(context, [instance]) == {instance.id: Observation(Condition.RUNNING, 0)}
     assert helper.disk.asleep == ready - {instance.id}
     await pool.fill(context)
     assert len(await pooled_ids(context)) == 3

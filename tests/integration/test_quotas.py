@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from draupnir.errors import DraupnirError, TooManyInstances
-from draupnir.models import Caller, Habits, Identity, InstanceStatus, Role, Scope
-from draupnir.operations import closing, instances, tokens
+from draupnir.models import Caller, Identity, InstanceStatus, Role, Scope, Shape
+from draupnir.operations import instances, lifecycle, pool, retention, tokens
 from draupnir.operations.context import Context
 from draupnir.settings import Settings
 from tests.daemon import CALLER, ready_image, settle
@@ -54,7 +54,7 @@ async def test_fifty_at_once_get_no_more_than_the_limit(context: Context, pooled
     context = limited(context)
     image = await ready_image(context)
     for _ in range(pooled):
-        await instances.bring_up(context, (await instances.reserve_pooled(context, image.id)).id)
+        await lifecycle.bring_up(context, (await pool.reserve(context, image.id)).id)
     jane, bob = await person(context, JANE), await person(context, BOB)
     of_jane, of_bob = await asyncio.gather(
         outcomes(context, jane, image.id, 50), outcomes(context, bob, image.id, LIMIT)
@@ -69,9 +69,9 @@ async def test_whoever_has_too_many_is_told_which_and_gets_another_for_one_destr
     image = await ready_image(context)
     jane = await person(context, JANE)
     mine = [(await instances.create(context, jane, image.id))[0].id for _ in range(LIMIT)]
-    for habits in (None, Habits(60)):
+    for shape in (None, Shape(60)):
         with pytest.raises(TooManyInstances, match=f"{JANE} has 3 instances, .*: {', '.join(map(str, mine))}. Destroy"):
-            await instances.create(context, jane, image.id, habits)
+            await instances.create(context, jane, image.id, shape)
     await instances.destroy(context, jane, mine[0])
     await instances.create(context, jane, image.id)
 
@@ -110,7 +110,7 @@ async def leave(context: Context, email: str) -> None:
     assert user is not None
     left_behind = await context.store.users.leave(user)
     assert left_behind is not None
-    closing.begin_closing(context, left_behind)
+    retention.begin_closing(context, left_behind)
     await settle(context)
 
 
@@ -123,7 +123,7 @@ async def test_an_instance_is_handed_only_to_somebody_with_a_place_for_it(contex
         await instances.create(context, bob, image.id)
     await leave(context, JANE)
     handed = await asyncio.gather(
-        *(closing.restore(context, CALLER, each.id, BOB) for each in left_behind), return_exceptions=True
+        *(retention.restore(context, CALLER, each.id, BOB) for each in left_behind), return_exceptions=True
     )
     refused = [each for each in handed if isinstance(each, BaseException)]
     assert [type(each) for each in refused] == [TooManyInstances] * (LIMIT - 1)

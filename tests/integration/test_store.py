@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from draupnir.errors import ImageNotReady, MetadataUnavailable, NoFreeId, NoRoom
-from draupnir.models import Failure, FinaliseStep, Habits, ImageStatus, InstanceStatus, Purpose, SealedAuthority
+from draupnir.models import Failure, FinaliseStep, ImageStatus, InstanceStatus, Purpose, SealedAuthority, Shape
 from draupnir.store import Store, migrate
 from draupnir.store.database import Database
 from tests.daemon import BACKED_UP_AT, until
@@ -187,7 +187,7 @@ async def test_an_image_that_is_being_destroyed_gets_no_instance(store: Store, d
     with psycopg.connect(dsn) as destroyer, psycopg.connect(dsn, autocommit=True) as watcher:
         destroyer.execute("UPDATE images SET status = 'destroying' WHERE id = %s", [first.image_id])
         creating = asyncio.create_task(
-            store.instances.insert(first.image_id, "upload", Purpose.USE, Habits(0), seal, range(2001, 2002), None, ())
+            store.instances.insert(first.image_id, "upload", Purpose.USE, Shape(0), seal, range(2001, 2002), None, ())
         )
 
         async def waits() -> bool:
@@ -210,7 +210,7 @@ async def ready_with_instance(store: Store) -> int:
     assert ready is not None
     assert ready.status is ImageStatus.READY
     return (
-        await store.instances.insert(image.id, "upload", Purpose.USE, Habits(0), seal, range(2000, 2001), None, ())
+        await store.instances.insert(image.id, "upload", Purpose.USE, Shape(0), seal, range(2000, 2001), None, ())
     ).id
 
 

@@ -35,7 +35,7 @@ from draupnir.models import (
     User,
 )
 from draupnir.oidc import Provider
-from draupnir.operations import closing, instances, leaving, people, reconcile
+from draupnir.operations import instances, observations, offboarding, people, reconcile, retention
 from draupnir.operations.context import Context, SignIn
 from draupnir.settings import OidcSettings
 from draupnir_helper import wire
@@ -87,8 +87,8 @@ async def instance_of(context: Context, caller: Caller, image: Image) -> Instanc
 
 
 async def ask_about_everybody(context: Context) -> None:
-    rounds = leaving.Rounds(timedelta(0))
-    await leaving.ask_about_all(context, rounds)
+    rounds = offboarding.Rounds(timedelta(0))
+    await offboarding.ask_about_all(context, rounds)
     await settle(context)
 
 
@@ -121,11 +121,11 @@ async def test_who_has_left_loses_all_access_at_once_and_no_data(
     with pytest.raises(NotFound):
         await instances.get(signed, jane, hers[0].id)
     everybodys = await instances.list_everybodys(signed, CALLER)
-    observed = await instances.observe(signed, everybodys)
+    observed = await observations.observe(signed, everybodys)
     assert [observed[each.id].condition for each in everybodys] == [Condition.CLOSED] * 3 + [Condition.RUNNING]
-    assert closing.destroy_at(signed, his) is None
+    assert retention.destroy_at(signed, his) is None
     for each in everybodys[:3]:
-        kept = closing.destroy_at(signed, each)
+        kept = retention.destroy_at(signed, each)
         assert kept is not None
         assert timedelta(hours=23) < kept - datetime.now(UTC) <= GRACE
     told = audited()
@@ -340,11 +340,11 @@ async def test_nobody_else_waits_for_an_instance_that_does_not_stop(
     arrived, go_on = helper.hold(wire.CloseInstance)
     idp.obey({"revoke": JANE})
     async with asyncio.timeout(5):
-        await leaving.ask_about_all(signed, leaving.Rounds(timedelta(0)))
+        await offboarding.ask_about_all(signed, offboarding.Rounds(timedelta(0)))
         await arrived.wait()
     idp.obey({"revoke": BOB})
     async with asyncio.timeout(5):
-        await leaving.ask_about_all(signed, leaving.Rounds(timedelta(0)))
+        await offboarding.ask_about_all(signed, offboarding.Rounds(timedelta(0)))
     assert await status_of(signed, his) is InstanceStatus.CLOSED
     go_on.set()
     await settle(signed)
@@ -377,12 +377,12 @@ async def test_an_admin_opens_it_again_and_old_certificates_are_worth_nothing(
     closed = await closed_instance(signed, idp)
     # Somebody had started it by hand, with all it had.
     helper.disk.listening[closed.id] = closed.port
-    restored = await closing.restore(signed, CALLER, closed.id)
+    restored = await retention.restore(signed, CALLER, closed.id)
     assert (restored.status, restored.owner, restored.port) == (InstanceStatus.RUNNING, JANE, closed.port)
     assert helper.disk.listening == {closed.id: closed.port}
     assert restored.authority != closed.authority
     assert helper.disk.started[closed.id].authority_certificate == restored.authority.certificate
-    assert await closing.restore(signed, CALLER, closed.id) == restored, "asked twice it is done once"
+    assert await retention.restore(signed, CALLER, closed.id) == restored, "asked twice it is done once"
     await signed.store.instances.count_closed(10 * GRACE.total_seconds())
     await ask_about_everybody(signed)
     await converge(signed)
@@ -396,11 +396,11 @@ async def test_it_can_be_handed_to_a_colleague(
     closed = await closed_instance(signed, idp)
     for nobody in ("stranger@example.com", JANE):
         with pytest.raises(OwnerUnknown):
-            await closing.restore(signed, CALLER, closed.id, nobody)
+            await retention.restore(signed, CALLER, closed.id, nobody)
     assert await status_of(signed, closed) is InstanceStatus.CLOSED
     assert helper.disk.listening == {}
     bob = await sign_in(signed, idp, BOB)
-    await closing.restore(signed, CALLER, closed.id, BOB)
+    await retention.restore(signed, CALLER, closed.id, BOB)
     (his,) = await instances.list_own(signed, bob)
     assert his.id == closed.id
     _, credentials = await instances.get(signed, bob, his.id)
@@ -410,7 +410,7 @@ async def test_it_can_be_handed_to_a_colleague(
     assert told.owner == BOB
     assert any(f"hand_instance_{closed.id}_to_{BOB}" in line for line in audited())
     with pytest.raises(WrongState):
-        await closing.restore(signed, CALLER, closed.id, JANE)
+        await retention.restore(signed, CALLER, closed.id, JANE)
     # Jane is back, and has what is hers: nothing.
     assert await instances.list_own(signed, await sign_in(signed, idp, JANE)) == []
     await converge(signed)
@@ -422,7 +422,7 @@ async def test_where_its_former_owner_was_admits_nobody_to_it(signed: Context, i
     closed = await closed_instance(listing, idp)
     await listing.store.addresses.add(closed.id, ip_network("192.0.2.7"), 3600)
     await sign_in(listing, idp, BOB)
-    await closing.restore(listing, CALLER, closed.id, BOB)
+    await retention.restore(listing, CALLER, closed.id, BOB)
     assert await listing.store.addresses.list_of(closed.id) == []
     started = fake(listing).disk.started[closed.id]
     assert started.addresses == []
@@ -518,7 +518,7 @@ async def test_a_round_cut_short_by_the_end_of_the_daemon_loses_no_renewal(
         return answer
 
     signed.sign_in.provider.check_refresh_token = held  # type: ignore[method-assign]
-    asking = asyncio.create_task(leaving.ask_about_all(signed, leaving.Rounds(timedelta(0))))
+    asking = asyncio.create_task(offboarding.ask_about_all(signed, offboarding.Rounds(timedelta(0))))
     await answered.wait()
     for _ in range(3):
         asking.cancel()
@@ -537,7 +537,7 @@ async def test_by_itself_it_finds_out_within_an_interval(
     context = dataclasses.replace(signed, settings=quick)
     jane = await sign_in(context, idp, JANE)
     hers = await instance_of(context, jane, await ready_image(context))
-    running = asyncio.create_task(leaving.run(context))
+    running = asyncio.create_task(offboarding.run(context))
 
     async def asked_often() -> bool:
         return len(idp.asked) >= 5
@@ -572,7 +572,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(leaving, "time", made)
+    monkeypatch.setattr(offboarding, "time", made)
     return made
 
 
@@ -590,7 +590,7 @@ HOUR = timedelta(hours=1)
     "ago", [timedelta(0), timedelta(minutes=30), timedelta(days=3), timedelta(days=-4000)], ids=str
 )
 def test_each_is_asked_about_within_every_interval_and_not_all_at_once(clock: Clock, ago: timedelta) -> None:
-    users, rounds = people_checked(1000, ago), leaving.Rounds(HOUR)
+    users, rounds = people_checked(1000, ago), offboarding.Rounds(HOUR)
     asked: dict[str, list[float]] = {user.email: [clock.now_s] for user in users}
     most = 0
     for _ in range(4 * 60):
@@ -602,12 +602,12 @@ def test_each_is_asked_about_within_every_interval_and_not_all_at_once(clock: Cl
             rounds.note(user, Standing.VALID)
     for times in asked.values():
         assert max(after - before for before, after in itertools.pairwise(times)) <= 3600 + 60
-        assert len(times) <= 1 + 4 / leaving.EARLIEST + 1
+        assert len(times) <= 1 + 4 / offboarding.EARLIEST + 1
     assert most < 500
 
 
 def test_a_provider_that_is_away_is_asked_ever_more_seldom_and_then_again_as_often(clock: Clock) -> None:
-    (jane,), rounds = people_checked(1, timedelta(days=3)), leaving.Rounds(HOUR)
+    (jane,), rounds = people_checked(1, timedelta(days=3)), offboarding.Rounds(HOUR)
     outage, after = 0, 0
     for second in range(2 * 24 * 3600):
         clock.now_s += 1
@@ -615,8 +615,8 @@ def test_a_provider_that_is_away_is_asked_ever_more_seldom_and_then_again_as_oft
             away = second < 24 * 3600
             outage, after = outage + away, after + (not away)
             rounds.note(jane, Standing.UNKNOWN if away else Standing.VALID)
-    assert 24 <= outage <= 24 / leaving.EARLIEST + 12
-    assert 24 <= after <= 24 / leaving.EARLIEST + 2
+    assert 24 <= outage <= 24 / offboarding.EARLIEST + 12
+    assert 24 <= after <= 24 / offboarding.EARLIEST + 2
 
 
 Act = Callable[[Context], Awaitable[object]]
@@ -648,8 +648,8 @@ async def test_a_daemon_that_dies_on_the_way_is_made_up_for(
         doomed = dataclasses.replace(another_daemon(signed, helper.disk), helper=doomed_helper, sign_in=signed.sign_in)
         acts: dict[str, Act] = {
             "lock out": ask_about_everybody,
-            "restore": partial(closing.restore, caller=CALLER, instance_id=before.id),
-            "hand over": partial(closing.restore, caller=CALLER, instance_id=before.id, owner=BOB),
+            "restore": partial(retention.restore, caller=CALLER, instance_id=before.id),
+            "hand over": partial(retention.restore, caller=CALLER, instance_id=before.id, owner=BOB),
         }
         await asyncio.gather(acts.get(act, reconcile.reconcile_once)(doomed), return_exceptions=True)
         if not doomed_helper.dead:

@@ -14,7 +14,7 @@ from functools import partial
 from draupnir import audit
 from draupnir.errors import WrongState
 from draupnir.models import Caller, Instance, InstanceStatus
-from draupnir.operations import authorities, instances
+from draupnir.operations import authorities, instances, lifecycle
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
@@ -65,7 +65,7 @@ async def expire(context: Context, instance: Instance) -> None:
     """Destroy an instance that has been closed for as long as one is kept; not one that was opened meanwhile."""
     if await context.store.instances.expire(instance.id, context.settings.grace_period.total_seconds()):
         with audit.because(f"grace_over:{instance.owner}"):
-            await instances.tear_down(context, instance.id)
+            await lifecycle.tear_down(context, instance.id)
 
 
 async def restore(context: Context, caller: Caller, instance_id: int, owner: str | None = None) -> Instance:
@@ -83,9 +83,9 @@ async def restore(context: Context, caller: Caller, instance_id: int, owner: str
         # Two who hand it to different people must not join.
         name = f"restore for {owner}" if owner else "restore"
         await context.tasks.run(name, subject, lambda: _restore(context, instance, owner))
-    await instances.start_again(context, instance_id)
+    await lifecycle.start_again(context, instance_id)
     if owner is not None:
-        await instances.write_down_owner(context, instance_id)
+        await lifecycle.write_down_owner(context, instance_id)
     return await instances.reached(context, caller, instance_id)
 
 
@@ -94,7 +94,7 @@ async def take_back(context: Context, instance: Instance) -> None:
     subject = Subject("instance", instance.id)
     with audit.because(f"owner_is_back:{instance.owner}"):
         await context.tasks.run("restore", subject, lambda: _take_back(context, instance.id))
-        await instances.start_again(context, instance.id)
+        await lifecycle.start_again(context, instance.id)
 
 
 async def _close(context: Context, instance_id: int) -> None:

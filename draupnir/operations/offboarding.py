@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from draupnir import audit
 from draupnir.errors import DraupnirError
 from draupnir.models import Standing, User
-from draupnir.operations import closing, people
+from draupnir.operations import people, retention
 from draupnir.operations.context import Context
 
 MAX_PAUSE_S = 10.0
@@ -127,7 +127,7 @@ async def _lock_out(context: Context, user: User) -> None:
     if left_behind is not None:
         with audit.because(f"owner_left:{user.email}"):
             audit.record_work(audit.origin.get(), f"lock out {user.email}", None)
-            closing.begin_closing(context, left_behind)
+            retention.begin_closing(context, left_behind)
 
 
 async def _hear_out(askers: Collection[asyncio.Task[None]]) -> None:

@@ -1,0 +1,39 @@
+"""The shape of an instance: what is asked for, what is usual, and what the operator allows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from draupnir.errors import CeilingTooHigh, DirectRefused
+from draupnir.models import Network, Shape
+from draupnir.operations import disk
+from draupnir.operations.context import Context
+
+
+async def usual(context: Context) -> Shape:
+    """What whoever asks for nothing else gets, and every instance of the pool has. Raises Unavailable."""
+    return Shape(context.settings.sleep_after_s, max_bytes=(await disk.room(context)).max_instance_bytes)
+
+
+async def with_ceiling(context: Context, shape: Shape) -> Shape:
+    """The shape with a ceiling, the usual one where none is asked for. Raises CeilingTooHigh, Unavailable."""
+    highest = (await disk.room(context)).max_instance_bytes
+    if shape.max_bytes is None:
+        return dataclasses.replace(shape, max_bytes=highest)
+    if shape.max_bytes > highest:
+        raise CeilingTooHigh(
+            f"An instance may write up to {highest} bytes here, and {shape.max_bytes} were asked for; ask for less,"
+            " or have the operator raise max_instance_bytes in /etc/draupnir/config.toml."
+        )
+    return shape
+
+
+async def allowed(context: Context, shape: Shape) -> Shape:
+    """The shape with a ceiling, as far as the operator allows it. Raises DirectRefused, CeilingTooHigh, Unavailable."""
+    found = await with_ceiling(context, shape)
+    if found.network is Network.DIRECT and not context.settings.direct_instances:
+        raise DirectRefused(
+            "Instances with network `direct` could reach out into the network of the server; its operator may allow"
+            " them by direct_instances = true in /etc/draupnir/config.toml."
+        )
+    return found
