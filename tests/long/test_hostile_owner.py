@@ -69,7 +69,7 @@ def neighbour_works(service: Service, neighbour: int) -> None:
 
 def test_all_connections_of_one_are_nobody_else_s(service: Service, neighbour: int, hog: int) -> None:
     with sessions(service, hog, 110, "SELECT pg_sleep(3600)") as found:
-        await_that(lambda: sum(each.poll() is not None for each in found) >= 5, "some are turned away", within_s=120)
+        await_that(lambda: sum(each.poll() is not None for each in found) >= 5, "some are turned away")
         neighbour_works(service, neighbour)
 
 
@@ -77,7 +77,7 @@ def test_sessions_that_calculate_for_ever_leave_the_neighbour_its_share(
     service: Service, neighbour: int, hog: int
 ) -> None:
     with sessions(service, hog, 8, SPINS):
-        await_that(lambda: backends(hog) > 12, "they run", within_s=120)
+        await_that(lambda: backends(hog) > 12, "they run")
         neighbour_works(service, neighbour)
 
 
@@ -90,7 +90,7 @@ def test_queries_that_take_all_memory_end_and_the_neighbour_goes_on(service: Ser
 
 def test_parallel_workers_without_end_are_bounded(service: Service, neighbour: int, hog: int) -> None:
     with sessions(service, hog, 4, FORKS):
-        await_that(lambda: backends(hog) > 8, "they run", within_s=120)
+        await_that(lambda: backends(hog) > 8, "they run")
         neighbour_works(service, neighbour)
         assert backends(hog) < 512
 
@@ -125,7 +125,7 @@ def test_a_million_files_and_deep_directories_do_not_stay(service: Service, neig
     run("setpriv", *identity, "python3", "-c", program, top, cwd="/")
     neighbour_works(service, neighbour)
     service.destroy_instance(hog)
-    await_that(lambda: not any((world.DATA / "trash").iterdir()), "the trash is empty", within_s=120)
+    await_that(lambda: not any((world.DATA / "trash").iterdir()), "the trash is empty")
 
 
 def test_settings_of_sessions_reach_nobody_else(service: Service, neighbour: int, hog: int) -> None:

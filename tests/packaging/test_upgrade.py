@@ -136,7 +136,7 @@ def test_a_purge_takes_all_but_the_databases_and_says_where_they_are(
 
     said = apt("purge", "draupnir", "draupnir-client")
 
-    assert upload.wait(timeout=10) != 0
+    assert upload.wait(timeout=300) != 0
     assert processes() == set()
     for kept in ("/var/lib/draupnir/data.btrfs", "/var/lib/draupnir/metadata"):
         assert Path(kept).exists()

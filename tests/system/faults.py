@@ -20,7 +20,7 @@ FILLER = DATA / "filler"
 CONFIGURATION = Path("/etc/draupnir/config.toml")
 
 
-def await_that(condition: Callable[[], object], what: str, within_s: float = 30) -> None:
+def await_that(condition: Callable[[], object], what: str, within_s: float = 300) -> None:
     """Poll until the condition holds; what is expected is said when it does not in time."""
     deadline = time.monotonic() + within_s
     while not condition():
@@ -88,7 +88,7 @@ def traced(unit: str, command: list[str]) -> Iterator[None]:
         yield
     finally:
         tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=30)
+        tracer.communicate(timeout=300)
 
 
 def _status(pid: int) -> str:

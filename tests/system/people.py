@@ -107,7 +107,7 @@ def sign_in(service: Service, email: str) -> Service:
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     begun = service.ask("POST", "/sign_ins", {"code_challenge": challenge})
     assert begun.status_code == 201, begun.text
-    with httpx.Client(timeout=30) as browser:
+    with httpx.Client(timeout=300) as browser:
         sent = browser.get(begun.json()["data"]["attributes"]["url"])
         assert sent.status_code == 302, sent.text
         form = dict(parse_qsl(urlsplit(sent.headers["location"]).query)) | {"email": email}

@@ -146,4 +146,4 @@ class Session:
 
     def close(self) -> None:
         """Sign out."""
-        self._psql.communicate(timeout=30)
+        self._psql.communicate(timeout=300)

@@ -177,7 +177,6 @@ def test_a_finalise_without_a_free_port_waits_for_one(service: Service, image: i
             await_that(
                 lambda: (service.image(image_id)["progress"] or {}).get("activity") == "waiting for a free port",
                 "it waits for a port",
-                within_s=60,
             )
             service.destroy_instance(instance_id)
         assert answer.result().status_code == 200, answer.result().text

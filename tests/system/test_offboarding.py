@@ -106,7 +106,7 @@ def test_who_has_left_is_out_connections_and_all_and_an_admin_has_the_data(
     with connected(old) as client:
         provider.obey(revoke=JANE)
         # It would go on for ten minutes.
-        assert client.wait(timeout=60) != 0
+        assert client.wait(timeout=300) != 0
     assert refuses(port)
     await_closed(boss, hers)
     assert jane.ask("GET", "/instances").status_code == 401
@@ -155,7 +155,7 @@ def test_direct_instances_too(provider: IdentityProvider, jane: Service, boss: S
     made = jane.ask("POST", "/instances", {"image_id": image, "network": "direct"}).json()["data"]
     with connected(jane.environment(made["id"])) as client:
         provider.obey(revoke=JANE)
-        assert client.wait(timeout=60) != 0
+        assert client.wait(timeout=300) != 0
     await_closed(boss, made["id"])
     boss.client("instances", "restore", str(made["id"]), "--owner", BOSS)
     assert boss.answer(made["id"], "SELECT count(*) FROM users") == "5000"
@@ -184,7 +184,7 @@ def test_a_provider_that_says_nothing_closes_nothing(
     with connected(jane.environment(hers)) as client:
         before = asked_in_vain()
         with provider.held():
-            await_that(lambda: asked_in_vain() >= before + 1, "it was asked in vain", within_s=60)
+            await_that(lambda: asked_in_vain() >= before + 1, "it was asked in vain")
             assert jane.ask("GET", "/instances").status_code == 200
         assert client.poll() is None
     # What it was asked it answers now, to nobody, and refuses the token that is known here; but she is still there.
