@@ -6,7 +6,7 @@ import asyncio
 import json
 from abc import ABC, abstractmethod
 from contextlib import suppress
-from typing import overload
+from typing import TypeVar
 
 from pydantic import ValidationError
 
@@ -24,16 +24,7 @@ from draupnir.errors import (
 )
 from draupnir_helper import wire
 
-DEADLINE_S = 60.0
-# These wait for Postgres to stop or recover, or for btrfs to delete a tree.
-LONG_DEADLINES_S: dict[type[wire.Wire], float] = {
-    wire.StartInstance: 180.0,
-    wire.CloseInstance: 180.0,
-    wire.DestroyInstance: 300.0,
-    wire.DestroyImage: 600.0,
-    wire.PublishImage: 600.0,
-    wire.EmptyTrash: 600.0,
-}
+R = TypeVar("R", bound=wire.Wire)
 
 
 class PortInUse(Impossible):
@@ -65,43 +56,6 @@ _ERRORS: dict[wire.ErrorCode, type[DraupnirError]] = {
     wire.ErrorCode.INTERNAL: DraupnirError,
 }
 
-_REPLIES: dict[type[wire.Wire], type[wire.AnyReply]] = {
-    wire.Inspect: wire.Inspection,
-    wire.TakeInventory: wire.Inventory,
-    wire.CreateUpload: wire.Done,
-    wire.LimitUploads: wire.Done,
-    wire.SealUpload: wire.Sealed,
-    wire.StartExtract: wire.Job,
-    wire.StartFinalise: wire.Job,
-    wire.InspectJob: wire.Job,
-    wire.StopJobs: wire.Done,
-    wire.PublishImage: wire.Published,
-    wire.DiscardParts: wire.Done,
-    wire.DestroyImage: wire.Done,
-    wire.KeepErrorText: wire.Done,
-    wire.ReadErrorText: wire.ErrorText,
-    wire.StartInstance: wire.InstanceState,
-    wire.AssignInstance: wire.InstanceState,
-    wire.CloseInstance: wire.Done,
-    wire.AdmitAddresses: wire.InstanceState,
-    wire.LimitInstance: wire.InstanceState,
-    wire.ObserveAddresses: wire.Admissions,
-    wire.ObserveInstances: wire.Observed,
-    wire.DestroyInstance: wire.Done,
-    wire.EmptyTrash: wire.Trash,
-}
-
-Doing = (
-    wire.CreateUpload
-    | wire.LimitUploads
-    | wire.StopJobs
-    | wire.DiscardParts
-    | wire.DestroyImage
-    | wire.KeepErrorText
-    | wire.CloseInstance
-    | wire.DestroyInstance
-)
-
 
 class Helper(ABC):
     """What the operations ask of the helper. Every request raises the DraupnirError its refusal stands for.
@@ -113,32 +67,7 @@ class Helper(ABC):
     async def exchange(self, request: wire.AnyRequest) -> bytes:
         """Carry one request over and bring back the bytes of its Answer. Raises HelperUnavailable."""
 
-    @overload
-    async def ask(self, request: Doing) -> wire.Done: ...
-    @overload
-    async def ask(self, request: wire.Inspect) -> wire.Inspection: ...
-    @overload
-    async def ask(self, request: wire.TakeInventory) -> wire.Inventory: ...
-    @overload
-    async def ask(self, request: wire.SealUpload) -> wire.Sealed: ...
-    @overload
-    async def ask(self, request: wire.StartExtract | wire.StartFinalise | wire.InspectJob) -> wire.Job: ...
-    @overload
-    async def ask(self, request: wire.PublishImage) -> wire.Published: ...
-    @overload
-    async def ask(
-        self, request: wire.StartInstance | wire.AssignInstance | wire.AdmitAddresses | wire.LimitInstance
-    ) -> wire.InstanceState: ...
-    @overload
-    async def ask(self, request: wire.ReadErrorText) -> wire.ErrorText: ...
-    @overload
-    async def ask(self, request: wire.ObserveAddresses) -> wire.Admissions: ...
-    @overload
-    async def ask(self, request: wire.ObserveInstances) -> wire.Observed: ...
-    @overload
-    async def ask(self, request: wire.EmptyTrash) -> wire.Trash: ...
-
-    async def ask(self, request: wire.AnyRequest) -> wire.AnyReply:
+    async def ask(self, request: wire.Request[R]) -> R:
         """Ask, and return the reply that belongs to the request. Raises Forbidden if roles.py has it so."""
         roles.check_request(type(request))
         text = await self.exchange(request)
@@ -146,7 +75,7 @@ class Helper(ABC):
             answer = wire.Answer.model_validate_json(text)
             if answer.reply is not None and answer.refusal is None:
                 # Validated as JSON, where strict still lets a string be an enum.
-                return _REPLIES[type(request)].model_validate_json(json.dumps(answer.reply))
+                return request.reply_type().model_validate_json(json.dumps(answer.reply))
         except ValidationError as error:
             raise _outside_the_contract(request) from error
         if answer.refusal is None or answer.reply is not None:
@@ -166,13 +95,12 @@ class HelperClient(Helper):
 
     async def exchange(self, request: wire.AnyRequest) -> bytes:
         """Ask; once more when a helper that was restarted under us cut the first connection."""
-        deadline_s = LONG_DEADLINES_S.get(type(request), DEADLINE_S)
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(request.deadline_s):
                 answer = await self._converse(request) or await self._converse(request)
         except TimeoutError as error:
             raise HelperUnavailable(
-                f"The helper did not answer {request.op} within {deadline_s:.0f} s;"
+                f"The helper did not answer {request.op} within {request.deadline_s:.0f} s;"
                 " see `systemctl status draupnir-helper` and try again."
             ) from error
         except OSError as error:

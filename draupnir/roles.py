@@ -62,7 +62,7 @@ _ANYONE = _PEOPLE | {Role.ANONYMOUS}
 
 # Whose doing a request to the helper may be: of the caller whose request is being answered, or of work begun for it.
 # The daemon itself is whatever nobody waits for: the reconciler, the pool.
-HELPER_REQUESTS: dict[type[wire.Wire], frozenset[Role]] = {
+HELPER_REQUESTS: dict[type[wire.AnyRequest], frozenset[Role]] = {
     wire.Inspect: _ANYONE,  # the health check
     wire.TakeInventory: _PEOPLE,  # the reconciler; create image and instance before its first pass
     wire.CreateUpload: _KEEPERS,  # create image
@@ -126,7 +126,7 @@ def role_of_secret(*, others_sign_in: bool) -> Role:
     return Role.UPLOADER if others_sign_in else Role.ADMIN
 
 
-def check_request(kind: type[wire.Wire]) -> None:
+def check_request(kind: type[wire.AnyRequest]) -> None:
     """Raises Forbidden if in the role now acting no request of that kind may reach the helper."""
     if acting.get() not in HELPER_REQUESTS[kind]:
         raise Forbidden(f"The helper is not asked {kind.__name__} on behalf of {_A[acting.get()]}.")

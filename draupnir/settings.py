@@ -27,7 +27,7 @@ from draupnir.addresses import Cidr, read_cidr
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
 CALLBACK_PATH = "/oauth_callback"
-# Less is not enough for what Postgres writes by itself; draupnir_helper/wire.py has it in bytes.
+# Less is not enough for what Postgres writes by itself; draupnir_helper/wire/instances.py has it in bytes.
 SMALLEST_MIB = 64
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 

@@ -10,36 +10,38 @@ from weakref import WeakValueDictionary
 from draupnir_helper import images, instances, inventory, storage, subvolumes, units, wire
 from draupnir_helper.quotas import Quotas
 from draupnir_helper.settings import Settings
-from draupnir_helper.wire import AnyReply, AnyRequest
+from draupnir_helper.wire import AnyRequest, Wire
 
 
-def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], AnyReply]]:
-    """Request class → what answers it."""
-    return {
-        wire.Inspect: lambda _: inventory.inspect(settings),
-        wire.TakeInventory: lambda _: inventory.take_inventory(),
-        wire.CreateUpload: lambda request: images.create_upload(request, settings),
-        wire.LimitUploads: lambda request: images.limit_uploads(request, settings),
-        wire.SealUpload: images.seal_upload,
-        wire.StartExtract: lambda request: images.start_extract(request, settings),
-        wire.StartFinalise: lambda request: images.start_finalise(request, settings),
-        wire.InspectJob: images.inspect_job,
-        wire.StopJobs: images.stop_jobs,
-        wire.PublishImage: images.publish_image,
-        wire.DiscardParts: images.discard_parts,
-        wire.DestroyImage: images.destroy_image,
-        wire.KeepErrorText: images.keep_error_text,
-        wire.ReadErrorText: images.read_error_text,
-        wire.StartInstance: lambda request: instances.start_instance(request, settings),
-        wire.AssignInstance: instances.assign_instance,
-        wire.CloseInstance: instances.close_instance,
-        wire.AdmitAddresses: instances.admit_addresses,
-        wire.LimitInstance: lambda request: instances.limit_instance(request, settings),
-        wire.ObserveAddresses: lambda _: inventory.observe_addresses(),
-        wire.ObserveInstances: lambda _: inventory.observe_instances(settings),
-        wire.DestroyInstance: instances.destroy_instance,
-        wire.EmptyTrash: lambda _: _empty_trash(),
-    }
+def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], Wire]]:
+    """Return the handler of each request class."""
+    return dict(
+        [
+            wire.Inspect.by(lambda _: inventory.inspect(settings)),
+            wire.TakeInventory.by(lambda _: inventory.take_inventory()),
+            wire.CreateUpload.by(lambda request: images.create_upload(request, settings)),
+            wire.LimitUploads.by(lambda request: images.limit_uploads(request, settings)),
+            wire.SealUpload.by(images.seal_upload),
+            wire.StartExtract.by(lambda request: images.start_extract(request, settings)),
+            wire.StartFinalise.by(lambda request: images.start_finalise(request, settings)),
+            wire.InspectJob.by(images.inspect_job),
+            wire.StopJobs.by(images.stop_jobs),
+            wire.PublishImage.by(images.publish_image),
+            wire.DiscardParts.by(images.discard_parts),
+            wire.DestroyImage.by(images.destroy_image),
+            wire.KeepErrorText.by(images.keep_error_text),
+            wire.ReadErrorText.by(images.read_error_text),
+            wire.StartInstance.by(lambda request: instances.start_instance(request, settings)),
+            wire.AssignInstance.by(instances.assign_instance),
+            wire.CloseInstance.by(instances.close_instance),
+            wire.AdmitAddresses.by(instances.admit_addresses),
+            wire.LimitInstance.by(lambda request: instances.limit_instance(request, settings)),
+            wire.ObserveAddresses.by(lambda _: inventory.observe_addresses()),
+            wire.ObserveInstances.by(lambda _: inventory.observe_instances(settings)),
+            wire.DestroyInstance.by(instances.destroy_instance),
+            wire.EmptyTrash.by(lambda _: _empty_trash()),
+        ]
+    )
 
 
 class Dispatcher:
@@ -51,7 +53,7 @@ class Dispatcher:
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._guard = threading.Lock()
 
-    def __call__(self, request: AnyRequest) -> AnyReply:
+    def __call__(self, request: AnyRequest) -> Wire:
         with self._guard:
             lock = self._locks.setdefault(_subject(request), threading.Lock())
         with lock, units.session():

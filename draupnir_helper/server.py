@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pydantic import ValidationError
 
 from draupnir_helper.errors import HelperError, from_os_error
-from draupnir_helper.wire import MAX_REQUEST_BYTES, Answer, AnyReply, AnyRequest, ErrorCode, Refusal, Request
+from draupnir_helper.wire import MAX_REQUEST_BYTES, Answer, AnyRequest, ErrorCode, Refusal, Wire, parse_request
 
 THREADS = 16
 _TIMEOUT_S = 5
 
 log = logging.getLogger(__name__)
 
-Dispatch = Callable[[AnyRequest], AnyReply]
+Dispatch = Callable[[AnyRequest], Wire]
 
 
 def peer_uid(connection: socket.socket) -> int:
@@ -76,7 +76,7 @@ def answer_to(frame: bytes, dispatch: Dispatch) -> Answer:
     try:
         if len(frame) > MAX_REQUEST_BYTES:
             raise HelperError(ErrorCode.BAD_REQUEST, f"The request is larger than {MAX_REQUEST_BYTES} bytes.")
-        request = Request.model_validate_json(frame).root
+        request = parse_request(frame)
     except ValidationError as error:
         # Neither the values nor the messages of pydantic go back: they may quote what was sent.
         places = sorted({".".join(map(str, item["loc"])) or "request" for item in error.errors()})

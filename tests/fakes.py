@@ -1,4 +1,4 @@
-"""A twin of the helper in memory that keeps the laws of wire.py, and can be told to fail, to die or to hang."""
+"""A twin of the helper in memory that keeps the laws of its contract, and can be told to fail, to die or to hang."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class FakeHelper(Helper):
         self.outcomes: dict[JobKind, JobState] = {}
         self.result = "success"
         self.error_text: str | None = None  # what a job leaves in its work directory
-        self.answers: dict[type[wire.Wire], Callable[[wire.AnyRequest], wire.AnyReply]] = {}
+        self.answers: dict[type[wire.Wire], Callable[[wire.AnyRequest], wire.Wire]] = {}
         self.gates: dict[type[wire.Wire], asyncio.Event] = {}
         self.arrived: dict[type[wire.Wire], asyncio.Event] = {}
         self.asked: list[wire.AnyRequest] = []
@@ -117,7 +117,7 @@ class FakeHelper(Helper):
         return self.arrived[kind], self.gates[kind]
 
     async def exchange(self, request: wire.AnyRequest) -> bytes:
-        request = wire.Request.model_validate_json(request.model_dump_json()).root
+        request = wire.parse_request(request.model_dump_json())
         await asyncio.sleep(0)
         number = len(self.asked)
         self.asked.append(request)
@@ -157,7 +157,7 @@ class FakeHelper(Helper):
             filters_addresses=self.filters_addresses,
         )
 
-    def _do(self, request: wire.AnyRequest) -> wire.AnyReply:
+    def _do(self, request: wire.AnyRequest) -> wire.Wire:
         match request:
             case wire.Inspect():
                 return self.inspection()
@@ -189,7 +189,7 @@ class FakeHelper(Helper):
             case _:
                 return self._do_image(request)
 
-    def _do_image(self, request: wire.AnyRequest) -> wire.AnyReply:
+    def _do_image(self, request: wire.AnyRequest) -> wire.Wire:
         disk = self.disk
         match request:
             case wire.CreateUpload(image_id=image_id):
@@ -258,7 +258,7 @@ class FakeHelper(Helper):
                 raise AssertionError(request)
         return wire.Done()
 
-    def _do_instance(self, request: wire.StartInstance | wire.CloseInstance | wire.DestroyInstance) -> wire.AnyReply:
+    def _do_instance(self, request: wire.StartInstance | wire.CloseInstance | wire.DestroyInstance) -> wire.Wire:
         disk, instance_id = self.disk, request.instance_id
         match request:
             case wire.StartInstance():

@@ -72,7 +72,7 @@ async def test_a_ceiling_that_could_not_be_told_is_told_at_the_next_look(context
     instance, watch = await make(context, await ready_image(context)), disk.Watch()
     helper.disk.written[instance.id] = GIB
 
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.BUSY)
 
     helper.answers[wire.LimitInstance] = refuse

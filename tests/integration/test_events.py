@@ -52,7 +52,7 @@ async def test_a_life_is_told_from_its_beginning_to_its_end(context: Context) ->
 async def test_a_creation_that_fails_is_undone_and_told(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
 
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.NO_ROOM, "The disk is full.")
 
     helper.answers[wire.StartInstance] = refuse

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from draupnir import helper
 from draupnir.errors import DraupnirError, HelperUnavailable
 from draupnir.helper import HelperClient, PortInUse
 from draupnir_helper import wire
@@ -61,7 +60,7 @@ async def test_one_request_is_one_connection_closed_by_halves(tmp_path: Path) ->
     seen: list[object] = []
 
     async def peer(request: bytes, writer: asyncio.StreamWriter) -> None:
-        seen.append(wire.Request.model_validate_json(request).root)
+        seen.append(wire.parse_request(request))
         writer.write(DONE)
 
     script = "é" * 2**19
@@ -119,7 +118,7 @@ async def test_an_answer_outside_the_contract_is_no_answer(tmp_path: Path, text:
 
 
 async def test_silence_ends_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(helper, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(wire.Inspect, "deadline_s", 0.05)
 
     async def peer(_: bytes, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()

@@ -180,7 +180,7 @@ async def test_what_fails_its_trial_is_never_what_is_published_later(
 
 
 async def test_a_server_that_does_not_start_fails_the_trial(context: Context, helper: FakeHelper) -> None:
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.UNIT_FAILED, "exit code 1")
 
     helper.answers[wire.StartInstance] = refuse
@@ -225,7 +225,7 @@ async def test_a_trial_goes_on_while_the_helper_is_away_and_after_one_failed_sta
     monkeypatch.setattr(trials, "POLL_S", 0.001)
     looks = 0
 
-    def observe(_: wire.AnyRequest) -> wire.AnyReply:
+    def observe(_: wire.AnyRequest) -> wire.Wire:
         nonlocal looks
         looks += 1
         if looks == 2:
@@ -390,7 +390,7 @@ async def test_an_instance_and_the_end_of_its_image_never_both_happen(context: C
 
 
 async def test_an_image_that_cannot_have_an_upload_folder_is_taken_back(context: Context, helper: FakeHelper) -> None:
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.NO_ROOM, "The disk is full.")
 
     helper.answers[wire.CreateUpload] = refuse
@@ -442,7 +442,7 @@ async def test_an_image_that_is_not_there_is_not_found(context: Context, image_i
 async def test_a_finalise_that_breaks_fails_its_image_instead_of_trying_for_ever(
     context: Context, helper: FakeHelper
 ) -> None:
-    def break_down(request: wire.AnyRequest) -> wire.AnyReply:
+    def break_down(request: wire.AnyRequest) -> wire.Wire:
         raise RuntimeError("nobody foresaw this")
 
     image = await uploaded_image(context)

@@ -105,7 +105,7 @@ async def test_a_creation_that_fails_leaves_nothing(
 ) -> None:
     image = await ready_image(context)
 
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(code)
 
     helper.answers[wire.StartInstance] = refuse

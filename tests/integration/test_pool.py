@@ -280,7 +280,7 @@ async def test_a_refill_that_is_refused_leaves_nothing_and_is_tried_again(
 ) -> None:
     image = await ready_image(context)
 
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(refusal)
 
     helper.answers[wire.StartInstance] = refuse

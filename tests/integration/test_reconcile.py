@@ -130,7 +130,7 @@ async def test_without_storage_nothing_is_done(context: Context, helper: FakeHel
     await converge(context)
     helper.reboot()
 
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.STORAGE_MISSING, "The data disk is not mounted.")
 
     helper.answers[wire.TakeInventory] = refuse
@@ -162,7 +162,7 @@ async def test_an_upload_folder_that_went_missing_is_made_again(context: Context
     await converge(context)
     assert helper.disk.uploads == {image.id: ""}
 
-    def refuse(_: wire.AnyRequest) -> wire.AnyReply:
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.NO_ROOM, "The disk is full.")
 
     helper.disk.uploads.clear()

@@ -11,12 +11,12 @@ import pytest
 from draupnir_helper import dispatch, wire
 from draupnir_helper.dispatch import Dispatcher
 from draupnir_helper.settings import Settings
-from draupnir_helper.wire import AnyReply, AnyRequest
+from draupnir_helper.wire import AnyRequest, Wire
 
 # What waits for longer waits in vain.
 DEADLINE_S = 20
 
-Handler = Callable[[AnyRequest], AnyReply]
+Handler = Callable[[AnyRequest], Wire]
 With = Callable[[Handler], Dispatcher]
 
 
@@ -46,7 +46,7 @@ def test_different_ones_are_served_at_the_same_time(
 ) -> None:
     both_are_there = threading.Barrier(2, timeout=DEADLINE_S)
 
-    def meet(_: AnyRequest) -> AnyReply:
+    def meet(_: AnyRequest) -> Wire:
         both_are_there.wait()
         return wire.Done()
 
@@ -60,7 +60,7 @@ def test_one_is_served_in_turn_whatever_is_asked_of_it(dispatcher_with: With) ->
     entered, leave = threading.Event(), threading.Event()
     seen: list[str] = []
 
-    def handle(request: AnyRequest) -> AnyReply:
+    def handle(request: AnyRequest) -> Wire:
         if isinstance(request, wire.CloseInstance):
             seen.append("closing")
             entered.set()
@@ -80,3 +80,12 @@ def test_one_is_served_in_turn_whatever_is_asked_of_it(dispatcher_with: With) ->
         leave.set()
         assert [first.result(), second.result()] == [wire.Done()] * 2
     assert seen == ["closing", "closed", "destroyed"]
+
+
+def test_every_request_has_a_handler() -> None:
+    assert dispatch.handlers(Settings()).keys() == set(wire.REQUESTS)
+
+
+def test_every_request_names_its_reply() -> None:
+    assert all(issubclass(kind.reply_type(), wire.Wire) for kind in wire.REQUESTS)
+    assert wire.SealUpload.reply_type() is wire.Sealed

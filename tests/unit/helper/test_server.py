@@ -9,7 +9,6 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -18,12 +17,12 @@ from hypothesis import strategies as st
 from draupnir_helper import server, wire
 from draupnir_helper.errors import HelperError
 from draupnir_helper.server import answer_to
-from draupnir_helper.wire import AnyReply, AnyRequest, ErrorCode
+from draupnir_helper.wire import AnyRequest, ErrorCode, Wire
 
 Ask = Callable[[bytes], bytes]
 
 
-def echo(request: AnyRequest) -> AnyReply:
+def echo(request: AnyRequest) -> Wire:
     match request:
         case wire.DestroyImage():
             raise HelperError(ErrorCode.IN_USE, "in use")
@@ -117,7 +116,7 @@ JSON = st.recursive(
     max_leaves=8,
 )
 KEYS = st.sampled_from([*START, "parts", "kind", "anonymisation_script", "backed_up_at"])
-OPS = st.sampled_from([*(kind.model_fields["op"].default for kind in get_args(get_args(wire.AnyRequest)[0])), "x"])
+OPS = st.sampled_from([*(kind.model_fields["op"].default for kind in wire.REQUESTS), "x"])
 
 
 @settings(max_examples=500, deadline=None)

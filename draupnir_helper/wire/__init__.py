@@ -1,0 +1,180 @@
+"""The contract between daemon and helper: requests, replies and error codes as strict frozen values.
+
+Imports pydantic and the standard library only; the daemon imports this package and nothing else of its parent.
+
+One request a connection: the client writes one JSON object and half-closes, the helper answers with one JSON
+object and closes. Ids and small typed values cross; never a path, a unit name, an environment or a command line.
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import or_
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter
+
+from draupnir_helper.wire.disk import (
+    EmptyTrash,
+    Inspect,
+    Inspection,
+    Memory,
+    Room,
+    Storage,
+    Trash,
+)
+from draupnir_helper.wire.images import (
+    CreateUpload,
+    DestroyImage,
+    DiscardParts,
+    ErrorText,
+    KeepErrorText,
+    LimitUploads,
+    Published,
+    PublishImage,
+    ReadErrorText,
+    Sealed,
+    SealUpload,
+)
+from draupnir_helper.wire.instances import (
+    LOOPBACK,
+    MAX_ADDRESSES,
+    MIN_MAX_BYTES,
+    Addresses,
+    Admission,
+    Admissions,
+    AdmitAddresses,
+    AssignInstance,
+    Ceiling,
+    CloseInstance,
+    DestroyInstance,
+    InstanceState,
+    LimitInstance,
+    MaxBytes,
+    ObserveAddresses,
+    Owner,
+    Pem,
+    Port,
+    StartInstance,
+)
+from draupnir_helper.wire.inventory import (
+    ImageFound,
+    Inventory,
+    Observed,
+    ObserveInstances,
+    TakeInventory,
+    Written,
+)
+from draupnir_helper.wire.jobs import (
+    InspectJob,
+    Job,
+    JobKind,
+    JobReport,
+    JobState,
+    Script,
+    StartExtract,
+    StartFinalise,
+    StopJobs,
+)
+from draupnir_helper.wire.models import (
+    MAX_ID,
+    Answer,
+    AnyRequest,
+    Done,
+    ErrorCode,
+    ImageId,
+    InstanceId,
+    PostgresMajor,
+    Refusal,
+    Request,
+    Wire,
+)
+
+PROTOCOL = 1
+SOCKET_PATH = "/run/draupnir-helper.sock"
+MAX_REQUEST_BYTES = 2 * 1024 * 1024
+MAX_REPLY_BYTES = 8 * 1024 * 1024
+
+# Between Request and each of its kinds stands Request[its reply].
+REQUESTS: tuple[type[AnyRequest], ...] = tuple(
+    kind for base in Request.__subclasses__() for kind in base.__subclasses__()
+)
+_adapter: TypeAdapter[AnyRequest] = TypeAdapter(Annotated[reduce(or_, REQUESTS), Field(discriminator="op")])
+
+
+def parse_request(frame: bytes | str) -> AnyRequest:
+    """Decode one request; its `op` says of which kind it is. Raises ValidationError."""
+    return _adapter.validate_json(frame)
+
+
+__all__ = [
+    "LOOPBACK",
+    "MAX_ADDRESSES",
+    "MAX_ID",
+    "MAX_REPLY_BYTES",
+    "MAX_REQUEST_BYTES",
+    "MIN_MAX_BYTES",
+    "PROTOCOL",
+    "REQUESTS",
+    "SOCKET_PATH",
+    "Addresses",
+    "Admission",
+    "Admissions",
+    "AdmitAddresses",
+    "Answer",
+    "AnyRequest",
+    "AssignInstance",
+    "Ceiling",
+    "CloseInstance",
+    "CreateUpload",
+    "DestroyImage",
+    "DestroyInstance",
+    "DiscardParts",
+    "Done",
+    "EmptyTrash",
+    "ErrorCode",
+    "ErrorText",
+    "ImageFound",
+    "ImageId",
+    "Inspect",
+    "InspectJob",
+    "Inspection",
+    "InstanceId",
+    "InstanceState",
+    "Inventory",
+    "Job",
+    "JobKind",
+    "JobReport",
+    "JobState",
+    "KeepErrorText",
+    "LimitInstance",
+    "LimitUploads",
+    "MaxBytes",
+    "Memory",
+    "ObserveAddresses",
+    "ObserveInstances",
+    "Observed",
+    "Owner",
+    "Pem",
+    "Port",
+    "PostgresMajor",
+    "PublishImage",
+    "Published",
+    "ReadErrorText",
+    "Refusal",
+    "Request",
+    "Room",
+    "Script",
+    "SealUpload",
+    "Sealed",
+    "StartExtract",
+    "StartFinalise",
+    "StartInstance",
+    "StopJobs",
+    "Storage",
+    "TakeInventory",
+    "Trash",
+    "Wire",
+    "Written",
+    "parse_request",
+]

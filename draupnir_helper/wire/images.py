@@ -1,0 +1,95 @@
+"""The requests about images on disk, and what they return."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import AwareDatetime, Field
+
+from draupnir_helper.wire.models import Done, ImageId, PostgresMajor, Request, Wire
+
+
+class CreateUpload(Request[Done]):
+    """Make the upload subvolume, owned by the upload user."""
+
+    op: Literal["create_upload"] = "create_upload"
+    image_id: ImageId
+
+
+class LimitUploads(Request[Done]):
+    """Let no upload grow while the disk is full (`frozen`), or each up to its ceiling again."""
+
+    op: Literal["limit_uploads"] = "limit_uploads"
+    frozen: bool
+
+
+class Sealed(Wire):
+    """The seal exists; `empty` tells that nothing had been uploaded."""
+
+    empty: bool
+
+
+class SealUpload(Request[Sealed]):
+    """Take a fresh read-only snapshot of the upload, in place of any earlier seal."""
+
+    op: Literal["seal_upload"] = "seal_upload"
+    image_id: ImageId
+
+
+class Published(Wire):
+    """The published snapshot and its btrfs uuid."""
+
+    uuid: str
+
+
+class PublishImage(Request[Published]):
+    """Snapshot the work read-only as the image; refused unless its finalise job succeeded."""
+
+    deadline_s: ClassVar[float] = 600
+    op: Literal["publish_image"] = "publish_image"
+    image_id: ImageId
+    postgres_major: PostgresMajor
+    backed_up_at: Annotated[AwareDatetime, Field(strict=False)]
+    created_at: Annotated[AwareDatetime, Field(strict=False)]
+
+
+class DiscardParts(Request[Done]):
+    """Move the named parts of an image to the trash; IN_USE while a job or an instance needs them.
+
+    `image` is the published snapshot, of an attempt that failed after it was published.
+    """
+
+    op: Literal["discard_parts"] = "discard_parts"
+    image_id: ImageId
+    parts: Annotated[list[Literal["upload", "seal", "work", "image"]], Field(max_length=4)]
+
+
+class DestroyImage(Request[Done]):
+    """Stop the image's jobs and move all it has to the trash; IN_USE while instances descend from it."""
+
+    deadline_s: ClassVar[float] = 600
+    op: Literal["destroy_image"] = "destroy_image"
+    image_id: ImageId
+
+
+class KeepErrorText(Request[Done]):
+    """Keep what a failed job said of its failure beside the upload, and with it; none if it said nothing.
+
+    It quotes raw data. A new seal forgets it.
+    """
+
+    op: Literal["keep_error_text"] = "keep_error_text"
+    image_id: ImageId
+
+
+class ErrorText(Wire):
+    """All that was said of why an image failed, at most 1 MiB; None if nothing is kept. Untrusted, and raw."""
+
+    text: str | None
+
+
+class ReadErrorText(Request[ErrorText]):
+    """What KeepErrorText kept."""
+
+    op: Literal["read_error_text"] = "read_error_text"
+    image_id: ImageId

@@ -1,0 +1,89 @@
+"""The requests about the two unprivileged jobs of an image, and what a job reports."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from draupnir_helper.wire.models import Done, ImageId, PostgresMajor, Request, Wire
+
+Script = Annotated[str, Field(max_length=1024 * 1024)]
+
+
+class JobKind(StrEnum):
+    """The two unprivileged jobs of an image."""
+
+    EXTRACT = "extract"
+    FINALISE = "finalise"
+
+
+class JobState(StrEnum):
+    """What systemd shows of a job's unit; ABSENT also after a reboot."""
+
+    ABSENT = "absent"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+class JobReport(Wire):
+    """What a job says of itself through its unit's status; written by unprivileged code, so bounded and untrusted.
+
+    `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) and
+    `trigger_tables` (those that triggers wrote to while the script ran) by finalise, `finished` by
+    either when all is done; `error_code` and `error` are set on failure. `error` is public and quotes nothing of the
+    data; the whole text lies in the work directory as jobs.reports.PRIVATE_NAME.
+    """
+
+    step: Annotated[str, Field(max_length=40)] = ""
+    done_bytes: Annotated[int, Field(ge=0)] | None = None
+    total_bytes: Annotated[int, Field(ge=0)] | None = None
+    postgres_major: PostgresMajor | None = None
+    size_bytes: Annotated[int, Field(ge=0)] | None = None
+    trigger_tables: list[Annotated[str, Field(max_length=120)]] = Field(default_factory=list, max_length=40)
+    finished: bool = False
+    error_code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
+    error: Annotated[str, Field(max_length=4000)] | None = None
+
+
+class Job(Wire):
+    """One job: its unit's state, its last report, and systemd's word for how a failed one ended (`oom-kill`, …)."""
+
+    kind: JobKind
+    image_id: int
+    state: JobState
+    report: JobReport
+    result: str
+
+
+class StartExtract(Request[Job]):
+    """Start the extract job on the seal, into a new work subvolume; joins one that runs."""
+
+    op: Literal["start_extract"] = "start_extract"
+    image_id: ImageId
+
+
+class StartFinalise(Request[Job]):
+    """Start the finalise job on the extracted work; joins one that runs."""
+
+    op: Literal["start_finalise"] = "start_finalise"
+    image_id: ImageId
+    postgres_major: PostgresMajor
+    anonymisation_script: Script
+
+
+class InspectJob(Request[Job]):
+    """How a job stands."""
+
+    op: Literal["inspect_job"] = "inspect_job"
+    kind: JobKind
+    image_id: ImageId
+
+
+class StopJobs(Request[Done]):
+    """Stop both jobs of the image and forget their results."""
+
+    op: Literal["stop_jobs"] = "stop_jobs"
+    image_id: ImageId
