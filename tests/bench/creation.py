@@ -1,4 +1,4 @@
-"""How long until a query is answered: from the pool, made to order, after sleep, and many at once."""
+"""How long until a query is answered: from the pool, as a cold start, after sleep, and many at once."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def measure(service: Service, image_id: int, times: int) -> list[Figure]:
     return [
         Figure("create, pool hit: request to answer", "s", pooled.answers, bare, FLOOR, bound=0.3),
         Figure("create, pool hit: request to first query answered", "s", hit, bare, FLOOR, bound=1.0),
-        Figure("create, to order: request to answer", "s", ordered.answers[:times], bare, FLOOR),
-        Figure("create, to order: request to first query answered", "s", cold, bare, FLOOR, bound=2.0),
+        Figure("create, cold start: request to answer", "s", ordered.answers[:times], bare, FLOOR),
+        Figure("create, cold start: request to first query answered", "s", cold, bare, FLOOR, bound=2.0),
         Figure("wake: connection to first query answered", "s", woken, started, "postgres + query", bound=2.0),
         Figure(
             f"create {AT_ONCE} at once: until all have answered", "s", together, alone, f"one x {AT_ONCE}", bound=0.6
@@ -96,7 +96,7 @@ def measure_cold(service: Service, image_id: int, times: int) -> list[Figure]:
     woken, started = wakes(ordered, times, cold=True)
     return [
         Figure("cold cache: create, pool hit, to first query answered", "s", hit, bare, FLOOR),
-        Figure("cold cache: create, to order, to first query answered", "s", cold, bare, FLOOR),
+        Figure("cold cache: create, cold start, to first query answered", "s", cold, bare, FLOOR),
         Figure("cold cache: wake", "s", woken, started, "postgres + query"),
     ]
 

@@ -14,7 +14,7 @@ from tests.bench.sources import Images
 from tests.system.service import URL, Service
 
 AT_ONCE = 4
-NAME = "create, to order, to first query answered"
+NAME = "create, cold start, to first query answered"
 UNITS = ("draupnir.service", "draupnir-helper.service")
 
 

@@ -1,4 +1,4 @@
-"""A copy of the same data by the means that people have without Draupnir, beside one made to order."""
+"""A copy of the same data by the means that people have without Draupnir, beside a cold start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.bench.figures import Figure, in_turn
 from tests.system.backups import BINARIES
 from tests.system.service import Service, run
 
-NAME = "create, to order: to first query answered"
+NAME = "create, cold start: to first query answered"
 
 
 def measure(service: Service, image_id: int, times: int) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""Who may import whom: the rules of design.md section 9, held both in the text of the source and in running Python."""
+"""Who may import whom: the rules of docs/ARCHITECTURE.md, held both in the text of the source and in running Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the request and answer bodies: tolerant where design.md section 8 says so, and nowhere else."""
+"""Laws of the request and answer bodies: tolerant where docs/API.md says so, and nowhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A home of its own for every test, and a small server that speaks the API as design.md section 8 has it."""
+"""A home of its own for every test, and a small server that speaks the API of docs/API.md."""
 
 from __future__ import annotations
 
