@@ -43,6 +43,7 @@ class UnitFailed(DraupnirError):
 
 _ERRORS: dict[wire.ErrorCode, type[DraupnirError]] = {
     wire.ErrorCode.BAD_REQUEST: HelperUnavailable,
+    wire.ErrorCode.OTHER_PROTOCOL: HelperUnavailable,
     wire.ErrorCode.NOT_FOUND: NotFound,
     wire.ErrorCode.WRONG_STATE: WrongState,
     wire.ErrorCode.IN_USE: ImageHasInstances,

@@ -23,7 +23,6 @@ MEMINFO = Path("/proc/meminfo")
 def inspect(settings: Settings) -> wire.Inspection:
     """What the machine offers."""
     return wire.Inspection(
-        protocol=wire.PROTOCOL,
         storage=storage.inspect(settings),
         memory=memory_of(MEMINFO.read_text(encoding="ascii")),
         postgres_majors=postgres.installed_majors(),

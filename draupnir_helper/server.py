@@ -12,7 +12,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pydantic import ValidationError
 
 from draupnir_helper.errors import HelperError, from_os_error
-from draupnir_helper.wire import MAX_REQUEST_BYTES, Answer, AnyRequest, ErrorCode, Refusal, Wire, parse_request
+from draupnir_helper.wire import (
+    MAX_REQUEST_BYTES,
+    PROTOCOL,
+    Answer,
+    AnyRequest,
+    ErrorCode,
+    OtherProtocol,
+    Refusal,
+    Wire,
+    parse_request,
+)
 
 THREADS = 16
 _TIMEOUT_S = 5
@@ -83,6 +93,13 @@ def answer_to(frame: bytes, dispatch: Dispatch) -> Answer:
         return _refuse(
             HelperError(ErrorCode.BAD_REQUEST, f"The request does not fit the contract: {', '.join(places)[:500]}.")
         )
+    except OtherProtocol as error:
+        detail = (
+            f"The helper speaks protocol {PROTOCOL} and got a request of protocol {error.number}, as happens during an"
+            " upgrade; try again in a moment. `systemctl restart draupnir-helper draupnir` brings both to the installed"
+            " version."
+        )
+        return _refuse(HelperError(ErrorCode.OTHER_PROTOCOL, detail))
     except HelperError as error:
         return _refuse(error)
     try:

@@ -143,7 +143,6 @@ class FakeHelper(Helper):
     def inspection(self) -> wire.Inspection:
         """What the machine offers: plenty."""
         return wire.Inspection(
-            protocol=wire.PROTOCOL,
             storage=wire.Storage(
                 filesystem_id="5f0c",
                 missing_mount_options=[],

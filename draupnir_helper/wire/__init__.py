@@ -2,8 +2,9 @@
 
 Imports pydantic and the standard library only; the daemon imports this package and nothing else of its parent.
 
-One request a connection: the client writes one JSON object and half-closes, the helper answers with one JSON
-object and closes. Ids and small typed values cross; never a path, a unit name, an environment or a command line.
+One request a connection: the client writes one JSON object, which names its protocol, and half-closes; the helper
+answers with one JSON object and closes. Ids and small typed values cross; never a path, a unit name, an environment or
+a command line.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import reduce
 from operator import or_
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from draupnir_helper.wire.disk import (
     EmptyTrash,
@@ -78,6 +79,7 @@ from draupnir_helper.wire.jobs import (
 )
 from draupnir_helper.wire.models import (
     MAX_ID,
+    PROTOCOL,
     Answer,
     AnyRequest,
     Done,
@@ -90,7 +92,6 @@ from draupnir_helper.wire.models import (
     Wire,
 )
 
-PROTOCOL = 1
 SOCKET_PATH = "/run/draupnir-helper.sock"
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024
@@ -102,8 +103,26 @@ REQUESTS: tuple[type[AnyRequest], ...] = tuple(
 _adapter: TypeAdapter[AnyRequest] = TypeAdapter(Annotated[reduce(or_, REQUESTS), Field(discriminator="op")])
 
 
+class OtherProtocol(Exception):
+    """The request is of another protocol; `number` is 0 if it names none."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"protocol {number}")
+        self.number = number
+
+
+class _Envelope(BaseModel):
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    protocol: int = 0
+
+
 def parse_request(frame: bytes | str) -> AnyRequest:
-    """Decode one request; its `op` says of which kind it is. Raises ValidationError."""
+    """Decode one request; its `op` says of which kind it is. Raises ValidationError or OtherProtocol."""
+    # First, because a request of another protocol need not fit anything here.
+    number = _Envelope.model_validate_json(frame).protocol
+    if number != PROTOCOL:
+        raise OtherProtocol(number)
     return _adapter.validate_json(frame)
 
 
@@ -154,6 +173,7 @@ __all__ = [
     "ObserveAddresses",
     "ObserveInstances",
     "Observed",
+    "OtherProtocol",
     "Owner",
     "Pem",
     "Port",

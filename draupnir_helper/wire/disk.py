@@ -44,7 +44,6 @@ class Inspection(Wire):
     `filters_addresses`: whether systemd and the kernel can hold addresses off a port; where not, systemd says nothing.
     """
 
-    protocol: int
     storage: Storage | None
     memory: Memory
     postgres_majors: list[int]

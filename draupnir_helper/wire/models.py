@@ -8,6 +8,9 @@ from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, 
 
 from pydantic import BaseModel, ConfigDict, Field
 
+# Raise it with every change of the contract that one side would not understand of the other.
+PROTOCOL = 2
+
 # Uids are an id added to a base (layout.py), so ids stay below the width of a uid block.
 MAX_ID = 2**26 - 1
 
@@ -32,6 +35,7 @@ class Request(Wire, Generic[R]):
     """
 
     deadline_s: ClassVar[float] = 60
+    protocol: int = PROTOCOL
     op: str
 
     @classmethod
@@ -58,6 +62,7 @@ class ErrorCode(StrEnum):
     """Why a request was refused or failed; stable, the daemon maps each to an error of its own."""
 
     BAD_REQUEST = "bad_request"
+    OTHER_PROTOCOL = "other_protocol"
     NOT_FOUND = "not_found"
     WRONG_STATE = "wrong_state"
     IN_USE = "in_use"

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from draupnir_helper.wire import PROTOCOL
 from tests.bench.floor import first_answer
 from tests.system.service import URL, credentials, run
 
@@ -52,7 +53,7 @@ def ask(op: str, **values: Any) -> JSON:
     """One request to the helper, as root may make it."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(HELPER)
-        connection.sendall(json.dumps({"op": op, **values}).encode())
+        connection.sendall(json.dumps({"protocol": PROTOCOL, "op": op, **values}).encode())
         connection.shutdown(socket.SHUT_WR)
         answer = json.loads(b"".join(iter(lambda: connection.recv(65536), b"")))
     assert "reply" in answer, answer

@@ -436,7 +436,6 @@ def test_the_part_that_does_not_answer_is_named(client: TestClient, helper: Fake
 
 def test_a_helper_without_its_disk_is_not_well(client: TestClient, helper: FakeHelper) -> None:
     helper.answers[Inspect] = lambda request: Inspection(
-        protocol=1,
         storage=None,
         memory=Memory(total_bytes=2, available_bytes=1),
         postgres_majors=[17],

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from draupnir_helper.wire import MAX_ID, MAX_REQUEST_BYTES, MIN_MAX_BYTES, SOCKET_PATH
+from draupnir_helper.wire import MAX_ID, MAX_REQUEST_BYTES, MIN_MAX_BYTES, PROTOCOL, SOCKET_PATH
 
 JSON = dict[str, Any]
 # Nobody has made as many, so the ids are free.
@@ -52,10 +52,15 @@ def say(client: socket.socket, frame: bytes) -> JSON | None:
     return found
 
 
+def encoded(request: JSON) -> bytes:
+    """The frame of a request in the helper's own protocol."""
+    return json.dumps({"protocol": PROTOCOL} | request).encode()
+
+
 def ask(request: JSON | bytes) -> JSON | None:
     """One request, or one frame that claims to be one."""
     with connected() as client:
-        return say(client, request if isinstance(request, bytes) else json.dumps(request).encode())
+        return say(client, request if isinstance(request, bytes) else encoded(request))
 
 
 def code_of(answer: JSON | None) -> str:
@@ -81,6 +86,60 @@ def _image(image_id: object, **more: object) -> JSON:
     return {"op": "create_upload", "image_id": image_id} | more
 
 
+_UPLOAD_OF = b'{"protocol": %d, "op": "create_upload", "image_id": ' % PROTOCOL
+
+# Each is an object, and none of them a request.
+MISFITS: dict[str, JSON] = {
+    "no operation": {},
+    "an unknown operation": {"op": "run", "command": "id"},
+    "an operation that is a list": {"op": ["inspect"]},
+    "a shell in the operation": {"op": "inspect; id"},
+    "a dunder": {"op": "__class__"},
+    "a key too many": {"op": "inspect", "path": "/etc"},
+    "a unit": _image(1, unit="ssh.service"),
+    "an environment": _image(1, environment={"LD_PRELOAD": "/tmp/x.so"}),
+    "id 0": _image(0),
+    "id -1": _image(-1),
+    "an id too large": _image(MAX_ID + 1),
+    "an id of 64 bits": _image(2**64),
+    "an id as text": _image("1"),
+    "an id as a fraction": _image(1.0),
+    "an id as a truth": _image(True),
+    "an id that climbs": _image("../../etc"),
+    "ids": _image([1, 2]),
+    "no id": {"op": "create_upload"},
+    "a job of another kind": {"op": "inspect_job", "kind": "../instance", "image_id": 1},
+    "a part of another name": {"op": "discard_parts", "image_id": 1, "parts": ["../instances"]},
+    "many parts": {"op": "discard_parts", "image_id": 1, "parts": ["seal"] * 5},
+    "a script too long": {
+        "op": "start_finalise", "image_id": 1, "postgres_major": 17, "anonymisation_script": "x" * 1_048_577,
+    },
+    "port 22": start(port=22),
+    "port 65536": start(port=65536),
+    "a port as text": start(port="6432"),
+    "an owner with a line feed": start(owner="a\nExecStart=/bin/sh"),
+    "an owner with a specifier": start(owner="%n"),
+    "an owner that climbs": start(owner="../../x"),
+    "an owner of 255 characters": start(owner="x" * 255),
+    "an owner of other digits": start(owner="x٣"),
+    "a negative time to sleep": start(sleep_after_s=-1),
+    "a century of sleep": start(sleep_after_s=10**9),
+    "Postgres 9": start(postgres_major=9),
+    "Postgres 1000": start(postgres_major=1000),
+    "a time without a zone": start(created_at="2026-01-02T03:04:05"),
+    "a time that is none": start(created_at="yesterday"),
+    "too many addresses": start(addresses=["10.0.0.0/8"] * 65),
+    "addresses with host bits": start(addresses=["10.0.0.1/8"]),
+    "an address that is a name": start(addresses=["localhost"]),
+    "no PEM": start(server_key="AAAA"),
+    "an empty PEM": start(server_key=""),
+    "a PEM with a directive": start(server_key="-----BEGIN X-----\narchive_command=id\n-----END X-----\n"),
+    "a PEM with a NUL": start(server_key=PEM + "\x00"),
+    "a PEM with more behind": start(server_key=PEM + "include '/etc/passwd'\n"),
+    "a PEM too long": start(authority_certificate=PEM * 300),
+    "a PEM without an end": start(server_certificate=PEM[:-10]),
+}  # fmt: skip
+
 # Each is refused before anything is done.
 FRAMES: dict[str, bytes] = {
     "nothing": b"",
@@ -94,68 +153,16 @@ FRAMES: dict[str, bytes] = {
     "NULs": b"\x00" * 4096,
     "another encoding": '{"op": "inspect"}'.encode("utf-16"),
     "a byte order mark": b'\xef\xbb\xbf{"op": 1}',
-    "no UTF-8": b'{"op": "create_upload", "image_id": "\xff\xfe"}',
-    "a lone surrogate": b'{"op": "create_upload", "image_id": "\\ud800"}',
+    "no UTF-8": _UPLOAD_OF + b'"\xff\xfe"}',
+    "a lone surrogate": _UPLOAD_OF + b'"\\ud800"}',
     "depth": b"[" * 200_000,
     "depth in an object": b'{"op":' * 50_000 + b"1" + b"}" * 50_000,
     "one byte too many": b" " * (MAX_REQUEST_BYTES - 16) + b'{"op":"inspect"} ',
-    "a number of a million digits": b'{"op": "create_upload", "image_id": ' + b"9" * 1_000_000 + b"}",
-    "a number that is none": b'{"op": "create_upload", "image_id": NaN}',
-    "infinity": b'{"op": "create_upload", "image_id": Infinity}',
-    "a thousand keys": json.dumps({f"k{n}": n for n in range(1000)}).encode(),
-    **{
-        f"{name}": json.dumps(request).encode()
-        for name, request in {
-            "no operation": {},
-            "an unknown operation": {"op": "run", "command": "id"},
-            "an operation that is a list": {"op": ["inspect"]},
-            "a shell in the operation": {"op": "inspect; id"},
-            "a dunder": {"op": "__class__"},
-            "a key too many": {"op": "inspect", "path": "/etc"},
-            "a unit": _image(1, unit="ssh.service"),
-            "an environment": _image(1, environment={"LD_PRELOAD": "/tmp/x.so"}),
-            "id 0": _image(0),
-            "id -1": _image(-1),
-            "an id too large": _image(MAX_ID + 1),
-            "an id of 64 bits": _image(2**64),
-            "an id as text": _image("1"),
-            "an id as a fraction": _image(1.0),
-            "an id as a truth": _image(True),
-            "an id that climbs": _image("../../etc"),
-            "ids": _image([1, 2]),
-            "no id": {"op": "create_upload"},
-            "a job of another kind": {"op": "inspect_job", "kind": "../instance", "image_id": 1},
-            "a part of another name": {"op": "discard_parts", "image_id": 1, "parts": ["../instances"]},
-            "many parts": {"op": "discard_parts", "image_id": 1, "parts": ["seal"] * 5},
-            "a script too long": {
-                "op": "start_finalise", "image_id": 1, "postgres_major": 17, "anonymisation_script": "x" * 1_048_577,
-            },
-            "port 22": start(port=22),
-            "port 65536": start(port=65536),
-            "a port as text": start(port="6432"),
-            "an owner with a line feed": start(owner="a\nExecStart=/bin/sh"),
-            "an owner with a specifier": start(owner="%n"),
-            "an owner that climbs": start(owner="../../x"),
-            "an owner of 255 characters": start(owner="x" * 255),
-            "an owner of other digits": start(owner="x٣"),
-            "a negative time to sleep": start(sleep_after_s=-1),
-            "a century of sleep": start(sleep_after_s=10**9),
-            "Postgres 9": start(postgres_major=9),
-            "Postgres 1000": start(postgres_major=1000),
-            "a time without a zone": start(created_at="2026-01-02T03:04:05"),
-            "a time that is none": start(created_at="yesterday"),
-            "too many addresses": start(addresses=["10.0.0.0/8"] * 65),
-            "addresses with host bits": start(addresses=["10.0.0.1/8"]),
-            "an address that is a name": start(addresses=["localhost"]),
-            "no PEM": start(server_key="AAAA"),
-            "an empty PEM": start(server_key=""),
-            "a PEM with a directive": start(server_key="-----BEGIN X-----\narchive_command=id\n-----END X-----\n"),
-            "a PEM with a NUL": start(server_key=PEM + "\x00"),
-            "a PEM with more behind": start(server_key=PEM + "include '/etc/passwd'\n"),
-            "a PEM too long": start(authority_certificate=PEM * 300),
-            "a PEM without an end": start(server_certificate=PEM[:-10]),
-        }.items()
-    },
+    "a number of a million digits": _UPLOAD_OF + b'' + b"9" * 1_000_000 + b"}",
+    "a number that is none": _UPLOAD_OF + b'NaN}',
+    "infinity": _UPLOAD_OF + b'Infinity}',
+    "a thousand keys": encoded({f"k{n}": n for n in range(1000)}),
+    **{name: encoded(request) for name, request in MISFITS.items()},
 }  # fmt: skip
 
 # Each fits the contract, and asks for what is not there, not yet done, or not the daemon's to ask for.

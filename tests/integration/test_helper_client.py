@@ -12,7 +12,7 @@ import pytest
 
 from draupnir.errors import DraupnirError, HelperUnavailable
 from draupnir.helper import HelperClient, PortInUse
-from draupnir_helper import wire
+from draupnir_helper import server, wire
 
 pytestmark = pytest.mark.anyio
 
@@ -115,6 +115,26 @@ async def test_an_answer_outside_the_contract_is_no_answer(tmp_path: Path, text:
     async with answering(tmp_path, saying(text)) as client:
         with pytest.raises(HelperUnavailable, match="not one this version knows"):
             await client.ask(wire.DestroyInstance(instance_id=1))
+
+
+@pytest.mark.parametrize("protocol", [1, wire.PROTOCOL + 1])
+async def test_a_helper_of_another_protocol_is_unavailable_until_both_are_of_one(tmp_path: Path, protocol: int) -> None:
+    handled: list[wire.AnyRequest] = []
+
+    def handle(request: wire.AnyRequest) -> wire.Done:
+        handled.append(request)
+        return wire.Done()
+
+    async def helper_itself(frame: bytes, writer: asyncio.StreamWriter) -> None:
+        writer.write(server.answer_to(frame, handle).model_dump_json(exclude_none=True).encode())
+
+    request = wire.DestroyInstance(instance_id=1)
+    async with answering(tmp_path, helper_itself) as client:
+        with pytest.raises(HelperUnavailable, match=rf"protocol {protocol}, .* try again"):
+            await client.ask(request.model_copy(update={"protocol": protocol}))
+        assert handled == []
+        await client.ask(request)
+    assert handled == [request]
 
 
 async def test_silence_ends_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,21 @@ async def test_what_fails_its_trial_is_never_what_is_published_later(
     assert helper.disk.images[image.id] == "a backup | SELECT 'whole';"
 
 
+async def test_a_helper_of_another_version_fails_no_image(context: Context, helper: FakeHelper) -> None:
+    """An upgrade restarts the helper first; what the old daemon has under way goes on once it is restarted too."""
+
+    def refuse(_: wire.AnyRequest) -> wire.Wire:
+        raise Refused(ErrorCode.OTHER_PROTOCOL)
+
+    image = await uploaded_image(context, "SELECT 1;")
+    helper.answers[wire.InspectJob] = refuse
+    with pytest.raises(HelperUnavailable):
+        await images.finalise(context, image.id, wait=True)
+    del helper.answers[wire.InspectJob]
+    assert (await images.finalise(context, image.id, wait=True)).status is ImageStatus.READY
+    assert helper.disk.images[image.id] == "a backup | SELECT 1;"
+
+
 async def test_a_server_that_does_not_start_fails_the_trial(context: Context, helper: FakeHelper) -> None:
     def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.UNIT_FAILED, "exit code 1")

@@ -64,7 +64,7 @@ def test_callers_that_say_half_and_wait_hold_nobody_up_for_long() -> None:
 def test_callers_that_leave_before_the_answer_cost_nothing() -> None:
     for number in range(300):
         with connected() as client:
-            client.sendall(json.dumps({"op": "take_inventory"}).encode())
+            client.sendall(daemon.encoded({"op": "take_inventory"}))
             if number % 2:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.shutdown(socket.SHUT_WR)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from draupnir_helper.wire import PROTOCOL
 from tests.system.faults import HELPER, main_pid
 from tests.system.service import Service
 
@@ -35,7 +36,7 @@ REQUESTS: dict[str, dict[str, object]] = {
 def ask(op: str, **attributes: object) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect("/run/draupnir-helper.sock")
-        connection.sendall(json.dumps({"op": op, **attributes}).encode())
+        connection.sendall(json.dumps({"protocol": PROTOCOL, "op": op, **attributes}).encode())
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
             pass

@@ -33,7 +33,7 @@ def echo(request: AnyRequest) -> Wire:
     return wire.Done()
 
 
-GOOD = b'{"op": "create_upload", "image_id": 1}'
+GOOD = wire.CreateUpload(image_id=1).model_dump_json().encode()
 PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
 START = {
     "op": "start_instance", "instance_id": 1, "image_id": 1, "owner": "a@b.example", "port": 6432, "postgres_major": 17,
@@ -43,8 +43,12 @@ START = {
 }  # fmt: skip
 
 
+def encoded(request: dict[str, object]) -> bytes:
+    return json.dumps({"protocol": wire.PROTOCOL} | request).encode()
+
+
 def refusal(frame: bytes | dict[str, object]) -> wire.Refusal:
-    answer = answer_to(frame if isinstance(frame, bytes) else json.dumps(frame).encode(), echo)
+    answer = answer_to(frame if isinstance(frame, bytes) else encoded(frame), echo)
     assert answer.reply is None
     assert answer.refusal is not None
     return answer.refusal
@@ -52,14 +56,14 @@ def refusal(frame: bytes | dict[str, object]) -> wire.Refusal:
 
 def test_a_good_request_is_answered() -> None:
     assert answer_to(GOOD, echo) == wire.Answer(reply={})
-    assert answer_to(json.dumps(START).encode(), echo).refusal is None
+    assert answer_to(encoded(START), echo).refusal is None
 
 
 @pytest.mark.parametrize(
     "frame",
     [
         b"", b"{", b"null", b"[]", b"1", b'"inspect"', b"\xff\xfe", b"\x00" * 100, b"[" * 10_000,
-        b"{}", b'{"op": "nope"}', b'{"op": 1}', b'{"op": "inspect", "extra": 1}', b'{"op": "create_upload"}',
+        b'{"op": "nope"}', b'{"op": 1}', b'{"op": "inspect", "extra": 1}', b'{"op": "create_upload"}',
         b'{"op": "create_upload", "image_id": "1"}', b'{"op": "create_upload", "image_id": true}',
         b'{"op": "create_upload", "image_id": 1.0}', b'{"op": "create_upload", "image_id": 0}',
         b'{"op": "create_upload", "image_id": -1}', b'{"op": "create_upload", "image_id": 67108864}',
@@ -69,7 +73,24 @@ def test_a_good_request_is_answered() -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_the_contract_is_refused(frame: bytes) -> None:
-    assert refusal(frame).code is ErrorCode.BAD_REQUEST
+    of_our_protocol = frame.replace(b'{"op"', b'{"protocol": %d, "op"' % wire.PROTOCOL)
+    assert refusal(of_our_protocol).code is ErrorCode.BAD_REQUEST
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"{}",
+        b'{"op": "inspect"}',
+        b'{"protocol": 1, "op": "inspect"}',
+        b'{"protocol": %d, "op": "inspect"}' % (wire.PROTOCOL + 1),
+        b'{"protocol": %d, "op": "from the future", "more": {}}' % (wire.PROTOCOL + 1),
+    ],
+)
+def test_a_request_of_another_protocol_is_refused_as_such(frame: bytes) -> None:
+    refused = refusal(frame)
+    assert refused.code is ErrorCode.OTHER_PROTOCOL
+    assert "systemctl restart draupnir-helper draupnir" in refused.detail
 
 
 @pytest.mark.parametrize(
@@ -96,9 +117,9 @@ def test_an_oversized_frame_is_refused() -> None:
 
 
 def test_failures_come_back_as_codes_without_internals() -> None:
-    assert refusal(b'{"op": "destroy_image", "image_id": 1}').code is ErrorCode.IN_USE
-    assert refusal(b'{"op": "create_upload", "image_id": 28}').code is ErrorCode.NO_ROOM
-    internal = refusal(b'{"op": "create_upload", "image_id": 13}')
+    assert refusal({"op": "destroy_image", "image_id": 1}).code is ErrorCode.IN_USE
+    assert refusal({"op": "create_upload", "image_id": 28}).code is ErrorCode.NO_ROOM
+    internal = refusal({"op": "create_upload", "image_id": 13})
     assert internal.code is ErrorCode.INTERNAL
     assert "secret" not in internal.detail
 
@@ -122,7 +143,7 @@ OPS = st.sampled_from([*(kind.model_fields["op"].default for kind in wire.REQUES
 @settings(max_examples=500, deadline=None)
 @given(OPS, st.dictionaries(KEYS, JSON, max_size=8))
 def test_no_shape_of_a_known_request_escapes_the_contract(op: str, values: dict[str, object]) -> None:
-    answer = answer_to(json.dumps(values | {"op": op}).encode(), echo)
+    answer = answer_to(encoded(values | {"op": op}), echo)
     assert (answer.reply is None) != (answer.refusal is None)
 
 

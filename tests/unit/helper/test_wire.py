@@ -1,0 +1,29 @@
+"""The contract and the number of its protocol change together."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from pathlib import Path
+
+from draupnir_helper import wire
+
+# Of every protocol that was released, and of the one that will be. After a change of the contract record the new
+# digest; raise wire.PROTOCOL too, unless it is higher than in the last release already.
+RECORDED = {2: "d3cd7f3b96bf2ace"}
+
+
+def digest() -> str:
+    """Of the code of all modules, without comments and docstrings."""
+    found = hashlib.sha256()
+    for path in sorted(Path(wire.__file__).parent.glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+                node.body = node.body[1:] or [ast.Pass()]
+        found.update(ast.unparse(tree).encode())
+    return found.hexdigest()[:16]
+
+
+def test_a_changed_contract_has_a_number_of_its_own() -> None:
+    assert RECORDED[wire.PROTOCOL] == digest()
