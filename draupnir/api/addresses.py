@@ -6,41 +6,40 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from draupnir import errors
-from draupnir.api import schemas
 from draupnir.api.bodies import quote, read_document
+from draupnir.api.requests import context_of, path_id
+from draupnir.api.schemas.addresses import NewAddress, write_address
+from draupnir.api.schemas.requests import read_attributes
+from draupnir.api.schemas.values import read_admissible
 from draupnir.models import Caller
 from draupnir.operations import addresses, instances
 
 
 async def list_all(request: Request, caller: Caller) -> Response:
     """GET /instances/N/addresses"""
-    context = request.app.state.context
-    instance = await instances.reached(context, caller, _id(request))
+    context = context_of(request)
+    instance = await instances.reached(context, caller, path_id(request, "instance"))
     found = await addresses.list_of(context, instance)
-    return JSONResponse({"data": [schemas.write_address(each) for each in found]})
+    return JSONResponse({"data": [write_address(each) for each in found]})
 
 
 async def create(request: Request, caller: Caller) -> Response:
     """POST /instances/N/addresses"""
-    wish = schemas.read_attributes(await read_document(request), "addresses", schemas.NewAddress)
-    context = request.app.state.context
-    instance = await instances.reached(context, caller, _id(request))
+    wish = read_attributes(await read_document(request), "addresses", NewAddress)
+    context = context_of(request)
+    instance = await instances.reached(context, caller, path_id(request, "instance"))
     added = await addresses.add(context, instance, wish.address, wish.expires_in)
-    return JSONResponse({"data": schemas.write_address(added)}, 201)
+    return JSONResponse({"data": write_address(added)}, 201)
 
 
 async def destroy(request: Request, caller: Caller) -> Response:
     """DELETE /instances/N/addresses?address=A"""
     text = request.query_params.get("address", "")
     try:
-        network = schemas.read_admissible(text)
+        network = read_admissible(text)
     except ValueError as error:
         raise errors.InvalidRequest(f"`address` {error}, not {quote(text)}.") from error
-    context = request.app.state.context
-    instance = await instances.reached(context, caller, _id(request))
+    context = context_of(request)
+    instance = await instances.reached(context, caller, path_id(request, "instance"))
     await addresses.remove(context, instance, network)
     return Response(status_code=204)
-
-
-def _id(request: Request) -> int:
-    return schemas.existing_id(request.path_params["instance_id"], "instance")

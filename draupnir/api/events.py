@@ -7,8 +7,9 @@ import re
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from draupnir.api import schemas
 from draupnir.api.bodies import quote
+from draupnir.api.requests import context_of, read_flag
+from draupnir.api.schemas.events import write_event
 from draupnir.errors import InvalidRequest
 from draupnir.models import Caller
 from draupnir.operations import events
@@ -18,12 +19,12 @@ _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 async def list_some(request: Request, caller: Caller) -> Response:
     """GET /events: the caller's last ones, with ?all=true everybody's, with ?after=ID the first after that one"""
-    context, after = request.app.state.context, _read_after(request)
-    if schemas.read_flag(request.query_params, "all"):
+    context, after = context_of(request), _read_after(request)
+    if read_flag(request.query_params, "all"):
         found = await events.list_everybodys(context, caller, after)
     else:
         found = await events.list_own(context, caller, after)
-    return JSONResponse({"data": [schemas.write_event(each) for each in found]})
+    return JSONResponse({"data": [write_event(each) for each in found]})
 
 
 def _read_after(request: Request) -> int | None:

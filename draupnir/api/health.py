@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 
 from draupnir import errors
 from draupnir.api.problems import HEADERS, errors_body
+from draupnir.api.requests import context_of
 from draupnir.models import Caller
 from draupnir.operations import disk
 from draupnir.operations.context import Context
@@ -23,7 +24,7 @@ async def check(request: Request, caller: Caller) -> Response:
 
     While the disk is low, which is before anything has to be stopped, 200 has "disk": "low" beside the status.
     """
-    context: Context = request.app.state.context
+    context = context_of(request)
     rooms: list[wire.Room] = []
     metadata, helper = await asyncio.gather(_state_of(context.store.ping()), _state_of(_check_helper(context, rooms)))
     parts = {"metadata": metadata, "helper": helper}

@@ -8,8 +8,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from draupnir import errors
-from draupnir.api import schemas
 from draupnir.api.bodies import MAX_SCRIPT_BODY_BYTES, read_document
+from draupnir.api.requests import context_of, path_id, read_flag
+from draupnir.api.schemas.images import ImageChange, NewImage, write_image, write_image_error
+from draupnir.api.schemas.requests import read_attributes
 from draupnir.models import Caller, Image, ImageStatus
 from draupnir.operations import images
 
@@ -17,32 +19,32 @@ from draupnir.operations import images
 async def list_all(request: Request, caller: Caller) -> Response:
     """GET /images"""
     now = datetime.now(UTC)
-    found = await images.list_all(request.app.state.context)
-    return JSONResponse({"data": [schemas.write_image(image, now) for image in found]})
+    found = await images.list_all(context_of(request))
+    return JSONResponse({"data": [write_image(image, now) for image in found]})
 
 
 async def create(request: Request, caller: Caller) -> Response:
     """POST /images"""
     document = await read_document(request, max_bytes=MAX_SCRIPT_BODY_BYTES)
-    wish = schemas.read_attributes(document, "images", schemas.NewImage)
-    image = await images.create(request.app.state.context, wish.backed_up_at, wish.anonymisation_script)
+    wish = read_attributes(document, "images", NewImage)
+    image = await images.create(context_of(request), wish.backed_up_at, wish.anonymisation_script)
     return _answer(image, 201, {"Location": f"/images/{image.id}"})
 
 
 async def show(request: Request, caller: Caller) -> Response:
     """GET /images/N"""
-    return _answer(await images.get(request.app.state.context, _id(request)))
+    return _answer(await images.get(context_of(request), path_id(request, "image")))
 
 
 async def update(request: Request, caller: Caller) -> Response:
     """PATCH /images/N"""
-    image_id = _id(request)
+    image_id = path_id(request, "image")
     document = await read_document(request, max_bytes=MAX_SCRIPT_BODY_BYTES)
-    change = schemas.read_attributes(document, "images", schemas.ImageChange, image_id)
+    change = read_attributes(document, "images", ImageChange, image_id)
     if not change.model_fields_set:
         raise errors.InvalidRequest("`data.attributes` is empty; send backed_up_at or anonymisation_script.")
     image = await images.update(
-        request.app.state.context,
+        context_of(request),
         image_id,
         backed_up_at=change.backed_up_at,
         anonymisation_script=change.anonymisation_script,
@@ -53,7 +55,7 @@ async def update(request: Request, caller: Caller) -> Response:
 async def finalise(request: Request, caller: Caller) -> Response:
     """POST /images/N/done; blocks, unless the caller would rather be answered at once. A body is not looked at."""
     respond_async = _prefers_async(request)
-    image = await images.finalise(request.app.state.context, _id(request), wait=not respond_async)
+    image = await images.finalise(context_of(request), path_id(request, "image"), wait=not respond_async)
     if not respond_async:
         return _answer(image)
     status = 200 if image.status is ImageStatus.READY else 202
@@ -62,24 +64,20 @@ async def finalise(request: Request, caller: Caller) -> Response:
 
 async def show_error(request: Request, caller: Caller) -> Response:
     """GET /images/N/error: why it failed, in full and raw"""
-    image, text = await images.get_error(request.app.state.context, _id(request))
-    return JSONResponse({"data": schemas.write_image_error(image, text)})
+    image, text = await images.get_error(context_of(request), path_id(request, "image"))
+    return JSONResponse({"data": write_image_error(image, text)})
 
 
 async def destroy(request: Request, caller: Caller) -> Response:
     """DELETE /images/N, with ?cascade=true also its instances"""
     await images.destroy(
-        request.app.state.context, _id(request), cascade=schemas.read_flag(request.query_params, "cascade")
+        context_of(request), path_id(request, "image"), cascade=read_flag(request.query_params, "cascade")
     )
     return Response(status_code=204)
 
 
 def _answer(image: Image, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"data": schemas.write_image(image, datetime.now(UTC))}, status, headers)
-
-
-def _id(request: Request) -> int:
-    return schemas.existing_id(request.path_params["image_id"], "image")
+    return JSONResponse({"data": write_image(image, datetime.now(UTC))}, status, headers)
 
 
 def _prefers_async(request: Request) -> bool:

@@ -12,8 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
 from draupnir import errors
-from draupnir.api import pages, schemas, token_schemas
+from draupnir.api import pages
 from draupnir.api.bodies import read_document
+from draupnir.api.requests import context_of
+from draupnir.api.schemas.requests import read_attributes
+from draupnir.api.schemas.sessions import NewSignIn, write_sign_in
 from draupnir.models import Caller
 from draupnir.operations import sign_in
 from draupnir.operations.context import Context
@@ -24,15 +27,14 @@ LOOPBACK = "http://127.0.0.1:{}/?{}"
 
 async def create(request: Request, caller: Caller) -> Response:
     """POST /sign_ins"""
-    wish = schemas.read_attributes(await read_document(request), "sign_ins", token_schemas.NewSignIn)
-    url, expires_at = await sign_in.begin(request.app.state.context, wish.code_challenge, wish.loopback_port)
-    attributes = {"url": url, "expires_at": schemas.write_time(expires_at)}
-    return JSONResponse({"data": {"type": "sign_ins", "attributes": attributes}}, 201)
+    wish = read_attributes(await read_document(request), "sign_ins", NewSignIn)
+    url, expires_at = await sign_in.begin(context_of(request), wish.code_challenge, wish.loopback_port)
+    return JSONResponse({"data": write_sign_in(url, expires_at)}, 201)
 
 
 async def authenticate(request: Request, caller: Caller) -> Response:
     """GET /authenticate?sign_in=…: on to the identity provider"""
-    context: Context = request.app.state.context
+    context = context_of(request)
     url, secret = await sign_in.send_off(context, request.query_params.get("sign_in", ""))
     answer = RedirectResponse(url, 302)
     _set_cookie(answer, context, secret, int(sign_in.LIFETIME.total_seconds()))
@@ -41,7 +43,7 @@ async def authenticate(request: Request, caller: Caller) -> Response:
 
 async def come_back(request: Request, caller: Caller) -> Response:
     """GET /oauth_callback: back from the identity provider, and on to where the client listens, if it does"""
-    context: Context = request.app.state.context
+    context = context_of(request)
     query = request.query_params
     state, secret = query.get("state", ""), request.cookies.get(_cookie_name(context), "")
     pending = await sign_in.come_back(context, state, secret)

@@ -7,29 +7,31 @@ from datetime import timedelta
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from draupnir.api import schemas, token_schemas
 from draupnir.api.bodies import read_document
+from draupnir.api.requests import context_of, path_id
+from draupnir.api.schemas.requests import read_attributes
+from draupnir.api.schemas.tokens import NewToken, write_token
 from draupnir.models import Caller
 from draupnir.operations import tokens
 
 
 async def list_own(request: Request, caller: Caller) -> Response:
     """GET /tokens"""
-    found = await tokens.list_own(request.app.state.context, caller)
-    return JSONResponse({"data": [token_schemas.write_token(each, caller) for each in found]})
+    found = await tokens.list_own(context_of(request), caller)
+    return JSONResponse({"data": [write_token(each, caller) for each in found]})
 
 
 async def create(request: Request, caller: Caller) -> Response:
     """POST /tokens: the one time that the token is told"""
-    wish = schemas.read_attributes(await read_document(request), "tokens", token_schemas.NewToken)
+    wish = read_attributes(await read_document(request), "tokens", NewToken)
     lifetime = timedelta(seconds=wish.expires_in)
-    made, token = await tokens.create(request.app.state.context, caller, wish.name, wish.scope, lifetime)
-    written = token_schemas.write_token(made, caller, token)
+    made, token = await tokens.create(context_of(request), caller, wish.name, wish.scope, lifetime)
+    written = write_token(made, caller, token)
     return JSONResponse({"data": written}, 201, {"Location": f"/tokens/{made.id}"})
 
 
 async def revoke(request: Request, caller: Caller) -> Response:
     """DELETE /tokens/N"""
-    token_id = schemas.existing_id(request.path_params["token_id"], "token")
-    await tokens.revoke(request.app.state.context, caller, token_id)
+    token_id = path_id(request, "token")
+    await tokens.revoke(context_of(request), caller, token_id)
     return Response(status_code=204)

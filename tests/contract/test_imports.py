@@ -27,6 +27,7 @@ ALLOWED = {
         "pydantic",
         "pydantic_core",
         "starlette",
+        "typing_extensions",
         "uvicorn",
     },
     "draupnir_helper": {"pydantic", "pydantic_core", "pystemd"},

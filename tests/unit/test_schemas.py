@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from draupnir import errors
-from draupnir.api import schemas
+from draupnir.api.requests import existing_id
+from draupnir.api.schemas.images import NewImage, write_image
+from draupnir.api.schemas.instances import NewInstance
+from draupnir.api.schemas.requests import MOST_EXPLAINED, read_attributes
+from draupnir.api.schemas.values import read_time, write_time
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Progress
 from draupnir_helper.wire import MAX_ID
 
@@ -21,9 +25,9 @@ def envelope(attributes: object, **data: object) -> dict[str, object]:
 
 
 def refusal(document: dict[str, object], kind: str = "instances", expected_id: int | None = None) -> str:
-    schema = schemas.NewInstance if kind == "instances" else schemas.NewImage
+    schema = NewInstance if kind == "instances" else NewImage
     with pytest.raises(errors.InvalidRequest) as raised:
-        schemas.read_attributes(document, kind, schema, expected_id)
+        read_attributes(document, kind, schema, expected_id)
     return raised.value.detail
 
 
@@ -40,7 +44,7 @@ def refusal(document: dict[str, object], kind: str = "instances", expected_id: i
     ],
 )
 def test_every_spelling_of_a_time_is_the_same_time(text: str) -> None:
-    assert schemas.read_time(text) == NOON
+    assert read_time(text) == NOON
 
 
 @pytest.mark.parametrize(
@@ -66,7 +70,7 @@ def test_every_spelling_of_a_time_is_the_same_time(text: str) -> None:
 )
 def test_what_is_no_time_with_a_zone_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be a time"):
-        schemas.read_time(value)
+        read_time(value)
 
 
 @given(st.integers(0, 7_000_000_000), st.integers(0, 999_999), st.integers(-14 * 60, 14 * 60))
@@ -74,13 +78,13 @@ def test_a_time_that_was_written_reads_as_itself_to_the_second(second: int, frac
     zone = timezone(timedelta(minutes=offset_min))
     time = datetime.fromtimestamp(second, zone).replace(microsecond=fraction)
     whole = time.astimezone(UTC).replace(microsecond=0)
-    assert schemas.read_time(schemas.write_time(time)) == whole
+    assert read_time(write_time(time)) == whole
 
 
 @pytest.mark.parametrize("value", [1, "1", 3, "3", MAX_ID, str(MAX_ID)])
 def test_an_id_is_a_number_or_its_decimal_text(value: object) -> None:
     document = envelope({"image_id": value})
-    assert schemas.read_attributes(document, "instances", schemas.NewInstance).image_id == int(str(value))
+    assert read_attributes(document, "instances", NewInstance).image_id == int(str(value))
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_everything_wrong_with_the_attributes_is_said_at_once() -> None:
 @pytest.mark.parametrize("data", [{}, {"type": "instances"}, {"type": ""}, {"type": "", "id": ""}])
 def test_type_and_id_may_be_absent_or_empty(data: dict[str, object]) -> None:
     document = envelope({"image_id": 1}, **data)
-    assert schemas.read_attributes(document, "instances", schemas.NewInstance).image_id == 1
+    assert read_attributes(document, "instances", NewInstance).image_id == 1
 
 
 @pytest.mark.parametrize("kind", ["images", "instance", 1, None, [], {}])
@@ -116,13 +120,13 @@ def test_the_wrong_type_is_refused(kind: object) -> None:
 
 def test_not_everything_that_is_wrong_is_explained() -> None:
     detail = refusal(envelope({"image_id": 1} | {f"unknown_{number}": 0 for number in range(5000)}))
-    assert detail.count("cannot be set") == schemas.MOST_EXPLAINED
+    assert detail.count("cannot be set") == MOST_EXPLAINED
 
 
 def test_an_id_in_the_body_is_that_of_the_path_or_refused() -> None:
     attributes = {"image_id": 1}
     for same in (4, "4"):
-        assert schemas.read_attributes(envelope(attributes, id=same), "instances", schemas.NewInstance, 4).image_id == 1
+        assert read_attributes(envelope(attributes, id=same), "instances", NewInstance, 4).image_id == 1
     assert "make them the same" in refusal(envelope(attributes, id=5), expected_id=4)
     assert "chosen by the service" in refusal(envelope(attributes, id=5))
     assert "`data.id` must be a positive integer" in refusal(envelope(attributes, id=True), expected_id=1)
@@ -136,7 +140,7 @@ def test_an_envelope_without_attributes_is_refused_by_name(document: dict[str, o
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1x", "01", str(MAX_ID + 1), "9" * 5000, "\x00", "\u0661"])
 def test_an_id_that_cannot_exist_is_not_there(text: str) -> None:
     with pytest.raises(errors.NotFound) as raised:
-        schemas.existing_id(text, "image")
+        existing_id(text, "image")
     assert raised.value.title == "Image not found"
 
 
@@ -157,11 +161,11 @@ def image(status: ImageStatus) -> Image:
 
 @pytest.mark.parametrize("status", list(ImageStatus))
 def test_error_and_progress_are_shown_only_while_they_hold(status: ImageStatus) -> None:
-    attributes = schemas.write_image(image(status), NOON + timedelta(seconds=7))["attributes"]
-    assert isinstance(attributes, dict)
+    attributes = write_image(image(status), NOON + timedelta(seconds=7))["attributes"]
     assert attributes["ready"] is (status is ImageStatus.READY)
     assert (attributes["error"] is not None) is (status is ImageStatus.FAILED)
     assert (attributes["progress"] is not None) is (status is ImageStatus.FINALISING)
     assert attributes["postgres_version"] == "17"
     if status is ImageStatus.FINALISING:
+        assert attributes["progress"] is not None
         assert attributes["progress"]["seconds"] == 7

@@ -1,0 +1,45 @@
+"""What every answer has around its resources, and the one body of every answer that is not a success."""
+
+from __future__ import annotations
+
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+# pydantic takes those of `typing` only from Python 3.12 on.
+from typing_extensions import TypedDict
+
+Resource = TypeVar("Resource")
+
+
+class One(TypedDict, Generic[Resource]):
+    """An answer about one resource."""
+
+    data: Resource
+
+
+class Many(TypedDict, Generic[Resource]):
+    """An answer that lists resources."""
+
+    data: list[Resource]
+
+
+class Problem(TypedDict):
+    """What went wrong: a stable code, and a sentence that says what to do."""
+
+    status: Annotated[str, Field(description="The HTTP status as text.")]
+    code: Annotated[str, Field(description="Stable; meant for programs.")]
+    title: str
+    detail: Annotated[str, Field(description="What happened, why, and what to do.")]
+
+
+class Problems(TypedDict):
+    """The body of every answer that is not a success."""
+
+    errors: list[Problem]
+
+
+class Health(TypedDict):
+    """The answer of a healthy service; `disk` is there while the disk is low."""
+
+    status: Literal["ok"]

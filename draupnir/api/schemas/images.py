@@ -1,0 +1,138 @@
+"""Bodies about images."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+
+# pydantic takes those of `typing` only from Python 3.12 on.
+from typing_extensions import TypedDict
+
+from draupnir.api.schemas.requests import Attributes
+from draupnir.api.schemas.values import TEXT, TIME, WrittenTime, write_time
+from draupnir.models import FinaliseStep, Image, ImageStatus
+
+
+class NewImage(Attributes):
+    """The attributes of POST /images."""
+
+    backed_up_at: Annotated[datetime, TIME]
+    anonymisation_script: Annotated[str, TEXT]
+
+
+class ImageChange(Attributes):
+    """The attributes of PATCH /images/N; what is absent stays."""
+
+    backed_up_at: Annotated[datetime | None, TIME] = None
+    anonymisation_script: Annotated[str | None, TEXT] = None
+
+
+class ImageFailure(TypedDict):
+    """Why an image failed: a stable code and a text without any row of the data."""
+
+    code: str
+    detail: str
+
+
+class ImageProgress(TypedDict):
+    """How far a finalise is."""
+
+    step: FinaliseStep
+    activity: str
+    done_bytes: int | None
+    total_bytes: int | None
+    seconds: Annotated[int | None, Field(description="Since the step began.")]
+
+
+class ImageAttributes(TypedDict):
+    """What is known of an image."""
+
+    backed_up_at: WrittenTime
+    created_at: WrittenTime
+    updated_at: WrittenTime
+    ready: Annotated[bool, Field(description="Whether instances can be made of it.")]
+    status: ImageStatus
+    error: Annotated[ImageFailure | None, Field(description="While its status is `failed`.")]
+    progress: Annotated[ImageProgress | None, Field(description="While its status is `finalising`.")]
+    anonymisation_script: str
+    postgres_version: Annotated[str | None, Field(description="The major version, such as `17`.")]
+    size_bytes: int | None
+    tables_written_by_triggers: Annotated[
+        list[str], Field(description="Tables to which triggers wrote while the script ran.")
+    ]
+    anonymisation_script_truncated: Annotated[
+        NotRequired[Literal[True]], Field(description="In a list: the script shown is only the beginning.")
+    ]
+
+
+class ImageResource(TypedDict):
+    """An image."""
+
+    type: Literal["images"]
+    id: int
+    attributes: ImageAttributes
+
+
+class ImageErrorAttributes(TypedDict):
+    """Why an image failed, in full; code and detail are there if a job reported them."""
+
+    code: NotRequired[str]
+    detail: NotRequired[str]
+    text: Annotated[str, Field(description="All that Postgres wrote; it may quote rows of the data.")]
+
+
+class ImageErrorResource(TypedDict):
+    """The error of an image."""
+
+    type: Literal["image_errors"]
+    id: int
+    attributes: ImageErrorAttributes
+
+
+def write_image(image: Image, now: datetime) -> ImageResource:
+    """The resource object of an image."""
+    attributes: ImageAttributes = {
+        "backed_up_at": write_time(image.backed_up_at),
+        "created_at": write_time(image.created_at),
+        "updated_at": write_time(image.updated_at),
+        "ready": image.status is ImageStatus.READY,
+        "status": image.status,
+        "error": _write_failure(image),
+        "progress": _write_progress(image, now),
+        "anonymisation_script": image.anonymisation_script,
+        "postgres_version": None if image.postgres_major is None else str(image.postgres_major),
+        "size_bytes": image.size_bytes,
+        "tables_written_by_triggers": list(image.trigger_tables),
+    }
+    if image.script_truncated:
+        attributes["anonymisation_script_truncated"] = True
+    return {"type": "images", "id": image.id, "attributes": attributes}
+
+
+def write_image_error(image: Image, text: str) -> ImageErrorResource:
+    """The resource object of all that was said of why an image failed; it may quote raw data."""
+    failure = _write_failure(image)
+    attributes: ImageErrorAttributes = {"text": text} if failure is None else {**failure, "text": text}
+    return {"type": "image_errors", "id": image.id, "attributes": attributes}
+
+
+def _write_failure(image: Image) -> ImageFailure | None:
+    if image.status is not ImageStatus.FAILED or image.failure is None:
+        return None
+    return {"code": image.failure.code, "detail": image.failure.detail}
+
+
+def _write_progress(image: Image, now: datetime) -> ImageProgress | None:
+    if image.status is not ImageStatus.FINALISING or image.step is None:
+        return None
+    progress = image.progress
+    started_at = progress.started_at if progress else None
+    return {
+        "step": image.step,
+        "activity": progress.activity if progress else "",
+        "done_bytes": progress.done_bytes if progress else None,
+        "total_bytes": progress.total_bytes if progress else None,
+        "seconds": None if started_at is None else max(0, int((now - started_at).total_seconds())),
+    }

@@ -1,0 +1,135 @@
+"""Bodies about instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import BeforeValidator, Field
+from typing_extensions import TypedDict
+
+from draupnir.api.schemas.addresses import AddressAttributes, write_address_attributes
+from draupnir.api.schemas.events import EventResource, write_event
+from draupnir.api.schemas.requests import Attributes
+from draupnir.api.schemas.values import CEILING, EMAIL, ID, SECONDS, WrittenTime, write_time
+from draupnir.lifecycles import Event
+from draupnir.models import AllowedAddress, Condition, Credentials, Instance, Network, Observation, Shape
+
+
+def read_network(value: object) -> Network:
+    """One of the networks by name; raises ValueError."""
+    if isinstance(value, str) and value in set(Network):
+        return Network(value)
+    raise ValueError(f"must be {' or '.join(repr(network.value) for network in Network)}")
+
+
+NETWORK = BeforeValidator(read_network, json_schema_input_type=Network)
+
+
+class NewInstance(Attributes):
+    """The attributes of POST /instances; an id above MAX_ID is read, for it names an image that is not there."""
+
+    image_id: Annotated[int, ID]
+    sleep_after: Annotated[int | None, SECONDS, Field(description="Idle timeout in seconds; 0 for never.")] = None
+    network: Annotated[Network | None, NETWORK] = None
+    max_bytes: Annotated[int | None, CEILING, Field(description="How much it may write.")] = None
+
+    def shape(self, default: Shape) -> Shape:
+        """What was asked for, and for the rest the default; a direct instance never sleeps."""
+        network = self.network or default.network
+        sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
+        max_bytes = default.max_bytes if self.max_bytes is None else self.max_bytes
+        return Shape(0 if network is Network.DIRECT else sleep_after_s, network, max_bytes)
+
+
+class Restart(Attributes):
+    """The attributes of POST /instances/N/restart: none."""
+
+
+class Restoration(Attributes):
+    """The attributes of POST /instances/N/restore: whose it is to be, if not its owner's."""
+
+    owner: Annotated[str | None, EMAIL] = None
+
+
+class InstanceCredentials(TypedDict):
+    """What a client signs in with: PEM texts, issued anew with each answer."""
+
+    ca_certificate: str
+    client_certificate: str
+    client_key: str
+    user: str
+
+
+class InstanceAttributes(TypedDict):
+    """What is known of an instance."""
+
+    created_at: WrittenTime
+    updated_at: WrittenTime
+    image_id: int
+    port: Annotated[str, Field(description="A number as text.", pattern="^[0-9]+$")]
+    status: Condition
+    sleep_after: Annotated[int, Field(description="Idle timeout in seconds; 0 for never.")]
+    network: Network
+    max_bytes: Annotated[int | None, Field(description="How much it may write.")]
+    written_bytes: Annotated[int | None, Field(description="How much it wrote; null if that is not known.")]
+    hostname: str
+    owner: str
+    stop_reason: Annotated[NotRequired[str], Field(description="Why the service stopped it.")]
+    destroy_at: Annotated[NotRequired[WrittenTime], Field(description="When a closed instance is destroyed.")]
+    credentials: Annotated[NotRequired[InstanceCredentials], Field(description="Only for its owner, and not in lists.")]
+    allowed_addresses: Annotated[
+        NotRequired[list[AddressAttributes]],
+        Field(description="Only for its owner, where the server has allowlists, and not in lists."),
+    ]
+    events: Annotated[NotRequired[list[EventResource]], Field(description="The last few; not in lists.")]
+
+
+class InstanceResource(TypedDict):
+    """An instance."""
+
+    type: Literal["instances"]
+    id: int
+    attributes: InstanceAttributes
+
+
+def write_instance(
+    instance: Instance,
+    observation: Observation,
+    hostname: str,
+    credentials: Credentials | None = None,
+    destroy_at: datetime | None = None,
+    allowed: Sequence[AllowedAddress] | None = None,
+    events: Sequence[Event] = (),
+) -> InstanceResource:
+    """The resource object of an instance; credentials and allowed addresses only where its owner asked for this one."""
+    attributes: InstanceAttributes = {
+        "created_at": write_time(instance.created_at),
+        "updated_at": write_time(instance.updated_at),
+        "image_id": instance.image_id,
+        "port": str(instance.port),
+        "status": observation.condition,
+        "sleep_after": instance.shape.sleep_after_s,
+        "network": instance.shape.network,
+        "max_bytes": instance.shape.max_bytes,
+        "written_bytes": observation.written_bytes,
+        "hostname": hostname,
+        "owner": instance.owner,
+    }
+    if instance.stop_reason is not None:
+        attributes["stop_reason"] = instance.stop_reason
+    if destroy_at is not None:
+        attributes["destroy_at"] = write_time(destroy_at)
+    if credentials is not None:
+        attributes["credentials"] = {
+            "ca_certificate": credentials.ca_certificate,
+            "client_certificate": credentials.client_certificate,
+            "client_key": credentials.client_key,
+            "user": "draupnir",
+        }
+    if allowed is not None:
+        attributes["allowed_addresses"] = [write_address_attributes(each) for each in allowed]
+    if events:
+        attributes["events"] = [write_event(each) for each in events]
+    return {"type": "instances", "id": instance.id, "attributes": attributes}

@@ -1,0 +1,135 @@
+"""The single values in the bodies of requests and answers: how each is read, written and described."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from draupnir import emails
+from draupnir.addresses import Cidr, read_cidr
+from draupnir_helper.wire import MIN_MAX_BYTES
+
+EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
+LONGEST_SLEEP_AFTER_S = 30 * 24 * 3600
+MAX_MAX_BYTES = 2**60 - 1
+SHORTEST_ADMISSION_S, LONGEST_ADMISSION_S = 60, 365 * 24 * 3600
+# A list is to keep people out: what holds more than a large provider does is taken for a slip.
+WIDEST_V4, WIDEST_V6 = 8, 32
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+_DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def is_decimal(text: str) -> bool:
+    """Whether the text is a positive integer as the service writes them."""
+    return _DECIMAL.fullmatch(text) is not None
+
+
+def read_time(value: object) -> datetime:
+    """An RFC 3339 time with a zone, in UTC; raises ValueError."""
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        raise ValueError('must be a time with its zone, such as "2017-05-01T12:00:00Z"')
+    try:
+        time = datetime.fromisoformat(value.upper())
+    except ValueError as error:
+        raise ValueError(f"must be a time that exists ({error})") from error
+    if not EARLIEST_YEAR <= time.year <= LATEST_YEAR:
+        raise ValueError(f"must be a time of the years {EARLIEST_YEAR} to {LATEST_YEAR}")
+    return time.astimezone(UTC)
+
+
+def read_text(value: object) -> str:
+    """A text that Postgres can store; raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("must be a text")
+    if found := _UNSTORABLE.search(value):
+        raise ValueError(f"must not hold the character U+{ord(found.group()):04X}, which is character {found.start()}")
+    return value
+
+
+def read_id(value: object) -> int:
+    """A positive integer, also written as a decimal string; raises ValueError."""
+    if isinstance(value, str) and is_decimal(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError("must be a positive integer, such as 1")
+
+
+def read_seconds(value: object) -> int:
+    """Whole seconds up to thirty days, 0 for never; raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_SLEEP_AFTER_S:
+        return value
+    raise ValueError(f"must be a number of seconds from 0 (never) to {LONGEST_SLEEP_AFTER_S}")
+
+
+def read_ceiling(value: object) -> int:
+    """How many bytes an instance may write; raises ValueError. How many are too many the operator has decided."""
+    if isinstance(value, int) and not isinstance(value, bool) and MIN_MAX_BYTES <= value <= MAX_MAX_BYTES:
+        return value
+    raise ValueError(f"must be a number of bytes, {MIN_MAX_BYTES} or more")
+
+
+def read_admissible(value: object) -> Cidr:
+    """An address or network that a port may admit; raises ValueError."""
+    if not isinstance(value, str):
+        raise ValueError("must be an address or a network in a text, such as '192.0.2.7' or '192.0.2.0/24'")
+    try:
+        cidr = read_cidr(value)
+    except ValueError as error:
+        raise ValueError("must be an address or a network, such as '192.0.2.7' or '192.0.2.0/24'") from error
+    if cidr.prefixlen < (WIDEST_V4 if cidr.version == 4 else WIDEST_V6):
+        raise ValueError(f"must be no wider than /{WIDEST_V4} (IPv4) or /{WIDEST_V6} (IPv6)")
+    return cidr
+
+
+def read_admission(value: object) -> int:
+    """For how many seconds an address is admitted; raises ValueError."""
+    if isinstance(value, int) and not isinstance(value, bool) and SHORTEST_ADMISSION_S <= value <= LONGEST_ADMISSION_S:
+        return value
+    raise ValueError(f"must be a number of seconds from {SHORTEST_ADMISSION_S} to {LONGEST_ADMISSION_S}")
+
+
+def read_address(value: object) -> str:
+    """An e-mail address, in lower case; raises ValueError."""
+    if isinstance(value, str) and emails.PATTERN.fullmatch(value):
+        return value.lower()
+    raise ValueError("must be an e-mail address")
+
+
+def write_time(time: datetime) -> str:
+    """A time as `2017-05-01T12:00:00Z`, cut to whole seconds."""
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+TIME = BeforeValidator(
+    read_time,
+    json_schema_input_type=Annotated[
+        str, Field(description=f"RFC 3339 with a zone, of the years {EARLIEST_YEAR} to {LATEST_YEAR}.")
+    ],
+)
+TEXT = BeforeValidator(read_text, json_schema_input_type=str)
+ID = BeforeValidator(
+    read_id,
+    json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{_DECIMAL.pattern}$")],
+)
+SECONDS = BeforeValidator(read_seconds, json_schema_input_type=Annotated[int, Field(ge=0, le=LONGEST_SLEEP_AFTER_S)])
+CEILING = BeforeValidator(
+    read_ceiling, json_schema_input_type=Annotated[int, Field(ge=MIN_MAX_BYTES, le=MAX_MAX_BYTES)]
+)
+ADMISSIBLE = BeforeValidator(
+    read_admissible,
+    json_schema_input_type=Annotated[str, Field(description="An IPv4 or IPv6 address, or a network in CIDR notation.")],
+)
+ADMISSION = BeforeValidator(
+    read_admission,
+    json_schema_input_type=Annotated[int, Field(ge=SHORTEST_ADMISSION_S, le=LONGEST_ADMISSION_S)],
+)
+EMAIL = BeforeValidator(read_address, json_schema_input_type=str)
+
+WrittenTime = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+"""What write_time makes."""
