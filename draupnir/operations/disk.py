@@ -17,7 +17,7 @@ from draupnir import audit
 from draupnir.errors import DraupnirError, NoRoom, StorageMissing
 from draupnir.models import Fullness, InstanceStatus
 from draupnir.operations.context import Context
-from draupnir.operations.tasks import Subject
+from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
 INTERVAL_S = 1.0
@@ -95,7 +95,7 @@ def writers(before: Mapping[int, int], now: Mapping[int, int], running: set[int]
 def begin_limiting(context: Context, instance_id: int, fullness: Fullness) -> None:
     """Have an instance keep to what it may write now; tried again at the next look if it cannot be done."""
     subject = Subject("instance", instance_id)
-    context.tasks.start("limit", subject, lambda: _limit(context, instance_id, fullness))
+    context.tasks.start(Work.LIMIT, subject, lambda: _limit(context, instance_id, fullness))
 
 
 def begin_stopping(context: Context, instance_id: int, since_bytes: int, room: wire.Room) -> None:
@@ -106,12 +106,14 @@ def begin_stopping(context: Context, instance_id: int, since_bytes: int, room: w
     )
     with audit.because("disk_full"):
         subject = Subject("instance", instance_id)
-        context.tasks.start("stop", subject, lambda: _stop(context, instance_id, reason))
+        context.tasks.start(Work.STOP, subject, lambda: _stop(context, instance_id, reason))
 
 
 async def stop_again(context: Context, instance_id: int) -> None:
     """Stop what runs of an instance that is meant to be stopped."""
-    await context.tasks.run("stop again", Subject("instance", instance_id), lambda: _stop_again(context, instance_id))
+    await context.tasks.run(
+        Work.STOP_AGAIN, Subject("instance", instance_id), lambda: _stop_again(context, instance_id)
+    )
 
 
 async def require_room(context: Context) -> None:

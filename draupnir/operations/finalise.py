@@ -26,7 +26,7 @@ from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
 from draupnir.operations import disk, lifecycle, trash, trials
 from draupnir.operations.context import Context
-from draupnir.operations.tasks import Subject
+from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
 FIRST_ACTIVITY = "sealing the upload"
@@ -46,7 +46,7 @@ class _NoLongerFinalising(Exception):
 
 def start(context: Context, image_id: int) -> asyncio.Task[Image]:
     """Take up the finalise of an image that is meant to be finalised, without waiting for it."""
-    return context.tasks.start("finalise", Subject("image", image_id), lambda: _carry_on(context, image_id))
+    return context.tasks.start(Work.FINALISE, Subject("image", image_id), lambda: _carry_on(context, image_id))
 
 
 async def finish(context: Context, image_id: int) -> Image:
@@ -56,7 +56,9 @@ async def finish(context: Context, image_id: int) -> Image:
     """
     while True:
         try:
-            return await context.tasks.run("finalise", Subject("image", image_id), lambda: _carry_on(context, image_id))
+            return await context.tasks.run(
+                Work.FINALISE, Subject("image", image_id), lambda: _carry_on(context, image_id)
+            )
         except (Impossible, NoRoom, NothingUploaded):
             image = await context.store.images.get(image_id)
             if image is None or image.step is None:
@@ -66,7 +68,7 @@ async def finish(context: Context, image_id: int) -> Image:
 
 async def clear_up(context: Context, image_id: int) -> None:
     """Drop what finalising left beside an image that is no longer finalising."""
-    await context.tasks.run("clear up", Subject("image", image_id), lambda: _clear_up(context, image_id))
+    await context.tasks.run(Work.CLEAR_UP, Subject("image", image_id), lambda: _clear_up(context, image_id))
 
 
 async def _carry_on(context: Context, image_id: int) -> Image:
@@ -267,7 +269,7 @@ async def _record_failure(context: Context, image_id: int, error: DraupnirError)
 
 def _clear_up_later(context: Context, image_id: int) -> None:
     """As a task of its own: the outcome is known, and what cannot be tidied now the reconciler tidies."""
-    context.tasks.start("clear up", Subject("image", image_id), lambda: _clear_up(context, image_id))
+    context.tasks.start(Work.CLEAR_UP, Subject("image", image_id), lambda: _clear_up(context, image_id))
 
 
 async def _clear_up(context: Context, image_id: int) -> None:

@@ -12,7 +12,7 @@ from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
 from draupnir.operations import ids, lifecycle, trash
 from draupnir.operations.context import Context
-from draupnir.operations.tasks import Subject
+from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
 MAX_SCRIPT_BYTES = 1024 * 1024
@@ -25,7 +25,9 @@ async def create(context: Context, backed_up_at: datetime, anonymisation_script:
     _check_script(anonymisation_script)
     taken_ids = await ids.of_images(context)
     image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids)
-    await context.tasks.run("create", Subject("image", image.id), lambda: _make_upload_or_undo(context, image.id))
+    await context.tasks.run(
+        Work.CREATE_IMAGE, Subject("image", image.id), lambda: _make_upload_or_undo(context, image.id)
+    )
     return image
 
 
@@ -103,12 +105,12 @@ async def destroy(context: Context, image_id: int, *, cascade: bool) -> None:
 
 async def make_upload(context: Context, image_id: int) -> None:
     """Make the upload folder of an image whose creation was cut short, or that has lost it."""
-    await context.tasks.run("make upload", Subject("image", image_id), lambda: _make_upload(context, image_id))
+    await context.tasks.run(Work.MAKE_UPLOAD, Subject("image", image_id), lambda: _make_upload(context, image_id))
 
 
 async def tear_down(context: Context, image_id: int) -> None:
     """Finish the destruction of an image that is meant to be gone, or join who does."""
-    await context.tasks.run("destroy", Subject("image", image_id), lambda: _tear_down(context, image_id))
+    await context.tasks.run(Work.DESTROY_IMAGE, Subject("image", image_id), lambda: _tear_down(context, image_id))
 
 
 async def _make_upload(context: Context, image_id: int) -> None:

@@ -15,7 +15,7 @@ from draupnir.lifecycles import INSTANCES, Change, Undo
 from draupnir.models import Image, Instance, InstanceStatus, Network, Purpose, Shape
 from draupnir.operations import addresses, authorities, disk, ids, shapes, trash
 from draupnir.operations.context import Context
-from draupnir.operations.tasks import Subject
+from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
 # A port may be held by a process that the metadata knows nothing of; so many may be met before giving up.
@@ -54,30 +54,30 @@ async def wake(context: Context, instance: Instance) -> None:
 async def bring_up(context: Context, instance_id: int) -> Instance:
     """Finish the creation of an instance whose row is there, or join who does; undone if it cannot be finished."""
     subject = Subject("instance", instance_id)
-    return await context.tasks.run("create", subject, lambda: _bring_up(context, instance_id))
+    return await context.tasks.run(Work.CREATE_INSTANCE, subject, lambda: _bring_up(context, instance_id))
 
 
 async def start_again(context: Context, instance_id: int) -> None:
     """Open the port of an instance that is meant to run; its data stay as they are."""
     subject = Subject("instance", instance_id)
-    await context.tasks.run("start", subject, lambda: _start_again(context, instance_id))
+    await context.tasks.run(Work.START, subject, lambda: _start_again(context, instance_id))
 
 
 async def restart(context: Context, instance_id: int) -> None:
     """Stop and start an instance that runs, or open one that was stopped; its data stay."""
-    await context.tasks.run("restart", Subject("instance", instance_id), lambda: _restart(context, instance_id))
+    await context.tasks.run(Work.RESTART, Subject("instance", instance_id), lambda: _restart(context, instance_id))
 
 
 async def tear_down(context: Context, instance_id: int) -> None:
     """Finish the destruction of an instance that is meant to be gone, or join who does."""
     subject = Subject("instance", instance_id)
-    await context.tasks.run("destroy", subject, lambda: _tear_down(context, instance_id))
+    await context.tasks.run(Work.DESTROY_INSTANCE, subject, lambda: _tear_down(context, instance_id))
 
 
 async def write_down_owner(context: Context, instance_id: int) -> None:
     """Have the manifest beside the data say whose a running instance is by now."""
     subject = Subject("instance", instance_id)
-    await context.tasks.run("assign", subject, lambda: _write_down_owner(context, instance_id))
+    await context.tasks.run(Work.ASSIGN, subject, lambda: _write_down_owner(context, instance_id))
 
 
 async def assign(context: Context, instance: Instance) -> wire.InstanceState:

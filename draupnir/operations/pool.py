@@ -17,6 +17,7 @@ from draupnir.errors import DraupnirError, ImageNotReady, NoFreePort, NotFound
 from draupnir.models import Caller, Condition, ImageStatus, Instance, InstanceStatus, Purpose
 from draupnir.operations import addresses, lifecycle, observations, shapes
 from draupnir.operations.context import Context
+from draupnir.operations.tasks import Work
 
 INTERVAL_S = 10.0
 # After the last creation: its owner is about to connect, and needs the processor more.
@@ -140,5 +141,5 @@ async def _quiet(context: Context) -> None:
     """Until no creation has been under way for a moment."""
     while True:
         await asyncio.sleep(QUIET_S)
-        if not context.tasks.doing("create"):
+        if not context.tasks.doing(Work.CREATE_INSTANCE):
             return

@@ -16,7 +16,7 @@ from draupnir.errors import WrongState
 from draupnir.models import Caller, Instance, InstanceStatus
 from draupnir.operations import authorities, instances, lifecycle
 from draupnir.operations.context import Context
-from draupnir.operations.tasks import Subject
+from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
 AT_ONCE = 8
@@ -39,14 +39,14 @@ def destroy_at(context: Context, instance: Instance) -> datetime | None:
 
 async def close(context: Context, instance_id: int) -> None:
     """Stop the port, with every connection through it, and Postgres, of an instance that is meant to be closed."""
-    await context.tasks.run("close", Subject("instance", instance_id), lambda: _close(context, instance_id))
+    await context.tasks.run(Work.CLOSE, Subject("instance", instance_id), lambda: _close(context, instance_id))
 
 
 async def stop_units(context: Context, instance_id: int) -> None:
     """Stop whatever runs of an instance that has neither a row nor data; its destruction was cut short."""
     log.warning("stopping the units of instance %s, which has neither metadata nor data", instance_id)
     request = wire.CloseInstance(instance_id=instance_id)
-    await context.tasks.run("stop units", Subject("instance", instance_id), partial(context.helper.ask, request))
+    await context.tasks.run(Work.STOP_UNITS, Subject("instance", instance_id), partial(context.helper.ask, request))
 
 
 def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
@@ -58,7 +58,7 @@ def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
             await _close(context, instance_id)
 
     for instance_id in instance_ids:
-        context.tasks.start("close", Subject("instance", instance_id), partial(close_in_turn, instance_id))
+        context.tasks.start(Work.CLOSE, Subject("instance", instance_id), partial(close_in_turn, instance_id))
 
 
 async def expire(context: Context, instance: Instance) -> None:
@@ -74,26 +74,32 @@ async def restore(context: Context, caller: Caller, instance_id: int, owner: str
     Raises NotFound, WrongState, OwnerUnknown, TooManyInstances, Unavailable, or what keeps it from starting: then the
     reconciler goes on.
     """
-    instance = await instances.reached(context, caller, instance_id)
-    open_as_asked = instance.status is InstanceStatus.RUNNING and owner in {None, instance.owner}
-    if instance.status is not InstanceStatus.CLOSED and not open_as_asked:
-        raise WrongState(f"Instance {instance_id} is {instance.status}; only one that is closed can be restored.")
-    if not open_as_asked:
+    if not _is_restored(await instances.reached(context, caller, instance_id), owner):
         subject = Subject("instance", instance_id)
         # Two who hand it to different people must not join.
-        name = f"restore for {owner}" if owner else "restore"
-        await context.tasks.run(name, subject, lambda: _restore(context, instance, owner))
+        await context.tasks.run(
+            Work.RESTORE, subject, lambda: _restore(context, instance_id, owner), variant=owner or ""
+        )
     await lifecycle.start_again(context, instance_id)
     if owner is not None:
         await lifecycle.write_down_owner(context, instance_id)
     return await instances.reached(context, caller, instance_id)
 
 
+def _is_restored(instance: Instance, owner: str | None) -> bool:
+    """Whether it is open already, for that owner. Raises WrongState if it is neither that nor closed."""
+    if instance.status is InstanceStatus.RUNNING and owner in {None, instance.owner}:
+        return True
+    if instance.status is not InstanceStatus.CLOSED:
+        raise WrongState(f"Instance {instance.id} is {instance.status}; only a closed instance can be restored.")
+    return False
+
+
 async def take_back(context: Context, instance: Instance) -> None:
     """Open the instance of somebody who has signed in again, as the very person who had left."""
     subject = Subject("instance", instance.id)
     with audit.because(f"owner_is_back:{instance.owner}"):
-        await context.tasks.run("restore", subject, lambda: _take_back(context, instance.id))
+        await context.tasks.run(Work.TAKE_BACK, subject, lambda: _take_back(context, instance.id))
         await lifecycle.start_again(context, instance.id)
 
 
@@ -103,7 +109,11 @@ async def _close(context: Context, instance_id: int) -> None:
         await context.helper.ask(wire.CloseInstance(instance_id=instance_id))
 
 
-async def _restore(context: Context, instance: Instance, owner: str | None) -> None:
+async def _restore(context: Context, instance_id: int, owner: str | None) -> None:
+    instance = await context.store.instances.get(instance_id)
+    # Other work may have opened or destroyed it before this work's turn came.
+    if instance is None or _is_restored(instance, owner):
+        return
     # One that still listens would go on with the authority it has.
     await context.helper.ask(wire.CloseInstance(instance_id=instance.id))
     limit = None if owner is None else context.settings.instance_limit(owner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from enum import Enum, unique
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
@@ -16,52 +17,91 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
+@unique
+class Work(Enum):
+    """What a task does, in words that end before the id of its subject.
+
+    Callers of the same work share its task and its outcome, so two kinds of work never share a member.
+    """
+
+    CREATE_IMAGE = "create image"
+    MAKE_UPLOAD = "make upload of image"
+    FINALISE = "finalise image"
+    CLEAR_UP = "clear up image"
+    DESTROY_IMAGE = "destroy image"
+    CREATE_INSTANCE = "create instance"
+    START = "start instance"
+    RESTART = "restart instance"
+    LIMIT = "limit instance"
+    STOP = "stop instance"
+    STOP_AGAIN = "stop again instance"
+    CLOSE = "close instance"
+    RESTORE = "restore instance"
+    TAKE_BACK = "take back instance"
+    ASSIGN = "assign instance"
+    DESTROY_INSTANCE = "destroy instance"
+    STOP_UNITS = "stop units of instance"
+    EMPTY_TRASH = "empty trash"
+
+
 class Subject(NamedTuple):
     """The one thing a task works on, such as ("image", 4)."""
 
     kind: str
     id: int
 
+
+class Key(NamedTuple):
+    """What makes two tasks one; `variant` tells work apart that is done with different values, such as a new owner."""
+
+    work: Work
+    subject: Subject
+    variant: str
+
     def __str__(self) -> str:
-        return f"{self.kind} {self.id}"
+        return f"{self.work.value} {self.subject.id}"
 
 
 class Tasks:
-    """Named work on subjects. The same name on the same subject is one task that everybody joins; different names
-    on the same subject wait for each other. So work must never join other work on its own subject.
+    """Work on subjects. Callers of the same work on the same subject join one task; other work on that subject waits
+    for it. So work must never join other work on its own subject.
     """
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str, Subject], asyncio.Task[Any]] = {}
+        self._running: dict[Key, asyncio.Task[Any]] = {}
         self._lanes: WeakValueDictionary[Subject, asyncio.Lock] = WeakValueDictionary()
 
-    def start(self, name: str, subject: Subject, work: Callable[[], Awaitable[T]]) -> asyncio.Task[T]:
+    def start(
+        self, work: Work, subject: Subject, run: Callable[[], Awaitable[T]], *, variant: str = ""
+    ) -> asyncio.Task[T]:
         """The task under way, or a new one; it goes on whatever becomes of the caller."""
-        key = (name, subject)
+        key = Key(work, subject, variant)
         task = self._running.get(key)
         if task is None:
-            task = asyncio.create_task(self._in_lane(subject, work), name=f"{name} {subject}")
+            task = asyncio.create_task(self._in_lane(subject, run), name=str(key))
             self._running[key] = task
             origin = audit.origin.get()
             task.add_done_callback(lambda done: self._finished(key, origin, done))
         return task
 
-    async def run(self, name: str, subject: Subject, work: Callable[[], Awaitable[T]]) -> T:
+    async def run(self, work: Work, subject: Subject, run: Callable[[], Awaitable[T]], *, variant: str = "") -> T:
         """Start or join, and return or raise what the work does. Raises Unavailable if the daemon stops meanwhile."""
-        task = self.start(name, subject, work)
+        task = self.start(work, subject, run, variant=variant)
         # Unlike awaiting the task itself, this leaves it alone when the caller is cancelled.
         await asyncio.wait([task])
         if task.cancelled():
-            raise Unavailable(f"The service was stopped during {name} {subject}; it goes on when the service is back.")
+            raise Unavailable(
+                f"The service was stopped during `{task.get_name()}`; it goes on when the service is back."
+            )
         return task.result()
 
     def busy(self, subject: Subject) -> bool:
         """Whether anything is under way, or waits, on the subject."""
-        return any(running == subject for _, running in self._running)
+        return any(key.subject == subject for key in self._running)
 
-    def doing(self, name: str) -> bool:
-        """Whether anything of that name is under way on any subject."""
-        return any(running == name for running, _ in self._running)
+    def doing(self, work: Work) -> bool:
+        """Whether that work is under way on any subject."""
+        return any(key.work is work for key in self._running)
 
     async def close(self) -> None:
         """Cancel everything, as a crash would; what was cut short is taken up from the metadata."""
@@ -71,20 +111,20 @@ class Tasks:
                 task.cancel()
             await asyncio.wait(tasks, timeout=1)
 
-    async def _in_lane(self, subject: Subject, work: Callable[[], Awaitable[T]]) -> T:
+    async def _in_lane(self, subject: Subject, run: Callable[[], Awaitable[T]]) -> T:
         lane = self._lanes.setdefault(subject, asyncio.Lock())
         async with lane:
-            return await work()
+            return await run()
 
-    def _finished(self, key: tuple[str, Subject], origin: audit.Origin, task: asyncio.Task[Any]) -> None:
+    def _finished(self, key: Key, origin: audit.Origin, task: asyncio.Task[Any]) -> None:
         del self._running[key]
         if task.cancelled():
             return
         # Asking for the exception also tells asyncio that somebody has seen it, when no caller stayed.
         error = task.exception()
         if origin.answered:
-            audit.record_work(origin, f"{key[0]} {key[1]}", error)
+            audit.record_work(origin, str(key), error)
         if isinstance(error, DraupnirError):
-            log.info("%s %s: %s: %s", *key, error.code, error.detail)
+            log.info("%s: %s: %s", key, error.code, error.detail)
         elif error is not None:
-            log.error("%s %s broke", *key, exc_info=error)
+            log.error("%s broke", key, exc_info=error)

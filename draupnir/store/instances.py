@@ -203,9 +203,11 @@ class Instances:
             if owner is not None:
                 await require_place(turn.connection, owner, limit)
                 await _require_known(turn.connection, owner)
+            reopened = await _reopen(turn, instance_id, authority, owner)
+            if reopened and owner is not None:
                 # From where its port was reached was its former owner's business.
                 await turn.connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])
-            return await _reopen(turn, instance_id, authority, owner)
+            return reopened
 
     async def take_back(self, instance_id: int, authority: SealedAuthority) -> bool:
         """Reopen an instance whose owner is back; False if it is not closed, or they have left again."""

@@ -444,6 +444,56 @@ async def test_whoever_signs_in_again_has_everything_back(
     await assert_lawful(signed)
 
 
+async def are_under_way(context: Context, tasks: int) -> bool:
+    return len(context.tasks._running) == tasks
+
+
+async def test_a_restore_opens_an_instance_although_the_owner_is_back_and_gone_again(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    """The daemon reopens it for its owner only; an admin who asks for it at the same time gets what they ask for."""
+    closed = await closed_instance(signed, idp)
+    await sign_in(signed, idp, JANE)
+    arrived, go_on = helper.hold(wire.CloseInstance)
+    by_itself = asyncio.create_task(retention.take_back(signed, closed))
+    await arrived.wait()
+    by_an_admin = asyncio.create_task(retention.restore(signed, CALLER, closed.id))
+    await until(lambda: are_under_way(signed, 2))
+    idp.obey({"revoke": JANE})
+    await offboarding.ask_about_all(signed, offboarding.Rounds(timedelta(0)))
+    go_on.set()
+    assert (await by_an_admin).status is InstanceStatus.RUNNING
+    await by_itself
+    await converge(signed)
+    assert await status_of(signed, closed) is InstanceStatus.RUNNING
+    await assert_lawful(signed)
+
+
+async def test_a_restore_leaves_what_the_owner_has_opened_meanwhile(
+    signed: Context, idp: IdentityProvider, helper: FakeHelper
+) -> None:
+    """Neither connections nor the allowlist of an instance that is open are touched."""
+    closed = await closed_instance(signed, idp)
+    await sign_in(signed, idp, JANE)
+    await sign_in(signed, idp, BOB)
+    await signed.store.addresses.add(closed.id, ip_network("192.0.2.7"), 3600)
+    arrived, go_on = helper.hold(wire.CloseInstance)
+    by_itself = asyncio.create_task(retention.take_back(signed, closed))
+    await arrived.wait()
+    by_an_admin = asyncio.create_task(retention.restore(signed, CALLER, closed.id))
+    for_bob = asyncio.create_task(retention.restore(signed, CALLER, closed.id, BOB))
+    await until(lambda: are_under_way(signed, 3))
+    go_on.set()
+    opened = await by_an_admin
+    assert (opened.status, opened.owner) == (InstanceStatus.RUNNING, JANE)
+    with pytest.raises(WrongState):
+        await for_bob
+    await by_itself
+    assert [type(each) for each in helper.asked].count(wire.CloseInstance) == 2, "when it was closed, and when reopened"
+    assert helper.disk.listening == {closed.id: closed.port}
+    assert [each.network for each in await signed.store.addresses.list_of(closed.id)] == [ip_network("192.0.2.7")]
+
+
 async def test_an_address_that_was_given_to_somebody_else_brings_nothing_back(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:

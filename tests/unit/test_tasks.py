@@ -5,13 +5,13 @@ import asyncio
 import pytest
 
 from draupnir.errors import NoRoom, Unavailable
-from draupnir.operations.tasks import Subject, Tasks
+from draupnir.operations.tasks import Subject, Tasks, Work
 
 pytestmark = pytest.mark.anyio
 IT = Subject("image", 1)
 
 
-class Work:
+class Worker:
     """Work that waits to be told how to end, and counts how often it was begun."""
 
     def __init__(self) -> None:
@@ -29,8 +29,8 @@ async def settled() -> None:
 
 
 async def test_callers_of_the_same_work_share_one_task() -> None:
-    tasks, work = Tasks(), Work()
-    callers = [asyncio.create_task(tasks.run("finalise", IT, work)) for _ in range(5)]
+    tasks, work = Tasks(), Worker()
+    callers = [asyncio.create_task(tasks.run(Work.FINALISE, IT, work)) for _ in range(5)]
     await settled()
     work.over.set_result("done")
     assert await asyncio.gather(*callers) == ["done"] * 5
@@ -38,8 +38,8 @@ async def test_callers_of_the_same_work_share_one_task() -> None:
 
 
 async def test_an_error_reaches_every_caller() -> None:
-    tasks, work = Tasks(), Work()
-    callers = [asyncio.create_task(tasks.run("finalise", IT, work)) for _ in range(3)]
+    tasks, work = Tasks(), Worker()
+    callers = [asyncio.create_task(tasks.run(Work.FINALISE, IT, work)) for _ in range(3)]
     await settled()
     work.over.set_exception(NoRoom("full"))
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
@@ -47,9 +47,9 @@ async def test_an_error_reaches_every_caller() -> None:
 
 
 async def test_a_caller_that_leaves_changes_nothing_for_the_others() -> None:
-    tasks, work = Tasks(), Work()
-    leaver = asyncio.create_task(tasks.run("finalise", IT, work))
-    stayer = asyncio.create_task(tasks.run("finalise", IT, work))
+    tasks, work = Tasks(), Worker()
+    leaver = asyncio.create_task(tasks.run(Work.FINALISE, IT, work))
+    stayer = asyncio.create_task(tasks.run(Work.FINALISE, IT, work))
     await settled()
     leaver.cancel()
     await settled()
@@ -61,8 +61,8 @@ async def test_a_caller_that_leaves_changes_nothing_for_the_others() -> None:
 async def test_an_error_that_nobody_waits_for_makes_no_noise() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
-    tasks, work = Tasks(), Work()
-    leaver = asyncio.create_task(tasks.run("finalise", IT, work))
+    tasks, work = Tasks(), Worker()
+    leaver = asyncio.create_task(tasks.run(Work.FINALISE, IT, work))
     await settled()
     leaver.cancel()
     work.over.set_exception(NoRoom("full"))
@@ -72,10 +72,10 @@ async def test_an_error_that_nobody_waits_for_makes_no_noise() -> None:
 
 
 async def test_different_work_on_one_subject_never_overlaps() -> None:
-    tasks, first, second, elsewhere = Tasks(), Work(), Work(), Work()
-    tasks.start("create", IT, first)
-    waiting = tasks.start("destroy", IT, second)
-    tasks.start("destroy", Subject("image", 2), elsewhere)
+    tasks, first, second, elsewhere = Tasks(), Worker(), Worker(), Worker()
+    tasks.start(Work.CREATE_IMAGE, IT, first)
+    waiting = tasks.start(Work.DESTROY_IMAGE, IT, second)
+    tasks.start(Work.DESTROY_IMAGE, Subject("image", 2), elsewhere)
     await settled()
     assert (first.begun, second.begun, elsewhere.begun) == (1, 0, 1)
     first.over.set_result("")
@@ -89,16 +89,26 @@ async def test_different_work_on_one_subject_never_overlaps() -> None:
 async def test_work_can_be_done_again_once_it_is_over() -> None:
     tasks = Tasks()
     for _ in range(2):
-        work = Work()
+        work = Worker()
         work.over.set_result("done")
-        assert await tasks.run("finalise", IT, work) == "done"
+        assert await tasks.run(Work.FINALISE, IT, work) == "done"
         assert work.begun == 1
+
+
+async def test_the_same_work_with_different_values_is_not_shared() -> None:
+    tasks, first, second = Tasks(), Worker(), Worker()
+    for_jane = asyncio.create_task(tasks.run(Work.RESTORE, IT, first, variant="jane"))
+    for_bob = asyncio.create_task(tasks.run(Work.RESTORE, IT, second, variant="bob"))
+    await settled()
+    first.over.set_result("jane's")
+    second.over.set_result("bob's")
+    assert (await for_jane, await for_bob) == ("jane's", "bob's")
 
 
 async def test_closing_tells_those_who_wait() -> None:
     tasks = Tasks()
-    caller = asyncio.create_task(tasks.run("finalise", IT, Work()))
-    queued = asyncio.create_task(tasks.run("destroy", IT, Work()))
+    caller = asyncio.create_task(tasks.run(Work.FINALISE, IT, Worker()))
+    queued = asyncio.create_task(tasks.run(Work.DESTROY_IMAGE, IT, Worker()))
     await settled()
     await tasks.close()
     for each in (caller, queued):
