@@ -37,7 +37,7 @@ origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B03
 
 
 @contextmanager
-def because(reason: str) -> Iterator[None]:
+def for_reason(reason: str) -> Iterator[None]:
     """Work begun meanwhile is done for that reason, such as `owner_left:jane@example.com`."""
     before = origin.set(replace(origin.get(), reason=reason))
     try:

@@ -13,11 +13,11 @@ import click
 
 import draupnir
 from draupnir import shared_secret, upload_keys
-from draupnir.findings import Finding, Verdict
+from draupnir.doctor.findings import Finding, Verdict
 from draupnir.settings import CONFIG_PATH, Settings, SettingsError, load
 
 if TYPE_CHECKING:
-    from draupnir.encryption import Cipher
+    from draupnir.identity.encryption import Cipher
     from draupnir.operations.context import SignIn
 
 MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
@@ -39,16 +39,16 @@ def main() -> None:
 def serve() -> None:
     """Run the daemon; started by systemd, as draupnir.service."""
     # Imported here, for the other commands have no need of a web server.
-    from draupnir import client_secret, encryption
     from draupnir.app import create_app
     from draupnir.errors import FilterMissing, HelperUnavailable
     from draupnir.helper import HelperClient
+    from draupnir.identity import client_secret, encryption
     from draupnir.logs import log_to_journal
     from draupnir.operations.addresses import require_filter
     from draupnir.operations.context import Context
     from draupnir.operations.tasks import Tasks
-    from draupnir.serving import ServingError, inherit
-    from draupnir.serving import serve as serve_app
+    from draupnir.serving.listeners import ServingError, inherit
+    from draupnir.serving.listeners import serve as serve_app
     from draupnir.store import Store
 
     log_to_journal()
@@ -81,7 +81,7 @@ def serve() -> None:
 
 def _cipher() -> Cipher | None:
     """What encrypts the keys of instances; None if the key is missing; requests for instances then report that."""
-    from draupnir import encryption
+    from draupnir.identity import encryption
 
     try:
         return encryption.Cipher(encryption.read_key(os.environ.get("CREDENTIALS_DIRECTORY")))
@@ -93,8 +93,8 @@ def _sign_in(settings: Settings) -> SignIn | None:
     """What signing in takes, if it is configured. Raises ClientSecretError, KeyMissing."""
     if settings.oidc is None:
         return None
-    from draupnir import client_secret, encryption
-    from draupnir.oidc import Provider
+    from draupnir.identity import client_secret, encryption
+    from draupnir.identity.oidc import Provider
     from draupnir.operations.context import SignIn
 
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
@@ -109,7 +109,7 @@ def doctor(output: str) -> None:
 
     Exits with 0 when nothing is broken (warnings are not), with 1 otherwise.
     """
-    from draupnir.doctor import examine
+    from draupnir.doctor.examination import examine
 
     if os.geteuid() != 0:
         raise click.ClickException("doctor looks at what only root may see; run `sudo draupnir doctor`.")

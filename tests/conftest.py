@@ -106,6 +106,6 @@ def probe() -> Probe:
 @pytest.fixture
 async def context(settings: Settings, store: Store, helper: FakeHelper, probe: Probe) -> AsyncIterator[Context]:
     """One daemon; whatever it still does at the end of the test is cut short."""
-    made = Context(settings, store, helper, Tasks(), probe, helper.knock, cipher=CIPHER)
+    made = Context(settings, store, helper, Tasks(), probe, helper.wake, cipher=CIPHER)
     yield made
     await made.tasks.close()

@@ -70,7 +70,7 @@ async def settle(context: Context) -> None:
 def another_daemon(context: Context, disk: Disk) -> Context:
     """What systemd starts after the first one died: the same metadata, the same disk, nothing in memory."""
     helper = FakeHelper(disk)
-    return Context(context.settings, context.store, helper, Tasks(), context.probe, helper.knock, cipher=CIPHER)
+    return Context(context.settings, context.store, helper, Tasks(), context.probe, helper.wake, cipher=CIPHER)
 
 
 async def converge(context: Context) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
-from draupnir.encryption import Cipher
 from draupnir.errors import HelperUnavailable, ImageFailed
 from draupnir.helper import Helper
+from draupnir.identity.encryption import Cipher
 from draupnir.models import Credentials
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode, JobKind, JobState
@@ -314,7 +314,7 @@ class FakeHelper(Helper):
         report = wire.JobReport() if state is JobState.ABSENT else self.reports[kind]
         return wire.Job(kind=kind, image_id=image_id, state=state, report=report, result=self.result)
 
-    async def knock(self, port: int) -> None:
+    async def wake(self, port: int) -> None:
         """Wakes whoever sleeps behind the port."""
         self.disk.asleep -= {it for it, its_port in self.disk.listening.items() if its_port == port}
 

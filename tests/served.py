@@ -25,17 +25,17 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
-from draupnir import connections, serving
+from draupnir.serving import connections, listeners
 from draupnir.api.edge import Edge
 from draupnir.logs import log_to_journal
 from draupnir.settings import HttpSettings, Settings
 
 os.environ["LISTEN_PID"] = str(os.getpid())
-serving.STOP_TIMEOUT_S = 1
+listeners.STOP_TIMEOUT_S = 1
 if "impatient" in sys.argv:
     connections.TIMEOUTS_S.update(dict.fromkeys(connections.TIMEOUTS_S, 0.2))
-    serving.KEEP_ALIVE_S = 0.2
-    serving.HANDSHAKE_TIMEOUT_S = serving.CLOSING_TIMEOUT_S = 0.2
+    listeners.KEEP_ALIVE_S = 0.2
+    listeners.HANDSHAKE_TIMEOUT_S = listeners.CLOSING_TIMEOUT_S = 0.2
 
 async def hello(request):
     return PlainTextResponse(request.url.scheme)
@@ -44,11 +44,11 @@ async def echo(request):
     return PlainTextResponse(await request.body())
 
 async def wait(request):
-    serving.notify("STATUS=waiting")
+    listeners.notify("STATUS=waiting")
     await asyncio.Event().wait()
 
 async def gate(request):
-    serving.notify("STATUS=at the gate")
+    listeners.notify("STATUS=at the gate")
     await opened.wait()
     return PlainTextResponse("through")
 
@@ -61,9 +61,9 @@ async def long(request):
         try:
             for _ in range(1000):
                 yield bytes(100_000)
-            serving.notify("STATUS=all was read")
+            listeners.notify("STATUS=all was read")
         finally:
-            serving.notify("STATUS=no longer read")
+            listeners.notify("STATUS=no longer read")
     return StreamingResponse(parts())
 
 @contextlib.asynccontextmanager
@@ -73,7 +73,7 @@ async def lifespan(app):
     if "broken" in sys.argv:
         raise RuntimeError("no store")
     yield
-    serving.notify("STATUS=closed")
+    listeners.notify("STATUS=closed")
 
 log_to_journal()
 https = HttpSettings()
@@ -87,8 +87,8 @@ app = Starlette(routes=[
     Route("/gate", gate), Route("/open", open_gate),
 ], middleware=[Middleware(Edge, settings=Settings())], lifespan=lifespan)
 try:
-    asyncio.run(serving.serve(app, serving.inherit(), Settings(http=https)))
-except serving.ServingError as error:
+    asyncio.run(listeners.serve(app, listeners.inherit(), Settings(http=https)))
+except listeners.ServingError as error:
     sys.exit(str(error))
 """
 

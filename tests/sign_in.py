@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 from starlette.types import ASGIApp
 
-from draupnir.encryption import Cipher
-from draupnir.oidc import Provider
+from draupnir.identity.encryption import Cipher
+from draupnir.identity.oidc import Provider
 from draupnir.operations.context import SignIn
 from draupnir.settings import OidcSettings, Settings
 from tests.identity_provider import CLIENT_ID, CLIENT_SECRET, DOMAIN, IdentityProvider, b64

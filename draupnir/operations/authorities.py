@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 
-from draupnir import certificates, encryption
-from draupnir.encryption import CannotDecrypt, Cipher
+from draupnir import certificates
 from draupnir.errors import EncryptionKeyMissing
+from draupnir.identity import encryption
+from draupnir.identity.encryption import CannotDecrypt, Cipher
 from draupnir.models import Authority, Credentials, Instance, SealedAuthority
 from draupnir.operations.context import Context
 

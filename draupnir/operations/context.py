@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from draupnir import knocks, probes
-from draupnir.encryption import Cipher
+from draupnir import probes, wake_ups
 from draupnir.helper import Helper
+from draupnir.identity.encryption import Cipher
 from draupnir.models import Credentials
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
@@ -18,7 +18,7 @@ from draupnir_helper import wire
 
 if TYPE_CHECKING:
     # Loaded only where an identity provider is configured.
-    from draupnir.oidc import Provider
+    from draupnir.identity.oidc import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Context:
     # The trial boot's sign-in probes: port and credentials in, ImageFailed out. The one thing that needs a live server.
     probe: Callable[[int, Credentials], Awaitable[None]] = field(default_factory=probes.Probes)
     # What wakes an instance, given its port; systemd starts the proxy only for a connection.
-    knock: Callable[[int], Awaitable[None]] = knocks.knock
+    wake: Callable[[int], Awaitable[None]] = wake_ups.wake
     # Set by whoever takes an instance out of the pool.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)
     seen: Seen = field(default_factory=Seen)

@@ -104,7 +104,7 @@ def begin_stopping(context: Context, instance_id: int, since_bytes: int, room: w
         f"The data disk had {room.free_bytes >> 20} MiB left, and this instance had written {since_bytes >> 20} MiB"
         " since it ran low."
     )
-    with audit.because("disk_full"):
+    with audit.for_reason("disk_full"):
         subject = Subject("instance", instance_id)
         context.tasks.start(Work.STOP, subject, lambda: _stop(context, instance_id, reason))
 

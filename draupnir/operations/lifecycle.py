@@ -48,7 +48,7 @@ async def reserve_trial(context: Context, image: Image) -> Instance:
 
 async def wake(context: Context, instance: Instance) -> None:
     """Start its Postgres by a connection, as anybody does; what keeps it from waking shows when it is observed."""
-    await context.knock(instance.port)
+    await context.wake(instance.port)
 
 
 async def bring_up(context: Context, instance_id: int) -> Instance:

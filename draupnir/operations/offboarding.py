@@ -125,7 +125,7 @@ async def _lock_out(context: Context, user: User) -> None:
     """Revoke and close all that somebody has who has left; nobody else waits for a Postgres that is slow to stop."""
     left_behind = await context.store.users.leave(user)
     if left_behind is not None:
-        with audit.because(f"owner_left:{user.email}"):
+        with audit.for_reason(f"owner_left:{user.email}"):
             audit.record_work(audit.origin.get(), f"lock out {user.email}", None)
             retention.begin_closing(context, left_behind)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from draupnir import audit
-from draupnir.encryption import CannotDecrypt
+from draupnir.identity.encryption import CannotDecrypt
 from draupnir.models import Standing, User
 from draupnir.operations.context import Context
 from draupnir.settings import DISCOVERY_PATH
@@ -56,6 +56,6 @@ async def _judge_refusal(context: Context, user: User) -> Standing:
     if not user.unsettled or (user.refused_s or 0) >= context.settings.grace_period.total_seconds():
         return Standing.REVOKED
     if await context.store.users.doubt(user):
-        with audit.because(f"renewal_lost:{user.email}"):
+        with audit.for_reason(f"renewal_lost:{user.email}"):
             audit.record_work(audit.origin.get(), f"end sessions of {user.email}", None)
     return Standing.UNCLEAR

@@ -64,7 +64,7 @@ def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
 async def expire(context: Context, instance: Instance) -> None:
     """Destroy an instance that has been closed for as long as one is kept; not one that was opened meanwhile."""
     if await context.store.instances.expire(instance.id, context.settings.grace_period.total_seconds()):
-        with audit.because(f"grace_over:{instance.owner}"):
+        with audit.for_reason(f"grace_over:{instance.owner}"):
             await lifecycle.tear_down(context, instance.id)
 
 
@@ -98,7 +98,7 @@ def _is_restored(instance: Instance, owner: str | None) -> bool:
 async def take_back(context: Context, instance: Instance) -> None:
     """Open the instance of somebody who has signed in again, as the very person who had left."""
     subject = Subject("instance", instance.id)
-    with audit.because(f"owner_is_back:{instance.owner}"):
+    with audit.for_reason(f"owner_is_back:{instance.owner}"):
         await context.tasks.run(Work.TAKE_BACK, subject, lambda: _take_back(context, instance.id))
         await lifecycle.start_again(context, instance.id)
 

@@ -35,7 +35,7 @@ BACKED_UP_AT = "2017-05-01T12:00:00Z"
 def http(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
     """The application with a store of its own, which its lifespan opens in the test client's event loop."""
     app = create_app(
-        Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER), SECRET.encode()
+        Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER), SECRET.encode()
     )
     with TestClient(app, headers={"Authorization": f"Bearer {SECRET}"}) as client:
         yield client

@@ -52,7 +52,7 @@ def terminal(
     idp: IdentityProvider = new_provider()
     made, sign_in = configured(settings, idp) if people else (settings, None)
     app = create_app(
-        Context(made, Store(made.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER, sign_in=sign_in),
+        Context(made, Store(made.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER, sign_in=sign_in),
         SECRET.encode(),
     )
     with TestClient(app) as http:

@@ -67,7 +67,7 @@ SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
 def app(settings: Settings, helper: FakeHelper, probe: Probe) -> Starlette:
     """The application with a store of its own, which its lifespan opens in the test client's event loop."""
     return create_app(
-        Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER), SECRET.encode()
+        Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER), SECRET.encode()
     )
 
 
@@ -298,7 +298,7 @@ def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(
     settings: Settings, helper: FakeHelper, probe: Probe
 ) -> None:
     other = settings.model_copy(update={"sleep_after_s": 600})
-    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER)
+    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER)
     with TestClient(create_app(context, SECRET.encode()), headers={"Authorization": f"Bearer {SECRET}"}) as client:
         image_id = make_ready_image(client, helper)
         for asked, got in ({}, 600), ({"sleep_after": 1800}, 1800), ({"network": "direct"}, 0):
@@ -310,7 +310,7 @@ def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(
 
 def test_one_instance_too_many_is_a_quota_and_no_wait(settings: Settings, helper: FakeHelper, probe: Probe) -> None:
     other = settings.model_copy(update={"max_instances_per_user": 1})
-    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER)
+    context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER)
     with TestClient(create_app(context, SECRET.encode()), headers={"Authorization": f"Bearer {SECRET}"}) as client:
         image_id = make_ready_image(client, helper)
         only = make_instance(client, image_id)
@@ -564,7 +564,7 @@ def everything(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator
     """The service with sign-in, and so patient that nobody is held back."""
     signed, sign_in = configured(settings, new_provider())
     app = create_app(
-        Context(signed, Store(settings.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER, sign_in=sign_in),
+        Context(signed, Store(settings.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER, sign_in=sign_in),
         SECRET.encode(),
     )
     app.state.limits.sign_ins = Limit(10**6, 0.0)

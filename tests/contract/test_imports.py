@@ -36,13 +36,13 @@ ALLOWED = {
 
 # Libraries that have a door of their own: only these modules may open them.
 DOORS = {
-    "authlib": ("draupnir.oidc", "draupnir.id_tokens"),
-    "httpx": ("draupnir.oidc", "draupnir_client"),
+    "authlib": ("draupnir.identity.oidc", "draupnir.identity.id_tokens"),
+    "httpx": ("draupnir.identity.oidc", "draupnir_client"),
     "psycopg": ("draupnir.store",),
     "psycopg_pool": ("draupnir.store",),
     "pystemd": ("draupnir_helper.units",),
-    "h11": ("draupnir.connections",),
-    "uvicorn": ("draupnir.serving", "draupnir.connections"),
+    "h11": ("draupnir.serving.connections",),
+    "uvicorn": ("draupnir.serving", "draupnir.serving.connections"),
     "starlette": ("draupnir.api", "draupnir.app", "draupnir.serving"),
     "click": ("draupnir.cli", "draupnir_client"),
 }
@@ -163,7 +163,10 @@ def test_a_trial_loads_only_itself() -> None:
 
 
 def test_the_daemon_loads_an_http_client_only_to_speak_to_an_identity_provider() -> None:
-    assert loaded({"httpx", "authlib"}, *modules_of("draupnir", "draupnir.oidc", "draupnir.id_tokens")) == ""
+    assert (
+        loaded({"httpx", "authlib"}, *modules_of("draupnir", "draupnir.identity.oidc", "draupnir.identity.id_tokens"))
+        == ""
+    )
 
 
 def test_the_helper_loads_nothing_of_the_daemon() -> None:

@@ -147,7 +147,7 @@ def new_world(settings: Settings) -> Iterator[World]:
     idp = new_provider()
     settings, sign_in = configured(settings.model_copy(update={"enable_ip_whitelisting": True}), idp)
     context = Context(
-        settings, Store(settings.dsn), helper, Tasks(), Probe(), helper.knock, cipher=CIPHER, sign_in=sign_in
+        settings, Store(settings.dsn), helper, Tasks(), Probe(), helper.wake, cipher=CIPHER, sign_in=sign_in
     )
     app = create_app(context, b"the shared secret")
 

@@ -11,8 +11,8 @@ import pytest
 from cryptography import x509
 
 from draupnir import certificates
-from draupnir.encryption import Cipher
 from draupnir.errors import EncryptionKeyMissing
+from draupnir.identity.encryption import Cipher
 from draupnir.models import ImageStatus
 from draupnir.operations import authorities, instances
 from draupnir.operations.context import Context

@@ -130,7 +130,7 @@ async def test_nothing_is_orphaned(context: Context, story: Story, carried_out: 
         doomed_helper = FakeHelper(disk)
         doomed_helper.kill_at, doomed_helper.kill_after = kill_at, carried_out
         doomed = Context(
-            context.settings, context.store, doomed_helper, Tasks(), context.probe, doomed_helper.knock, cipher=CIPHER
+            context.settings, context.store, doomed_helper, Tasks(), context.probe, doomed_helper.wake, cipher=CIPHER
         )
         await asyncio.gather(act(doomed), return_exceptions=True)
         if not doomed_helper.dead:

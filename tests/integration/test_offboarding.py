@@ -18,8 +18,9 @@ import psycopg
 import pytest
 
 from draupnir import audit
-from draupnir.encryption import Cipher
 from draupnir.errors import NotFound, OwnerUnknown, Unauthorized, WrongState
+from draupnir.identity.encryption import Cipher
+from draupnir.identity.oidc import Provider
 from draupnir.models import (
     Caller,
     Condition,
@@ -34,7 +35,6 @@ from draupnir.models import (
     TokenKind,
     User,
 )
-from draupnir.oidc import Provider
 from draupnir.operations import instances, observations, offboarding, people, reconcile, retention
 from draupnir.operations.context import Context, SignIn
 from draupnir.settings import OidcSettings
@@ -682,7 +682,7 @@ async def test_a_daemon_that_dies_on_the_way_is_made_up_for(
     kill_at = 0
     while True:
         helper = FakeHelper()
-        alive = dataclasses.replace(signed, helper=helper, knock=helper.knock)
+        alive = dataclasses.replace(signed, helper=helper, wake=helper.wake)
         if act == "lock out":
             before = await instance_of(alive, await sign_in(alive, idp, JANE), await ready_image(alive))
             idp.obey({"revoke": JANE})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from draupnir.encryption import Cipher
+from draupnir.identity.encryption import Cipher
 from draupnir.models import Identity, Standing, User
 from draupnir.operations import people
 from draupnir.operations.context import Context, SignIn

@@ -14,9 +14,9 @@ import psycopg
 import pytest
 from starlette.applications import Starlette
 
-from draupnir import oidc
 from draupnir.api.limits import SIGN_INS_AT_ONCE
 from draupnir.app import create_app
+from draupnir.identity import oidc
 from draupnir.operations.context import Context
 from draupnir.store import sign_ins
 from tests.identity_provider import CANARY, CLIENT_SECRET, FORGERIES, IdentityProvider

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from draupnir import cli, doctor, findings, serving, shared_secret, upload_keys
-from draupnir.findings import Finding
+from draupnir import cli, shared_secret, upload_keys
+from draupnir.doctor import examination, findings
+from draupnir.doctor.findings import Finding
+from draupnir.serving import listeners
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f backup"
 
@@ -93,7 +95,7 @@ def test_a_daemon_without_what_signing_in_takes_does_not_start_and_says_what_to_
         (tmp_path / name).write_text(content)
     monkeypatch.setattr(cli, "CONFIG_PATH", config)
     monkeypatch.setattr(shared_secret, "PATH", secret)
-    monkeypatch.setattr(serving, "inherit", lambda: SimpleNamespace(sockets=[object()]))
+    monkeypatch.setattr(listeners, "inherit", lambda: SimpleNamespace(sockets=[object()]))
     if handed_over is None:
         monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     else:
@@ -116,7 +118,7 @@ def test_doctor_fails_only_when_something_is_broken(
     run: CliRunner, monkeypatch: pytest.MonkeyPatch, found: list[Finding], exit_code: int
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(doctor, "examine", lambda: found)
+    monkeypatch.setattr(examination, "examine", lambda: found)
     for_people = run.invoke(cli.main, ["doctor"])
     assert for_people.exit_code == exit_code
     assert len(for_people.output.splitlines()) == len(found)

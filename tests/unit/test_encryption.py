@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from draupnir.encryption import CREDENTIAL, CannotDecrypt, Cipher, KeyMissing, read_key
+from draupnir.identity.encryption import CREDENTIAL, CannotDecrypt, Cipher, KeyMissing, read_key
 
 KEY = bytes(range(32))
 

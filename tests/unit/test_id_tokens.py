@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from authlib.jose import JsonWebKey
 
-from draupnir import id_tokens
-from draupnir.id_tokens import GOOGLE, Expected, IdTokenRefused, UnknownKey, check, import_keys
+from draupnir.identity import id_tokens
+from draupnir.identity.id_tokens import GOOGLE, Expected, IdTokenRefused, UnknownKey, check, import_keys
 from draupnir.models import Identity
 from tests.identity_provider import CLIENT_ID, FORGERIES, Signer, good_claims
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import TypeAdapter
 
-from draupnir import emails
+from draupnir.identity import emails
 from draupnir.settings import Settings, SettingsError, is_private, load
 from draupnir_helper import wire
 

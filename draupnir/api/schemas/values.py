@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from draupnir import emails
 from draupnir.addresses import Cidr, read_cidr
+from draupnir.identity import emails
 from draupnir_helper.wire import MIN_MAX_BYTES
 
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2199

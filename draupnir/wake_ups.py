@@ -12,7 +12,7 @@ PATIENCE_S = 5.0
 _GSSENC_REQUEST = struct.pack("!ii", 8, 80877104)
 
 
-async def knock(port: int) -> None:
+async def wake(port: int) -> None:
     """Connect, speak and hang up; nobody there is nobody to wake."""
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(PATIENCE_S):

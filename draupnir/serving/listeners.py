@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import uvicorn
 from starlette.types import ASGIApp
 
-from draupnir import tls
-from draupnir.connections import (
+from draupnir.serving import tls
+from draupnir.serving.connections import (
     CLOSING_TIMEOUT_S,
     HANDSHAKE_TIMEOUT_S,
     KEEP_ALIVE_S,

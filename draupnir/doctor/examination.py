@@ -15,9 +15,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from draupnir import client_secret, encryption, errors, findings, shared_secret, tls, upload_keys
-from draupnir.findings import Finding, bad, ok
+from draupnir import errors, shared_secret, upload_keys
+from draupnir.doctor import findings
+from draupnir.doctor.findings import Finding, bad, ok
 from draupnir.helper import HelperClient
+from draupnir.identity import client_secret, encryption
+from draupnir.serving import tls
 from draupnir.settings import CONFIG_PATH, Settings, SettingsError, load
 from draupnir.store import Store
 from draupnir_helper import wire
@@ -198,7 +201,7 @@ def _read(path: Path) -> bytes:
 
 def _examine_provider(settings: Settings, secret: str) -> Finding:
     # Imported here, for only signing in needs an HTTP client.
-    from draupnir import oidc
+    from draupnir.identity import oidc
 
     assert settings.oidc is not None
     url = settings.oidc.discovery_url

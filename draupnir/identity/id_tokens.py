@@ -13,7 +13,7 @@ from authlib.jose import JsonWebKey, JsonWebToken, KeySet
 from authlib.jose.errors import JoseError
 from authlib.oidc.core import CodeIDToken
 
-from draupnir import emails
+from draupnir.identity import emails
 from draupnir.models import Identity
 
 GOOGLE = "https://accounts.google.com"

@@ -1,0 +1,1 @@
+"""The room of `draupnir doctor`: what is looked at, and how it is told. Changes nothing."""
