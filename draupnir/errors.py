@@ -199,6 +199,17 @@ class NotASession(Impossible):
     title = "Not a session"
 
 
+FAILURE_CODES = frozenset(
+    {
+        *("cleaning_failed", "damaged_archive", "internal", "job_failed", "job_killed", "manifest_mismatch"),
+        *("no_data_directory", "no_room", "no_superuser", "not_an_archive", "postgres_missing", "ratio_exceeded"),
+        *("recovery_failed", "role_conflict", "script_failed", "several_archives", "tablespaces", "tampered_catalogs"),
+        *("timed_out", "trial_failed", "truncated_archive", "unclean_stop", "unsafe_archive"),
+    }
+)
+"""Why an image may fail: the codes that the jobs report, and those of the finalise itself."""
+
+
 class ImageFailed(Impossible):
     """Finalising failed; `code` is that of the failure."""
 

@@ -1,4 +1,4 @@
-"""Who may do what: every role against every route and every request to the helper. Nothing else decides it.
+"""Who may do what: the kinds of access that routes have, and every role against every request to the helper.
 
 Whose things a caller reaches through a route is one of NO (403, or 401 for the anonymous), OWN (others' are not
 there: 404) and ALL. A read-only token may change nothing, except that it may revoke itself.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Collection
 from contextvars import ContextVar
+from typing import NamedTuple
 
 from draupnir.errors import Forbidden
 from draupnir.models import Caller, Reach, Role
@@ -19,41 +20,31 @@ NO, OWN, ALL = Reach.NOTHING, Reach.OWN, Reach.ALL
 UPLOAD = "upload"
 COLUMNS = (Role.ANONYMOUS, Role.USER, Role.UPLOADER, Role.ADMIN)
 
-# fmt: off
-ROUTES: dict[tuple[str, str], tuple[Reach, Reach, Reach, Reach]] = {
-    #                                       anonymous user uploader admin
-    ("GET", "/health_check"):               (ALL,     ALL,     ALL, ALL),
-    ("GET", "/images"):                     (NO,      ALL,     ALL, ALL),
-    ("POST", "/images"):                    (NO,      NO,      ALL, ALL),
-    ("GET", "/images/{image_id}"):          (NO,      ALL,     ALL, ALL),
-    ("PATCH", "/images/{image_id}"):        (NO,      NO,      ALL, ALL),
-    ("DELETE", "/images/{image_id}"):       (NO,      NO,      ALL, ALL),
-    ("POST", "/images/{image_id}/done"):    (NO,      NO,      ALL, ALL),
-    ("GET", "/images/{image_id}/error"):    (NO,      NO,      ALL, ALL),
-    ("GET", "/instances"):                  (NO,      OWN,     OWN, ALL),
-    ("POST", "/instances"):                 (NO,      OWN,     OWN, OWN),
-    ("POST", "/instances/{instance_id}/restart"): (NO, OWN,    OWN, ALL),
-    ("POST", "/instances/{instance_id}/restore"): (NO, NO,     NO,  ALL),
-    ("GET", "/instances/{instance_id}"):    (NO,      OWN,     OWN, ALL),
-    ("DELETE", "/instances/{instance_id}"): (NO,      OWN,     OWN, ALL),
-    ("GET", "/instances/{instance_id}/addresses"):    (NO, OWN, OWN, ALL),
-    ("POST", "/instances/{instance_id}/addresses"):   (NO, OWN, OWN, ALL),
-    ("DELETE", "/instances/{instance_id}/addresses"): (NO, OWN, OWN, ALL),
-    ("GET", "/events"):                     (NO,      OWN,     OWN, ALL),
-    ("POST", "/sign_ins"):                  (ALL,     ALL,     ALL, ALL),
-    ("GET", "/authenticate"):               (ALL,     ALL,     ALL, ALL),
-    ("GET", "/oauth_callback"):             (ALL,     ALL,     ALL, ALL),
-    ("POST", "/sessions"):                  (ALL,     ALL,     ALL, ALL),
-    ("GET", "/sessions/current"):           (NO,      OWN,     OWN, OWN),
-    ("DELETE", "/sessions/current"):        (NO,      OWN,     OWN, OWN),
-    ("GET", "/tokens"):                     (NO,      OWN,     OWN, OWN),
-    ("POST", "/tokens"):                    (NO,      OWN,     OWN, OWN),
-    ("DELETE", "/tokens/{token_id}"):       (NO,      OWN,     OWN, OWN),
-}
-# fmt: on
-SAFE_METHODS = frozenset({"GET"})
-# The one change that a read-only token may make: revoking itself.
-SIGN_OUT = ("DELETE", "/sessions/current")
+
+class Access(NamedTuple):
+    """What a route gives to callers of each role."""
+
+    anonymous: Reach
+    user: Reach
+    uploader: Reach
+    admin: Reach
+
+    def of(self, role: Role) -> Reach:
+        """What it gives to one role."""
+        return self[COLUMNS.index(role)]
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the route needs no token."""
+        return self.anonymous is not NO
+
+
+PUBLIC = Access(ALL, ALL, ALL, ALL)
+SHARED = Access(NO, ALL, ALL, ALL)  # what all users have in common
+KEPT = Access(NO, NO, ALL, ALL)  # for those who keep the images
+OWNED = Access(NO, OWN, OWN, ALL)
+PERSONAL = Access(NO, OWN, OWN, OWN)
+RESERVED = Access(NO, NO, NO, ALL)
 
 _DAEMON = frozenset({Role.DAEMON})
 _KEEPERS = _DAEMON | {Role.UPLOADER, Role.ADMIN}
@@ -100,17 +91,16 @@ _A = {
 acting: ContextVar[Role] = ContextVar("acting", default=Role.DAEMON)
 
 
-def is_public(method: str, path: str) -> bool:
-    """Whether the route is open to those who do not say who they are. Raises KeyError if the table has no such row."""
-    return _reach(method, path, Role.ANONYMOUS) is not NO
+def admit(access: Access, caller: Caller, *, reading: bool) -> Caller:
+    """The caller with the reach that the route gives it; from here on all is done in its role. Raises Forbidden.
 
-
-def admit(method: str, path: str, caller: Caller) -> Caller:
-    """The caller with the reach that the route gives it; from here on all is done in its role. Raises Forbidden."""
-    reach = _reach(method, path, caller.role)
+    A read-only token may do what is `reading`, and nothing else.
+    """
+    reach = access.of(caller.role)
     if reach is NO:
-        raise Forbidden(f"{caller.name} is {_A[caller.role]}, and this is for {_allowed(method, path)} to do.")
-    if caller.read_only and method not in SAFE_METHODS and (method, path) != SIGN_OUT:
+        allowed = " or ".join(_A[role] for role in COLUMNS if access.of(role) is not NO)
+        raise Forbidden(f"{caller.name} is {_A[caller.role]}, and this is for {allowed} to do.")
+    if caller.read_only and not reading:
         raise Forbidden("This token may only look at things; use one that may change them.")
     acting.set(caller.role)
     return dataclasses.replace(caller, reach=reach)
@@ -130,11 +120,3 @@ def check_request(kind: type[wire.AnyRequest]) -> None:
     """Raises Forbidden if in the role now acting no request of that kind may reach the helper."""
     if acting.get() not in HELPER_REQUESTS[kind]:
         raise Forbidden(f"The helper is not asked {kind.__name__} on behalf of {_A[acting.get()]}.")
-
-
-def _reach(method: str, path: str, role: Role) -> Reach:
-    return ROUTES[method, path][COLUMNS.index(role)]
-
-
-def _allowed(method: str, path: str) -> str:
-    return " or ".join(_A[role] for role in COLUMNS if _reach(method, path, role) is not NO)

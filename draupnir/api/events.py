@@ -15,6 +15,7 @@ from draupnir.models import Caller
 from draupnir.operations import events
 
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+MAX_EVENT_ID = 10**18 - 1
 
 
 async def list_some(request: Request, caller: Caller) -> Response:

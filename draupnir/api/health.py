@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from draupnir import errors
 from draupnir.api.problems import HEADERS, errors_body
 from draupnir.api.requests import context_of
+from draupnir.api.schemas.answers import Health, HealthParts, Unhealthy
 from draupnir.models import Caller
 from draupnir.operations import disk
 from draupnir.operations.context import Context
@@ -27,7 +28,7 @@ async def check(request: Request, caller: Caller) -> Response:
     context = context_of(request)
     rooms: list[wire.Room] = []
     metadata, helper = await asyncio.gather(_state_of(context.store.ping()), _state_of(_check_helper(context, rooms)))
-    parts = {"metadata": metadata, "helper": helper}
+    parts: HealthParts = {"metadata": metadata, "helper": helper}
     for room in rooms:
         if disk.is_critical(room):
             parts["disk"] = (
@@ -37,9 +38,11 @@ async def check(request: Request, caller: Caller) -> Response:
     away = [f"{part}: {state}" for part, state in parts.items() if state != "ok"]
     if not away:
         low = any(room.free_bytes < room.low_bytes for room in rooms)
-        return JSONResponse({"status": "ok", "disk": "low"} if low else {"status": "ok"})
+        healthy: Health = {"status": "ok", "disk": "low"} if low else {"status": "ok"}
+        return JSONResponse(healthy)
     problem = errors_body(503, "unavailable", "Not available", " ".join(away) + " `draupnir doctor` says what to do.")
-    return JSONResponse({"status": "unavailable", "parts": parts, **problem}, 503, HEADERS[503])
+    unhealthy: Unhealthy = {"status": "unavailable", "parts": parts, **problem}
+    return JSONResponse(unhealthy, 503, HEADERS[503])
 
 
 async def _check_helper(context: Context, rooms: list[wire.Room]) -> None:

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse
 
 from draupnir import errors
 from draupnir.api.bodies import BodyTooLarge, BodyTooSlow, quote
+from draupnir.api.schemas.answers import Problems
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,29 @@ HEADERS: dict[int, dict[str, str]] = {
 }
 
 
+# What is refused before a route is found, by status; connections.py sends those of slow and long headers.
+EDGE_CODES: dict[int, tuple[str, ...]] = {
+    400: ("invalid_http",),
+    408: ("header_too_slow",),
+    431: ("header_too_large",),
+}
+# Of paths and methods that no route has.
+ROUTING_CODES = ("invalid_request", "method_not_allowed", "not_found")
+
+
 def status_of(error: errors.DraupnirError) -> int:
     """The HTTP status of an error, by the nearest of its classes in the table."""
-    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    return status_of_kind(type(error))
+
+
+def status_of_kind(kind: type[errors.DraupnirError]) -> int:
+    """The HTTP status of a class of errors."""
+    return next(STATUSES[each] for each in kind.__mro__ if each in STATUSES)
+
+
+def codes_of(kind: type[errors.DraupnirError]) -> frozenset[str]:
+    """The codes that an error of the class may have."""
+    return errors.FAILURE_CODES if kind is errors.ImageFailed else frozenset({kind.code})
 
 
 def headers_of(error: errors.DraupnirError) -> dict[str, str]:
@@ -51,7 +72,7 @@ def headers_of(error: errors.DraupnirError) -> dict[str, str]:
     return HEADERS.get(status_of(error), {})
 
 
-def errors_body(status: int, code: str, title: str, detail: str) -> dict[str, object]:
+def errors_body(status: int, code: str, title: str, detail: str) -> Problems:
     """The body of every answer that is not a success."""
     return {"errors": [{"status": str(status), "code": code, "title": title, "detail": detail}]}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, NotRequired, TypeVar
 
 from pydantic import Field
 
@@ -40,6 +40,22 @@ class Problems(TypedDict):
 
 
 class Health(TypedDict):
-    """The answer of a healthy service; `disk` is there while the disk is low."""
+    """The answer of a healthy service."""
 
     status: Literal["ok"]
+    disk: Annotated[NotRequired[Literal["low"]], Field(description="A warning, before the disk is full.")]
+
+
+class HealthParts(TypedDict):
+    """Each part's `ok`, or what is wrong with it."""
+
+    metadata: str
+    helper: str
+    disk: NotRequired[str]
+
+
+class Unhealthy(Problems):
+    """The answer of a service that is not healthy, with its parts."""
+
+    status: Literal["unavailable"]
+    parts: HealthParts
