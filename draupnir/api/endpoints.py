@@ -69,16 +69,13 @@ class Endpoint:
     errors: Errors = ()
     # What a read-only token may do although it is a change.
     for_read_only: bool = False
+    # Where its errors are pages.
+    for_people: bool = False
 
     @property
     def is_reading(self) -> bool:
         """Whether a read-only token may do it."""
         return self.method == "GET" or self.for_read_only
-
-    @property
-    def for_people(self) -> bool:
-        """Whether its errors are pages."""
-        return PAGE in self.answers.values()
 
     def codes(self) -> dict[int, set[str]]:
         """Every code with which it may refuse, by status."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+
+from starlette.requests import Request
+from starlette.responses import Response
+
 from draupnir import errors
-from draupnir.api import addresses, events, health, images, instances, sessions, sign_ins, tokens
+from draupnir.api import addresses, events, health, images, instances, openapi, sessions, sign_ins, tokens
 from draupnir.api.endpoints import PAGE, Body, Endpoint, Errors, Parameter, route_all
 from draupnir.api.limits import limited
 from draupnir.api.pages import for_people
@@ -15,6 +21,7 @@ from draupnir.api.schemas.instances import InstanceResource, NewInstance, Restar
 from draupnir.api.schemas.sessions import NewSession, NewSessionResource, NewSignIn, SessionResource, SignInResource
 from draupnir.api.schemas.tokens import NewToken, TokenResource
 from draupnir.helper import PortInUse, UnitFailed
+from draupnir.models import Caller
 from draupnir.roles import KEPT, OWNED, PERSONAL, PUBLIC, RESERVED, SHARED
 
 # What is done on the disk may find the helper away, or the disk not mounted.
@@ -23,6 +30,17 @@ HELPER: Errors = (errors.HelperUnavailable, errors.StorageMissing)
 START: Errors = (*HELPER, UnitFailed, PortInUse, errors.PostgresMissing, errors.EncryptionKeyMissing)
 ALLOWLIST: Errors = (errors.AllowListsOff, errors.FilterMissing)
 SIGN_IN: Errors = (errors.SignInNotConfigured, errors.EncryptionKeyMissing, errors.TooManyRequests)
+
+
+async def show_document(request: Request, caller: Caller) -> Response:
+    """GET /openapi.json; the same until the next version of the service"""
+    return Response(_document(), media_type="application/json", headers={"Cache-Control": "public, max-age=3600"})
+
+
+@cache
+def _document() -> bytes:
+    return json.dumps(openapi.describe(ENDPOINTS)).encode()
+
 
 FLAG = {"type": "boolean", "default": False}
 EVERYBODYS = Parameter("all", FLAG, "true")
@@ -36,6 +54,14 @@ ENDPOINTS = (
         handler=health.check,
         does='Reports metadata, helper and disk. `"disk": "low"` warns before the disk is full.',
         answers={200: Health, 503: Unhealthy},
+    ),
+    Endpoint(
+        method="GET",
+        path="/openapi.json",
+        access=PUBLIC,
+        handler=show_document,
+        does="Returns a description of this API in OpenAPI 3.1, with every error code.",
+        answers={200: dict[str, object]},
     ),
     Endpoint(
         method="GET",
@@ -252,7 +278,8 @@ ENDPOINTS = (
         handler=for_people(limited(sign_ins.authenticate)),
         does="Redirects to the identity provider; for browsers.",
         parameters=(Parameter("sign_in", {"type": "string"}, "…"),),
-        answers={200: PAGE, 302: None},
+        answers={302: None},
+        for_people=True,
         errors=(*SIGN_IN, errors.SignInGone, errors.ProviderUnavailable),
     ),
     Endpoint(
@@ -263,6 +290,7 @@ ENDPOINTS = (
         does="Redirects to `http://127.0.0.1:PORT/?code=…` or `?error=…`. Without a port, shows the code.",
         parameters=tuple(Parameter(name, {"type": "string"}, "…") for name in ("state", "code", "error", "iss")),
         answers={200: PAGE, 302: None},
+        for_people=True,
         errors=(*SIGN_IN, errors.SignInGone, errors.SignInRefused, errors.ProviderUnavailable),
     ),
     Endpoint(

@@ -43,7 +43,7 @@ class Health(TypedDict):
     """The answer of a healthy service."""
 
     status: Literal["ok"]
-    disk: Annotated[NotRequired[Literal["low"]], Field(description="A warning, before the disk is full.")]
+    disk: NotRequired[Annotated[Literal["low"], Field(description="A warning, before the disk is full.")]]
 
 
 class HealthParts(TypedDict):

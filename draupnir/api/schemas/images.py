@@ -62,8 +62,8 @@ class ImageAttributes(TypedDict):
     tables_written_by_triggers: Annotated[
         list[str], Field(description="Tables to which triggers wrote while the script ran.")
     ]
-    anonymisation_script_truncated: Annotated[
-        NotRequired[Literal[True]], Field(description="In a list: the script shown is only the beginning.")
+    anonymisation_script_truncated: NotRequired[
+        Annotated[Literal[True], Field(description="In a list: the script shown is only the beginning.")]
     ]
 
 

@@ -76,14 +76,16 @@ class InstanceAttributes(TypedDict):
     written_bytes: Annotated[int | None, Field(description="How much it wrote; null if that is not known.")]
     hostname: str
     owner: str
-    stop_reason: Annotated[NotRequired[str], Field(description="Why the service stopped it.")]
-    destroy_at: Annotated[NotRequired[WrittenTime], Field(description="When a closed instance is destroyed.")]
-    credentials: Annotated[NotRequired[InstanceCredentials], Field(description="Only for its owner, and not in lists.")]
-    allowed_addresses: Annotated[
-        NotRequired[list[AddressAttributes]],
-        Field(description="Only for its owner, where the server has allowlists, and not in lists."),
+    stop_reason: NotRequired[Annotated[str, Field(description="Why the service stopped it.")]]
+    destroy_at: NotRequired[Annotated[WrittenTime, Field(description="When a closed instance is destroyed.")]]
+    credentials: NotRequired[Annotated[InstanceCredentials, Field(description="Only for its owner, and not in lists.")]]
+    allowed_addresses: NotRequired[
+        Annotated[
+            list[AddressAttributes],
+            Field(description="Only for its owner, where the server has allowlists, and not in lists."),
+        ]
     ]
-    events: Annotated[NotRequired[list[EventResource]], Field(description="The last few; not in lists.")]
+    events: NotRequired[Annotated[list[EventResource], Field(description="The last few; not in lists.")]]
 
 
 class InstanceResource(TypedDict):

@@ -109,7 +109,7 @@ class SessionAttributes(TypedDict):
     role: Role
     kind: Literal[TokenKind.SESSION, TokenKind.NAMED, "shared_secret"]
     scope: Scope
-    expires_at: Annotated[NotRequired[WrittenTime], Field(description="The shared secret does not expire.")]
+    expires_at: NotRequired[Annotated[WrittenTime, Field(description="The shared secret does not expire.")]]
 
 
 class SessionResource(TypedDict):

@@ -62,7 +62,7 @@ class TokenAttributes(TypedDict):
     expires_at: WrittenTime
     last_used_at: WrittenTime | None
     current: Annotated[bool, Field(description="Whether the request carried it.")]
-    token: Annotated[NotRequired[str], Field(description="The secret; only in the answer that made it.")]
+    token: NotRequired[Annotated[str, Field(description="The secret; only in the answer that made it.")]]
 
 
 class TokenResource(TypedDict):
