@@ -28,7 +28,7 @@ NEVER_ANSWERED = {"impossible"}
 
 @pytest.fixture
 def http(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
-    context = Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.knock, cipher=CIPHER)
+    context = Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER)
     with TestClient(create_app(context, b"secret")) as client:
         yield client
 
