@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 
-@pytest.fixture(autouse=True, scope="package")
+@pytest.fixture(autouse=True, scope="module")
 def _described() -> Any:
     if find_spec("jsonschema") is None:
         yield
