@@ -24,7 +24,7 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import disk, lifecycle, trash, trials
+from draupnir.operations import disk, failures, lifecycle, trash, trials
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
@@ -97,7 +97,7 @@ async def _carry_on(context: Context, image_id: int) -> Image:
         case ImageStatus.READY:
             return image
         case ImageStatus.FAILED if image.failure is not None:
-            raise _error_of(image.failure)
+            raise failures.error_of(image.failure)
         case ImageStatus.AWAITING_UPLOAD:
             raise NothingUploaded(_nothing_uploaded(image_id))
         case _:
@@ -147,7 +147,7 @@ async def _finalise(context: Context, image: Image) -> Image:
             FinaliseStep.PUBLISH,
             "publishing",
             size_bytes=report.size_bytes,
-            trigger_tables=[_printable(name) for name in report.trigger_tables],
+            trigger_tables=[failures.printable(name) for name in report.trigger_tables],
         )
     )
 
@@ -210,7 +210,7 @@ async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.Jo
             case wire.JobState.SUCCEEDED:
                 return job.report
             case wire.JobState.FAILED:
-                raise _error_of(_failure_of(job))
+                raise failures.error_of(failures.of_job(job))
             case wire.JobState.ABSENT:
                 raise ImageFailed("job_killed", f"The {kind} job vanished; finalise the image again.")
             case wire.JobState.RUNNING:
@@ -233,7 +233,7 @@ async def _require_room(context: Context, kind: wire.JobKind) -> None:
 async def _note(context: Context, image: Image, activity: str, done: int | None, total: int | None) -> Image:
     """Write down how far it is, if that is news; notices also that the image came to be destroyed."""
     known = image.progress
-    activity = _printable(activity) or (known.activity if known else "")
+    activity = failures.printable(activity) or (known.activity if known else "")
     if known is None or (known.activity, known.done_bytes, known.total_bytes) != (activity, done, total):
         return _still(await context.store.images.note_progress(image, activity, done, total))
     return await _current(context, image)
@@ -261,7 +261,7 @@ async def _record_failure(context: Context, image_id: int, error: DraupnirError)
     await _end_trials(context, image_id)
     # Before anybody can ask for it, and before the work goes.
     await context.helper.ask(wire.KeepErrorText(image_id=image_id))
-    failed = await context.store.images.mark_failed(image_id, Failure(error.code, _printable(error.detail)))
+    failed = await context.store.images.mark_failed(image_id, Failure(error.code, failures.printable(error.detail)))
     if failed is not None:
         _clear_up_later(context, image_id)
     return failed is not None
@@ -282,31 +282,6 @@ async def _clear_up(context: Context, image_id: int) -> None:
     else:
         await context.helper.ask(wire.DiscardParts(image_id=image_id, parts=["seal", "work", "image"]))
     trash.empty(context)
-
-
-def _failure_of(job: wire.Job) -> Failure:
-    """A failed job's own words, or systemd's where it had none left to say any."""
-    if job.report.error_code and job.report.error:
-        return Failure(job.report.error_code, _printable(job.report.error))
-    doing = f" while {_printable(job.report.step)}" if job.report.step else ""
-    match job.result:
-        case "timeout" | "watchdog":
-            return Failure("timed_out", f"The {job.kind} job took longer than it may{doing}; it was stopped.")
-        case "oom-kill":
-            return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; give the server more.")
-        case result:
-            unit = f"draupnir-{job.kind}-{job.image_id}"
-            # It did not succeed; systemd just has not seen how it ended.
-            how = "" if result == "success" else f" ({result})"
-            return Failure(
-                "job_killed", f"The {job.kind} job ended{doing} without saying why{how}; see `journalctl -u {unit}`."
-            )
-
-
-def _error_of(failure: Failure) -> DraupnirError:
-    if failure.code == NoRoom.code:
-        return NoRoom(failure.detail)
-    return ImageFailed(failure.code, failure.detail)
 
 
 def _destroyed_meanwhile(image_id: int) -> WrongState:
@@ -330,8 +305,3 @@ def _major(image: Image) -> int:
     if image.postgres_major is None:
         raise ImageFailed("job_killed", "It is not known which Postgres the data are of; finalise the image again.")
     return image.postgres_major
-
-
-def _printable(text: str) -> str:
-    """Text of a job, which may be anything, as text that the metadata can hold and a terminal may show."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

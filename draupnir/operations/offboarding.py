@@ -78,7 +78,7 @@ async def run(context: Context) -> None:
         elapsed_s = time.monotonic() - counted_at_s
         counted_at_s += elapsed_s
         try:
-            await context.store.instances.count_closed(elapsed_s)
+            await context.store.retention.count_closed(elapsed_s)
             await context.store.users.count_refused(elapsed_s)
             if context.sign_in is not None:
                 await ask_about_all(context, rounds)

@@ -63,7 +63,7 @@ def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
 
 async def expire(context: Context, instance: Instance) -> None:
     """Destroy an instance that has been closed for as long as one is kept; not one that was opened meanwhile."""
-    if await context.store.instances.expire(instance.id, context.settings.grace_period.total_seconds()):
+    if await context.store.retention.expire(instance.id, context.settings.grace_period.total_seconds()):
         with audit.for_reason(f"grace_over:{instance.owner}"):
             await lifecycle.tear_down(context, instance.id)
 
@@ -117,7 +117,7 @@ async def _restore(context: Context, instance_id: int, owner: str | None) -> Non
     # One that still listens would go on with the authority it has.
     await context.helper.ask(wire.CloseInstance(instance_id=instance.id))
     limit = None if owner is None else context.settings.instance_limit(owner)
-    if not await context.store.instances.reopen(instance.id, authorities.create(context, instance.id), owner, limit):
+    if not await context.store.retention.reopen(instance.id, authorities.create(context, instance.id), owner, limit):
         raise WrongState(f"Instance {instance.id} is not closed any more; look at it again.")
     if owner is not None:
         audit.record_work(audit.origin.get(), f"hand instance {instance.id} to {owner}", None)
@@ -125,4 +125,4 @@ async def _restore(context: Context, instance_id: int, owner: str | None) -> Non
 
 async def _take_back(context: Context, instance_id: int) -> None:
     await context.helper.ask(wire.CloseInstance(instance_id=instance_id))
-    await context.store.instances.take_back(instance_id, authorities.create(context, instance_id))
+    await context.store.retention.take_back(instance_id, authorities.create(context, instance_id))

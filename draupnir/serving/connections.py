@@ -1,4 +1,4 @@
-"""Open connections of the API: how long each may take over what, how many there may be, and which of them goes first.
+"""An open connection of the API: in which phase it is, and how long each phase may take.
 
 uvicorn closes connections that idle between two requests, and waits for ever for all else: for the rest of a header or
 a body, for a reader of its answer. Here each connection is in one phase, and each phase in which the client is waited
@@ -12,26 +12,20 @@ import json
 import logging
 import secrets
 import sys
-import time
-from collections import OrderedDict
-from collections.abc import Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from draupnir.addresses import Cidr, read_address
 from draupnir.api.bodies import BODY_TIMEOUT_S
 from draupnir.api.edge import SECURITY_HEADERS, access_log
-from draupnir.api.limits import TELL_AGAIN_S, Lines, Source, together_with
+from draupnir.api.limits import Source
 from draupnir.api.problems import errors_body
+from draupnir.serving.admission import Connections
 
 log = logging.getLogger(__name__)
 
-# One over TLS comes to a third of a megabyte of memory; MemoryMax= and LimitNOFILE= have room for these.
-MAX_CONNECTIONS = 1000
-MAX_OF_ONE_SOURCE = 256
 MAX_HEADER_BYTES = 16 * 1024
 # Longer than clients and reverse proxies keep one (httpx 5 s, nginx 60 s): who else ends it may meet a request.
 KEEP_ALIVE_S = 75
@@ -65,89 +59,6 @@ TIMEOUTS_S = {
     Phase.LEFT_OVER: 5.0,
     Phase.CLOSING: CLOSING_TIMEOUT_S,
 }
-
-
-class Link(Protocol):
-    """One of the open connections, as far as it matters to the others."""
-
-    source: Source
-
-    def cut(self) -> None:
-        """Ends it at once."""
-
-
-class Connections:
-    """Every connection from its acceptance to its end.
-
-    Where there are too many, the one goes that has waited longest for its client: whoever holds many open loses their
-    own thereby, and keeps nobody out.
-    """
-
-    def __init__(
-        self, most: int = MAX_CONNECTIONS, of_one_source: int = MAX_OF_ONE_SOURCE, proxies: Sequence[Cidr] = ()
-    ) -> None:
-        self._most, self._of_one_source, self._proxies = most, of_one_source, proxies
-        self._open: set[Link] = set()
-        self._counts: dict[Source, int] = {}
-        self._waiting: OrderedDict[Link, None] = OrderedDict()
-        self._told_at_s = -TELL_AGAIN_S
-        self.lines = Lines()
-
-    def source_of(self, host: str | None) -> Source:
-        """With whom a peer is counted; None for those behind whom there are many: this machine, and trusted proxies."""
-        if host is None:
-            return None
-        address = read_address(host)
-        if address.is_loopback or any(address in cidr for cidr in self._proxies):
-            return None
-        return together_with(address)
-
-    def admit(self, link: Link) -> bool:
-        """Counts it in, if there is room for it or can be made."""
-        source = link.source
-        if source is not None and self._counts.get(source, 0) >= self._of_one_source:
-            longest = next((other for other in self._waiting if other.source == source), None)
-            if not self._shed(longest, f"{source} has {self._of_one_source} connections"):
-                return False
-        if len(self._open) >= self._most:
-            longest = next(iter(self._waiting), None)
-            if not self._shed(longest, f"there are {self._most} connections"):
-                return False
-        self._open.add(link)
-        self._counts[source] = self._counts.get(source, 0) + 1
-        self.waits(link)
-        return True
-
-    def waits(self, link: Link) -> None:
-        """From now on it waits for its client."""
-        if link in self._open:
-            self._waiting[link] = None
-            self._waiting.move_to_end(link)
-
-    def works(self, link: Link) -> None:
-        """From now on its client waits for us."""
-        self._waiting.pop(link, None)
-
-    def leave(self, link: Link) -> None:
-        """It has ended; may be told more than once."""
-        if link not in self._open:
-            return
-        self._open.remove(link)
-        self._waiting.pop(link, None)
-        self._counts[link.source] -= 1
-        if not self._counts[link.source]:
-            del self._counts[link.source]
-
-    def _shed(self, link: Link | None, why: str) -> bool:
-        now_s = time.monotonic()
-        if now_s - self._told_at_s >= TELL_AGAIN_S:
-            self._told_at_s = now_s
-            log.warning("%s: for each new one the one goes that has waited longest for its client", why)
-        if link is None:
-            return False
-        self.leave(link)
-        link.cut()
-        return True
 
 
 class BoundedHeaders(h11.Connection):

@@ -21,6 +21,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from draupnir.serving import tls
+from draupnir.serving.admission import Connections
 from draupnir.serving.connections import (
     CLOSING_TIMEOUT_S,
     HANDSHAKE_TIMEOUT_S,
@@ -28,7 +29,6 @@ from draupnir.serving.connections import (
     LAST_REQUEST_S,
     MAX_HEADER_BYTES,
     Connection,
-    Connections,
 )
 from draupnir.settings import Settings
 

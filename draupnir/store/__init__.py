@@ -9,6 +9,7 @@ from draupnir.store.database import Database
 from draupnir.store.events import Events
 from draupnir.store.images import Images
 from draupnir.store.instances import Instances
+from draupnir.store.retention import Retention
 from draupnir.store.sign_ins import SignIns
 from draupnir.store.tokens import Tokens
 from draupnir.store.users import Users
@@ -22,6 +23,7 @@ class Store:
         self.images = Images(self._database)
         self.instances = Instances(self._database)
         self.events = Events(self._database)
+        self.retention = Retention(self._database)
         self.ceilings = Ceilings(self._database)
         self.addresses = Addresses(self._database)
         self.users = Users(self._database)

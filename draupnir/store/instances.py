@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
 from psycopg.errors import UniqueViolation
 
-from draupnir.errors import ImageNotReady, NoFreePort, NotFound, OwnerUnknown, Unauthorized
+from draupnir.errors import ImageNotReady, NoFreePort, NotFound, Unauthorized
 from draupnir.lifecycles import INSTANCES, Kind
 from draupnir.models import (
     Authority,
@@ -175,54 +175,6 @@ class Instances:
         """Compare and swap; whether the status was `before`."""
         return await self._change(instance_id, [before], after)
 
-    async def count_closed(self, elapsed_s: float) -> None:
-        """So much more time has gone by for all that are closed."""
-        async with self._database.connection() as connection:
-            await connection.execute(
-                "UPDATE instances SET closed_s = closed_s + %s WHERE status = 'closed'", [elapsed_s]
-            )
-
-    async def expire(self, instance_id: int, grace_s: float) -> bool:
-        """Mean an instance to be gone that has been closed for so long; False if it has not, or is open again."""
-        return await self._change(
-            instance_id,
-            [InstanceStatus.CLOSED],
-            InstanceStatus.DESTROYING,
-            where="closed_s >= %(grace_s)s",
-            values={"grace_s": grace_s},
-        )
-
-    async def reopen(
-        self, instance_id: int, authority: SealedAuthority, owner: str | None = None, limit: int | None = None
-    ) -> bool:
-        """Mean a closed instance to run again, under another authority, and be `owner`'s if one is named.
-
-        False if it is not closed. Raises OwnerUnknown, TooManyInstances.
-        """
-        async with take_turn(self._database) as turn:
-            if owner is not None:
-                await require_place(turn.connection, owner, limit)
-                await _require_known(turn.connection, owner)
-            reopened = await _reopen(turn, instance_id, authority, owner)
-            if reopened and owner is not None:
-                # From where its port was reached was its former owner's business.
-                await turn.connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])
-            return reopened
-
-    async def take_back(self, instance_id: int, authority: SealedAuthority) -> bool:
-        """Reopen an instance whose owner is back; False if it is not closed, or they have left again."""
-        async with take_turn(self._database) as turn:
-            connection = turn.connection
-            # Held, or they could be found to have left between the look and the change.
-            await connection.execute(
-                "SELECT FROM users WHERE email = (SELECT owner FROM instances WHERE id = %s) FOR SHARE", [instance_id]
-            )
-            cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %s".encode(), [instance_id])
-            row = await cursor.fetchone()
-            if row is None or not row["owner_is_back"]:
-                return False
-            return await _reopen(turn, instance_id, authority, None)
-
     async def replace_plain_keys(self, seal: Callable[[int, Authority], SealedAuthority]) -> int:
         """Seal every key that is there in plain text, all or none; returns how many there were."""
         async with self._database.connection() as connection:
@@ -260,10 +212,9 @@ class Instances:
         after: InstanceStatus,
         *,
         where: str = "true",
-        values: Mapping[str, object] | None = None,
     ) -> bool:
         async with take_turn(self._database) as turn:
-            where, values = f"id = %(id)s AND {where}", {**(values or {}), "id": instance_id}
+            where, values = f"id = %(id)s AND {where}", {"id": instance_id}
             return bool(await turn.change(Kind.INSTANCE, befores, after, where=where, values=values))
 
     async def _list(self, where: str, values: list[object] | dict[str, object]) -> list[Instance]:
@@ -283,50 +234,12 @@ async def destroy_all_of(turn: Turn, image_id: int) -> None:
     )
 
 
-async def close_all_of(turn: Turn, owner: str, issuer: str, subject: str) -> list[int]:
-    """Close what the owner, whom the provider knew so, has running; what is still being made is not worth keeping."""
-    values = {"owner": owner, "issuer": issuer, "subject": subject}
-    where = "owner = %(owner)s AND purpose = 'use'"
-    also = "closed_s = 0, leaver_issuer = %(issuer)s, leaver_subject = %(subject)s"
-    running = [InstanceStatus.RUNNING, InstanceStatus.STOPPED]
-    closed = await turn.change(Kind.INSTANCE, running, InstanceStatus.CLOSED, where=where, values=values, also=also)
-    creating = [InstanceStatus.CREATING]
-    ended = await turn.change(Kind.INSTANCE, creating, InstanceStatus.DESTROYING, where=where, values=values, also=also)
-    return [row["id"] for row in closed + ended]
-
-
-async def _reopen(turn: Turn, instance_id: int, authority: SealedAuthority, owner: str | None) -> bool:
-    found = await turn.change(
-        Kind.INSTANCE,
-        [InstanceStatus.CLOSED],
-        InstanceStatus.RUNNING,
-        where="id = %(id)s",
-        values={
-            "id": instance_id,
-            "owner": owner,
-            "certificate": authority.certificate,
-            "key": authority.encrypted_key,
-        },
-        also="owner = coalesce(%(owner)s, owner), authority_certificate = %(certificate)s, authority_key = %(key)s,"
-        " plain_authority_key = NULL, closed_s = NULL, leaver_issuer = NULL, leaver_subject = NULL",
-    )
-    return bool(found)
-
-
 async def _require_present(connection: Connection, owner: str) -> None:
     """Holds the owner, if it is a person, until the row is there: whoever leaves does so before or after."""
     cursor = await connection.execute("SELECT left_at FROM users WHERE email = %s FOR SHARE", [owner])
     row = await cursor.fetchone()
     if row is not None and row["left_at"] is not None:
         raise Unauthorized(f"The identity provider does not vouch for {owner} any more; sign in again.")
-
-
-async def _require_known(connection: Connection, owner: str) -> None:
-    cursor = await connection.execute("SELECT FROM users WHERE email = %s AND left_at IS NULL FOR SHARE", [owner])
-    if await cursor.fetchone() is None:
-        raise OwnerUnknown(
-            f"Nobody who may sign in has done so as {owner} yet; correct the address, or let them sign in first."
-        )
 
 
 async def _require_image(connection: Connection, image_id: int, purpose: Purpose) -> None:

@@ -360,10 +360,10 @@ async def test_no_clock_destroys_anything_only_time_that_was_lived_through(
         past = "now() - interval '10 years'"
         connection.execute(f"UPDATE instances SET created_at = {past}, updated_at = {past}".encode())
         connection.execute(f"UPDATE users SET signed_in_at = {past}, checked_at = {past}, left_at = {past}".encode())
-    await signed.store.instances.count_closed(GRACE.total_seconds() - 60)
+    await signed.store.retention.count_closed(GRACE.total_seconds() - 60)
     await converge(signed)
     assert await status_of(signed, closed) is InstanceStatus.CLOSED
-    await signed.store.instances.count_closed(61)
+    await signed.store.retention.count_closed(61)
     await converge(signed)
     assert await status_of(signed, closed) is None
     assert helper.disk.instances == {}
@@ -383,7 +383,7 @@ async def test_an_admin_opens_it_again_and_old_certificates_are_worth_nothing(
     assert restored.authority != closed.authority
     assert helper.disk.started[closed.id].authority_certificate == restored.authority.certificate
     assert await retention.restore(signed, CALLER, closed.id) == restored, "asked twice it is done once"
-    await signed.store.instances.count_closed(10 * GRACE.total_seconds())
+    await signed.store.retention.count_closed(10 * GRACE.total_seconds())
     await ask_about_everybody(signed)
     await converge(signed)
     assert await status_of(signed, closed) is InstanceStatus.RUNNING
@@ -433,7 +433,7 @@ async def test_whoever_signs_in_again_has_everything_back(
 ) -> None:
     """A provider withdraws tokens for other reasons than that somebody has left, such as a new password."""
     closed = await closed_instance(signed, idp)
-    await signed.store.instances.count_closed(2 * GRACE.total_seconds())
+    await signed.store.retention.count_closed(2 * GRACE.total_seconds())
     jane = await sign_in(signed, idp, JANE)
     await converge(signed)
     (back,) = await instances.list_own(signed, jane)
@@ -692,7 +692,7 @@ async def test_a_daemon_that_dies_on_the_way_is_made_up_for(
         if act == "come back":
             await sign_in(alive, idp, JANE)
         if act == "expire":
-            await signed.store.instances.count_closed(GRACE.total_seconds())
+            await signed.store.retention.count_closed(GRACE.total_seconds())
         doomed_helper = FakeHelper(helper.disk)
         doomed_helper.kill_at, doomed_helper.kill_after = kill_at, carried_out
         doomed = dataclasses.replace(another_daemon(signed, helper.disk), helper=doomed_helper, sign_in=signed.sign_in)

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from draupnir.api.limits import Source
-from draupnir.serving.connections import Connections
+from draupnir.serving.admission import Connections
 
 
 class Fake:

@@ -1,0 +1,38 @@
+"""Why a job failed, in words that the metadata can hold and a terminal may show."""
+
+from __future__ import annotations
+
+from draupnir.errors import DraupnirError, ImageFailed, NoRoom
+from draupnir.models import Failure
+from draupnir_helper import wire
+
+
+def of_job(job: wire.Job) -> Failure:
+    """A failed job's own words, or systemd's where it had none left to say any."""
+    if job.report.error_code and job.report.error:
+        return Failure(job.report.error_code, printable(job.report.error))
+    doing = f" while {printable(job.report.step)}" if job.report.step else ""
+    match job.result:
+        case "timeout" | "watchdog":
+            return Failure("timed_out", f"The {job.kind} job took longer than it may{doing}; it was stopped.")
+        case "oom-kill":
+            return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; give the server more.")
+        case result:
+            unit = f"draupnir-{job.kind}-{job.image_id}"
+            # It did not succeed; systemd just has not seen how it ended.
+            how = "" if result == "success" else f" ({result})"
+            return Failure(
+                "job_killed", f"The {job.kind} job ended{doing} without saying why{how}; see `journalctl -u {unit}`."
+            )
+
+
+def error_of(failure: Failure) -> DraupnirError:
+    """The failure as it is raised to whoever waits."""
+    if failure.code == NoRoom.code:
+        return NoRoom(failure.detail)
+    return ImageFailed(failure.code, failure.detail)
+
+
+def printable(text: str) -> str:
+    """Text of a job, which may be anything, as text that the metadata can hold and a terminal may show."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
