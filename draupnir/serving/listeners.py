@@ -30,7 +30,7 @@ from draupnir.serving.connections import (
     MAX_HEADER_BYTES,
     Connection,
 )
-from draupnir.settings import Settings
+from draupnir.settings import HttpSettings, Settings
 
 FIRST_PASSED_FD = 3
 STOP_TIMEOUT_S = 5
@@ -217,15 +217,7 @@ async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
             server.should_exit = True
 
     def reload() -> None:
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        if secure is not None:
-            try:
-                secure.context = tls.load(http)
-            except tls.CertificateError as error:
-                log.error("%s The certificate from before goes on being served.", error)
-            else:
-                log.info("new connections are served with the certificate that is now in %s", http.tls_certificate)
-        notify("READY=1")
+        _reload_certificate(secure, http)
 
     loop = asyncio.get_running_loop()
     for number, act in ((signal.SIGTERM, stop), (signal.SIGINT, stop), (signal.SIGHUP, reload)):
@@ -242,6 +234,19 @@ async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
     watchdog = asyncio.create_task(_feed_watchdog())
     await asyncio.gather(*running)
     watchdog.cancel()
+
+
+def _reload_certificate(server: Server | None, http: HttpSettings) -> None:
+    """Serves new connections with the certificate that is there now, or goes on with that from before."""
+    notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+    if server is not None:
+        try:
+            server.context = tls.load(http)
+        except tls.CertificateError as error:
+            log.error("%s The certificate from before goes on being served.", error)
+        else:
+            log.info("new connections are served with the certificate that is now in %s", http.tls_certificate)
+    notify("READY=1")
 
 
 async def _feed_watchdog() -> None:

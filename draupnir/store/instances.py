@@ -40,6 +40,15 @@ _FREE_PORT = (
     " AND NOT EXISTS (SELECT FROM instances WHERE instances.port = port.port)"
     " ORDER BY random() LIMIT 1"
 )
+_INSERT = """
+INSERT INTO instances
+       (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes,
+        authority_certificate, authority_key)
+VALUES (%(id)s, %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s, %(sleep_after_s)s, %(network)s,
+        %(max_bytes)s, %(certificate)s, %(key)s)
+    ON CONFLICT (port) DO NOTHING
+RETURNING id
+"""
 _SEQUENCES = {Purpose.USE: "instance_ids", Purpose.POOL: "instance_ids", Purpose.TRIAL: "trial_ids"}
 
 
@@ -73,41 +82,34 @@ class Instances:
         the owner has no more instances than the limit. Raises NotFound, ImageNotReady, NoFreePort, NoFreeId,
         TooManyInstances, Unauthorized.
         """
-        values = {
-            "image_id": image_id,
-            "owner": owner,
-            "purpose": purpose,
-            "sleep_after_s": shape.sleep_after_s,
-            "network": shape.network,
-            "max_bytes": shape.max_bytes,
-        }
         async with take_turn(self._database) as turn:
             connection = turn.connection
             await require_place(connection, owner, limit)
             await _require_image(connection, image_id, purpose)
             await _require_present(connection, owner)
-            sealed: SealedAuthority | None = None
+            instance_id = await draw_instance_id(connection, _SEQUENCES[purpose], taken_ids)
+            sealed = seal(instance_id)
+            values = {
+                "id": instance_id,
+                "image_id": image_id,
+                "owner": owner,
+                "purpose": purpose,
+                "sleep_after_s": shape.sleep_after_s,
+                "network": shape.network,
+                "max_bytes": shape.max_bytes,
+                "certificate": sealed.certificate,
+                "key": sealed.encrypted_key,
+            }
+            # No row means that somebody took the port a moment ago, so every try is another's success.
             while True:
                 values["port"] = await _free_port(connection, ports, avoided=())
-                if sealed is None:
-                    instance_id = await draw_instance_id(connection, _SEQUENCES[purpose], taken_ids)
-                    sealed = seal(instance_id)
-                    values |= {"id": instance_id, "certificate": sealed.certificate, "key": sealed.encrypted_key}
-                cursor = await connection.execute(
-                    "INSERT INTO instances"
-                    " (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes,"
-                    " authority_certificate, authority_key)"
-                    " VALUES (%(id)s, %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s,"
-                    " %(sleep_after_s)s, %(network)s, %(max_bytes)s, %(certificate)s, %(key)s)"
-                    " ON CONFLICT (port) DO NOTHING RETURNING id",
-                    values,
-                )
-                # No row means that somebody took the port a moment ago, so every turn is another's success.
+                cursor = await connection.execute(_INSERT, values)
                 if await cursor.fetchone():
-                    cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %(id)s".encode(), values)
-                    (found,) = await cursor.fetchall()
-                    await turn.made(Kind.INSTANCE, found)
-                    return _instance(found)
+                    break
+            cursor = await connection.execute(f"{_SELECT} WHERE instances.id = %(id)s".encode(), values)
+            (found,) = await cursor.fetchall()
+            await turn.made(Kind.INSTANCE, found)
+            return _instance(found)
 
     async def claim(self, image_id: int, owner: str, shape: Shape, limit: int | None) -> Instance | None:
         """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice.
