@@ -88,7 +88,7 @@ async def _forever(loop: Callable[[Context], Awaitable[None]], context: Context,
             await loop(context)
         except Exception:
             # The edge of all work that no request waits for: a fault in one pass must not end all later ones.
-            log.exception("%s broke; it starts again", loop.__module__)
+            log.exception("%s failed unexpectedly and starts again", loop.__module__)
             await asyncio.sleep(RESTART_S)
 
 

@@ -57,9 +57,7 @@ def serve() -> None:
         secret = shared_secret.read(shared_secret.PATH)
         inherited = inherit()
         if not inherited.sockets:
-            raise ServingError(
-                "systemd handed over no socket; start it with `systemctl start draupnir.socket draupnir`."
-            )
+            raise ServingError("systemd passed no socket; start it with `systemctl start draupnir.socket draupnir`.")
         if settings.enable_ip_whitelisting:
             asyncio.run(require_filter(HelperClient()))
         context = Context(
@@ -103,16 +101,18 @@ def _sign_in(settings: Settings) -> SignIn | None:
 
 
 @main.command()
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", help="For people or for programs.")
+@click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", help="Text for people or JSON for programs."
+)
 def doctor(output: str) -> None:
-    """Check every part of the service, and say what to do about what is wrong.
+    """Check every part of the service, and report how to fix each problem.
 
-    Exits with 0 when nothing is broken (warnings are not), with 1 otherwise.
+    Exits with 0 if nothing is broken (warnings do not count), else with 1.
     """
     from draupnir.doctor.examination import examine
 
     if os.geteuid() != 0:
-        raise click.ClickException("doctor looks at what only root may see; run `sudo draupnir doctor`.")
+        raise click.ClickException("doctor needs root; run `sudo draupnir doctor`.")
     # A shell that `draupnir-client env` has prepared points libpq at an instance; the metadata are elsewhere.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
@@ -134,14 +134,14 @@ def line_of(finding: Finding) -> str:
 
 @main.group("upload-key")
 def upload_key() -> None:
-    """Say whose SSH keys may upload backups."""
+    """Manage the SSH keys that may upload backups."""
 
 
 @upload_key.command("add")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True))
-@click.option("--name", metavar="NAME", help="What the list and the journal call it; its comment, if not given.")
+@click.option("--name", metavar="NAME", help="The name in the list and the journal; by default the key's comment.")
 def add_key(file: str, name: str | None) -> None:
-    """Let the key in FILE (a .pub file, or - for stdin) upload."""
+    """Allow the key in FILE (a .pub file, or - for stdin) to upload."""
     with click.open_file(file, "rb") as opened:
         content = opened.read(upload_keys.MAX_FILE_BYTES + 1)
     try:
@@ -153,7 +153,7 @@ def add_key(file: str, name: str | None) -> None:
 
 @upload_key.command("list")
 def list_keys() -> None:
-    """Show the keys that may upload, numbered."""
+    """List the keys that may upload, with numbers."""
     try:
         for number, key in enumerate(upload_keys.read_all(upload_keys.PATH), start=1):
             click.echo(f"{number}\t{upload_keys.fingerprint(key)}")
@@ -164,7 +164,7 @@ def list_keys() -> None:
 @upload_key.command("remove")
 @click.argument("which", metavar="NUMBER|NAME")
 def remove_key(which: str) -> None:
-    """Stop a key from uploading; say which by its number in the list or by its name."""
+    """Remove a key by its number in the list or by its name."""
     try:
         removed = upload_keys.remove(upload_keys.PATH, which)
     except upload_keys.UploadKeyError as error:

@@ -227,7 +227,7 @@ class TooManyRequests(DraupnirError):
     title = "Too many requests"
 
     def __init__(self, retry_after_s: int) -> None:
-        super().__init__(f"There were too many tries from your address; wait {retry_after_s} s before the next one.")
+        super().__init__(f"Too many attempts from your address; wait {retry_after_s} s before the next one.")
         self.retry_after_s = retry_after_s
 
 

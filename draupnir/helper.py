@@ -106,12 +106,12 @@ class HelperClient(Helper):
             ) from error
         except OSError as error:
             raise HelperUnavailable(
-                f"The helper cannot be reached at {self._socket_path} ({error.strerror or error});"
+                f"The helper is unreachable at {self._socket_path} ({error.strerror or error});"
                 " see `systemctl status draupnir-helper.socket` and try again."
             ) from error
         if not answer:
             raise HelperUnavailable(
-                f"The helper went away during {request.op}; see `journalctl -u draupnir-helper` and try again."
+                f"The helper closed the connection during {request.op}; see `journalctl -u draupnir-helper`."
             )
         return answer
 
@@ -138,6 +138,6 @@ class HelperClient(Helper):
 
 def _outside_the_contract(request: wire.AnyRequest) -> HelperUnavailable:
     return HelperUnavailable(
-        f"The helper's answer to {request.op} is not one this version knows;"
-        " `systemctl restart draupnir-helper draupnir` brings both to the installed version."
+        f"This version does not understand the helper's answer to {request.op};"
+        " `systemctl restart draupnir-helper draupnir` restarts both with the installed version."
     )

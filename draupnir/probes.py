@@ -47,7 +47,7 @@ class Probes:
         try:
             fault = json.loads(answer)["fault"]
         except (ValueError, KeyError, TypeError):
-            fault = f"it did not come to an end within {self._deadline_s:.0f} s, or used too much memory."
+            fault = f"it did not end within {self._deadline_s:.0f} s, or used too much memory."
         if fault is not None:
             raise ImageFailed("trial_failed", f"Trial boot: {str(fault)[:MAX_FAULT_CHARACTERS]}")
 

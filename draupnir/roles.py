@@ -101,7 +101,7 @@ def admit(access: Access, caller: Caller, *, reading: bool) -> Caller:
         allowed = " or ".join(_A[role] for role in COLUMNS if access.of(role) is not NO)
         raise Forbidden(f"{caller.name} is {_A[caller.role]}, and this is for {allowed} to do.")
     if caller.read_only and not reading:
-        raise Forbidden("This token may only look at things; use one that may change them.")
+        raise Forbidden("This token is read-only; use a token with full scope.")
     acting.set(caller.role)
     return dataclasses.replace(caller, reach=reach)
 

@@ -95,7 +95,7 @@ class HttpSettings(Section):
         missing = [name for name in HttpSettings.model_fields if name not in given]
         if given and missing:
             raise PydanticCustomError(
-                "incomplete", "needs {missing} beside it", {"missing": " and ".join(missing), "keys": given}
+                "incomplete", "also needs {missing}", {"missing": " and ".join(missing), "keys": given}
             )
         return self
 
@@ -222,9 +222,7 @@ class Settings(Section):
     @model_validator(mode="after")
     def _somebody_to_believe(self) -> Self:
         if self.use_x_forwarded_for and not self.trusted_proxy_cidrs:
-            raise PydanticCustomError(
-                "incomplete", "needs trusted_proxy_cidrs beside it", {"keys": ["use_x_forwarded_for"]}
-            )
+            raise PydanticCustomError("incomplete", "also needs trusted_proxy_cidrs", {"keys": ["use_x_forwarded_for"]})
         return self
 
     @model_validator(mode="after")
@@ -236,7 +234,7 @@ class Settings(Section):
             missing.append("redirect_url (or [http] listen_address)")
         if missing:
             raise PydanticCustomError(
-                "incomplete", "needs {missing} beside it", {"missing": " and ".join(missing), "keys": ["oidc"]}
+                "incomplete", "also needs {missing}", {"missing": " and ".join(missing), "keys": ["oidc"]}
             )
         return self
 
@@ -289,7 +287,7 @@ def _explain(path: Path, text: str, error: ErrorDetails) -> str:
     where = f"{path}:{line}" if line else f"{path}"
     name = " and ".join(keys)
     if error["type"] == "extra_forbidden":
-        return f"{where}: {name} is not a key that exists here; remove it or correct its spelling."
+        return f"{where}: {name} is an unknown key; remove it or correct its spelling."
     if error["type"] == "missing":
         return f"{where}: [{'.'.join(tables)}] has no {name}; add it."
     if "keys" in error.get("ctx", {}):

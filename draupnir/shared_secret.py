@@ -18,7 +18,7 @@ def read(path: Path) -> bytes:
         secret = path.read_bytes().strip()
     except OSError as error:
         raise SecretError(
-            f"{path} cannot be read ({error.strerror}); `systemctl restart draupnir-setup` makes it when it is missing."
+            f"{path} cannot be read ({error.strerror}); `systemctl restart draupnir-setup` creates it if it is missing."
         ) from error
     if len(secret) < MIN_BYTES:
         raise SecretError(
@@ -26,5 +26,5 @@ def read(path: Path) -> bytes:
             "remove it and run `systemctl restart draupnir-setup` to have a new one made."
         )
     if any(byte <= 0x20 or byte >= 0x7F for byte in secret):
-        raise SecretError(f"{path} holds bytes that no HTTP header can carry; write one line of plain ASCII to it.")
+        raise SecretError(f"{path} has bytes that are invalid in an HTTP header; write one line of plain ASCII to it.")
     return secret

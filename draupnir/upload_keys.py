@@ -58,7 +58,7 @@ def parse_file(content: bytes, source: str) -> UploadKey:
 def parse(text: str, source: str) -> UploadKey:
     """The one public key of the text; `source` names it in errors. Raises UploadKeyError."""
     if "PRIVATE KEY" in text:
-        raise UploadKeyError(f"{source} is a private key; keep it where it is and add its other half, the .pub file.")
+        raise UploadKeyError(f"{source} is a private key; keep it secret and add its .pub file.")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if len(lines) != 1:
         raise UploadKeyError(f"{source} holds {len(lines)} keys; give a file with exactly one, such as id_ed25519.pub.")
@@ -66,7 +66,7 @@ def parse(text: str, source: str) -> UploadKey:
     if not _KEY_TYPE.fullmatch(kind):
         raise UploadKeyError(
             f"{source} does not begin with a key type such as ssh-ed25519; "
-            "options before a key (command=, from=) and certificates are not taken, give the .pub file as it was made."
+            "options before a key (command=, from=) and certificates are not supported; give the original .pub file."
         )
     blob, _, comment = rest.strip().partition(" ")
     if not lines[0].isprintable():
@@ -88,7 +88,7 @@ def fingerprint(key: UploadKey) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UploadKeyError(f"ssh-keygen could not be run ({error}); install openssh-client.") from error
     if result.returncode != 0:
-        raise UploadKeyError("ssh-keygen does not take it for a public key; give the .pub file as it was made.")
+        raise UploadKeyError("ssh-keygen does not accept it as a public key; give the .pub file as it was made.")
     return result.stdout.strip()
 
 
@@ -103,7 +103,9 @@ def add(path: Path, key: UploadKey, name: str | None = None) -> str:
     Lists and the journal name it by `name`, or else by its comment, with a number behind it if that is taken.
     """
     if name is not None and not _NAME.fullmatch(name):
-        raise UploadKeyError(f"{name!r} cannot be a name; give up to 100 letters, digits and ._@-, not digits alone.")
+        raise UploadKeyError(
+            f"{name!r} is not a valid name; give up to 100 letters, digits and ._@-, not digits alone."
+        )
     summary = fingerprint(key)
     bits = summary.partition(" ")[0]
     if key.kind == "ssh-rsa" and bits.isdecimal() and int(bits) < MIN_RSA_BITS:
@@ -112,12 +114,10 @@ def add(path: Path, key: UploadKey, name: str | None = None) -> str:
         lines = _read_lines(path)
         for number, (_, known) in enumerate(_numbered_keys(lines), start=1):
             if known.blob == key.blob:
-                raise UploadKeyError(
-                    f"this key is there already, as number {number} ({known.comment or 'no comment'})."
-                )
+                raise UploadKeyError(f"this key already exists as number {number} ({known.comment or 'no comment'}).")
         taken = {known.comment for _, known in _numbered_keys(lines)}
         if name in taken:
-            raise UploadKeyError(f"another key is named {name!r}; give this one another name.")
+            raise UploadKeyError(f"another key is named {name!r}; choose another name.")
         key = dataclasses.replace(key, comment=name or _free_name(key.comment or "key", taken))
         _write_lines(path, [*lines, key.line])
     return fingerprint(key)
@@ -135,10 +135,10 @@ def remove(path: Path, which: str) -> UploadKey:
         keys = _numbered_keys(lines)
         numbers = [number for number, (_, key) in enumerate(keys, start=1) if which in (str(number), key.comment)]
         if not numbers:
-            raise UploadKeyError(f"there is no key {which!r}; see `draupnir upload-key list`.")
+            raise UploadKeyError(f"key {which!r} not found; see `draupnir upload-key list`.")
         if len(numbers) > 1:
             listed = ", ".join(map(str, numbers))
-            raise UploadKeyError(f"the keys {listed} all answer to {which!r}; remove one of them by its number.")
+            raise UploadKeyError(f"the keys {listed} all match {which!r}; remove one of them by its number.")
         index, key = keys[numbers[0] - 1]
         _write_lines(path, lines[:index] + lines[index + 1 :])
     return key
@@ -158,7 +158,7 @@ def _read_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise UploadKeyError(f"{path} cannot be read ({error}); mend it by hand.") from error
+        raise UploadKeyError(f"{path} cannot be read ({error}); fix it by hand.") from error
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

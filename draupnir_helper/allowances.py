@@ -13,11 +13,11 @@ def require_allowed(root: int, request: StartInstance, settings: Settings, *, co
     if request.ceiling is not None:
         require_ceiling(root, request.instance_id, request.ceiling, settings)
     elif not copied:
-        raise HelperError(ErrorCode.BAD_REQUEST, "A new instance has to have a ceiling.")
+        raise HelperError(ErrorCode.BAD_REQUEST, "A new instance must have a ceiling.")
     if request.direct and not settings.direct_instances:
         made = manifests.read(root, request.instance_id) if copied else manifests.Instance()
         if not made.direct:
-            detail = "direct_instances is off in the server's configuration, and the instance was made without it."
+            detail = "direct_instances is off in the server's configuration, and the instance is not direct."
             raise HelperError(ErrorCode.BAD_REQUEST, detail)
 
 
@@ -28,5 +28,5 @@ def require_ceiling(root: int, instance_id: int, ceiling: Ceiling, settings: Set
         return
     made = manifests.read(root, instance_id)
     if made.ceiling is None or ceiling.max_bytes > made.ceiling.max_bytes:
-        detail = f"The server's configuration lets an instance write up to {highest_bytes} bytes."
+        detail = f"The server's configuration limits an instance to {highest_bytes} bytes."
         raise HelperError(ErrorCode.BAD_REQUEST, detail)

@@ -220,7 +220,7 @@ def _walk(top: int) -> Iterator[tuple[int, str]]:
                     return
                 here = _replace(here, "..")
                 if _identity(here) != above[-1][0]:
-                    raise OSError(errno.ESTALE, "a directory was moved meanwhile")
+                    raise OSError(errno.ESTALE, "a directory was moved at the same time")
             waiting -= 1
             here = _replace(here, above[-1][1].pop())
     finally:

@@ -28,7 +28,7 @@ def keep(root: int, image_id: int) -> None:
             files.write_in(parent, layout.error_text_name(image_id), found)
         except OSError as error:
             # The disk may be full, which is then also why the image failed; that is recorded all the same.
-            log.warning("the error text of image %s could not be kept: %s", image_id, error.strerror)
+            log.warning("the error text of image %s could not be saved: %s", image_id, error.strerror)
 
 
 def read(root: int, image_id: int) -> str | None:

@@ -23,6 +23,6 @@ def from_os_error(error: OSError) -> HelperError:
     """Translate the kernel's word: a full disk is NO_ROOM, anything else INTERNAL with its errno."""
     if error.errno in _NO_ROOM:
         return HelperError(
-            ErrorCode.NO_ROOM, "The data disk is full; destroy instances or images, or give it more room."
+            ErrorCode.NO_ROOM, "The data disk is full; destroy instances or images, or enlarge the disk."
         )
-    return HelperError(ErrorCode.INTERNAL, f"The server's disk answered: {error.strerror or error}.")
+    return HelperError(ErrorCode.INTERNAL, f"The server's disk reported an error: {error.strerror or error}.")

@@ -65,7 +65,7 @@ def limit_uploads(request: wire.LimitUploads, settings: Settings) -> wire.Done:
 def seal_upload(request: wire.SealUpload) -> wire.Sealed:
     """Freeze what has been uploaded so far, in place of an earlier seal; all later work reads the seal alone."""
     with storage.root() as root:
-        _require(root, Place.UPLOADS, request.image_id, "There is no upload for this image.")
+        _require(root, Place.UPLOADS, request.image_id, "This image has no upload.")
         error_texts.remove(root, request.image_id)
         subvolumes.discard(root, Place.SEALS, request.image_id)
         subvolumes.copy(root, Place.UPLOADS, Place.SEALS, request.image_id, request.image_id, owner=None)

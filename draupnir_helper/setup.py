@@ -103,7 +103,7 @@ def prepare_directories(data_path: Path) -> None:
     marker = data_path / layout.MARKER
     if marker.exists() and marker.read_text(encoding="ascii").strip() != identity:
         raise SetupError(
-            f"{data_path} holds another filesystem than {marker} says; if it was copied here, remove that file"
+            f"{data_path} has another filesystem than {marker} records; if that file was copied here, remove it"
         )
     for directory in (".", "chroot", "chroot/draupnir", *layout.Place, layout.TRASH):
         path = data_path / directory
@@ -131,7 +131,7 @@ def _refuse_unformatted(device: str) -> None:
         file.seek(_MAGIC_OFFSET)
         if file.read(len(_MAGIC)) != _MAGIC:
             raise SetupError(
-                f"{device} has no btrfs filesystem, and a data_device is never formatted here; if nothing on it is"
+                f"{device} has no btrfs filesystem, and Draupnir never formats a data_device; if nothing on it is"
                 f" needed, run mkfs.btrfs -O squota {device}"
             )
 
@@ -144,7 +144,7 @@ def _disk_size_bytes(loaded: Settings) -> int:
         size_bytes = settings.bytes_of(loaded.data_disk_size)
     if size_bytes < _SMALLEST_DISK_BYTES:
         raise SetupError(
-            f"{EMBEDDED_DISK.parent} has no room for a data disk; free some, or set data_path to a btrfs mount"
+            f"{EMBEDDED_DISK.parent} has no space for a data disk; free some, or set data_path to a btrfs mount"
         )
     return size_bytes
 

@@ -57,7 +57,7 @@ def require_room(descriptor: int, settings: Settings) -> None:
     if found.free_bytes < found.low_bytes:
         detail = (
             f"The data disk is full but for {found.free_bytes >> 20} MiB, and the last {found.low_bytes >> 20} MiB are"
-            " kept for what is there; destroy instances or images, or give it more room."
+            " reserved for existing data; destroy instances or images, or enlarge the disk."
         )
         raise HelperError(ErrorCode.NO_ROOM, detail)
 

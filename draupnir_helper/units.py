@@ -101,7 +101,7 @@ def _bus() -> Iterator[DBus]:
         message = error.err_message.decode() if isinstance(error.err_message, bytes) else str(error)
         if _is_refusal(error):
             raise HelperError(ErrorCode.UNIT_FAILED, f"systemd refused: {message}") from error
-        raise HelperError(ErrorCode.BUSY, f"systemd cannot be asked just now: {message}") from error
+        raise HelperError(ErrorCode.BUSY, f"systemd does not answer now: {message}") from error
 
 
 def _is_refusal(error: DBusBaseError) -> bool:
@@ -182,7 +182,7 @@ def begin_transient(
                 time.sleep(pause_s)
             else:
                 return
-        raise HelperError(ErrorCode.BUSY, f"{name} is still there from before; try again in a moment.")
+        raise HelperError(ErrorCode.BUSY, f"{name} still exists from before; try again in a moment.")
 
 
 def begin(name: str, *, again: bool = False) -> None:

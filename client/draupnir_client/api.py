@@ -49,7 +49,7 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: b
         raise Unauthorized(f"There is no token for {url}; sign in with `draupnir-client authenticate`.")
     if not url.is_private:
         raise ConfigError(
-            f"No token travels to or from {url}, because anybody on the way could read it there;"
+            f"The client sends no token to {url}, because the connection is not encrypted;"
             " use the server's https:// address."
         )
     try:
@@ -69,7 +69,7 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: b
             follow_redirects=False,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise ConfigError(f"The proxy in the environment cannot be used ({error}); mend or unset it.") from error
+        raise ConfigError(f"The proxy in the environment cannot be used ({error}); fix or unset it.") from error
 
 
 class DraupnirAPI:
@@ -205,7 +205,7 @@ class DraupnirAPI:
     def _list(self, path: str, doing: str) -> list[object]:
         data = self._data("GET", path, doing)
         if not isinstance(data, list):
-            raise BadAnswer(f"Cannot {doing}: the server's answer holds no list; check the url.")
+            raise BadAnswer(f"Cannot {doing}: the server's answer has no list; check the url.")
         return data
 
     def _data(

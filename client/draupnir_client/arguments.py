@@ -30,7 +30,7 @@ class Moment(click.ParamType):
             try:
                 moment = datetime.fromisoformat(value)
             except ValueError:
-                self.fail(f"{value!r} is no time; write it like 2017-05-01T12:00:00Z, or say now.", param, ctx)
+                self.fail(f"{value!r} is not a time; write it like 2017-05-01T12:00:00Z, or now.", param, ctx)
         if moment.tzinfo is None:
             self.fail(f"{value!r} has no time zone; end it in Z for UTC, or in an offset like +02:00.", param, ctx)
         try:
@@ -54,8 +54,8 @@ class Duration(click.ParamType):
         # Nine digits, so that the number stays one that every server can read.
         found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
         if found is None:
-            never = ", or say never" if self.may_be_never else ""
-            self.fail(f"{value!r} is no duration; write it like 90s, 10m, 2h or 1d{never}.", param, ctx)
+            never = ", or never" if self.may_be_never else ""
+            self.fail(f"{value!r} is not a duration; write it like 90s, 10m, 2h or 1d{never}.", param, ctx)
         return int(found[1]) * UNITS_S[found[2] or "s"]
 
 

@@ -21,7 +21,7 @@ from draupnir_client.urls import parse_url
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="draupnir-client", message="%(prog)s %(version)s")
 def program() -> None:
-    """Postgres databases with your data in them, on demand."""
+    """On-demand Postgres databases with preloaded data."""
 
 
 @click.group("config", cls=Group)
@@ -49,17 +49,17 @@ def show(session: Session) -> None:
 @click.argument("value")
 @pass_session
 def set_value(session: Session, key: str, value: str) -> None:
-    """Keep a setting: url, token or database. An empty value removes it."""
+    """Save a setting: url, token or database. An empty value removes it."""
     if key == "url":
         if config.save_url(value):
-            say("The token was another server's and is removed; sign in with `draupnir-client authenticate`.")
+            say("The saved token belonged to another server and is removed; run `draupnir-client authenticate`.")
     elif key == "token" and value:
         # A token is kept with the url it is given for, so that it never goes to another.
         chosen = config.override(session.url)
         config.save(token=config.check_token(value), **({"url": str(parse_url(chosen))} if chosen else {}))
     else:
         config.save(**{key: value or None})
-    say(f"Kept in {config.path()}." if value else f"Removed from {config.path()}.")
+    say(f"Saved in {config.path()}." if value else f"Removed from {config.path()}.")
 
 
 for command in (authenticate, whoami, sign_out, tokens, settings, images, instances, events, env, new, psql):

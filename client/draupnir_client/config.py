@@ -75,7 +75,7 @@ def check_token(text: str) -> str:
     """Return the token without the white space around it; raise ConfigError if it cannot stand in a header."""
     token = text.strip()
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise ConfigError("The token is empty or has blanks or unusual characters in it; copy it again, all of it.")
+        raise ConfigError("The token is empty, or has blanks or unusual characters; copy the whole token again.")
     return token
 
 
@@ -84,7 +84,7 @@ def read() -> Saved:
     values = _parse(_text())
     for key in KEYS:
         if not isinstance(values.get(key, ""), str):
-            raise ConfigError(f'In {path()}, {key} is not a text; write it as {key} = "…".')
+            raise ConfigError(f'In {path()}, {key} is not a string; write it as {key} = "…".')
     return Saved(**{key: value for key in KEYS if isinstance(value := values.get(key), str) and value})
 
 
@@ -96,7 +96,7 @@ def save(**changes: str | None) -> None:
         after = _edit(after, key, value)
     expected = {key: value for key, value in (_parse(before) | changes).items() if value is not None}
     if _parse(after) != expected:
-        raise ConfigError(f"{path()} is laid out in a way that cannot be edited safely; set the values by hand.")
+        raise ConfigError(f"{path()} cannot be edited safely; set the values by hand.")
     # A link stays one: people keep this file in a repository of theirs.
     target = path().resolve()
     make_private_directory(path().parent)
@@ -125,14 +125,14 @@ def _text() -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot read {path()}: {error}; mend the file or move it away.") from error
+        raise ConfigError(f"Cannot read {path()}: {error}; fix the file or move it away.") from error
 
 
 def _parse(text: str) -> dict[str, object]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path()} is not valid TOML: {error}; mend that place or move the file away.") from error
+        raise ConfigError(f"{path()} is not valid TOML: {error}; fix that line or move the file away.") from error
 
 
 def _edit(text: str, key: str, value: str | None) -> str:

@@ -16,8 +16,8 @@ FOLLOW_PAUSE_S = 2.0
 
 @click.command(cls=Command)
 @click.option("--all", "everybodys", is_flag=True, help="Everybody's; for admins.")
-@click.option("--after", "after", metavar="ID", type=click.IntRange(min=0), help="Only what happened after that event.")
-@click.option("--follow", is_flag=True, help="Go on and print what happens from now on, until you press Ctrl+C.")
+@click.option("--after", "after", metavar="ID", type=click.IntRange(min=0), help="Show only events after this one.")
+@click.option("--follow", is_flag=True, help="Print new events until you press Ctrl+C.")
 @pass_session
 def events(session: Session, everybodys: bool, after: int | None, follow: bool) -> None:
     """Show what happened to your instances.
@@ -48,4 +48,4 @@ def _print(session: Session, found: Sequence[Event]) -> None:
         headers = ("ID", "HAPPENED AT", "WHAT", "EVENT", "OWNER", "BY", "REASON")
         print_table(headers, [event.row for event in found])
     else:
-        say("Nothing has happened yet that concerns you.")
+        say("There are no events yet.")

@@ -18,7 +18,7 @@ def base_directory(variable: str, below_home: str) -> Path:
     try:
         return Path.home() / below_home
     except RuntimeError as error:
-        raise ConfigError(f"There is no home directory to keep files in; set HOME or {variable}.") from error
+        raise ConfigError(f"There is no home directory for files; set HOME or {variable}.") from error
 
 
 def make_private_directory(path: Path) -> None:
@@ -28,13 +28,11 @@ def make_private_directory(path: Path) -> None:
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.stat()
         if found.st_uid != os.geteuid():
-            raise ConfigError(
-                f"{path} belongs to another user, who could read what is kept in it; move it away and try again."
-            )
+            raise ConfigError(f"{path} belongs to another user, who could read its files; move it away and try again.")
         if stat.S_IMODE(found.st_mode) & 0o077:
             path.chmod(0o700)
     except OSError as error:
-        raise ConfigError(f"Cannot make the private directory {path}: {error.strerror}; check who owns it.") from error
+        raise ConfigError(f"Cannot make the private directory {path}: {error.strerror}; check its owner.") from error
 
 
 def write_private(path: Path, text: str) -> None:
@@ -51,6 +49,4 @@ def write_private(path: Path, text: str) -> None:
             Path(temporary).unlink()
             raise
     except OSError as error:
-        raise ConfigError(
-            f"Cannot write {path}: {error.strerror}; make room or give yourself the right to write there."
-        ) from error
+        raise ConfigError(f"Cannot write {path}: {error.strerror}; check free space and permissions.") from error

@@ -24,7 +24,7 @@ PATIENCE_S = 60.0
 
 @click.group(cls=Group)
 def images() -> None:
-    """Images: data sets that instances are made of."""
+    """Images: anonymised data sets for instances."""
 
 
 @images.command("list")
@@ -44,7 +44,7 @@ def list_all(session: Session) -> None:
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
 @pass_session
 def show(session: Session, image_id: int) -> None:
-    """Show an image, why it failed, and its script."""
+    """Show an image with its status, error and script."""
     api = session.api()
     image = api.get_image(image_id)
     if session.wants_json:
@@ -77,8 +77,8 @@ def create(context: click.Context, values: tuple[str, ...], backed_up_at: str | 
     """Create an image of a backup.
 
     BACKED_UP_AT is when the backup was made, such as 2017-05-01T12:00:00Z, or now. SCRIPT is a file of SQL, - for
-    standard input, that takes out of the data what its users must not see. psql runs it when the image is finalised,
-    and the image is only ready if every statement succeeds.
+    standard input, that anonymises the data. psql runs it when the image is finalised, and the image is ready only if
+    every statement succeeds.
     """
     texts = values if backed_up_at is None else (backed_up_at, *values)
     if len(texts) != 2:
@@ -95,28 +95,28 @@ def create(context: click.Context, values: tuple[str, ...], backed_up_at: str | 
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, readable=True))
 @click.option("-i", "key", metavar="KEY", type=click.Path(exists=True, dir_okay=False), help="The ssh key to use.")
-@click.option("--host", help="The server, where it is not the one of the url.")
+@click.option("--host", help="The server, if it is not the host of the url.")
 @pass_session
 def upload(session: Session, image_id: int, files: tuple[str, ...], key: str | None, host: str | None) -> None:
     """Upload a backup to an image with scp.
 
-    FILE is a tarball of a data directory, or such a directory itself. What scp is told in ~/.ssh/config holds here too.
+    FILE is a tarball of a data directory, or such a directory itself. Settings in ~/.ssh/config apply.
     """
     if shutil.which("scp") is None:
         raise ProgramFailed("scp is not installed; install openssh-client.")
     settled = session.config()
     status = session.connect(settled).get_image(image_id).status
     if status not in ("awaiting_upload", "failed"):
-        raise ProgramFailed(f"Image {image_id} is {status} and takes no upload; create a new image for a new backup.")
+        raise ProgramFailed(f"Image {image_id} is {status} and accepts no upload; create a new image for a new backup.")
     arguments = upload_arguments(image_id, files, key, host or settled.url.host)
     # scp draws its progress on stdout, which is for data here.
     outcome = subprocess.run(arguments, stdout=2, check=False)
     if outcome.returncode != 0:
         raise ProgramFailed(
-            f"The upload to image {image_id} failed: scp ended with {outcome.returncode}, and said why above;"
-            " the server's administrator lets a key in with `draupnir upload-key add`."
+            f"The upload to image {image_id} failed: scp ended with {outcome.returncode}, with the reason above;"
+            " the server's administrator adds keys with `draupnir upload-key add`."
         )
-    say(f"Uploaded; what comes next: draupnir-client images finalise {image_id}")
+    say(f"Uploaded; next: draupnir-client images finalise {image_id}")
 
 
 def upload_arguments(image_id: int, files: tuple[str, ...], key: str | None, host: str) -> list[str]:
@@ -133,21 +133,21 @@ def upload_arguments(image_id: int, files: tuple[str, ...], key: str | None, hos
 @click.option("--no-wait", is_flag=True, help="Start the work and return at once.")
 @pass_session
 def finalise(session: Session, image_id: int, no_wait: bool) -> None:
-    """Recover, anonymise and try out an uploaded image.
+    """Recover, anonymise and test an uploaded image.
 
-    The work is the server's: it goes on when this command is interrupted, and the same command joins it again.
+    The server does the work. It continues if this command is interrupted, and the same command joins it again.
     """
     api = session.api()
     image = api.finalise_image(image_id)
     if no_wait:
         _print_one(session, image)
-        say(f"Image {image_id} is {image.status}; see how it stands: draupnir-client images show {image_id}")
+        say(f"Image {image_id} is {image.status}; show its status: draupnir-client images show {image_id}")
         return
     image = _follow(session, api, image)
     if not image.ready:
         raise FinaliseFailed(_why_not_ready(api, image))
     _print_one(session, image)
-    say(f"Image {image_id} is ready; make an instance of it: draupnir-client instances create {image_id}")
+    say(f"Image {image_id} is ready; create an instance: draupnir-client instances create {image_id}")
 
 
 def _follow(session: Session, api: DraupnirAPI, image: Image) -> Image:
@@ -195,7 +195,7 @@ def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
     if image.status == "failed":
         return (
             f"Image {image.id} failed: {_why_failed(api, image)}\n"
-            f"The upload is kept; mend the script with `draupnir-client images update {image.id} --script FILE`"
+            f"The upload is retained; correct the script with `draupnir-client images update {image.id} --script FILE`"
             f" or upload again, then finalise again."
         )
     if image.status == "awaiting_upload":
@@ -214,10 +214,10 @@ def update(session: Session, image_id: int, script: str | None, backed_up_at: st
     The image must not be ready. It can then be finalised again without a second upload.
     """
     if script is None and backed_up_at is None:
-        raise click.UsageError("Say what to change: --script or --backed-up-at.")
+        raise click.UsageError("Give --script or --backed-up-at.")
     image = session.api().update_image(image_id, backed_up_at=backed_up_at, anonymisation_script=script)
     _print_one(session, image)
-    say(f"Image {image.id} is changed; what comes next: draupnir-client images finalise {image.id}")
+    say(f"Image {image.id} is changed; next: draupnir-client images finalise {image.id}")
 
 
 @images.command()

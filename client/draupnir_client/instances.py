@@ -26,20 +26,20 @@ def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "sleep_after_s",
         metavar="DURATION",
         type=Duration(),
-        help="How long nobody has to be connected for it to fall asleep, such as 10m, 2h or never;"
-        " the next connection wakes it.",
+        help="Stop Postgres after this long without connections, such as 10m, 2h or never;"
+        " the next connection starts it again.",
     )
     network = click.option(
         "--network",
         type=click.Choice(["proxied", "direct"]),
-        help="direct for load tests: without the proxy in front of Postgres, and never asleep.",
+        help="direct, for load tests: without the proxy, and never asleep.",
     )
     ceiling = click.option(
         "--max-bytes",
         metavar="SIZE",
         type=Size(),
-        help="How much it may write, such as 500M or 2G; there it becomes read-only. The server's configuration has the"
-        " highest, which is also the default.",
+        help="Write limit, such as 500M or 2G; at the limit the instance becomes read-only. The default is the server's"
+        " maximum.",
     )
     return sleep(network(ceiling(command)))
 
@@ -50,7 +50,7 @@ def instances() -> None:
 
 
 @instances.command("list")
-@click.option("--all", "everybodys", is_flag=True, help="Everybody's, with their owners; for admins.")
+@click.option("--all", "everybodys", is_flag=True, help="The instances of all users, with owners; for admins.")
 @pass_session
 def list_some(session: Session, everybodys: bool) -> None:
     """List your instances."""
@@ -60,7 +60,7 @@ def list_some(session: Session, everybodys: bool) -> None:
     elif found:
         _print_table(found, with_owner=everybodys)
     elif everybodys:
-        say("Nobody has an instance.")
+        say("There are no instances.")
     else:
         say("You have no instances; make one with `draupnir-client new`.")
 
@@ -139,7 +139,7 @@ def destroy(session: Session, instance_ids: tuple[int, ...]) -> None:
 def restart(session: Session, instance_ids: tuple[int, ...]) -> None:
     """Restart instances, with their data.
 
-    An instance that was stopped since the server's disk was nearly full is opened again.
+    A stopped instance is opened again.
     """
     api = session.api()
 
@@ -152,12 +152,12 @@ def restart(session: Session, instance_ids: tuple[int, ...]) -> None:
 
 @instances.command()
 @click.argument("instance_ids", metavar="ID...", nargs=-1, required=True, type=INSTANCE_ID)
-@click.option("--owner", metavar="EMAIL", help="Whose they are to be from now on; they have to have signed in once.")
+@click.option("--owner", metavar="EMAIL", help="The new owner, who must have signed in once.")
 @pass_session
 def restore(session: Session, instance_ids: tuple[int, ...], owner: str | None) -> None:
     """Open closed instances again; for admins.
 
-    The instances of somebody who has left are closed, and destroyed some time after.
+    The instances of a revoked user are closed, and destroyed after the grace period.
     """
     api = session.api()
 
@@ -176,20 +176,20 @@ def restore(session: Session, instance_ids: tuple[int, ...], owner: str | None) 
     "expires_in_s",
     metavar="DURATION",
     type=Duration(may_be_never=False),
-    help="How long it may connect, such as 8h; a day, unless the server is told otherwise.",
+    help="Time until the entry expires, such as 8h; by default a day, or as the server is configured.",
 )
 @pass_session
 def allow(session: Session, instance_id: int, addresses: tuple[str, ...], expires_in_s: int | None) -> None:
-    """Let an address or network connect to an instance.
+    """Add an address or network to the allowlist of an instance.
 
-    Where the server holds strangers off its ports; a network is such as 192.0.2.0/24. From where you create and show an
-    instance it lets you in by itself.
+    For servers with an allowlist. A network is written as 192.0.2.0/24. Creating and showing an instance adds your own
+    address.
     """
     api = session.api()
 
     def allow_one(address: str) -> None:
         api.allow_address(instance_id, address, expires_in_s=expires_in_s)
-        say(f"Instance {instance_id} lets {address} in.")
+        say(f"Instance {instance_id} accepts connections from {address}.")
 
     for_each(addresses, allow_one)
 
@@ -199,12 +199,12 @@ def allow(session: Session, instance_id: int, addresses: tuple[str, ...], expire
 @click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
 @pass_session
 def disallow(session: Session, instance_id: int, addresses: tuple[str, ...]) -> None:
-    """Let an address or network connect no longer."""
+    """Remove an address or network from the allowlist of an instance."""
     api = session.api()
 
     def disallow_one(address: str) -> None:
         api.disallow_address(instance_id, address)
-        say(f"Instance {instance_id} lets {address} in no longer.")
+        say(f"Instance {instance_id} no longer accepts connections from {address}.")
 
     for_each(addresses, disallow_one)
 
@@ -234,7 +234,7 @@ def new(session: Session, sleep_after_s: int | None, network: str | None, max_by
     api = session.connect(settled)
     ready = [image for image in api.list_images() if image.ready]
     if not ready:
-        raise Refused("There is no ready image to make an instance of; see `draupnir-client images list`.", "no_image")
+        raise Refused("No image is ready; see `draupnir-client images list`.", "no_image")
     image = max(ready, key=lambda one: one.age_key)
     instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes)
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
@@ -266,7 +266,7 @@ def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
         raise Refused(f"Instance {instance.id} is being destroyed; make another: draupnir-client new", "wrong_state")
     if instance.status == "stopped":
         raise Refused(
-            f"Instance {instance.id} is stopped. {instance.stop_reason or ''} When there is room again, run"
+            f"Instance {instance.id} is stopped. {instance.stop_reason or ''} When the disk has space again, run"
             f" draupnir-client instances restart {instance.id}",
             "wrong_state",
         )
@@ -295,7 +295,7 @@ def _admits(allowed: tuple[AllowedAddress, ...] | None) -> list[tuple[str, str]]
     if allowed is None:
         return []
     lines = [f"{each.address} until {each.expires_at} ({each.origin})" for each in allowed]
-    return [("Lets in", "".join(f"{line}\n" for line in lines) or "nobody")]
+    return [("Allowlist", "".join(f"{line}\n" for line in lines) or "empty")]
 
 
 def _print_table(found: list[Instance], *, with_owner: bool = False) -> None:

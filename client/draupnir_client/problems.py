@@ -14,14 +14,14 @@ from draupnir_client.errors import BadAnswer, ClientError, NotFound, Refused, Se
 _QUOTAS = frozenset({"too_many_instances", "too_many_tokens"})
 # What the command line offers where the API's own sentence does not know of it.
 _ADVICE = {
-    "image_has_instances": "With `draupnir-client images destroy --cascade` they go with it.",
+    "image_has_instances": "`draupnir-client images destroy --cascade` destroys them too.",
 }
 
 
 def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing: str, *, changes: bool) -> ClientError:
     """Explain why no answer came; `changes` tells that the request may have been carried out all the same."""
     causes = list(_causes(error))
-    look = " It may have been done all the same: look with `list` before trying again." if changes else ""
+    look = " The server may have done it; check with `list` before you try again." if changes else ""
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return ServerUnreachable(
             f"Cannot {doing}: {server} does not answer; check the url, the network and whether the server is up."
@@ -67,7 +67,7 @@ def from_response(response: httpx.Response, server: str, doing: str) -> ClientEr
     problem = _problem(response)
     if problem is None:
         return BadAnswer(
-            f"Cannot {doing}: {server} answered {status} {response.reason_phrase}, and not as Draupnir does;"
+            f"Cannot {doing}: {server} answered {status} {response.reason_phrase}, but not like Draupnir;"
             " check the url."
         )
     code, detail = problem

@@ -18,15 +18,17 @@ from draupnir_client.sign_ins import has_browser, sign_in_elsewhere, sign_in_her
 
 
 @click.command(cls=Command)
-@click.option("--token-file", type=click.File("rb"), help="Keep the token in a file, - for standard input, instead.")
+@click.option(
+    "--token-file", type=click.File("rb"), help="Read the token from a file, - for standard input, and save it."
+)
 @click.option("--no-browser", is_flag=True, help="Print a link for a browser anywhere, and ask for the code it shows.")
-@click.option("--force", is_flag=True, help="Sign in anew, also with a token that still works.")
+@click.option("--force", is_flag=True, help="Sign in again, even with a valid token.")
 @pass_session
 def authenticate(session: Session, token_file: BinaryIO | None, no_browser: bool, force: bool) -> None:
-    """Sign in with your browser, and keep the session.
+    """Sign in with your browser, and save the session.
 
-    Where nobody can sign in with an identity provider, and where standard input is no terminal, it takes a token: the
-    server's shared secret, which its administrator has, or one from `draupnir-client tokens create`.
+    For a server without an identity provider, and if standard input is not a terminal, it reads a token: the server's
+    shared secret, which its administrator has, or one from `draupnir-client tokens create`.
     """
     settled = session.config()
     if token_file is not None:
@@ -39,12 +41,12 @@ def authenticate(session: Session, token_file: BinaryIO | None, no_browser: bool
 
 
 @click.command("sign-out", cls=Command)
-@click.option("--local", is_flag=True, help="Only remove the token from this machine; the session itself lives on.")
+@click.option("--local", is_flag=True, help="Only remove the token from this machine; the session stays valid.")
 @pass_session
 def sign_out(session: Session, local: bool) -> None:
     """End the session, on the server and on this machine.
 
-    If the server cannot be reached, nothing changes. A token that was not got by signing in is only removed.
+    If the server cannot be reached, nothing changes. A token that did not come from signing in is only removed.
     """
     settled = config.load_saved(session.url)
     if settled.token_of:
@@ -55,19 +57,19 @@ def sign_out(session: Session, local: bool) -> None:
     if settled.token is None:
         say(f"No token is saved in {config.path()}; there is nothing to sign out of.")
     else:
-        told = "The token is removed from this machine; whoever else has it can use it until it ends."
+        told = "The token is removed from this machine; it stays valid until it expires."
         if not local:
             told = _end_session(session, settled)
         config.save(token=None)
         say(told)
     if os.environ.get("DRAUPNIR_TOKEN"):
-        say("DRAUPNIR_TOKEN in your environment stays in force; unset it.")
+        say("DRAUPNIR_TOKEN in your environment is still used; unset it.")
 
 
 @click.command(cls=Command)
 @pass_session
 def whoami(session: Session) -> None:
-    """Show who you are to the server, and until when."""
+    """Show your current identity and its expiry."""
     settled = session.config()
     caller = session.connect(settled).get_caller()
     if session.wants_json:
@@ -92,7 +94,7 @@ def _is_signed_in(session: Session, settled: Config) -> bool:
         caller = session.connect(settled).get_caller()
     except Unauthorized:
         return False
-    say(f"You are signed in to {settled.url} as {_until(caller)} already; --force signs in anew.")
+    say(f"You are signed in to {settled.url} as {_until(caller)} already; --force signs in again.")
     return True
 
 
@@ -104,7 +106,7 @@ def _sign_in(session: Session, settled: Config, *, browser_is_here: bool) -> Non
     except Refused as refused:
         if refused.code != "sign_in_not_configured":
             raise
-        say("Nobody can sign in to this server with an identity provider; it takes its shared secret.")
+        say("This server has no identity provider; authenticate with its shared secret.")
         _keep_token(session, settled, click.prompt(f"Token for {settled.url}", hide_input=True, err=True))
         return
     config.save(url=str(settled.url), token=made.token)
@@ -123,7 +125,7 @@ def _end_old_session(session: Session, old: Config) -> None:
     except Unauthorized:
         return
     except ClientError as failure:
-        say(f"Your old session is not ended: {failure} `draupnir-client tokens list` and `tokens revoke` do it too.")
+        say(f"Your old session is still valid: {failure} `draupnir-client tokens list` and `tokens revoke` end it.")
 
 
 def _end_session(session: Session, settled: Config) -> str:
@@ -144,7 +146,7 @@ def _end_session(session: Session, settled: Config) -> str:
         ) from failure
     except Unauthorized:
         return f"You were signed out of {settled.url} already; the token is removed from this machine."
-    return f"{caller.name} is signed out of {settled.url}; the token is void and removed from this machine."
+    return f"{caller.name} is signed out of {settled.url}; the token is revoked, and removed from this machine."
 
 
 def _until(caller: Caller) -> str:
@@ -156,13 +158,13 @@ def _keep_token(session: Session, settled: Config, text: str) -> None:
     token = config.check_token(text)
     session.connect(Config(settled.url, token, settled.database)).list_images()
     config.save(url=str(settled.url), token=token)
-    say(f"{settled.url} accepts the token; both are kept in {config.path()}.")
+    say(f"{settled.url} accepts the token; both are saved in {config.path()}.")
     _tell_of_environment(token)
 
 
 def _tell_of_environment(token: str) -> None:
     if os.environ.get("DRAUPNIR_TOKEN") not in (None, "", token):
-        say("DRAUPNIR_TOKEN in your environment is another one and wins over it; unset it.")
+        say("DRAUPNIR_TOKEN in your environment is another token and overrides it; unset it.")
 
 
 def _text_of(file: BinaryIO) -> str:

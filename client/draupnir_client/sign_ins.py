@@ -30,8 +30,8 @@ SHORTEST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 _AGAIN = "try again with `draupnir-client authenticate`"
 _ENDS: dict[str, ClientError] = {
     "sign_in_refused": Unauthorized(
-        "The server refused: the identity provider did not vouch for an account that may sign in here; choose another"
-        " account, or ask the server's administrator, whose journal says why."
+        "The server refused: the identity provider did not confirm an account that may sign in here; choose another"
+        " account, or ask the server's administrator; the journal has the reason."
     ),
     "provider_unavailable": ServerUnreachable(
         "The server cannot sign you in now: the identity provider does not answer as it should; try again in a moment."
@@ -60,7 +60,7 @@ def sign_in_here(api: DraupnirAPI, open_browser: Callable[[str], bool]) -> NewSe
         threading.Thread(target=_open, args=(open_browser, sign_in.url), daemon=True).start()
         arrival = listener.wait(_seconds_until(sign_in.expires_at))
         if arrival is None:
-            raise Unauthorized(f"Nobody has signed in in time, and the link is void now; {_AGAIN}.")
+            raise Unauthorized(f"The link expired before you signed in; {_AGAIN}.")
         made = None
         try:
             if arrival.code is None:

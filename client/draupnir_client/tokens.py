@@ -11,7 +11,7 @@ from draupnir_client.output import print_json, print_table, say
 
 @click.group(cls=Group)
 def tokens() -> None:
-    """Tokens: your sessions, and what lets programs in."""
+    """Tokens: your sessions, and tokens for programs."""
 
 
 @tokens.command("list")
@@ -43,13 +43,13 @@ def list_own(session: Session) -> None:
 
 @tokens.command()
 @click.argument("name", metavar="NAME")
-@click.option("--read-only", is_flag=True, help="It may look at everything you may, and change nothing.")
+@click.option("--read-only", is_flag=True, help="The token can read everything that you can, and change nothing.")
 @click.option(
     "--expires-in",
     "expires_in_s",
     metavar="DURATION",
     type=Duration(may_be_never=False),
-    help="How long it is good for, such as 12h or 30d; 90d unless you say, and at most 366d.",
+    help="Lifetime, such as 12h or 30d; by default 90d, at most 366d.",
 )
 @pass_session
 def create(session: Session, name: str, read_only: bool, expires_in_s: int | None) -> None:
@@ -62,14 +62,14 @@ def create(session: Session, name: str, read_only: bool, expires_in_s: int | Non
         print_json(token.document)
     else:
         click.echo(token.secret)
-    say(f"Token {token.id}, {token.name}, is good until {token.expires_at}. It is shown this once; keep it safe.")
+    say(f"Token {token.id}, {token.name}, is valid until {token.expires_at}. It is shown only once; keep it safe.")
 
 
 @tokens.command()
 @click.argument("token_ids", metavar="ID...", nargs=-1, required=True, type=TOKEN_ID)
 @pass_session
 def revoke(session: Session, token_ids: tuple[int, ...]) -> None:
-    """Revoke sessions and tokens of yours, at once."""
+    """Revoke your sessions and tokens, at once."""
     api = session.api()
 
     def revoke_one(token_id: int) -> None:

@@ -48,7 +48,7 @@ class ServerURL:
 def parse_url(text: str) -> ServerURL:
     """Read a server's url; raise ConfigError, which says what is wrong with it."""
     if not re.fullmatch(r"[\x21-\x7e]+", text):
-        raise ConfigError(f"The url {text!r} is empty or has blanks or unusual characters in it; mend it.")
+        raise ConfigError(f"The url {text!r} is empty or has blanks or unusual characters; correct it.")
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
@@ -62,7 +62,7 @@ def parse_url(text: str) -> ServerURL:
         )
     # A host that starts with a dash would be an option to ssh.
     if not re.fullmatch(r"[a-z0-9_.:][a-z0-9_.:-]*", host):
-        raise ConfigError(f"The url {text} has no proper host name; write it like https://my-draupnir.tld.")
+        raise ConfigError(f"The url {text} has no valid host name; write it like https://my-draupnir.tld.")
     return ServerURL(parts.scheme, host, port or _standard_port(parts.scheme), parts.path.rstrip("/"))
 
 

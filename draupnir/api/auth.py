@@ -41,14 +41,14 @@ async def caller_of(request: Request) -> Caller:
     if not scheme:
         raise errors.Unauthorized("The request has no Authorization header; send `Authorization: Bearer <token>`.")
     if scheme.lower() != "bearer" or not token.strip():
-        raise errors.Unauthorized("The Authorization header is not understood; send `Authorization: Bearer <token>`.")
+        raise errors.Unauthorized("The Authorization header is malformed; send `Authorization: Bearer <token>`.")
     identify: Identify = request.app.state.identify
     limits: Limits = request.app.state.limits
     source = together_with(request.state.source)
     limits.begin_trying(source, token.strip())
     caller = await identify(token.strip())
     if caller is None:
-        raise errors.Unauthorized("The token is not known here, was revoked, or has expired; sign in again.")
+        raise errors.Unauthorized("The token is unknown, revoked or expired; sign in again.")
     limits.was_right(source, token.strip())
     request.state.caller = caller
     # The edge has made it for this request, and tells of the same one in the end.

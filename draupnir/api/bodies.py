@@ -108,11 +108,11 @@ def _explain(text: str, error: json.JSONDecodeError) -> str:
         found = json.dumps(escape.group(1), ensure_ascii=True)[1:-1]
         return (
             f"The JSON has an illegal escape \\{found} at {where}: in JSON a backslash is written twice, "
-            f"so write \\\\{found} where the text shall be \\{found}."
+            f"so write \\\\{found} where the text should have \\{found}."
         )
     if error.msg.startswith("Invalid control character"):
         return (
-            f"The JSON has a bare control character inside a text at {where}: "
+            f"The JSON has an unescaped control character in a string at {where}: "
             "write \\n for a line end and \\t for a tab."
         )
     reason = error.msg[:1].lower() + error.msg[1:].removesuffix(":").rstrip()
@@ -129,20 +129,20 @@ def _unique_members(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def _refuse_constant(word: str) -> NoReturn:
-    raise InvalidJson(f"The JSON holds {word}, which JSON does not have; write a number or null.")
+    raise InvalidJson(f"The JSON contains {word}, which JSON does not have; write a number or null.")
 
 
 def _short_integer(digits: str) -> int:
     # Converting takes time with the square of their number, and Python refuses more than 4,300 by a ValueError.
     if len(digits) > MAX_DIGITS:
-        raise InvalidJson("The JSON holds a number with too many digits; write a shorter one.")
+        raise InvalidJson("The JSON contains a number with too many digits; write a shorter one.")
     return int(digits)
 
 
 def _finite_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
-        raise InvalidJson(f"The JSON holds the number {digits[:40]}, which is too large; write a smaller one.")
+        raise InvalidJson(f"The JSON contains the number {digits[:40]}, which is too large; write a smaller one.")
     return number
 
 

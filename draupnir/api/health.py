@@ -32,8 +32,8 @@ async def check(request: Request, caller: Caller) -> Response:
     for room in rooms:
         if disk.is_critical(room):
             parts["disk"] = (
-                f"The data disk is full but for {room.free_bytes >> 20} MiB, so what writes most is being stopped;"
-                " destroy instances or images, or give it more room."
+                f"The data disk is full but for {room.free_bytes >> 20} MiB, so the instances that write most are"
+                " being stopped; destroy instances or images, or enlarge the disk."
             )
     away = [f"{part}: {state}" for part, state in parts.items() if state != "ok"]
     if not away:
@@ -48,7 +48,7 @@ async def check(request: Request, caller: Caller) -> Response:
 async def _check_helper(context: Context, rooms: list[wire.Room]) -> None:
     inspection = await context.helper.inspect()
     if inspection.storage is None:
-        raise errors.StorageMissing("The data filesystem is not mounted, or not safely.")
+        raise errors.StorageMissing("The data filesystem is not mounted, or its mount options are wrong.")
     rooms.append(inspection.storage.room)
 
 

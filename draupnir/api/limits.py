@@ -91,9 +91,7 @@ class Lines:
         except TooManyRequests:
             if self._clock() - self._told_at_s >= TELL_AGAIN_S:
                 self._told_at_s = self._clock()
-                log.warning(
-                    "%s sends too many requests for a line each; those that change nothing are left out", source
-                )
+                log.warning("%s sends too many requests; requests that change nothing are not logged", source)
             return False
         return True
 

@@ -46,35 +46,35 @@ _SIGNED_IN = Page(
     (
         "Paste this code into the terminal in which you have just started to sign in. It works once, for a minute.",
         "<code>{code}</code>",
-        "Paste it nowhere else and give it to nobody: whoever asks you for it wants to be let in as you. If you have"
+        "Paste it nowhere else and give it to nobody: with the code, others could sign in as you. If you have"
         " not started to sign in yourself, close this page.",
     ),
 )
 # The most particular class wins.
 _FAILURES: dict[type[errors.DraupnirError], Page] = {
     errors.SignInGone: Page(
-        "This sign-in cannot go on",
+        "This sign-in cannot continue",
         ("Its link was used already, is older than ten minutes, or was opened in another browser.", _AGAIN),
     ),
     errors.SignInRefused: Page(
         "You were not signed in",
         (
-            "Your identity provider did not vouch for an account that may sign in here.",
+            "Your identity provider did not confirm an account that may sign in here.",
             f"If you have several accounts, choose the one of your company. {_AGAIN}",
-            "If that is the one you chose, ask whoever runs this server; its journal says why it was refused.",
+            "If you chose that account, ask the administrator of this server; its journal has the reason.",
         ),
     ),
     errors.SignInNotConfigured: Page(
         "Nobody can sign in here",
-        ("No identity provider is configured on this server.", "Ask whoever runs it for the way in."),
+        ("No identity provider is configured on this server.", "Ask its administrator how to sign in."),
     ),
     errors.ProviderUnavailable: Page(
         "Your identity provider does not answer",
-        ("Nothing is wrong with your account, as far as can be told.", f"Wait a moment. {_AGAIN}"),
+        ("This is not a problem of your account, as far as this server can determine.", f"Wait a moment. {_AGAIN}"),
     ),
     errors.TooManyRequests: Page(
         "Too many tries",
-        ("There were too many tries to sign in from your address.", "Wait a minute, then reload this page."),
+        ("There were too many sign-in attempts from your address.", "Wait a minute, then reload this page."),
     ),
     errors.DraupnirError: Page(
         "Not just now",

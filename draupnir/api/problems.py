@@ -99,11 +99,11 @@ async def answer_routing(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     path = quote(request.url.path)
     if error.status_code == HTTPStatus.NOT_FOUND:
-        detail = f"There is nothing at {path}; the resources are /images, /instances, /tokens and /health_check."
+        detail = f"{path} does not exist; the resources are /images, /instances, /tokens and /health_check."
         return problem(404, "not_found", "Not found", detail)
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
         allowed = (error.headers or {}).get("Allow", "")
-        detail = f"{quote(request.method)} cannot be done to {path}; what can be done is {allowed}."
+        detail = f"{path} does not support {quote(request.method)}; it supports {allowed}."
         return problem(405, "method_not_allowed", "Method not allowed", detail, error.headers)
     return problem(error.status_code, "invalid_request", "Invalid request", error.detail, error.headers)
 
@@ -116,11 +116,11 @@ def answer_ambiguous() -> JSONResponse:
 
 def answer_unexpected(request_id: str) -> JSONResponse:
     """The answer to a fault of our own; the journal has the rest under the same request id."""
-    detail = f"Something went wrong inside the service; its journal says what, under request {request_id}."
+    detail = f"An unexpected error occurred in the service; its journal has the details under request {request_id}."
     return problem(500, "internal", "Internal error", detail)
 
 
 def answer_stopping() -> JSONResponse:
     """The answer to a request that was still waiting when the service was stopped."""
-    detail = "The service is being restarted and work under way goes on afterwards; ask again in a moment."
+    detail = "The service is restarting, and running work continues after that; try again in a moment."
     return problem(503, "unavailable", "Not available", detail)

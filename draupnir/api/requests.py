@@ -29,7 +29,7 @@ def existing_id(value: str | int, noun: str) -> int:
     """The id of an `image` or `instance` that could exist; raises NotFound for any other text or number."""
     text = str(value)
     if not is_decimal(text) or int(text) > MAX_ID:
-        error = errors.NotFound(f"There is no {noun} {quote(value)}; list them with GET /{noun}s.")
+        error = errors.NotFound(f"{noun.capitalize()} {quote(value)} not found; list them with GET /{noun}s.")
         error.title = f"{noun.capitalize()} not found"
         raise error
     return int(text)

@@ -87,7 +87,9 @@ def _examine_as_daemon(settings: Settings) -> list[Finding]:
         with _acting_as(DAEMON_USER):
             return asyncio.run(_examine_helper_and_metadata(settings))
     except KeyError:
-        return [bad("daemon", f"the user {DAEMON_USER} does not exist", "run `systemd-sysusers`, or install anew")]
+        return [
+            bad("daemon", f"the user {DAEMON_USER} does not exist", "run `systemd-sysusers`, or reinstall the package")
+        ]
 
 
 async def _examine_helper_and_metadata(settings: Settings) -> list[Finding]:
@@ -142,10 +144,8 @@ def _examine_sshd() -> Finding:
         # Nor would it take any configuration then, for want of its directory in /run.
         return findings.judge_sshd(running, sshd.stdout)
     if sshd is None or sshd.returncode != 0:
-        why = (
-            "sshd is not installed" if sshd is None else f"sshd does not take its configuration: {sshd.stderr.strip()}"
-        )
-        return bad("uploads", why, "install openssh-server, and run `sshd -t` until it is content")
+        why = "sshd is not installed" if sshd is None else f"sshd refuses its configuration: {sshd.stderr.strip()}"
+        return bad("uploads", why, "install openssh-server, and fix the errors that `sshd -t` reports")
     return findings.judge_sshd(running, sshd.stdout)
 
 
@@ -185,7 +185,7 @@ def _served_certificate(listen_address: str) -> str | None:
 def _examine_sign_in(settings: Settings) -> list[Finding]:
     """Whether people can sign in: the client secret and the identity provider. The key has been looked at."""
     if settings.oidc is None:
-        return [ok("sign-in", "not configured, so the shared secret is the only way in")]
+        return [ok("sign-in", "not configured, so users authenticate with the shared secret only")]
     try:
         secret = client_secret.parse(_read(client_secret.PATH))
         mode = client_secret.PATH.stat().st_mode
@@ -214,7 +214,7 @@ def _examine_provider(settings: Settings, secret: str) -> Finding:
             "open that address from this server, and correct discovery_url; a certificate authority of your own goes"
             " to /usr/local/share/ca-certificates, then run `update-ca-certificates`"
         )
-        return bad("sign-in", f"the identity provider at {url} is of no use: {error.reason}", advice)
+        return bad("sign-in", f"the identity provider at {url} is unusable: {error.reason}", advice)
     return ok("sign-in", f"{provider.issuer} answers; it sends browsers back to {settings.redirect_url}")
 
 

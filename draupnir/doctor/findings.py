@@ -64,7 +64,7 @@ def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
     path = shared_secret.PATH
     return bad(
         "shared secret",
-        f"{path} is {permissions:04o} {owner}:{group} and has to be 0640 root:draupnir",
+        f"{path} is {permissions:04o} {owner}:{group} and must be 0640 root:draupnir",
         f"run `chown root:draupnir {path} && chmod 0640 {path}`; if others could read it, replace it",
     )
 
@@ -75,7 +75,7 @@ def judge_private_file(part: str, path: Path, mode: int) -> Finding | None:
     if not permissions & 0o077:
         return None
     advice = f"run `chown root:root {path} && chmod 0600 {path}`; if others could read it, replace it"
-    return bad(part, f"{path} is {permissions:04o} and is for root alone", advice)
+    return bad(part, f"{path} is {permissions:04o} and must be readable by root alone", advice)
 
 
 def judge_inspection(inspection: Inspection) -> list[Finding]:
@@ -85,7 +85,7 @@ def judge_inspection(inspection: Inspection) -> list[Finding]:
         findings.append(
             bad(
                 "storage",
-                "the data filesystem is not there, or is mounted without nodev, noexec or nosuid",
+                "the data filesystem does not exist, or is mounted without nodev, noexec or nosuid",
                 "see `systemctl status draupnir-setup`, data_path, and `findmnt --target` with that path",
             )
         )
@@ -103,13 +103,13 @@ def judge_storage(storage: Storage) -> list[Finding]:
     if not storage.simple_quotas:
         quotas = bad(
             "quotas",
-            "simple quotas are off, so no instance and no upload is held to its ceiling",
+            "simple quotas are off, so instances and uploads have no ceilings",
             "run `btrfs quota enable --simple /run/draupnir/data/`",
         )
     if missing:
-        advice = f"add {missing} to its options (in /etc/fstab or its mount unit) and mount it anew"
+        advice = f"add {missing} to its options (in /etc/fstab or its mount unit) and mount it again"
         return [bad("storage", f"{kind} is mounted without {missing}", advice), quotas]
-    return [ok("storage", f"{kind} is mounted as it has to be"), quotas]
+    return [ok("storage", f"{kind} is mounted with the right options"), quotas]
 
 
 def judge_room(storage: Storage) -> Finding:
@@ -117,7 +117,7 @@ def judge_room(storage: Storage) -> Finding:
     room = storage.room
     share = room.free_bytes / room.size_bytes if room.size_bytes else 0.0
     text = f"{gigabytes(room.free_bytes)} of {gigabytes(room.size_bytes)} free ({share:.0%})"
-    advice = "destroy instances and images that nobody needs, or give it a larger disk"
+    advice = "destroy unused instances and images, or enlarge the disk"
     if share < BAD_FREE:
         return bad("free space", text, advice)
     return warning("free space", text, advice) if share < WARN_FREE else ok("free space", text)
@@ -127,7 +127,7 @@ def judge_embedded_disk(size_bytes: int, allocated_bytes: int, host_free_bytes: 
     """The sparse file grows as it is written to, and breaks under writers when its host filesystem is full."""
     to_grow_bytes = max(0, size_bytes - allocated_bytes)
     text = f"may grow by {gigabytes(to_grow_bytes)}, and its host filesystem has {gigabytes(host_free_bytes)} free"
-    advice = "free room on the filesystem that holds /var/lib/draupnir, or move the data to a disk of its own"
+    advice = "free space on the filesystem of /var/lib/draupnir, or move the data to a separate disk"
     if host_free_bytes < min(to_grow_bytes, HOST_RESERVE_BYTES):
         return bad("embedded disk", text, advice)
     if host_free_bytes < to_grow_bytes:
@@ -147,9 +147,15 @@ def judge_filter(on: bool, works: bool) -> list[Finding]:
     if not on:
         return []
     if works:
-        return [ok("address filter", "ports admit only the addresses on their lists")]
+        return [ok("address filter", "ports accept only the addresses on their allowlists")]
     advice = "boot with the unified cgroup hierarchy and a kernel that loads BPF programs, or turn it off"
-    return [bad("address filter", "enable_ip_whitelisting is on, and systemd cannot filter here", advice)]
+    return [
+        bad(
+            "address filter",
+            "enable_ip_whitelisting is on, but systemd cannot filter addresses on this machine",
+            advice,
+        )
+    ]
 
 
 def judge_sshd(running: bool, effective: str) -> Finding:
@@ -169,42 +175,42 @@ def judge_sshd(running: bool, effective: str) -> Finding:
     if wrong:
         return bad(
             "uploads",
-            f"sshd does not take {' and '.join(wrong)} for the user upload from our file",
-            "have /etc/ssh/sshd_config include /etc/ssh/sshd_config.d/*.conf before any other rule for upload, "
+            f"sshd ignores {' and '.join(wrong)} of Draupnir's file for the user upload",
+            "include /etc/ssh/sshd_config.d/*.conf in /etc/ssh/sshd_config before other rules for upload, "
             "and run `systemctl reload ssh`",
         )
-    return ok("uploads", "sshd runs, and keeps the user upload to sftp in its folder")
+    return ok("uploads", "sshd runs, and limits the user upload to sftp in its folder")
 
 
 def judge_upload_keys(keys: int) -> Finding:
     """Nobody can upload without a key."""
     if not keys:
-        return warning("upload keys", "none, so nobody can upload", "run `draupnir upload-key add FILE.pub`")
+        return warning("upload keys", "none, so no one can upload", "run `draupnir upload-key add FILE.pub`")
     return ok("upload keys", f"{keys} present")
 
 
 def judge_checks(users: Collection[User], interval: timedelta, now: datetime) -> Finding:
     """Whether the identity provider could be asked about everybody who has something to lose here."""
     if not users:
-        return ok("people", "nobody who has signed in has an instance, a session or a token")
+        return ok("people", "no signed-in user has an instance, a session or a token")
     longest_ago = min(users, key=lambda user: user.checked_at)
     since = f"{longest_ago.checked_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if now - longest_ago.checked_at > CHECKS_MISSED * interval + CHECK_SLACK:
         return warning(
             "people",
-            f"the identity provider has not vouched for {longest_ago.email} since {since}, so whoever has left keeps"
-            f" what they have; {len(users)} people to be asked about",
-            "see `journalctl -u draupnir` for what the provider answers, and whether this server reaches it",
+            f"the identity provider has not confirmed {longest_ago.email} since {since}, so a revoked user keeps"
+            f" access; {len(users)} users to check",
+            "see `journalctl -u draupnir` for the provider's answers, and check whether this server reaches it",
         )
-    return ok("people", f"the identity provider has vouched for all {len(users)} since {since}")
+    return ok("people", f"the identity provider has confirmed all {len(users)} users since {since}")
 
 
 def judge_health(status: int, parts: dict[str, str]) -> Finding:
     """The daemon's own word, asked over HTTP as a monitor would."""
     if status == 200:
-        return ok("daemon", "answers on 127.0.0.1:8432 and is well")
+        return ok("daemon", "answers on 127.0.0.1:8432 and is healthy")
     away = "; ".join(f"{part}: {state}" for part, state in parts.items() if state != "ok") or f"status {status}"
-    return bad("daemon", f"answers, and is not well: {away}", "see the other lines here and `journalctl -u draupnir`")
+    return bad("daemon", f"answers, and is unhealthy: {away}", "see the other lines here and `journalctl -u draupnir`")
 
 
 def judge_inventory(inventory: Inventory, image_ids: Iterable[int], instance_ids: Iterable[int]) -> list[Finding]:
@@ -226,8 +232,8 @@ def judge_inventory(inventory: Inventory, image_ids: Iterable[int], instance_ids
     return trash + [
         warning(
             "inventory",
-            f"{stray} is there and not in the metadata",
-            "the service leaves it alone; look at it, then remove it by hand or restore the metadata it belongs to",
+            f"{stray} exists and is not in the metadata",
+            "the service does not touch it; inspect it, then remove it by hand or restore its metadata",
         )
         for stray in strays
     ]
@@ -237,7 +243,7 @@ def _judge_undeletable(entry: str) -> Finding:
     name = entry.partition(":")[0]
     return warning(
         "trash",
-        f"{entry}; it keeps its room on the data disk",
+        f"{entry}; it occupies space on the data disk",
         f"run `rm -rf /run/draupnir/data/trash/{name}`; if that fails too, see `journalctl -k` for errors of the disk",
     )
 
@@ -252,23 +258,25 @@ def judge_certificate(path: Path, pem: bytes, served: str | None, hostname: str,
     try:
         certificate = x509.load_pem_x509_certificate(pem)
     except ValueError as error:
-        return bad(part, f"{path} is no PEM certificate ({error})", "put the certificate chain there")
+        return bad(part, f"{path} is not a PEM certificate ({error})", "put the certificate chain there")
     expires_at = certificate.not_valid_after_utc
     renew = f"renew {path} and run `systemctl reload draupnir`"
     if expires_at <= now:
         return bad(part, f"expired on {expires_at:%Y-%m-%d}", renew)
     if certificate.not_valid_before_utc > now:
         return bad(
-            part, f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}", f"see to the clock, or {renew}"
+            part, f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}", f"check the clock, or {renew}"
         )
     if not is_for(certificate, hostname):
         text = f"is not for {hostname}, the public_hostname, so clients refuse it"
-        return bad(part, text, f"put one for that name at {path} and run `systemctl reload draupnir`")
+        return bad(part, text, f"put a certificate for that name at {path} and run `systemctl reload draupnir`")
     if served is None:
         return bad(part, "the HTTPS listener does not answer", "see `journalctl -u draupnir`")
     if x509.load_pem_x509_certificate(served.encode()) != certificate:
-        text = f"clients are shown another one than is in {path}"
-        return bad(part, text, "run `systemctl reload draupnir`; `journalctl -u draupnir` says if it is refused")
+        text = f"clients get another certificate than the one in {path}"
+        return bad(
+            part, text, "run `systemctl reload draupnir`; `journalctl -u draupnir` has the reason if it is refused"
+        )
     text = f"for {hostname}, valid until {expires_at:%Y-%m-%d}"
     return warning(part, text, renew) if expires_at - now < CERTIFICATE_WARN else ok(part, text)
 

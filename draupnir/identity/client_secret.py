@@ -15,9 +15,7 @@ class ClientSecretError(Exception):
 def read(directory: str | None) -> str:
     """The secret from the directory of credentials ($CREDENTIALS_DIRECTORY); raises ClientSecretError."""
     if directory is None:
-        raise ClientSecretError(
-            "systemd handed over no credentials; start the service with `systemctl start draupnir`."
-        )
+        raise ClientSecretError("systemd passed no credentials; start the service with `systemctl start draupnir`.")
     try:
         return parse((Path(directory) / CREDENTIAL).read_bytes())
     except OSError as error:
@@ -31,9 +29,9 @@ def parse(content: bytes) -> str:
     secret = content.strip()
     if not secret:
         raise ClientSecretError(
-            f"The configuration has an [oidc] and {PATH} is missing or empty; put the client secret there that the"
+            f"The configuration has an [oidc] and {PATH} is missing or empty; save the client secret from the"
             " identity provider gave you, owned by root with mode 0600, or remove [oidc]."
         )
     if any(byte <= 0x20 or byte >= 0x7F for byte in secret):
-        raise ClientSecretError(f"{PATH} holds more than one line of plain ASCII; put the client secret there alone.")
+        raise ClientSecretError(f"{PATH} has more than one line of ASCII; it must contain only the client secret.")
     return secret.decode()

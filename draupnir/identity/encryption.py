@@ -48,7 +48,7 @@ class Cipher:
 def read_key(directory: str | None) -> bytes:
     """The key from the directory of credentials ($CREDENTIALS_DIRECTORY); raises KeyMissing."""
     if directory is None:
-        raise KeyMissing("systemd handed over no credentials; start the service with `systemctl start draupnir`.")
+        raise KeyMissing("systemd passed no credentials; start the service with `systemctl start draupnir`.")
     try:
         return check_key((Path(directory) / CREDENTIAL).read_bytes())
     except OSError as error:
@@ -59,12 +59,12 @@ def check_key(key: bytes) -> bytes:
     """The same key, if it is one; raises KeyMissing."""
     if not key.strip():
         raise KeyMissing(
-            f"{PATH} is missing or empty; put the former file back. If there never was one, remove it and run"
-            " `systemctl restart draupnir-setup`, which makes one."
+            f"{PATH} is missing or empty; restore the former file. If there never was one, remove it and run"
+            " `systemctl restart draupnir-setup`, which creates one."
         )
     if len(key) != KEY_BYTES:
         raise KeyMissing(
-            f"{PATH} holds {len(key)} bytes and has to hold {KEY_BYTES}; put the former file back. If it is lost,"
+            f"{PATH} holds {len(key)} bytes and has to hold {KEY_BYTES}; restore the former file. If it is lost,"
             " remove this one, run `systemctl restart draupnir-setup` to make a new one, and destroy the instances"
             " there are; everybody has to sign in again."
         )

@@ -62,7 +62,7 @@ def import_keys(document: object) -> KeySet:
 def check(token: object, keys: KeySet, expected: Expected, access_token: str | None = None) -> Identity:
     """Whom the token names. Raises IdTokenRefused, and its subclass UnknownKey."""
     if not isinstance(token, str) or len(token) > MAX_BYTES or not _SIGNED_JWT.fullmatch(token):
-        raise IdTokenRefused("it is no signed JWT")
+        raise IdTokenRefused("it is not a signed JWT")
     try:
         claims = JsonWebToken(ALGORITHMS).decode(
             token,
@@ -92,7 +92,7 @@ def check(token: object, keys: KeySet, expected: Expected, access_token: str | N
 
 def _key_for(header: Mapping[str, Any], keys: KeySet) -> Any:
     if "crit" in header:
-        raise IdTokenRefused("it has extensions that have to be understood")
+        raise IdTokenRefused("it has critical extensions, which are not supported")
     if str(header.get("typ", "JWT")).upper() != "JWT":
         raise IdTokenRefused("it is another kind of JWT")
     try:
@@ -122,7 +122,7 @@ def _check_types(claims: Mapping[str, object]) -> None:
 def _identity(claims: Mapping[str, Any], expected: Expected) -> Identity:
     email, hosted_domain = claims.get("email"), claims.get("hd")
     if not isinstance(email, str) or not emails.PATTERN.fullmatch(email):
-        raise IdTokenRefused("it has no e-mail address of the usual characters")
+        raise IdTokenRefused("its e-mail address is missing or has unusual characters")
     if claims.get("email_verified") is not True:
         raise IdTokenRefused("its e-mail address is not verified")
     domain = expected.domain.lower()
@@ -130,5 +130,5 @@ def _identity(claims: Mapping[str, Any], expected: Expected) -> Identity:
         raise IdTokenRefused("its e-mail address is of another domain")
     # With Google an address of the domain may be a private account that was made with it.
     if (hosted_domain is not None or expected.issuer == GOOGLE) and hosted_domain != domain[1:]:
-        raise IdTokenRefused("its account is not one of the domain")
+        raise IdTokenRefused("its account is not in the domain")
     return Identity(email.lower(), expected.issuer, claims["sub"])

@@ -87,7 +87,7 @@ class Provider:
                     metadata.token_endpoint, grant_type="authorization_code", code=code, code_verifier=verifier
                 )
         except OAuthError as error:
-            raise SignInRefused(f"the provider does not take the code ({error.error!r})") from error
+            raise SignInRefused(f"the provider refuses the code ({error.error!r})") from error
         except (httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
             raise _unavailable(error) from error
         identity = await self._check(metadata, tokens, nonce)
@@ -110,10 +110,10 @@ class Provider:
             if error.error == "invalid_grant":
                 return Standing.REVOKED, refresh_token
             # What is wrong with us, such as invalid_client, says nothing of the person.
-            log.warning("the identity provider could not be asked: it answers %.60r", error.error)
+            log.warning("the identity provider could not be queried: it answers %.60r", error.error)
             return Standing.UNKNOWN, refresh_token
         except (ProviderUnavailable, httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
-            log.warning("the identity provider could not be asked: %s", type(error).__name__)
+            log.warning("the identity provider could not be queried: %s", type(error).__name__)
             return Standing.UNKNOWN if _was_not_heard(error) else Standing.UNCLEAR, refresh_token
         renewed = tokens.get("refresh_token")
         return Standing.VALID, renewed if isinstance(renewed, str) and renewed else refresh_token
@@ -136,7 +136,7 @@ class Provider:
             if self._metadata is None or anew or time.monotonic() >= self._stale_at_s:
                 # Whoever waited while another asked in vain would otherwise wait as long again, one after the other.
                 if failures != self._failures:
-                    raise ProviderUnavailable("it did not answer another request that was made meanwhile")
+                    raise ProviderUnavailable("it did not answer another request at the same time")
                 try:
                     async with asyncio.timeout(TIMEOUT_S):
                         self._metadata = await self._fetch_metadata()

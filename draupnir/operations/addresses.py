@@ -25,7 +25,7 @@ async def require_filter(helper: Helper) -> None:
     if not (await helper.inspect()).filters_addresses:
         raise FilterMissing(
             "enable_ip_whitelisting is on, and this machine cannot filter addresses: systemd needs the unified cgroup"
-            " hierarchy and a kernel that lets it load BPF programs (CONFIG_CGROUP_BPF). Mend that and restart"
+            " hierarchy and a kernel that lets it load BPF programs (CONFIG_CGROUP_BPF). Fix that and restart"
             " draupnir-helper, or turn enable_ip_whitelisting off in /etc/draupnir/config.toml."
         )
 
@@ -62,7 +62,7 @@ async def remove(context: Context, instance: Instance, network: Cidr) -> None:
     if not await context.store.addresses.remove(instance.id, network):
         raise NotFound(
             f"Instance {instance.id} has no {write_cidr(network)} on its list;"
-            f" `draupnir-client instances show {instance.id}` tells what it has."
+            f" `draupnir-client instances show {instance.id}` lists its addresses."
         )
     await apply(context, instance)
 
@@ -99,7 +99,7 @@ async def reconcile_once(context: Context) -> None:
             try:
                 await apply(context, instance)
             except DraupnirError as error:
-                log.warning("the addresses of instance %s are left as they are: %s", instance.id, error.detail)
+                log.warning("the allowlist of instance %s is unchanged: %s", instance.id, error.detail)
 
 
 def _same(wanted: Iterable[Cidr] | None, found: Iterable[Cidr] | None) -> bool:

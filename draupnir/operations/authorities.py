@@ -35,7 +35,7 @@ def opened(context: Context, instance: Instance) -> Authority:
     except CannotDecrypt as error:
         raise EncryptionKeyMissing(
             f"The authority key of instance {instance.id} was encrypted under another key than the one in"
-            f" {encryption.PATH}; have the administrator put the former file back and run"
+            f" {encryption.PATH}; ask the administrator to restore the former file back and run"
             " `systemctl restart draupnir`, or destroy the instance."
         ) from error
     return Authority(sealed.certificate, key)
@@ -50,7 +50,7 @@ async def encrypt_plain(context: Context) -> None:
     """Encrypt the keys that an older version has left in plain text. Raises MetadataUnavailable."""
     cipher = context.cipher
     if cipher is None:
-        log.error("%s Until then no instance can be created or shown.", _missing().detail)
+        log.error("%s Until then instances cannot be created or shown.", _missing().detail)
         return
     count = await context.store.instances.replace_plain_keys(
         lambda instance_id, authority: _seal(cipher, instance_id, authority)
@@ -78,5 +78,5 @@ def _cipher(context: Context) -> Cipher:
 def _missing() -> EncryptionKeyMissing:
     return EncryptionKeyMissing(
         f"{encryption.PATH}, which encrypts the keys of instances, is missing or unusable; have the administrator run"
-        " `draupnir doctor`, which says what to do."
+        " `draupnir doctor`."
     )

@@ -121,7 +121,7 @@ async def require_room(context: Context) -> None:
     if short := await shortage(context, (await room(context)).low_bytes):
         raise NoRoom(
             f"The data disk is full but for {short.free_bytes >> 20} MiB, and the last {short.low_bytes >> 20} MiB are"
-            " kept for what is there; destroy instances or images, or have the operator give it more room."
+            " reserved for existing data; destroy instances or images, or ask the operator for a larger disk."
         )
 
 
@@ -130,7 +130,7 @@ async def room(context: Context) -> wire.Room:
     if context.seen.room is None:
         context.seen.room = (await context.helper.ask(wire.ObserveInstances())).room
     if context.seen.room is None:
-        raise StorageMissing("The data filesystem is not mounted, or not safely.")
+        raise StorageMissing("The data filesystem is not mounted, or its mount options are wrong.")
     return context.seen.room
 
 

@@ -19,7 +19,7 @@ async def list_own(context: Context, caller: Caller, after: int | None) -> list[
 async def list_everybodys(context: Context, caller: Caller, after: int | None) -> list[Event]:
     """All of them, likewise. Raises Forbidden."""
     if caller.confined_to is not None:
-        raise Forbidden("Only an admin can see everybody's events; leave out `all` to see your own.")
+        raise Forbidden("Only admins can list the events of all users; omit `all` to list yours.")
     return await _list(context, None, after)
 
 

@@ -14,15 +14,15 @@ def of_job(job: wire.Job) -> Failure:
     doing = f" while {printable(job.report.step)}" if job.report.step else ""
     match job.result:
         case "timeout" | "watchdog":
-            return Failure("timed_out", f"The {job.kind} job took longer than it may{doing}; it was stopped.")
+            return Failure("timed_out", f"The {job.kind} job exceeded its time limit{doing}; it was stopped.")
         case "oom-kill":
-            return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; give the server more.")
+            return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; add memory to the server.")
         case result:
             unit = f"draupnir-{job.kind}-{job.image_id}"
             # It did not succeed; systemd just has not seen how it ended.
             how = "" if result == "success" else f" ({result})"
             return Failure(
-                "job_killed", f"The {job.kind} job ended{doing} without saying why{how}; see `journalctl -u {unit}`."
+                "job_killed", f"The {job.kind} job ended{doing} without a reason{how}; see `journalctl -u {unit}`."
             )
 
 

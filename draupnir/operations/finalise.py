@@ -74,7 +74,7 @@ async def clear_up(context: Context, image_id: int) -> None:
 async def _carry_on(context: Context, image_id: int) -> Image:
     image = await context.store.images.get(image_id)
     if image is None:
-        raise NotFound(f"There is no image {image_id}.")
+        raise NotFound(f"Image {image_id} not found.")
     try:
         while image.step is not None:
             image = await _STEPS[image.step](context, image)
@@ -88,8 +88,8 @@ async def _carry_on(context: Context, image_id: int) -> Image:
         raise
     except Exception as error:
         # Tried again it would break again, and the image would be finalising for ever without anybody knowing why.
-        log.exception("finalising image %s broke", image_id)
-        broken = ImageFailed("internal", "The service failed in a way nobody foresaw; see journalctl -u draupnir.")
+        log.exception("finalising image %s failed unexpectedly", image_id)
+        broken = ImageFailed("internal", "An unexpected error occurred in the service; see journalctl -u draupnir.")
         if not await _record_failure(context, image_id, broken):
             raise _destroyed_meanwhile(image_id) from error
         raise broken from error
@@ -120,7 +120,7 @@ async def _extract(context: Context, image: Image) -> Image:
     await context.helper.ask(wire.StartExtract(image_id=image.id))
     report = await _follow(context, image, wire.JobKind.EXTRACT)
     if report.postgres_major is None:
-        raise ImageFailed("job_killed", "The extract job ended without saying which Postgres the data are of.")
+        raise ImageFailed("job_killed", "The extract job ended without reporting the Postgres version of the data.")
     return _still(
         await context.store.images.move_to_step(
             image, FinaliseStep.FINALISE, "starting Postgres", postgres_major=report.postgres_major
@@ -303,5 +303,5 @@ def _still(image: Image | None) -> Image:
 
 def _major(image: Image) -> int:
     if image.postgres_major is None:
-        raise ImageFailed("job_killed", "It is not known which Postgres the data are of; finalise the image again.")
+        raise ImageFailed("job_killed", "The Postgres version of the data is unknown; finalise the image again.")
     return image.postgres_major

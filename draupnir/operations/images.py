@@ -35,7 +35,7 @@ async def get(context: Context, image_id: int) -> Image:
     """The image. Raises NotFound."""
     image = await context.store.images.get(image_id)
     if image is None:
-        raise NotFound(f"There is no image {image_id}; `draupnir-client images list` shows those there are.")
+        raise NotFound(f"Image {image_id} not found; `draupnir-client images list` lists the images.")
     return image
 
 
@@ -49,7 +49,9 @@ async def get_error(context: Context, image_id: int) -> tuple[Image, str]:
         raise NotFound(f"Image {image_id} is {image.status}, so it has no error.")
     found = await context.helper.ask(wire.ReadErrorText(image_id=image_id))
     if found.text is None:
-        raise NotFound(f"Nothing more is kept of why image {image_id} failed than GET /images/{image_id} says.")
+        raise NotFound(
+            f"The whole error text of image {image_id} is not available; GET /images/{image_id} has the short one."
+        )
     return image, found.text
 
 

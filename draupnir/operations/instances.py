@@ -54,7 +54,7 @@ async def list_own(context: Context, caller: Caller) -> list[Instance]:
 async def list_everybodys(context: Context, caller: Caller) -> list[Instance]:
     """All instances that belong to somebody, by id. Raises Forbidden."""
     if caller.confined_to is not None:
-        raise Forbidden("Only an admin can see everybody's instances; leave out `all` to see your own.")
+        raise Forbidden("Only admins can list the instances of all users; omit `all` to list yours.")
     return await context.store.instances.list_used(None)
 
 
@@ -65,12 +65,14 @@ async def restart(context: Context, caller: Caller, instance_id: int) -> Instanc
     """
     instance = await reached(context, caller, instance_id)
     if instance.status not in {InstanceStatus.RUNNING, InstanceStatus.STOPPED}:
-        raise WrongState(f"Instance {instance_id} is {instance.status}; only one that runs or is stopped can restart.")
+        raise WrongState(
+            f"Instance {instance_id} is {instance.status}; only a running or stopped instance can restart."
+        )
     critical_bytes = (await disk.room(context)).critical_bytes
     if instance.status is InstanceStatus.STOPPED and await disk.shortage(context, critical_bytes):
         raise NoRoom(
-            f"Instance {instance_id} was stopped since the data disk was full, and it still is; destroy instances or"
-            " images, or have the operator give it more room."
+            f"Instance {instance_id} was stopped because the data disk was full, and it still is;"
+            " destroy instances or images, or ask the operator for a larger disk."
         )
     await lifecycle.restart(context, instance_id)
     return await reached(context, caller, instance_id)
@@ -87,7 +89,7 @@ async def reached(context: Context, caller: Caller, instance_id: int) -> Instanc
     """The instance, if it is in the caller's reach. Raises NotFound."""
     instance = await context.store.instances.get_used(instance_id, caller.confined_to)
     if instance is None:
-        raise NotFound(f"There is no instance {instance_id} of yours; `draupnir-client instances list` shows those.")
+        raise NotFound(f"Instance {instance_id} not found; `draupnir-client instances list` lists yours.")
     return instance
 
 

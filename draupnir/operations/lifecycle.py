@@ -124,7 +124,7 @@ async def _copy_and_start(context: Context, instance: Instance) -> None:
             refused.append(instance.port)
             if len(refused) == PORTS_TRIED:
                 raise NoFreePort(
-                    f"Other programs on the server hold the ports {', '.join(map(str, refused))};"
+                    f"Other programs on the server use the ports {', '.join(map(str, refused))};"
                     " move min_instance_port and max_instance_port in /etc/draupnir/config.toml out of their way."
                 ) from None
         moved = await context.store.instances.move(instance, context.settings.instance_ports, refused)

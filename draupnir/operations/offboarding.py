@@ -83,7 +83,7 @@ async def run(context: Context) -> None:
             if context.sign_in is not None:
                 await ask_about_all(context, rounds)
         except DraupnirError as error:
-            log.info("nobody could be asked about: %s", error.detail)
+            log.info("no user could be checked: %s", error.detail)
 
 
 async def ask_about_all(context: Context, rounds: Rounds) -> None:
@@ -114,9 +114,9 @@ async def _ask_about(context: Context, user: User) -> Standing:
         if standing is Standing.REVOKED:
             await _lock_out(context, user)
         if standing in _NOT_FOUND_OUT:
-            log.info("whether %s has left could not be found out; they are asked about again", user.email)
+            log.info("the check of %s failed; it is repeated", user.email)
     except DraupnirError as error:
-        log.warning("whether %s has left could not be dealt with: %s", user.email, error.detail)
+        log.warning("the check of %s could not be completed: %s", user.email, error.detail)
         return Standing.UNKNOWN
     return standing
 

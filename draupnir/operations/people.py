@@ -30,7 +30,7 @@ async def check(context: Context, user: User) -> Standing:
     try:
         refresh_token = context.sign_in.cipher.decrypt(user.refresh_token, user.email)
     except CannotDecrypt:
-        log.warning("the refresh token of %s is encrypted under another key; they have to sign in anew", user.email)
+        log.warning("the refresh token of %s is encrypted under another key; they have to sign in again", user.email)
         return Standing.UNKNOWN
     settled_so_far = user.rotates is not False and not user.unsettled
     if settled_so_far:

@@ -36,7 +36,7 @@ async def run(context: Context) -> None:
         try:
             await fill(context)
         except DraupnirError as error:
-            log.info("the pool is left as it is: %s", error.detail)
+            log.info("the pool is unchanged: %s", error.detail)
         with suppress(TimeoutError):
             async with asyncio.timeout(INTERVAL_S):
                 await context.vacancies.wait()

@@ -130,9 +130,9 @@ def _image_complaints(image: Image, inventory: wire.Inventory) -> Iterator[str]:
     if image.status is ImageStatus.READY:
         snapshot = next((found for found in inventory.images if found.image_id == image.id), None)
         if snapshot is None:
-            yield f"Image {image.id} is ready, but its snapshot is not on the disk; destroy it, or bring the disk back."
+            yield f"Image {image.id} is ready, but its snapshot is not on the disk; destroy it, or restore the disk."
         elif not snapshot.read_only:
-            yield f"The snapshot of image {image.id} is writable; somebody has changed it by hand. Destroy the image."
+            yield f"The snapshot of image {image.id} is writable; it was changed by hand. Destroy the image."
 
 
 def _instance_repairs(
@@ -179,7 +179,7 @@ def _is_open(instance: Instance, inventory: wire.Inventory) -> bool:
 def _instance_complaints(instance: Instance, inventory: wire.Inventory) -> Iterator[str]:
     kept = instance.status in {InstanceStatus.RUNNING, InstanceStatus.STOPPED, InstanceStatus.CLOSED}
     if kept and instance.id not in inventory.instances:
-        yield f"The data of instance {instance.id} are not on the disk; destroy it, or bring the disk back."
+        yield f"The data of instance {instance.id} are not on the disk; destroy it, or restore the disk."
 
 
 async def _take_up(context: Context, image: Image) -> None:
@@ -205,12 +205,12 @@ def _mere_units(inventory: wire.Inventory) -> set[Subject]:
 
 
 def _complaint(subject: Subject) -> str:
-    return f"There is an {subject.kind} {subject.id} on the server that the metadata do not know; left alone."
+    return f"There is an {subject.kind} {subject.id} on the server that is not in the metadata; not touched."
 
 
 def _foreign(name: str) -> str:
-    return f"{name!r} on the data disk is nothing of Draupnir's; left alone."
+    return f"{name!r} on the data disk does not belong to Draupnir; not touched."
 
 
 def _undeletable(entry: str) -> str:
-    return f"The trash cannot be emptied, trash/{entry}; draupnir doctor says what to do."
+    return f"The trash cannot be emptied, trash/{entry}; run draupnir doctor."

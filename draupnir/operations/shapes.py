@@ -22,8 +22,8 @@ async def with_ceiling(context: Context, shape: Shape) -> Shape:
         return dataclasses.replace(shape, max_bytes=highest)
     if shape.max_bytes > highest:
         raise CeilingTooHigh(
-            f"An instance may write up to {highest} bytes here, and {shape.max_bytes} were asked for; ask for less,"
-            " or have the operator raise max_instance_bytes in /etc/draupnir/config.toml."
+            f"An instance may write up to {highest} bytes here, and {shape.max_bytes} were requested; request less,"
+            " or ask the operator to raise max_instance_bytes in /etc/draupnir/config.toml."
         )
     return shape
 
@@ -33,7 +33,7 @@ async def allowed(context: Context, shape: Shape) -> Shape:
     found = await with_ceiling(context, shape)
     if found.network is Network.DIRECT and not context.settings.direct_instances:
         raise DirectRefused(
-            "Instances with network `direct` could reach out into the network of the server; its operator may allow"
-            " them by direct_instances = true in /etc/draupnir/config.toml."
+            "Instances with network `direct` can reach the server's network; the operator can allow"
+            " them with direct_instances = true in /etc/draupnir/config.toml."
         )
     return found

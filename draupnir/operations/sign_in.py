@@ -63,7 +63,7 @@ async def send_off(context: Context, link: str) -> tuple[str, str]:
     browser, state = secrets.token_urlsafe(_RANDOM_BYTES), secrets.token_urlsafe(_RANDOM_BYTES)
     url = await provider.authorization_url(state, _nonce(browser, state), _verifier(browser, state))
     if not await context.store.sign_ins.open(digest_of(link), digest_of(browser), digest_of(state)):
-        raise SignInGone("The link was used already, or has expired; start to sign in again.")
+        raise SignInGone("The link is used or expired; start the sign-in again.")
     return url, browser
 
 
@@ -72,7 +72,7 @@ async def come_back(context: Context, state: str, browser: str) -> Pending:
     _configured(context)
     pending = await context.store.sign_ins.come_back(digest_of(state), digest_of(browser))
     if pending is None:
-        raise SignInGone("The sign-in is not this browser's, was used already, or has expired; start again.")
+        raise SignInGone("The sign-in belongs to another browser, or is used or expired; start again.")
     return pending
 
 
@@ -84,7 +84,7 @@ async def vouch(context: Context, pending: Pending, state: str, browser: str, an
     sign_in = _configured(context)
     try:
         if answer.error in _OUTAGES:
-            raise ProviderUnavailable("it sent the browser back for want of itself")
+            raise ProviderUnavailable("it sent the browser back because it is unavailable")
         if answer.code is None:
             raise SignInRefused("the provider sent the browser back without a code")
         identity, refresh_token = await sign_in.provider.identify(
@@ -105,14 +105,14 @@ async def redeem(context: Context, code: str, verifier: str) -> tuple[Token, str
     _configured(context)
     found = await context.store.sign_ins.redeem(digest_of(code))
     if found is None or not hmac.compare_digest(_challenge(verifier).encode(), found[1].encode()):
-        raise SignInRefused("The code is wrong, was used already, or has expired; start to sign in again.")
+        raise SignInRefused("The code is wrong, used or expired; start the sign-in again.")
     return await tokens.start_session(context, found[0])
 
 
 def _configured(context: Context) -> SignIn:
     if context.sign_in is None:
         raise SignInNotConfigured(
-            "Nobody can sign in here, for no identity provider is configured; use the shared secret with"
+            "Sign-in is not possible, because no identity provider is configured; use the shared secret with"
             " `draupnir-client authenticate --token-file FILE`, or have the administrator configure [oidc]."
         )
     return context.sign_in

@@ -70,14 +70,14 @@ async def list_own(context: Context, caller: Caller) -> list[Token]:
 async def revoke(context: Context, caller: Caller, token_id: int) -> None:
     """Revoke one of the caller's. Raises NotFound, also for others'."""
     if not await context.store.tokens.delete(caller.name, token_id):
-        raise NotFound(f"There is no token {token_id}; list them with GET /tokens.")
+        raise NotFound(f"Token {token_id} not found; list yours with GET /tokens.")
 
 
 async def sign_out(context: Context, caller: Caller) -> None:
     """Revoke the very token that the caller has shown. Raises NotASession."""
     if caller.token is None:
         raise NotASession(
-            "The shared secret cannot be signed out; whoever administers the server replaces it there, and on your"
+            "The shared secret cannot be signed out; the administrator replaces it on the server. On your"
             " machine you only have to forget it."
         )
     # Somebody may have been quicker, and then it is done.

@@ -93,7 +93,7 @@ class Connections:
         now_s = time.monotonic()
         if now_s - self._told_at_s >= TELL_AGAIN_S:
             self._told_at_s = now_s
-            log.warning("%s: for each new one the one goes that has waited longest for its client", why)
+            log.warning("%s: each new one replaces the one that has waited longest for its client", why)
         if link is None:
             return False
         self.leave(link)

@@ -212,7 +212,7 @@ class Connection(H11Protocol):
             detail = f"The request's header is longer than {MAX_HEADER_BYTES} bytes (16 KiB); send a shorter one."
             self._refuse(431, "header_too_large", "Header too large", detail)
         else:
-            detail = "The request is not written as HTTP demands; send it with an ordinary HTTP client."
+            detail = "The request is not valid HTTP; send it with an ordinary HTTP client."
             self._refuse(400, "invalid_http", "Invalid HTTP", detail)
 
     def _refuse(self, status: int, code: str, title: str, detail: str) -> None:

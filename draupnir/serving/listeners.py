@@ -131,7 +131,7 @@ class Server(uvicorn.Server):
             try:
                 self._admit(*await asyncio.get_running_loop().sock_accept(listener))
             except OSError as error:
-                log.warning("no connection can be accepted for the moment: %s", error)
+                log.warning("connections cannot be accepted now: %s", error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
             except Exception:
                 # The edge of accepting: a fault with one client must not make us deaf for all others.
@@ -243,9 +243,9 @@ def _reload_certificate(server: Server | None, http: HttpSettings) -> None:
         try:
             server.context = tls.load(http)
         except tls.CertificateError as error:
-            log.error("%s The certificate from before goes on being served.", error)
+            log.error("%s The old certificate stays in use.", error)
         else:
-            log.info("new connections are served with the certificate that is now in %s", http.tls_certificate)
+            log.info("new connections use the new certificate in %s", http.tls_certificate)
     notify("READY=1")
 
 

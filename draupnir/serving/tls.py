@@ -37,12 +37,12 @@ def load(http: HttpSettings) -> ssl.SSLContext:
 
 def _advice(error: Exception) -> str:
     if isinstance(error, PermissionError):
-        return "let the user draupnir read both, 0640 root:draupnir"
+        return "make both readable by the user draupnir, 0640 root:draupnir"
     if isinstance(error, ssl.SSLError) and error.reason == "KEY_VALUES_MISMATCH":
-        return "the key is that of another certificate, so put both there together"
-    return "put the certificate with its chain and its key there, both in PEM and not encrypted"
+        return "the key belongs to another certificate; install both together"
+    return "install the certificate with its chain and its key, both in PEM and not encrypted"
 
 
 def _no_passphrase() -> NoReturn:
     """Instead of OpenSSL's question on a terminal that nobody looks at."""
-    raise ValueError("the key is encrypted, and nobody is there to be asked for its passphrase")
+    raise ValueError("the key is encrypted; store it without a passphrase")

@@ -44,8 +44,8 @@ class Addresses:
         async with self._database.connection() as connection:
             if await _is_full(connection, instance_id, network):
                 raise TooManyAddresses(
-                    f"Instance {instance_id} admits {MAX_ADDRESSES} addresses already, which is as many as it may;"
-                    " remove one, or add a network that holds several."
+                    f"Instance {instance_id} has {MAX_ADDRESSES} addresses already, which is the maximum;"
+                    " remove one, or add a network that contains several."
                 )
             cursor = await connection.execute(
                 "INSERT INTO addresses (instance_id, network, origin, expires_at)"

@@ -79,9 +79,7 @@ class Database:
                         yield connection
                         return
             except psycopg.errors.DiskFull as error:
-                raise NoRoom(
-                    "The disk of the metadata database is full; free some room on it and try again."
-                ) from error
+                raise NoRoom("The disk of the metadata database is full; free space on it and try again.") from error
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 raise _unavailable(error) from error
 

@@ -35,6 +35,6 @@ async def _draw(connection: Connection, query: bytes, sequence: str, taken: Coll
     row = await cursor.fetchone()
     if row is None:
         raise NoFreeId(
-            f"Every id of {sequence} is taken; remove what `draupnir doctor` lists as not in the metadata, then retry."
+            f"Every id of {sequence} is in use; remove what `draupnir doctor` lists as not in the metadata, then retry."
         )
     return int(row["id"])

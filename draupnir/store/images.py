@@ -162,7 +162,7 @@ class Images:
             connection = turn.connection
             cursor = await connection.execute("SELECT FROM images WHERE id = %s FOR UPDATE", [image_id])
             if await cursor.fetchone() is None:
-                raise NotFound(f"There is no image {image_id}.")
+                raise NotFound(f"Image {image_id} not found.")
             cursor = await connection.execute(
                 "SELECT id FROM instances WHERE image_id = %s AND purpose = %s AND status <> %s ORDER BY id",
                 [image_id, Purpose.USE, InstanceStatus.DESTROYING],

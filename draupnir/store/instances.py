@@ -241,14 +241,14 @@ async def _require_present(connection: Connection, owner: str) -> None:
     cursor = await connection.execute("SELECT left_at FROM users WHERE email = %s FOR SHARE", [owner])
     row = await cursor.fetchone()
     if row is not None and row["left_at"] is not None:
-        raise Unauthorized(f"The identity provider does not vouch for {owner} any more; sign in again.")
+        raise Unauthorized(f"The identity provider no longer confirms {owner}; sign in again.")
 
 
 async def _require_image(connection: Connection, image_id: int, purpose: Purpose) -> None:
     cursor = await connection.execute("SELECT status, step FROM images WHERE id = %s FOR SHARE", [image_id])
     row = await cursor.fetchone()
     if row is None:
-        raise NotFound(f"There is no image {image_id}.")
+        raise NotFound(f"Image {image_id} not found.")
     if purpose is Purpose.TRIAL:
         allowed = row["step"] == FinaliseStep.TRIAL
     else:
@@ -256,7 +256,7 @@ async def _require_image(connection: Connection, image_id: int, purpose: Purpose
     if not allowed:
         raise ImageNotReady(
             f"Image {image_id} is {row['status']}, and instances are made of ready images only;"
-            f" `draupnir-client images show {image_id}` tells what it waits for."
+            f" `draupnir-client images show {image_id}` has its state."
         )
 
 
@@ -267,7 +267,7 @@ async def _free_port(connection: Connection, ports: range, avoided: Collection[i
     row = await cursor.fetchone()
     if row is None:
         raise NoFreePort(
-            f"All ports from {ports.start} to {ports.stop - 1} are taken; destroy an instance,"
+            f"All ports from {ports.start} to {ports.stop - 1} are in use; destroy an instance,"
             " or widen min_instance_port and max_instance_port in /etc/draupnir/config.toml."
         )
     return int(row["port"])

@@ -70,5 +70,5 @@ def _require_known(applied: set[int], known: dict[int, str]) -> None:
     if unknown := applied - known.keys():
         raise SchemaTooNew(
             f"The metadata database has schema {max(unknown)}, this version of Draupnir knows {max(known)};"
-            " install the newer version again, or restore the database from before it was installed."
+            " install the newer version again, or restore an older backup of the database."
         )

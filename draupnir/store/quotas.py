@@ -37,8 +37,8 @@ async def require_place(connection: Connection, owner: str, limit: int | None) -
     if len(ids) >= limit:
         named = ", ".join(map(str, ids[:MAX_NAMED])) + (", …" if len(ids) > MAX_NAMED else "")
         raise TooManyInstances(
-            f"{owner} has {len(ids)} instances, and max_instances_per_user allows {limit}: {named}. Destroy one that"
-            " nobody needs, such as with `draupnir-client instances destroy ID`."
+            f"{owner} has {len(ids)} instances, and max_instances_per_user allows {limit}: {named}."
+            " Destroy an unused one with `draupnir-client instances destroy ID`."
         )
 
 
@@ -54,8 +54,8 @@ async def require_place_for_token(connection: Connection, owner: str) -> None:
     (row,) = await cursor.fetchall()
     if row["found"] >= MAX_NAMED_TOKENS:
         raise TooManyTokens(
-            f"{owner} has {MAX_NAMED_TOKENS} named tokens, which is as many as one may have; see them with"
-            " `draupnir-client tokens list`, and revoke those that nobody uses."
+            f"{owner} has {MAX_NAMED_TOKENS} named tokens, which is the maximum; list them with"
+            " `draupnir-client tokens list`, and revoke unused ones."
         )
 
 

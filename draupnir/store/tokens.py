@@ -38,7 +38,7 @@ class Tokens:
                 (row,) = await cursor.fetchall()
         except UniqueViolation as error:
             raise TokenNameTaken(
-                f"You have a token {name} already; choose another name, or revoke that one."
+                f"You already have a token {name}; choose another name, or revoke that token."
             ) from error
         return _token(row)
 

@@ -70,9 +70,9 @@ async def _try(port: int, deadline_s: float, ways: checks.Ways) -> str | None:
     except checks.Fault as fault:
         return str(fault)
     except TimeoutError:
-        return f"not everything could be tried within {deadline_s:.0f} s."
+        return f"the checks did not finish within {deadline_s:.0f} s."
     except MemoryError:
-        return "the server sent more than fits into memory."
+        return "the server sent more than the memory limit allows."
     return None
 
 

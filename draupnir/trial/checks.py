@@ -187,7 +187,7 @@ async def _must_be_refused(
     finally:
         if session is not None:
             session.close()
-    raise Fault(f"{what} was let in, which must not be.")
+    raise Fault(f"{what} could sign in, which must not be.")
 
 
 async def _listed(address: Address, way: Way, query: str) -> list[str]:
@@ -265,7 +265,7 @@ async def _execute(session: Session, statement: str) -> None:
     try:
         await session.execute(statement)
     except Refused as refused:
-        raise Fault(f"Postgres went away while it was tried: {refused.text}.") from refused
+        raise Fault(f"Postgres closed the connection during the trial: {refused.text}.") from refused
 
 
 async def _at_once(attempts: Iterable[Coroutine[None, None, None]]) -> None:

@@ -26,8 +26,8 @@ _IGNORED = (b"N", b"S", b"A", b"K", b"v")
 class Refusal(StrEnum):
     """Why the server let somebody not in, where it sent no SQLSTATE."""
 
-    UNREACHABLE = "nobody listens on the port"
-    CLOSED = "it closed the connection without a word"
+    UNREACHABLE = "nothing listens on the port"
+    CLOSED = "it closed the connection without an answer"
     NO_TLS = "it offers no TLS"
     TLS_FAILED = "the TLS handshake failed"
     NONSENSE = "it did not answer as Postgres does, or with too much"

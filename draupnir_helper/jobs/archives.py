@@ -148,7 +148,7 @@ def _damaged(path: Path, complaint: str) -> JobError:
 
 
 def _truncated(path: Path) -> JobError:
-    detail = f"{path.name} ends too early, as if its upload had been cut short; upload it again and finalise again."
+    detail = f"{path.name} ends too early, so its upload was probably interrupted; upload it again and finalise again."
     return JobError("truncated_archive", detail)
 
 
@@ -254,5 +254,5 @@ def _components(path: Path, name: str) -> list[str]:
 
 def _unsafe(path: Path, name: str, what: str, advice: str) -> JobError:
     shown = ascii(name)[1:-1][:200]
-    detail = f"{path.name} is refused, because {shown} in it {what}; nothing of it was used{advice}."
+    detail = f"{path.name} is refused, because {shown} in it {what}; nothing was unpacked{advice}."
     return JobError("unsafe_archive", detail)

@@ -29,7 +29,7 @@ class Budget:
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             detail = (
-                f"{self._name} is refused, because more than {MAX_RATIO} times its size comes out of it, which no"
+                f"{self._name} is refused, because more than {MAX_RATIO} times its size is in it, which no"
                 " data directory does; upload a tar of the data directory and finalise again."
             )
             raise JobError("ratio_exceeded", detail)

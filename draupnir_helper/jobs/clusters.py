@@ -120,7 +120,9 @@ class Cluster:
         )  # fmt: skip
         found = re.search(r'rolname = "(.*)"\t', finished.stdout)
         if found is None:
-            detail = "Nobody can sign in to the data as superuser; give them a role postgres and upload them again."
+            detail = (
+                "No role of the data can sign in as superuser; create a role postgres at the source and upload again."
+            )
             raise JobError("no_superuser", detail, finished.stderr)
         return found[1]
 

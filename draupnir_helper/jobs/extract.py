@@ -67,7 +67,7 @@ def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> No
         archives.unpack(found[0], incoming, progress)
     elif found:
         names = ", ".join(_shown(entry.name) for entry in found)
-        detail = f"There are several archives ({names}) and no telling which is meant; leave one and finalise again."
+        detail = f"There are several archives ({names}) and only one is allowed; remove the others and finalise again."
         raise JobError("several_archives", detail)
     else:
         raise _not_an_archive(files)
@@ -94,12 +94,12 @@ def _fill_from_base_backup(seal: Path, incoming: Path, found: list[Path], progre
 def _not_an_archive(files: list[Path]) -> JobError:
     if not files:
         return JobError(
-            "no_data_directory", "The upload holds no archive and no data directory; upload one and finalise again."
+            "no_data_directory", "The upload contains no archive and no data directory; upload one and finalise again."
         )
     name = files[0].name
     with files[0].open("rb") as file:
         is_dump = file.read(5) == b"PGDMP"
-    what = "is a pg_dump file, not a copy of the data directory" if is_dump else "is not an archive that Draupnir knows"
+    what = "is a pg_dump file, not a copy of the data directory" if is_dump else "is not an archive of a known format"
     advice = "upload a tar of the data directory, plain or compressed with gzip, zstd, xz, bzip2 or lz4"
     return JobError("not_an_archive", f"{_shown(name)} {what}; {advice}, and finalise again.")
 
@@ -107,7 +107,7 @@ def _not_an_archive(files: list[Path]) -> JobError:
 def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
     """Copy files and directories, sharing their extents where the filesystem can; links and the like are refused."""
     if depth > _MAX_DEPTH:
-        detail = f"The upload has folders {_MAX_DEPTH} deep and more, which no data directory has; upload it anew."
+        detail = f"The upload has folders {_MAX_DEPTH} deep and more, which no data directory has; upload it again."
         raise JobError("unsafe_archive", detail)
     with os.scandir(source) as scanned:
         entries = list(scanned)
@@ -136,7 +136,7 @@ def find_data_directory(incoming: Path) -> Path:
     found = [path for path in candidates if (path / "PG_VERSION").is_file() and (path / "global/pg_control").is_file()]
     if not found:
         detail = (
-            "The upload holds no data directory (PG_VERSION with global/pg_control), at the top or in one folder; "
+            "The upload contains no data directory (PG_VERSION with global/pg_control), at the top or in one folder; "
             "upload a tar of the whole data directory and finalise again."
         )
         raise JobError("no_data_directory", detail)
@@ -189,7 +189,7 @@ def lift(directory: Path, target: Path) -> None:
 
 def _tablespaces() -> JobError:
     detail = (
-        "The backup has tablespaces outside the data directory, which Draupnir cannot take; "
+        "The backup has tablespaces outside the data directory, which Draupnir does not support; "
         "move their tables to pg_default before the backup, then upload and finalise again."
     )
     return JobError("tablespaces", detail)

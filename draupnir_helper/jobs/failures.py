@@ -27,7 +27,7 @@ def of_script(major: int, script: Path, stderr: str) -> str:
             line = int(found["line"][:9])
             if found["file"] == script.name and 1 <= line <= lines:
                 state = found.groupdict().get("state")
-                why = described(major, state) if state else "psql could not carry out this line"
+                why = described(major, state) if state else "psql could not execute this line"
                 return f"{script.name}:{line}: {why}"
     return f"{script.name}: psql ended without naming a line"
 

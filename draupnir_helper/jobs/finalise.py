@@ -66,7 +66,7 @@ def main(reporter: Reporter) -> Report:
         reporter.step("refreshing materialized views")
         refresh(cluster, databases, filled)
         trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
-        reporter.step("handing everything to the role draupnir")
+        reporter.step("giving everything to the role draupnir")
         judged = hand_over(cluster, databases)
         reporter.step("vacuuming and analysing")
         cluster.vacuum()
@@ -148,7 +148,7 @@ def rollbacks(cluster: Cluster) -> dict[str, int]:
         if connected == "0":
             return {database: int(count) for database, count in (row.split("|") for row in rows)}
         if time.monotonic() > deadline:
-            raise JobError("script_failed", "The anonymisation script leaves sessions behind that do not end.")
+            raise JobError("script_failed", "The anonymisation script leaves open sessions that do not end.")
         time.sleep(0.02)
 
 

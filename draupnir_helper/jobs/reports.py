@@ -64,8 +64,8 @@ class JobError(Exception):
 
 
 NO_ROOM = (
-    "The data disk is full, or the image needs more than max_image_bytes; destroy instances or images, or have the"
-    " operator allow or give it more, and finalise again."
+    "The data disk is full, or the image needs more than max_image_bytes; destroy instances or images, or ask the"
+    " operator for more space, and finalise again."
 )
 
 
@@ -108,7 +108,7 @@ def run(job: Callable[[Reporter], Report]) -> None:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             _fail(JobError("no_room", NO_ROOM, traceback.format_exc()))
         why = os.strerror(error.errno) if error.errno else "an input or output error"
-        _fail(JobError("job_failed", f"The server could not go on: {why}.", traceback.format_exc()))
+        _fail(JobError("job_failed", f"The server could not continue: {why}.", traceback.format_exc()))
     except Exception as error:  # noqa: BLE001 - reported, and the end of the job
         detail = f"The job failed with an unexpected error ({type(error).__name__})."
         _fail(JobError("job_failed", detail, traceback.format_exc()))

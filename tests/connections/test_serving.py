@@ -184,7 +184,7 @@ def test_a_broken_pair_is_refused_with_words_and_the_old_one_goes_on(
     output = secure.served.stop()
     (line,) = [line for line in output.splitlines() if line.startswith("<3>")]
     assert str(key) in line
-    assert "from before" in line
+    assert "stays in use" in line
 
 
 def test_a_reload_without_https_is_none(served: Served) -> None:

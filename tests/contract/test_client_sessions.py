@@ -136,7 +136,7 @@ def test_a_token_for_a_program_does_what_it_may_until_it_is_revoked(
         programs.setenv("DRAUPNIR_TOKEN", made)
         assert terminal("images list").exit_code == 0
         refused = terminal("instances create 1")
-        assert (refused.exit_code, "only look" in refused.stderr) == (ExitCode.REFUSED, True)
+        assert (refused.exit_code, "read-only" in refused.stderr) == (ExitCode.REFUSED, True)
         assert terminal("tokens create more").exit_code == ExitCode.REFUSED
     assert terminal(f"tokens revoke {number}").exit_code == 0
     monkeypatch.setenv("DRAUPNIR_TOKEN", made)

@@ -315,7 +315,7 @@ def test_one_instance_too_many_is_a_quota_and_no_wait(settings: Settings, helper
         image_id = make_ready_image(client, helper)
         only = make_instance(client, image_id)
         response = client.post("/instances", json={"data": {"attributes": {"image_id": image_id}}})
-        assert f": {only}. Destroy one" in the_error(response, 429, "too_many_instances")
+        assert f": {only}. Destroy an unused one" in the_error(response, 429, "too_many_instances")
         assert "Retry-After" not in response.headers
 
 

@@ -62,7 +62,7 @@ async def test_another_key_is_told_and_destroys_nothing(context: Context) -> Non
     image = await ready_image(context)
     instance, _ = await instances.create(context, CALLER, image.id)
     replaced = dataclasses.replace(context, cipher=Cipher(bytes(32)))
-    with pytest.raises(EncryptionKeyMissing, match="put the former file back"):
+    with pytest.raises(EncryptionKeyMissing, match="restore the former file"):
         await instances.get(replaced, CALLER, instance.id)
     assert await instances.list_own(replaced, CALLER) == [instance]
     assert (await instances.get(context, CALLER, instance.id))[1] is not None

@@ -166,7 +166,7 @@ async def test_what_fails_its_trial_is_never_what_is_published_later(
     context: Context, helper: FakeHelper, probe: Probe
 ) -> None:
     image = await uploaded_image(context, "SELECT 'half';")
-    probe.fault = "Trial boot: a connection without TLS was let in."
+    probe.fault = "Trial boot: a connection without TLS could sign in."
     with pytest.raises(ImageFailed, match="without TLS"):
         await images.finalise(context, image.id, wait=True)
     assert await context.store.instances.list_all() == []

@@ -81,7 +81,7 @@ async def test_nobody_sees_the_pool(context: Context) -> None:
     assert len(await pooled_ids(context)) == 3
     assert await instances.list_own(context, CALLER) == []
     assert await instances.list_everybodys(context, CALLER) == []
-    with pytest.raises(Exception, match="There is no instance"):
+    with pytest.raises(Exception, match="not found"):
         await instances.get(context, CALLER, (await pooled_ids(context))[0])
 
 

@@ -91,14 +91,14 @@ async def test_a_server_as_it_has_to_be_passes(server: Cluster, authority: Autho
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        ([RIGHT, "hostnossl all draupnir all trust"], "'draupnir' without TLS .*was let in"),
-        (["hostssl all draupnir all trust"], "'draupnir' without a client certificate .*was let in"),
-        ([RIGHT, "hostssl all postgres all trust"], "'postgres' .*was let in"),
-        ([RIGHT, "hostssl all hidden all trust"], "'hidden' .*was let in"),
+        ([RIGHT, "hostnossl all draupnir all trust"], "'draupnir' without TLS .*could sign in"),
+        (["hostssl all draupnir all trust"], "'draupnir' without a client certificate .*could sign in"),
+        ([RIGHT, "hostssl all postgres all trust"], "'postgres' .*could sign in"),
+        ([RIGHT, "hostssl all hidden all trust"], "'hidden' .*could sign in"),
         ([RIGHT, "host all draupnir,postgres,hidden all reject", "host all all all trust"], "'r[0-9a-f]{16}' .*let in"),
-        ([RIGHT, "host all all 127.0.0.1/32 trust"], "was let in"),
-        ([RIGHT, "host other all all trust"], "to the database 'other' .*was let in"),
-        ([RIGHT, "host replication all all trust"], "for replication .*was let in"),
+        ([RIGHT, "host all all 127.0.0.1/32 trust"], "could sign in"),
+        ([RIGHT, "host other all all trust"], "to the database 'other' .*could sign in"),
+        ([RIGHT, "host replication all all trust"], "for replication .*could sign in"),
         ([RIGHT, "host all all all md5"], "was asked for a password"),
     ],
 )
@@ -118,7 +118,7 @@ async def test_a_door_that_stands_open_is_named(
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
 async def test_a_door_that_stands_open_for_ipv6_alone_is_named(server: Cluster, authority: Authority) -> None:
     allow(server, RIGHT, "host all all ::1/128 trust")
-    with pytest.raises(ImageFailed, match="on ::1 was let in"):
+    with pytest.raises(ImageFailed, match="on ::1 could sign in"):
         await probe(server.port, authority)
 
 

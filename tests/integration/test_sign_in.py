@@ -169,10 +169,10 @@ async def test_who_says_no_is_not_signed_in(signed: Context, client: Client, bro
 async def test_each_step_is_taken_once(client: Client, browser: Browser) -> None:
     url = await client.begin()
     back = await browser.at_provider(await browser.to_provider(url))
-    assert_page(await browser.http.get(url), 404, "This sign-in cannot go on")
+    assert_page(await browser.http.get(url), 404, "This sign-in cannot continue")
     # Opening the link in vain has not taken the first browser's place.
     code = code_of(await browser.http.get(back))
-    assert_page(await browser.http.get(back), 404, "This sign-in cannot go on")
+    assert_page(await browser.http.get(back), 404, "This sign-in cannot continue")
     assert (await client.redeem(code)).status_code == 201
     the_error(await client.redeem(code), 401, "sign_in_refused")
 
@@ -227,7 +227,7 @@ async def test_nobody_gets_the_session_of_whom_they_sent_the_link(
     attacker = Browser(app, idp)
     for state in (link, client.verifier, ""):
         query = urlencode({"state": state, "code": "c", "iss": ISSUER})
-        assert_page(await attacker.http.get(f"{HERE}/oauth_callback?{query}"), 404, "This sign-in cannot go on")
+        assert_page(await attacker.http.get(f"{HERE}/oauth_callback?{query}"), 404, "This sign-in cannot continue")
 
 
 async def test_states_nonces_and_verifiers_are_ours_and_never_twice_the_same(client: Client, browser: Browser) -> None:
@@ -265,7 +265,7 @@ async def test_nothing_of_a_request_is_in_a_page(client: Client, browser: Browse
     query = urlencode(dict.fromkeys(("sign_in", "state", "code", "error", "error_description", "iss", "hd"), MARK))
     for path in ("/authenticate", "/oauth_callback"):
         answer = await browser.http.get(f"{HERE}{path}?{query}", headers={"Cookie": f"draupnir_sign_in={MARK}"})
-        assert_page(answer, 404, "This sign-in cannot go on")
+        assert_page(answer, 404, "This sign-in cannot continue")
         assert "mark" not in answer.text + str(answer.headers)
     back = await browser.at_provider(await browser.to_provider(await client.begin(None)), deny="1")
     answer = await browser.http.get(f"{back}&{query}".replace("state=%3C", "ignored=%3C"))

@@ -318,7 +318,7 @@ def test_where_systemd_cannot_filter_the_service_does_not_start_and_doctor_says_
             await_so(lambda: "=78" in run("systemctl", "show", "-p", shown, "draupnir").stdout)
             found = run("draupnir", "doctor", ok=False)
             assert found.returncode == 1
-            assert "enable_ip_whitelisting is on, and systemd cannot filter here" in found.stdout
+            assert "enable_ip_whitelisting is on, but systemd cannot filter addresses on this machine" in found.stdout
         finally:
             os.kill(tracer.pid, 15)
     run("systemctl", "daemon-reexec")
@@ -326,4 +326,4 @@ def test_where_systemd_cannot_filter_the_service_does_not_start_and_doctor_says_
     run("systemctl", "reset-failed", "draupnir", ok=False)
     run("systemctl", "restart", "draupnir")
     await_so(lambda: service.ask("GET", "/health_check").status_code == 200)
-    assert "ports admit only the addresses on their lists" in run("draupnir", "doctor", ok=False).stdout
+    assert "ports accept only the addresses on their allowlists" in run("draupnir", "doctor", ok=False).stdout

@@ -37,7 +37,7 @@ def _as_it_was(service: Service) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
-        ("# a comment\n\nmin_instance_prt = 7000\n", 3, "min_instance_prt is not a key"),
+        ("# a comment\n\nmin_instance_prt = 7000\n", 3, "min_instance_prt is an unknown key"),
         ('min_instance_port = "7000"\n', 1, "min_instance_port"),
         ("data_path = 5\n", 1, "data_path"),
         ("min_instance_port = 80\n", 1, "min_instance_port"),

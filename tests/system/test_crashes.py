@@ -402,7 +402,7 @@ def test_units_that_outlive_their_instance_are_stopped(service: Service) -> None
     run("systemd-run", f"--unit={name}", "--socket-property=ListenStream=127.0.0.1:6431", "/bin/true")
     assert any(name in unit for unit in world.units())
     await_that(lambda: world.units() == before, "the reconciler has stopped them")
-    assert "is there and not in the metadata" not in run("draupnir", "doctor", ok=False).stdout
+    assert "exists and is not in the metadata" not in run("draupnir", "doctor", ok=False).stdout
 
 
 def test_no_leftover_keeps_anything_new_from_being_made(service: Service, backup: Path) -> None:
@@ -417,8 +417,8 @@ def test_no_leftover_keeps_anything_new_from_being_made(service: Service, backup
         restart(DAEMON)
         await_healthy(service)
         doctor = run("draupnir", "doctor", ok=False).stdout
-        assert "instance 67108863 is there and not in the metadata" in doctor
-        assert "image_snapshots/67108862 is there and not in the metadata" in doctor
+        assert "instance 67108863 exists and is not in the metadata" in doctor
+        assert "image_snapshots/67108862 exists and is not in the metadata" in doctor
         for _ in range(2):
             image = service.make_image(backup)
             instance = int(service.create_instance(image)["id"])

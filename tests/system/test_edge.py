@@ -131,7 +131,7 @@ def test_a_broken_pair_is_refused_in_the_journal_and_the_old_one_goes_on(certbot
     right = (certbot.folder / "privkey.pem").read_bytes()
     (certbot.folder / "privkey.pem").write_bytes(kept)
     certbot.deploy()
-    await_that(lambda: said("The certificate from before goes on being served", since), "it is refused")
+    await_that(lambda: said("The old certificate stays in use", since), "it is refused")
     assert shown() == before
     done = run("draupnir", "doctor", ok=False)
     assert done.returncode == 1

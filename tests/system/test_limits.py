@@ -211,6 +211,8 @@ def test_nobody_takes_more_instances_than_the_configuration_allows(service: Serv
     assert {each["code"] for each in refused} == {"too_many_instances"}
     done = service.client("instances", "create", str(image), ok=False)
     assert done.returncode != 0
-    assert f"2 instances, and max_instances_per_user allows 2: {made[0]}, {made[1]}. Destroy one" in done.stderr
+    assert (
+        f"2 instances, and max_instances_per_user allows 2: {made[0]}, {made[1]}. Destroy an unused one" in done.stderr
+    )
     for each in made:
         service.destroy_instance(each)

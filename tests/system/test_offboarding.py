@@ -195,7 +195,7 @@ def test_a_provider_that_says_nothing_closes_nothing(
 
 def asked_in_vain(email: str = JANE) -> int:
     journal = run("journalctl", "-u", "draupnir", "-o", "cat").stdout
-    return journal.count(f"whether {email} has left could not be found out")
+    return journal.count(f"the check of {email} failed")
 
 
 def test_what_was_decided_is_carried_out_though_daemon_and_helper_were_killed(

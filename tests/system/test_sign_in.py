@@ -265,7 +265,7 @@ def test_a_browser_elsewhere_shows_a_code_to_be_pasted(chromium: Any) -> None:
     assert (told["email"], told["role"]) == (BOSS, "admin")
     assert client.ask("GET", "/instances?all=true").status_code == 200
     chromium.get(f"{URL}/oauth_callback?state=x&code=y&error=<script>document.title='mark'</script>")
-    await_page(chromium, "Draupnir: This sign-in cannot go on")
+    await_page(chromium, "Draupnir: This sign-in cannot continue")
 
 
 def test_a_forged_id_token_lets_nobody_in() -> None:

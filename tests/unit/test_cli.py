@@ -111,7 +111,7 @@ def test_a_daemon_without_what_signing_in_takes_does_not_start_and_says_what_to_
     [
         ([findings.ok("a", "fine")], 0),
         ([findings.ok("a", "fine"), findings.warning("b", "low", "do this")], 0),
-        ([findings.bad("a", "broken", "mend it"), findings.ok("b", "fine")], 1),
+        ([findings.bad("a", "broken", "fix it"), findings.ok("b", "fine")], 1),
     ],
 )
 def test_doctor_fails_only_when_something_is_broken(

@@ -97,7 +97,7 @@ def test_an_id_that_cannot_be_meant_is_refused_by_name(value: object) -> None:
 @pytest.mark.parametrize("value", ["a\x00b", "\ud800", "x\udfff"])
 def test_a_text_that_postgres_cannot_store_is_refused(value: str) -> None:
     attributes = {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": value}
-    assert "anonymisation_script` must not hold the character U+" in refusal(envelope(attributes), "images")
+    assert "anonymisation_script` must not contain the character U+" in refusal(envelope(attributes), "images")
 
 
 def test_everything_wrong_with_the_attributes_is_said_at_once() -> None:

@@ -125,10 +125,10 @@ def test_secrets_travel_encrypted_or_within_the_machine(url: str, private: bool)
 @pytest.mark.parametrize(
     ("text", "line", "says"),
     [
-        ("# a comment\nmin_port = 1\n", 2, "min_port is not a key"),
-        ("\n[http]\nlisten = 'x'\n", 3, "listen is not a key"),
-        ("http.listen = 'x'\n", 1, "listen is not a key"),
-        ("[https]\n", 1, "https is not a key"),
+        ("# a comment\nmin_port = 1\n", 2, "min_port is an unknown key"),
+        ("\n[http]\nlisten = 'x'\n", 3, "listen is an unknown key"),
+        ("http.listen = 'x'\n", 1, "listen is an unknown key"),
+        ("[https]\n", 1, "https is an unknown key"),
         ("min_instance_port = '7000'\n", 1, "integer"),
         ("min_instance_port = true\n", 1, "integer"),
         ("min_instance_port = 80\n", 1, "1024"),

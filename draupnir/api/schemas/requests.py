@@ -75,10 +75,10 @@ def _explain(error: ValidationError, attributes: type[Attributes]) -> str:
 
 def _explain_one(name: str, kind: str, reason: object, value: object, attributes: type[Attributes]) -> str:
     if kind == "missing":
-        hint = ' (send "" if nothing is to be run)' if name == "anonymisation_script" else ""
+        hint = ' (send "" if nothing should run)' if name == "anonymisation_script" else ""
         return f"`data.attributes.{name}` is missing; send it{hint}."
     if kind == "extra_forbidden":
         known = " and ".join(attributes.model_fields)
-        return f"`data.attributes` holds {quote(name)}, which cannot be set; what can be set is {known}."
+        return f"`data.attributes` has {quote(name)}, which cannot be set; you can set {known}."
     given = "" if name in attributes.unrepeatable else f", not {quote(value)}"
     return f"`data.attributes.{name}` {reason}{given}."

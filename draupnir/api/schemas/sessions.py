@@ -36,7 +36,7 @@ def read_code(value: object) -> str:
     """A one-time code, which is looked up and not looked at; raises ValueError."""
     if isinstance(value, str):
         return value
-    raise ValueError("must be the code that came of signing in")
+    raise ValueError("must be the code from the sign-in")
 
 
 def read_verifier(value: object) -> str:

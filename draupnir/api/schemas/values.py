@@ -45,9 +45,11 @@ def read_time(value: object) -> datetime:
 def read_text(value: object) -> str:
     """A text that Postgres can store; raises ValueError."""
     if not isinstance(value, str):
-        raise ValueError("must be a text")
+        raise ValueError("must be a string")
     if found := _UNSTORABLE.search(value):
-        raise ValueError(f"must not hold the character U+{ord(found.group()):04X}, which is character {found.start()}")
+        raise ValueError(
+            f"must not contain the character U+{ord(found.group()):04X}, which is character {found.start()}"
+        )
     return value
 
 
@@ -77,7 +79,7 @@ def read_ceiling(value: object) -> int:
 def read_admissible(value: object) -> Cidr:
     """An address or network that a port may admit; raises ValueError."""
     if not isinstance(value, str):
-        raise ValueError("must be an address or a network in a text, such as '192.0.2.7' or '192.0.2.0/24'")
+        raise ValueError("must be an address or a network in a string, such as '192.0.2.7' or '192.0.2.0/24'")
     try:
         cidr = read_cidr(value)
     except ValueError as error:

@@ -184,7 +184,7 @@ class FakeServer:
                     return problem(404, "not_found", "It is not on the list.")
                 return httpx.Response(204)
             case _, ["instances", number, *_]:
-                return problem(404, "not_found", f"There is no instance {number} of yours.")
+                return problem(404, "not_found", f"Instance {number} not found.")
         return problem(404, "not_found", "There is no such thing.")
 
     def session(self, **attributes: object) -> str:
@@ -227,7 +227,7 @@ class FakeServer:
             case "GET", ["tokens"]:
                 return httpx.Response(200, json={"data": list(self.tokens.values())})
             case "POST", ["tokens"] if mine["attributes"]["scope"] == "read_only":
-                return problem(403, "forbidden", "This token may only look at things; use one that may change them.")
+                return problem(403, "forbidden", "This token is read-only; use a token with full scope.")
             case "POST", ["tokens"]:
                 wish = self.bodies[-1]["data"]["attributes"]
                 made = self.session(kind="named", name=wish["name"], scope=wish["scope"])
@@ -248,7 +248,7 @@ class FakeServer:
 
     def _make_instance(self, image_id: int, **attributes: object) -> httpx.Response:
         if image_id not in self.images:
-            return problem(404, "not_found", f"There is no image {image_id}.")
+            return problem(404, "not_found", f"Image {image_id} not found.")
         if not self.images[image_id]["attributes"]["ready"]:
             return problem(422, "image_not_ready", f"Image {image_id} is not ready; finalise it first.")
         made = instance(max(self.instances, default=0) + 1, image_id, **attributes)
@@ -257,7 +257,7 @@ class FakeServer:
 
     def _one_image(self, method: str, number: int, rest: list[str]) -> httpx.Response:
         if number not in self.images:
-            return problem(404, "not_found", f"There is no image {number}.")
+            return problem(404, "not_found", f"Image {number} not found.")
         found = self.images[number]
         if method == "DELETE":
             if (

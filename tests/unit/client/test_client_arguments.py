@@ -46,5 +46,5 @@ def test_the_largest_unit_that_fits_is_shown(wait_s: int | None, shown: str) -> 
     | st.sampled_from(["1.5h", "-1", "+5", "1h30m", "10 m", "5min", "1w", "٣", "1\n", "9" * 5000, "Never", "1e3"])
 )
 def test_what_is_no_duration_is_told_how_to_be_written(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="90s, 10m, 2h or 1d, or say never"):
+    with pytest.raises(click.BadParameter, match="90s, 10m, 2h or 1d, or never"):
         seconds(text)

@@ -21,7 +21,7 @@ def test_events_are_a_table_with_who_and_why(server: FakeServer, run: Run) -> No
 def test_nothing_happened_is_said_on_stderr(server: FakeServer, run: Run) -> None:
     found = run("events")
     assert (found.stdout, found.exit_code) == ("", 0)
-    assert "Nothing has happened" in found.stderr
+    assert "There are no events" in found.stderr
 
 
 def test_one_may_ask_for_what_came_later_and_for_everybody_s(server: FakeServer, run: Run) -> None:

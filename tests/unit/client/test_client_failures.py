@@ -48,13 +48,13 @@ def failure_of(answer: httpx.Response | Exception, kind: type[ClientError]) -> s
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["instances", "create", "9"], ExitCode.NOT_FOUND, "There is no image 9"),
+        (["instances", "create", "9"], ExitCode.NOT_FOUND, "Image 9 not found"),
         (["instances", "create", "2"], ExitCode.REFUSED, "finalise it first"),
-        (["instances", "destroy", "9"], ExitCode.NOT_FOUND, "There is no instance 9"),
+        (["instances", "destroy", "9"], ExitCode.NOT_FOUND, "Instance 9 not found"),
         (["images", "destroy", "1"], ExitCode.REFUSED, "--cascade"),
-        (["images", "show", "9"], ExitCode.NOT_FOUND, "There is no image 9"),
-        (["env", "9"], ExitCode.NOT_FOUND, "There is no instance 9"),
-        (["psql", "9"], ExitCode.NOT_FOUND, "There is no instance 9"),
+        (["images", "show", "9"], ExitCode.NOT_FOUND, "Image 9 not found"),
+        (["env", "9"], ExitCode.NOT_FOUND, "Instance 9 not found"),
+        (["psql", "9"], ExitCode.NOT_FOUND, "Instance 9 not found"),
         (["instances", "create", "three"], ExitCode.USAGE, "three"),
         (["instances", "create", "0"], ExitCode.USAGE, "0"),
         (["instances", "create"], ExitCode.USAGE, "IMAGE_ID"),
@@ -145,8 +145,8 @@ def test_what_the_server_says_is_not_lost() -> None:
 
 @pytest.mark.parametrize("code", ["too_many_instances", "too_many_tokens"])
 def test_a_quota_is_a_no_that_waiting_does_not_change(code: str) -> None:
-    answer = problem(429, code, "jane@example.com has 20 instances: 1, 2. Destroy one.")
-    assert "20 instances: 1, 2. Destroy one." in failure_of(answer, Refused)
+    answer = problem(429, code, "jane@example.com has 20 instances: 1, 2. Destroy an unused one.")
+    assert "20 instances: 1, 2. Destroy an unused one." in failure_of(answer, Refused)
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
@@ -156,14 +156,14 @@ def test_not_now_is_told_apart_from_no(status: int) -> None:
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout(""), httpx.RemoteProtocolError("cut"), httpx.ReadError("reset")])
 def test_a_change_whose_answer_is_lost_may_have_been_made(error: Exception) -> None:
-    assert "may have been done" in failure_of(error, ServerUnreachable)
+    assert "may have done it" in failure_of(error, ServerUnreachable)
 
 
 @pytest.mark.parametrize(
     "error", [httpx.ConnectTimeout(""), httpx.ConnectError("no route"), httpx.ProxyError("denied")]
 )
 def test_a_change_that_never_left_was_not_made(error: Exception) -> None:
-    assert "may have been done" not in failure_of(error, ServerUnreachable)
+    assert "may have done it" not in failure_of(error, ServerUnreachable)
 
 
 def real_failure(url: str) -> str:

@@ -87,7 +87,7 @@ def test_create_reads_standard_input_and_knows_now(run: Run, server: FakeServer)
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["yesterday", "-"], "no time"),
+        (["yesterday", "-"], "not a time"),
         (["2017-05-01T12:00:00", "-"], "no time zone"),
         (["0001-01-01T00:00:00+05:00", "-"], "out of range"),
         (["now"], "one script"),
@@ -136,7 +136,7 @@ def test_finalise_asks_for_an_answer_at_once_and_follows_the_work(run: Run, serv
         "The server does not answer; waiting for it  0:01",
         "Image 1  step 2/5  extracting  [##################--]  90% of 1.0 MB  1:06",
         "Image 1  step 3/5  running the anonymisation script  1:10",
-        "Image 1 is ready; make an instance of it: draupnir-client instances create 1",
+        "Image 1 is ready; create an instance: draupnir-client instances create 1",
     ]
 
 
@@ -278,7 +278,7 @@ def test_an_image_that_takes_no_upload_is_told_before_scp_starts(run: Run, serve
     server.images = {1: image(1)}
     result = run("images", "upload", "1", "/etc/hostname")
     assert result.exit_code == 1
-    assert "Image 1 is ready and takes no upload" in result.stderr
+    assert "Image 1 is ready and accepts no upload" in result.stderr
     assert not (scp / "said").exists()
 
 

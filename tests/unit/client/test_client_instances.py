@@ -109,7 +109,7 @@ def test_an_admin_sees_what_is_closed_and_restores_or_hands_it_on(run: Run, serv
     assert "Destroyed at: 2017-05-02T16:00:00Z" in run("instances", "show", "4").stdout
     result = run("instances", "restore", "4", "6", "5", "--owner", "bob@corp.example")
     assert result.exit_code == 5
-    assert "no instance 6" in result.stderr
+    assert "Instance 6 not found" in result.stderr
     assert "Instance 5 is open again, with its data, for bob@corp.example." in result.stderr
     assert "Destroyed at" not in run("instances", "show", "4").stdout
 
@@ -214,12 +214,12 @@ def test_show_tells_how_it_lives(run: Run, server: FakeServer, attributes: dict[
 
 def test_show_tells_from_where_it_is_reached(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
-    assert "Lets in" not in run("instances", "show", "4").stdout
+    assert "Allowlist" not in run("instances", "show", "4").stdout
     seen = {"address": "192.0.2.7", "origin": "seen", "expires_at": "2017-05-02T16:00:00Z"}
     server.instances = {4: instance(4, allowed_addresses=[seen])}
-    assert "Lets in:\n    192.0.2.7 until 2017-05-02T16:00:00Z (seen)\n" in run("instances", "show", "4").stdout
+    assert "Allowlist:\n    192.0.2.7 until 2017-05-02T16:00:00Z (seen)\n" in run("instances", "show", "4").stdout
     server.instances = {4: instance(4, allowed_addresses=[])}
-    assert "Lets in:      nobody\n" in run("instances", "show", "4").stdout
+    assert "Allowlist:    empty\n" in run("instances", "show", "4").stdout
 
 
 def test_allow_asks_for_each_address_and_for_as_long(run: Run, server: FakeServer) -> None:
@@ -238,7 +238,7 @@ def test_disallow_goes_on_after_an_address_that_is_not_there(run: Run, server: F
     server.instances, server.addresses = {4: instance(4)}, {"2001:db8::/48"}
     result = run("instances", "disallow", "4", "192.0.2.7", "2001:db8::/48")
     assert result.exit_code != 0
-    assert "Instance 4 lets 2001:db8::/48 in no longer." in result.stderr
+    assert "Instance 4 no longer accepts connections from 2001:db8::/48." in result.stderr
     assert server.asked[-1] == "DELETE /instances/4/addresses?address=2001%3Adb8%3A%3A%2F48"
 
 

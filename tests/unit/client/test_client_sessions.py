@@ -74,7 +74,7 @@ def test_what_signs_in_carries_no_token(run: Run, server: FakeServer, browser: B
 @pytest.mark.parametrize(
     ("query", "code", "words"),
     [
-        ("error=sign_in_refused", ExitCode.UNAUTHORIZED, "did not vouch"),
+        ("error=sign_in_refused", ExitCode.UNAUTHORIZED, "did not confirm"),
         ("error=provider_unavailable", ExitCode.UNREACHABLE, "try again in a moment"),
         ("error=something_new", ExitCode.UNAUTHORIZED, "something_new"),
         ("code=of-another-sign-in-altogether", ExitCode.UNAUTHORIZED, "code is wrong"),
@@ -141,7 +141,7 @@ def test_nobody_who_comes_is_waited_for_no_longer_than_the_link_holds(
 ) -> None:
     monkeypatch.setattr(sign_ins, "LONGEST_WAIT_S", 0.0)
     result = run("authenticate", token=None, browser=lambda url: True)
-    assert (result.exit_code, "in time" in result.stderr) == (ExitCode.UNAUTHORIZED, True)
+    assert (result.exit_code, "expired before" in result.stderr) == (ExitCode.UNAUTHORIZED, True)
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "--help", "javascript:alert(1)", "https://x y", ""])

@@ -27,9 +27,9 @@ ERRORS = {
         f"{NAME}:2: SQLSTATE 22012 (division_by_zero)"
     ),
     f"psql:{NAME}:2: FATAL:  57P01: terminating connection {ROW}": f"{NAME}:2: SQLSTATE 57P01 (admin_shutdown)",
-    f"psql:{NAME}:2: error: invalid command \\{ROW}": f"{NAME}:2: psql could not carry out this line",
+    f"psql:{NAME}:2: error: invalid command \\{ROW}": f"{NAME}:2: psql could not execute this line",
     # A script may set its own VERBOSITY.
-    f"psql:{NAME}:2: ERROR:  {ROW}": f"{NAME}:2: psql could not carry out this line",
+    f"psql:{NAME}:2: ERROR:  {ROW}": f"{NAME}:2: psql could not execute this line",
     # RAISE takes any five characters, which could be those of a row, and any text for a message.
     f"psql:{NAME}:2: ERROR:  RAW7X: {ROW}": f"{NAME}:2: a SQLSTATE that Postgres does not define",
     f"psql:{NAME}:4711: ERROR:  22012: {ROW}": f"{NAME}: psql ended without naming a line",
