@@ -163,7 +163,7 @@ async def test_a_helper_restarted_under_a_request_is_asked_once_more(tmp_path: P
 
 async def test_a_helper_that_keeps_dying_is_unavailable(tmp_path: Path) -> None:
     async with answering(tmp_path, saying()) as client:
-        with pytest.raises(HelperUnavailable, match="went away during stop_jobs"):
+        with pytest.raises(HelperUnavailable, match="closed the connection during stop_jobs"):
             await client.ask(wire.StopJobs(image_id=3))
 
 

@@ -270,10 +270,10 @@ async def test_a_trial_goes_on_while_the_helper_is_away_and_after_one_failed_sta
     [
         (JobReport(error_code="no_room", error="The disk is full."), "exit-code", "no_room", "full"),
         (JobReport(step="extracting"), "oom-kill", "job_killed", "memory while extracting"),
-        (JobReport(), "timeout", "timed_out", "longer"),
+        (JobReport(), "timeout", "timed_out", "exceeded its time limit"),
         (JobReport(), "signal", "job_killed", "(signal); see `journalctl -u draupnir-extract-"),
         # It had not finished, and systemd has not seen how it ended.
-        (JobReport(), "success", "job_killed", "without saying why; see `journalctl -u draupnir-extract-"),
+        (JobReport(), "success", "job_killed", "without a reason; see `journalctl -u draupnir-extract-"),
         (JobReport(error_code="script_failed", error="\x00\x1b[2J"), "exit-code", "script_failed", "\ufffd"),
     ],
 )
