@@ -95,7 +95,10 @@ async def test_a_server_as_it_has_to_be_passes(server: Cluster, authority: Autho
         (["hostssl all draupnir all trust"], "'draupnir' without a client certificate .*could sign in"),
         ([RIGHT, "hostssl all postgres all trust"], "'postgres' .*could sign in"),
         ([RIGHT, "hostssl all hidden all trust"], "'hidden' .*could sign in"),
-        ([RIGHT, "host all draupnir,postgres,hidden all reject", "host all all all trust"], "'r[0-9a-f]{16}' .*could sign in"),
+        (
+            [RIGHT, "host all draupnir,postgres,hidden all reject", "host all all all trust"],
+            "'r[0-9a-f]{16}' .*could sign in",
+        ),
         ([RIGHT, "host all all 127.0.0.1/32 trust"], "could sign in"),
         ([RIGHT, "host other all all trust"], "to the database 'other' .*could sign in"),
         ([RIGHT, "host replication all all trust"], "for replication .*could sign in"),
