@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from pydantic import ValidationError
+
 from draupnir.errors import HelperUnavailable, ImageFailed
 from draupnir.helper import Helper
 from draupnir.identity.encryption import Cipher
@@ -85,7 +87,9 @@ class FakeHelper(Helper):
         self.away = False
         self.filters_addresses = True
         self.room = ROOM
+        self.ports = range(1024, 65536)
         self.foreign_ports: set[int] = set()
+        self.majors = [15]
         self.reports: dict[JobKind, wire.JobReport] = {
             JobKind.EXTRACT: wire.JobReport(step="extracting", postgres_major=15),
             JobKind.FINALISE: wire.JobReport(step="running the anonymisation script", size_bytes=1000),
@@ -117,7 +121,10 @@ class FakeHelper(Helper):
         return self.arrived[kind], self.gates[kind]
 
     async def exchange(self, request: wire.AnyRequest) -> bytes:
-        request = wire.parse_request(request.model_dump_json())
+        try:
+            request = wire.parse_request(request.model_dump_json(warnings=False))
+        except ValidationError:
+            return _refusal(Refused(ErrorCode.BAD_REQUEST))
         await asyncio.sleep(0)
         number = len(self.asked)
         self.asked.append(request)
@@ -132,13 +139,13 @@ class FakeHelper(Helper):
         try:
             override = self.answers.get(type(request))
             answer = override(request) if override else self._do(request)
-            text = wire.Answer(reply=answer.model_dump(mode="json")).model_dump_json()
+            answer_bytes = wire.Answer(reply=answer.model_dump(mode="json")).model_dump_json().encode()
         except Refused as error:
-            text = wire.Answer(refusal=error.refusal).model_dump_json()
+            answer_bytes = _refusal(error)
         if number == self.kill_at:
             self.dead = True
             raise Killed
-        return text.encode()
+        return answer_bytes
 
     def inspection(self) -> wire.Inspection:
         """What the machine offers: plenty."""
@@ -151,7 +158,7 @@ class FakeHelper(Helper):
                 embedded=True,
             ),
             memory=wire.Memory(total_bytes=2**34, available_bytes=2**33),
-            postgres_majors=[15],
+            postgres_majors=self.majors,
             systemd_version="257",
             filters_addresses=self.filters_addresses,
         )
@@ -213,6 +220,7 @@ class FakeHelper(Helper):
                 if (JobKind.FINALISE, image_id) not in disk.jobs:
                     if disk.jobs.get((JobKind.EXTRACT, image_id)) is not JobState.SUCCEEDED:
                         raise Refused(ErrorCode.WRONG_STATE)
+                    self._require_major(request.postgres_major)
                     # Run twice over the same work it would show here.
                     disk.work[image_id] += " | " + request.anonymisation_script
                     disk.jobs[JobKind.FINALISE, image_id] = JobState.RUNNING
@@ -220,7 +228,10 @@ class FakeHelper(Helper):
                 return self._job(JobKind.FINALISE, image_id)
             case wire.InspectJob(kind=kind, image_id=image_id):
                 if disk.jobs.get((kind, image_id)) is JobState.RUNNING:
-                    disk.jobs[kind, image_id] = self.outcomes.get(kind, JobState.SUCCEEDED)
+                    empty = kind is JobKind.EXTRACT and not disk.work[image_id]
+                    disk.jobs[kind, image_id] = (
+                        JobState.FAILED if empty else self.outcomes.get(kind, JobState.SUCCEEDED)
+                    )
                 return self._job(kind, image_id)
             case wire.StopJobs(image_id=image_id):
                 for kind in JobKind:
@@ -230,7 +241,7 @@ class FakeHelper(Helper):
                     if disk.jobs.get((JobKind.FINALISE, image_id)) is not JobState.SUCCEEDED:
                         raise Refused(ErrorCode.WRONG_STATE)
                     disk.images[image_id] = disk.work[image_id]
-                return wire.Published(uuid="00000000-0000-0000-0000-000000000001")
+                return wire.Published(uuid=_uuid(image_id))
             case wire.KeepErrorText(image_id=image_id):
                 disk.error_texts.pop(image_id, None)
                 if self.error_text is not None and image_id in disk.work and image_id in disk.uploads:
@@ -262,28 +273,37 @@ class FakeHelper(Helper):
         match request:
             case wire.StartInstance():
                 if instance_id not in disk.instances:
-                    if not request.new or request.image_id not in disk.images:
+                    if not request.new:
                         raise Refused(ErrorCode.NOT_FOUND)
                     self._require_room()
+                    if request.image_id not in disk.images:
+                        raise Refused(ErrorCode.NOT_FOUND)
                     if request.ceiling is None:
                         raise Refused(ErrorCode.BAD_REQUEST)
                 if instance_id not in disk.listening:
                     if request.ceiling is not None:
                         self._require_ceiling(instance_id, request.ceiling)
+                    if request.port not in self.ports:
+                        raise Refused(ErrorCode.PORT_OUT_OF_RANGE)
+                    self._require_major(request.postgres_major)
                     if request.port in {*self.foreign_ports, *disk.listening.values()}:
                         raise Refused(ErrorCode.PORT_IN_USE)
                     if request.new:
                         disk.instances.setdefault(instance_id, request.image_id)
                         disk.written.setdefault(instance_id, 0)
                         disk.made_with[instance_id] = request
+                        disk.asleep.discard(instance_id)
+                    else:
+                        disk.asleep.add(instance_id)
                     disk.listening[instance_id] = request.port
                     disk.started[instance_id] = request
                     if request.ceiling is not None:
                         disk.ceilings[instance_id] = request.ceiling
                     disk.admitted[instance_id] = _with_loopback(request.addresses)
-                return wire.InstanceState(instance_id=instance_id, listening=True, postgres="active")
+                return self._state(instance_id)
             case wire.CloseInstance():
                 disk.listening.pop(instance_id, None)
+                disk.admitted.pop(instance_id, None)
             case wire.DestroyInstance():
                 disk.listening.pop(instance_id, None)
                 disk.admitted.pop(instance_id, None)
@@ -300,6 +320,10 @@ class FakeHelper(Helper):
         if ceiling.max_bytes > max(own, self.room.max_instance_bytes):
             raise Refused(ErrorCode.BAD_REQUEST)
 
+    def _require_major(self, major: int) -> None:
+        if major not in self.majors:
+            raise Refused(ErrorCode.POSTGRES_MISSING)
+
     def _require_room(self) -> None:
         if self.room.free_bytes < self.room.low_bytes:
             raise Refused(ErrorCode.NO_ROOM)
@@ -311,7 +335,11 @@ class FakeHelper(Helper):
 
     def _job(self, kind: JobKind, image_id: int) -> wire.Job:
         state = self.disk.jobs.get((kind, image_id), JobState.ABSENT)
-        report = wire.JobReport() if state is JobState.ABSENT else self.reports[kind]
+        if state is JobState.ABSENT:
+            return wire.Job(kind=kind, image_id=image_id, state=state, report=wire.JobReport(), result="")
+        report = self.reports[kind].model_copy(update={"finished": state is JobState.SUCCEEDED})
+        if kind is JobKind.EXTRACT and not self.disk.work[image_id]:
+            report = wire.JobReport(error_code="no_data_directory", error="The upload holds nothing.")
         return wire.Job(kind=kind, image_id=image_id, state=state, report=report, result=self.result)
 
     async def wake(self, port: int) -> None:
@@ -334,7 +362,7 @@ class FakeHelper(Helper):
             uploads=sorted(disk.uploads),
             seals=sorted(disk.seals),
             work=sorted(disk.work),
-            images=[wire.ImageFound(image_id=it, uuid="u", read_only=True) for it in sorted(disk.images)],
+            images=[wire.ImageFound(image_id=it, uuid=_uuid(it), read_only=True) for it in sorted(disk.images)],
             instances=sorted(disk.instances),
             instance_units=self._instance_units(),
             jobs=[self._job(kind, image_id) for kind, image_id in disk.jobs],
@@ -343,6 +371,14 @@ class FakeHelper(Helper):
             idle_quota_groups=0,
             unknown=disk.unknown,
         )
+
+
+def _uuid(image_id: int) -> str:
+    return f"00000000-0000-0000-0000-{image_id:012x}"
+
+
+def _refusal(refused: Refused) -> bytes:
+    return wire.Answer(refusal=refused.refusal).model_dump_json().encode()
 
 
 def _with_loopback(addresses: list[Network] | None) -> list[Network] | None:
