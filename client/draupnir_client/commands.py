@@ -139,7 +139,7 @@ class Program(Group):
 
 
 def for_each(given: tuple[T, ...], act: Callable[[T], None]) -> None:
-    """Do `act` for each, such as every id; what is refused for one does not stop the others, and is told at the end."""
+    """Do `act` for each, such as every id; a refusal of one does not stop the others, and is reported at the end."""
     failures: list[ClientError] = []
     for one in dict.fromkeys(given):
         try:

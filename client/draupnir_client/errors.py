@@ -59,7 +59,7 @@ class Unauthorized(ClientError):
 
 
 class NotFound(ClientError):
-    """There is no such image, instance or token, or it is another person's."""
+    """The server does not have the image, instance or token, or it is another person's."""
 
     exit_code = ExitCode.NOT_FOUND
 

@@ -74,7 +74,7 @@ class _Server(socketserver.ThreadingTCPServer):
         return int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: whoever has gone in the middle is none of the user's business."""
+        """Say nothing: a client that disconnects early does not concern the user."""
 
 
 class _Handler(BaseHTTPRequestHandler):

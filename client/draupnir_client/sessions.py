@@ -117,7 +117,7 @@ def _sign_in(session: Session, settled: Config, *, browser_is_here: bool) -> Non
 
 
 def _end_old_session(session: Session, old: Config) -> None:
-    """The new session is there and kept, so what is in the way of ending the old one is told and is no failure."""
+    """End the old session. A failure is reported only, because the new session is saved already."""
     api = session.connect(old)
     try:
         if api.get_caller().kind == "session":
@@ -129,7 +129,7 @@ def _end_old_session(session: Session, old: Config) -> None:
 
 
 def _end_session(session: Session, settled: Config) -> str:
-    """End what can be ended, and return what there is to be told of it."""
+    """End what can be ended, and return the message about it."""
     try:
         api = session.connect(settled)
         caller = api.get_caller()

@@ -1,7 +1,7 @@
 """The story of signing in with a browser: a link for it, a code that comes back, and a session for the code.
 
-The code is worth nothing without the verifier, which never leaves this process but to the server (RFC 7636), so a code
-of somebody else's, or one that somebody else has seen, signs nobody in.
+The code is useless without the verifier, which this process sends to the server only (RFC 7636). A foreign code, or a
+code that somebody else has seen, signs nobody in.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from draupnir_client.loopback import Listener
 from draupnir_client.output import say
 from draupnir_client.people import NewSession
 
-# Clocks differ: whoever has just begun to sign in has some time, and nobody waits for ever.
+# Clocks differ: a sign-in that has just begun gets some time, and the wait is bounded.
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 
 _AGAIN = "try again with `draupnir-client authenticate`"
@@ -40,7 +40,7 @@ _ENDS: dict[str, ClientError] = {
 
 
 def has_browser() -> bool:
-    """Whether a browser that is opened on this machine is seen by whoever sits at the terminal."""
+    """Whether a browser that is opened on this machine is visible to the user at the terminal."""
     if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"):
         return False
     wanted = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
