@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from types import FrameType
 
-from draupnir_helper import settings, storage, subvolumes, units
+from draupnir_helper import filters, settings, storage, subvolumes
 from draupnir_helper.dispatch import Dispatcher
 from draupnir_helper.errors import HelperError
 from draupnir_helper.notify import notify
@@ -35,7 +35,7 @@ def main() -> None:
         # What could not be swept is in nobody's way; a helper that does not start would be.
         log.warning("did not sweep: %s", error)
     with suppress(HelperError):  # then it is asked again, as it has to be now
-        units.filters_addresses()
+        filters.filters_addresses()
     listener = socket.socket(fileno=_FIRST_INHERITED)
 
     def stop(_number: int, _frame: FrameType | None) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakValueDictionary
 
-from draupnir_helper import images, instances, inventory, storage, subvolumes, units, wire
+from draupnir_helper import bus, images, instances, inventory, storage, subvolumes, wire
 from draupnir_helper.quotas import Quotas
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import AnyRequest, Wire
@@ -56,7 +56,7 @@ class Dispatcher:
     def __call__(self, request: AnyRequest) -> Wire:
         with self._guard:
             lock = self._locks.setdefault(_subject(request), threading.Lock())
-        with lock, units.session():
+        with lock, bus.session():
             return self._handlers[type(request)](request)
 
 

@@ -8,6 +8,7 @@ from draupnir_helper import (
     allowances,
     ceilings,
     files,
+    filters,
     layout,
     manifests,
     postgres,
@@ -88,7 +89,7 @@ def admit_addresses(request: wire.AdmitAddresses) -> wire.InstanceState:
     _require_filter(request.addresses)
     for name in (layout.port_socket(request.instance_id), layout.direct_unit(request.instance_id)):
         if units.find_one(name) is not None:
-            units.admit(name, _admitted(request.addresses))
+            filters.admit(name, _admitted(request.addresses))
     return observe(request.instance_id)
 
 
@@ -266,17 +267,17 @@ def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
 
 def _admission(request: wire.StartInstance) -> dict[str, object]:
     """No property at all where none is needed: a filter costs every packet."""
-    return {} if request.addresses is None else units.admission(_admitted(request.addresses))
+    return {} if request.addresses is None else filters.admission(_admitted(request.addresses))
 
 
-def _require_filter(addresses: list[units.Network] | None) -> None:
+def _require_filter(addresses: list[filters.Network] | None) -> None:
     """systemd takes a list that it cannot keep without a word, and the port would be open to everybody."""
-    if addresses is not None and not units.filters_addresses():
+    if addresses is not None and not filters.filters_addresses():
         detail = "systemd cannot filter addresses here; it needs cgroup2 and a kernel that lets it load BPF programs."
         raise HelperError(ErrorCode.UNIT_FAILED, detail)
 
 
-def _admitted(addresses: list[units.Network] | None) -> list[units.Network] | None:
+def _admitted(addresses: list[filters.Network] | None) -> list[filters.Network] | None:
     return None if addresses is None else [*wire.LOOPBACK, *addresses]
 
 

@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from draupnir_helper import postgres, storage, subvolumes, units, wire
+from draupnir_helper import filters, postgres, storage, subvolumes, units, wire
 from draupnir_helper.errors import HelperError
 from draupnir_helper.images import job_state
 from draupnir_helper.layout import Place
@@ -27,7 +27,7 @@ def inspect(settings: Settings) -> wire.Inspection:
         memory=memory_of(MEMINFO.read_text(encoding="ascii")),
         postgres_majors=postgres.installed_majors(),
         systemd_version=units.version(),
-        filters_addresses=units.filters_addresses(),
+        filters_addresses=filters.filters_addresses(),
     )
 
 
@@ -101,7 +101,7 @@ def observe_addresses() -> wire.Admissions:
     patterns = ("draupnir-port-[0-9]*.socket", "draupnir-instance-direct-[0-9]*.service")
     active = [unit.name for unit in units.find(*patterns) if unit.active == "active"]
     found = {int(match[2]): name for name in active if (match := _INSTANCE.fullmatch(name))}
-    admitted = units.admitted(*found.values())
+    admitted = filters.admitted(*found.values())
     return wire.Admissions(
         ports=[
             wire.Admission(instance_id=some_id, addresses=admitted[name])

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from draupnir_helper import btrfs, files, layout, subvolumes, units
+from draupnir_helper import btrfs, bus, files, layout, subvolumes, units
 from draupnir_helper.errors import HelperError
 from draupnir_helper.layout import Place
 from draupnir_helper.wire import MAX_ID
@@ -152,7 +152,7 @@ class Quotas:
 
     def _refill(self, wanted: range, limit_bytes: int) -> None:
         try:
-            with units.session():
+            with bus.session():
                 self._make_ahead(wanted, limit_bytes)
         except (HelperError, OSError) as error:
             log.warning("quota groups were not made ahead: %s", error)

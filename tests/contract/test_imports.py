@@ -40,7 +40,7 @@ DOORS = {
     "httpx": ("draupnir.identity.oidc", "draupnir_client"),
     "psycopg": ("draupnir.store",),
     "psycopg_pool": ("draupnir.store",),
-    "pystemd": ("draupnir_helper.units",),
+    "pystemd": ("draupnir_helper.bus",),
     "h11": ("draupnir.serving.connections",),
     "uvicorn": ("draupnir.serving", "draupnir.serving.connections"),
     "starlette": ("draupnir.api", "draupnir.app", "draupnir.serving"),
@@ -154,7 +154,7 @@ def modules_of(package: str, *without: str) -> list[str]:
 
 def test_the_daemon_loads_nothing_of_the_helper_but_the_wire() -> None:
     others = set(modules_of("draupnir_helper", "draupnir_helper.wire")) - {"draupnir_helper"}
-    assert loaded({*others, "draupnir_helper.units", "draupnir_client"}, *modules_of("draupnir")) == ""
+    assert loaded({*others, "draupnir_helper.bus", "draupnir_client"}, *modules_of("draupnir")) == ""
 
 
 def test_a_trial_loads_only_itself() -> None:
