@@ -8,10 +8,10 @@ from draupnir_helper.wire.models import Request, Wire
 
 
 class Room(Wire):
-    """How much can still be written to the data filesystem, all things considered.
+    """How much can still be written to the data filesystem, its promises to instances and the host's disk included.
 
-    With less than `low_bytes` nothing new is made; with less than `critical_bytes` what writes most is stopped.
-    `max_instance_bytes`: the highest ceiling of an instance, and that of whoever asks for none.
+    Below `low_bytes` the daemon makes nothing new. Below `critical_bytes` it stops the instances that write most.
+    `max_instance_bytes`: the highest ceiling of an instance, and the default.
     """
 
     size_bytes: int
@@ -32,7 +32,7 @@ class Storage(Wire):
 
 
 class Memory(Wire):
-    """The machine's memory, as proc_meminfo(5) tells it: in all, and what could be given without swapping."""
+    """The machine's memory, as in proc_meminfo(5): the total, and what is available without swapping."""
 
     total_bytes: int
     available_bytes: int
@@ -41,7 +41,8 @@ class Memory(Wire):
 class Inspection(Wire):
     """What the helper found; `storage` is absent when the data filesystem is not there.
 
-    `filters_addresses`: whether systemd and the kernel can hold addresses off a port; where not, systemd says nothing.
+    `filters_addresses`: whether systemd and the kernel can filter the addresses of a port. If not, systemd reports
+    no error.
     """
 
     storage: Storage | None
@@ -52,7 +53,7 @@ class Inspection(Wire):
 
 
 class Inspect(Request[Inspection]):
-    """What the machine offers: storage, Postgres majors, systemd."""
+    """Return what the machine offers: storage, Postgres majors, systemd."""
 
     op: Literal["inspect"] = "inspect"
 
@@ -64,7 +65,7 @@ class Trash(Wire):
 
 
 class EmptyTrash(Request[Trash]):
-    """Delete what lies in the trash, nested subvolumes included."""
+    """Delete the contents of the trash, nested subvolumes included."""
 
     deadline_s: ClassVar[float] = 600
     op: Literal["empty_trash"] = "empty_trash"

@@ -17,20 +17,20 @@ class CreateUpload(Request[Done]):
 
 
 class LimitUploads(Request[Done]):
-    """Let no upload grow while the disk is full (`frozen`), or each up to its ceiling again."""
+    """Stop all uploads from growing while the disk is full (`frozen`), or let each grow up to its ceiling again."""
 
     op: Literal["limit_uploads"] = "limit_uploads"
     frozen: bool
 
 
 class Sealed(Wire):
-    """The seal exists; `empty` tells that nothing had been uploaded."""
+    """The seal exists; `empty` if nothing was uploaded."""
 
     empty: bool
 
 
 class SealUpload(Request[Sealed]):
-    """Take a fresh read-only snapshot of the upload, in place of any earlier seal."""
+    """Take a read-only snapshot of the upload, which replaces an earlier seal."""
 
     op: Literal["seal_upload"] = "seal_upload"
     image_id: ImageId
@@ -65,7 +65,7 @@ class DiscardParts(Request[Done]):
 
 
 class DestroyImage(Request[Done]):
-    """Stop the image's jobs and move all it has to the trash; IN_USE while instances descend from it."""
+    """Stop the image's jobs and move all its parts to the trash; IN_USE while it has instances."""
 
     deadline_s: ClassVar[float] = 600
     op: Literal["destroy_image"] = "destroy_image"
@@ -73,9 +73,9 @@ class DestroyImage(Request[Done]):
 
 
 class KeepErrorText(Request[Done]):
-    """Keep what a failed job said of its failure beside the upload, and with it; none if it said nothing.
+    """Keep the error text of a failed job beside the upload, for as long as the upload exists.
 
-    It quotes raw data. A new seal forgets it.
+    The text quotes raw data. A new seal deletes it.
     """
 
     op: Literal["keep_error_text"] = "keep_error_text"
@@ -83,13 +83,13 @@ class KeepErrorText(Request[Done]):
 
 
 class ErrorText(Wire):
-    """All that was said of why an image failed, at most 1 MiB; None if nothing is kept. Untrusted, and raw."""
+    """The error text of a failed image, at most 1 MiB; None if there is none. It is untrusted and quotes raw data."""
 
     text: str | None
 
 
 class ReadErrorText(Request[ErrorText]):
-    """What KeepErrorText kept."""
+    """Return the text that KeepErrorText kept."""
 
     op: Literal["read_error_text"] = "read_error_text"
     image_id: ImageId

@@ -18,19 +18,19 @@ Pem = Annotated[
         pattern=r"^(-----BEGIN [A-Z ]{1,40}-----\n[A-Za-z0-9+/=\n]{1,8192}-----END [A-Z ]{1,40}-----\n)+$",
     ),
 ]
-# Less is not enough for what Postgres writes by itself.
+# Postgres itself writes more than less would allow.
 MIN_MAX_BYTES = 64 * 1024 * 1024
 MaxBytes = Annotated[int, Field(strict=True, ge=MIN_MAX_BYTES, le=2**60)]
-# An instance's port admits these whatever else it does: the server itself connects to it, to wake it and to try it.
+# Every allowlist has these: the server itself connects to instances, to wake and to try them.
 LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 MAX_ADDRESSES = 64
 Addresses = Annotated[list[IPv4Network | IPv6Network], Field(max_length=MAX_ADDRESSES)]
 
 
 class Ceiling(Wire):
-    """How much an instance may write, and what becomes of that: the kernel's own limit stands a reserve above it.
+    """How much an instance may write; the kernel's own limit stands a reserve above it.
 
-    `read_only`: Postgres refuses to write unless it is told to. `extended`: the reserve is granted a second time.
+    `read_only`: new transactions are read-only by default. `extended`: the instance gets the reserve a second time.
     """
 
     max_bytes: MaxBytes
@@ -49,13 +49,12 @@ class InstanceState(Wire):
 class StartInstance(Request[InstanceState]):
     """Open the port, with Postgres behind it.
 
-    `new`: its data are first copied from the image, owned by its own uid, unless they are there by now, and Postgres
-    starts at once, for whoever is about to connect. Otherwise its data have to be there, and Postgres waits for the
-    first connection. The certificates of an instance whose port is open stay.
+    `new`: copy the data from the image, owned by the instance's own uid, unless they exist, and start Postgres at
+    once. Otherwise the data must exist, and the first connection starts Postgres. An open port keeps its certificates.
 
-    `addresses`: from where the port is reached, beside LOOPBACK; None is from everywhere.
-    `sleep_after_s`: so long after its last connection it falls asleep; 0 for never. `direct`: Postgres itself on the
-    port, in the network of the host, always awake. `ceiling`: None for one that was made before there were any.
+    `addresses`: the allowlist of the port, beside LOOPBACK; None for no allowlist.
+    `sleep_after_s`: the idle timeout; 0 for none. `direct`: Postgres itself listens on the port, in the network of the
+    host, and never sleeps. `ceiling`: None for an instance that was made before ceilings existed.
     """
 
     deadline_s: ClassVar[float] = 180
@@ -78,7 +77,7 @@ class StartInstance(Request[InstanceState]):
 
 
 class AssignInstance(Request[InstanceState]):
-    """Tell the manifest, and systemd if it runs, whose an instance is from now on."""
+    """Write the new owner of an instance to its manifest and to the descriptions of its units."""
 
     op: Literal["assign_instance"] = "assign_instance"
     instance_id: InstanceId
@@ -89,7 +88,7 @@ class AssignInstance(Request[InstanceState]):
 
 
 class CloseInstance(Request[Done]):
-    """Close the port, cut what is connected through it, stop Postgres, and keep the data.
+    """Close the port with its connections, stop Postgres, and keep the data.
 
     StartInstance opens it again.
     """
@@ -100,9 +99,9 @@ class CloseInstance(Request[Done]):
 
 
 class AdmitAddresses(Request[InstanceState]):
-    """Have the port of an instance reached from these addresses from now on, as in StartInstance.
+    """Replace the allowlist of an open port, as in StartInstance; a closed port has none.
 
-    Connections of others that are open hear nothing any more. A port that is not open stays as it is.
+    Open connections from other addresses get no more packets.
     """
 
     op: Literal["admit_addresses"] = "admit_addresses"
@@ -111,7 +110,7 @@ class AdmitAddresses(Request[InstanceState]):
 
 
 class LimitInstance(Request[InstanceState]):
-    """Have an instance keep to this ceiling from now on, without a restart of its Postgres."""
+    """Replace the ceiling of an instance, without a restart of its Postgres."""
 
     op: Literal["limit_instance"] = "limit_instance"
     instance_id: InstanceId
@@ -127,19 +126,19 @@ class DestroyInstance(Request[Done]):
 
 
 class Admission(Wire):
-    """From where one open port is reached, LOOPBACK among it; None is from everywhere."""
+    """The allowlist of one open port, with LOOPBACK; None for no allowlist."""
 
     instance_id: int
     addresses: list[IPv4Network | IPv6Network] | None
 
 
 class Admissions(Wire):
-    """All open ports."""
+    """The allowlists of all open ports."""
 
     ports: list[Admission]
 
 
 class ObserveAddresses(Request[Admissions]):
-    """From where each open port is reached."""
+    """Return the allowlists of all open ports."""
 
     op: Literal["observe_addresses"] = "observe_addresses"

@@ -21,7 +21,7 @@ class ImageFound(Wire):
 class Inventory(Wire):
     """What exists: ids of subvolumes by place, unit states, and entries whose names are not ours to explain.
 
-    `undeletable`: entries of the trash, each with the reason why it could not be deleted when that was last tried.
+    `undeletable`: entries of the trash that the last attempt could not delete, each with the reason.
     """
 
     uploads: list[int]
@@ -38,7 +38,7 @@ class Inventory(Wire):
 
 
 class TakeInventory(Request[Inventory]):
-    """Everything that exists on disk and in systemd under our names."""
+    """Return everything that exists on disk and in systemd under our names."""
 
     op: Literal["take_inventory"] = "take_inventory"
 
@@ -51,7 +51,7 @@ class Written(Wire):
 
 
 class Observed(Wire):
-    """The units of all instances that have any, what all have written, and the room; no more than is known."""
+    """The units of instances, what all instances have written, and the room, as far as they are known."""
 
     instance_units: list[InstanceState]
     written: list[Written]
@@ -59,6 +59,6 @@ class Observed(Wire):
 
 
 class ObserveInstances(Request[Observed]):
-    """How the units of all instances stand, and the disk; quick enough to be asked each second."""
+    """Return the units of all instances, and the room on the disk; quick enough for once a second."""
 
     op: Literal["observe_instances"] = "observe_instances"

@@ -20,7 +20,7 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """What systemd shows of a job's unit; ABSENT also after a reboot."""
+    """The state of a job's unit; ABSENT also after a reboot."""
 
     ABSENT = "absent"
     RUNNING = "running"
@@ -29,7 +29,7 @@ class JobState(StrEnum):
 
 
 class JobReport(Wire):
-    """What a job says of itself through its unit's status; written by unprivileged code, so bounded and untrusted.
+    """What a job reports through the status text of its unit. Unprivileged code writes it: bounded and untrusted.
 
     `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) and
     `trigger_tables` (those that triggers wrote to while the script ran) by finalise, `finished` by
@@ -75,7 +75,7 @@ class StartFinalise(Request[Job]):
 
 
 class InspectJob(Request[Job]):
-    """How a job stands."""
+    """Return the state of a job."""
 
     op: Literal["inspect_job"] = "inspect_job"
     kind: JobKind

@@ -29,9 +29,9 @@ R = TypeVar("R", bound=Wire)
 
 
 class Request(Wire, Generic[R]):
-    """A request that is answered by an R, within `deadline_s` or not at all.
+    """A request whose reply is an R; the daemon waits `deadline_s` for it.
 
-    Every request is idempotent: asked twice, it finds its work done and answers the same.
+    Every request is idempotent: a second one finds the work done and gets the same reply.
     """
 
     deadline_s: ClassVar[float] = 60
@@ -55,7 +55,7 @@ AnyRequest: TypeAlias = Request[Any]
 
 
 class Done(Wire):
-    """The thing asked for is so."""
+    """The request is done."""
 
 
 class ErrorCode(StrEnum):
@@ -77,7 +77,7 @@ class ErrorCode(StrEnum):
 
 
 class Refusal(Wire):
-    """Why it was not done: a stable code and a sentence for people."""
+    """Why the request was not done: a stable code and a sentence for people."""
 
     code: ErrorCode
     detail: str
