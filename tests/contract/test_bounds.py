@@ -1,0 +1,40 @@
+"""How large a module and a function may be, and that no modules import each other in a circle."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from tests.contract.test_imports import EVERY, sources
+
+MOST_LINES, MEDIAN_LINES, MOST_LINES_OF_A_FUNCTION = 330, 120, 45
+MODULES = dict(sources())
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_no_module_is_longer_than_one_can_read_at_once() -> None:
+    lengths = {module: lines_of(path) for module, path in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > MOST_LINES} == {}
+    assert statistics.median(lengths.values()) <= MEDIAN_LINES
+
+
+def test_no_function_is_longer_than_a_screen() -> None:
+    long = {
+        f"{module}.{node.name}": length
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or node.lineno) - node.lineno + 1) > MOST_LINES_OF_A_FUNCTION
+    }
+    assert long == {}
+
+
+def test_no_modules_import_each_other() -> None:
+    """What is imported for types alone counts, too."""
+    graph = {module: {name for name in names if name in MODULES and name != module} for module, names in EVERY.items()}
+    list(TopologicalSorter(graph).static_order())
