@@ -3,7 +3,7 @@
 help:
 	@echo 'make demo     the main job from building the packages to a psql answer, step by step'
 	@echo 'make test     every test: check, the packages, the system tests in a test machine'
-	@echo 'make test-long  the attacks that take longer: hostile uploads, scripts, users and daemons, in a test machine'
+	@echo 'make test-long  the attacks that take longer, in a test machine, and 10,000 generated requests'
 	@echo 'make check    format, lint, types, unit, contract and integration tests'
 	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
 	@echo 'make client   dist/draupnir_client-*: a wheel and a source archive of the client alone'
@@ -19,7 +19,8 @@ test:
 	$(MAKE) --jobs=2 --output-sync=target check deb
 	packaging/system-tests
 
-test-long: deb
+test-long: check deb
+	.venv/bin/pytest -o faulthandler_timeout=0 -m long tests/contract
 	packaging/long-tests
 
 check:
