@@ -64,7 +64,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
 
 
 async def _try_to_open(context: Context, opened: asyncio.Event) -> None:
-    """Open the store; while the metadata do not answer, the service says so to whoever asks."""
+    """Open the store; while the metadata do not answer, the service reports that to each caller."""
     try:
         await context.store.open()
         await authorities.encrypt_plain(context)

@@ -38,7 +38,7 @@ origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B03
 
 @contextmanager
 def for_reason(reason: str) -> Iterator[None]:
-    """Work begun meanwhile is done for that reason, such as `owner_left:jane@example.com`."""
+    """Work that begins in this block has that reason, such as `owner_left:jane@example.com`."""
     before = origin.set(replace(origin.get(), reason=reason))
     try:
         yield

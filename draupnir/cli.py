@@ -24,7 +24,7 @@ MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
 
 
 class _Misconfigured(click.ClickException):
-    """What only the operator can mend; EX_CONFIG of sysexits.h, upon which systemd does not try again."""
+    """A fault that only the operator can fix; EX_CONFIG of sysexits.h, after which systemd does not restart."""
 
     exit_code = 78
 

@@ -53,7 +53,7 @@ class Unauthorized(DraupnirError):
 
 
 class SignInRefused(Unauthorized):
-    """Whoever is signing in is not vouched for, or shows a code that is none; the detail is for the journal."""
+    """The provider does not confirm the user, or the code is wrong; the detail is for the journal."""
 
     code = "sign_in_refused"
     title = "Sign-in refused"
@@ -67,7 +67,7 @@ class Forbidden(DraupnirError):
 
 
 class NotFound(DraupnirError):
-    """There is no such thing, or it is another person's."""
+    """The thing does not exist, or belongs to another user."""
 
     code = "not_found"
     title = "Not found"
@@ -151,7 +151,7 @@ class CeilingTooHigh(Impossible):
 
 
 class OwnerUnknown(Impossible):
-    """Something was to be given to somebody who has never signed in, or has left."""
+    """The new owner has never signed in, or was revoked."""
 
     code = "owner_unknown"
     title = "Owner unknown"

@@ -105,7 +105,7 @@ def _wanted() -> int:
 
 
 def _create(data: Path, binaries: Path) -> None:
-    """All of it beside its place, then one rename: whoever dies here leaves nothing that looks like a cluster."""
+    """All of it beside its place, then one rename: a crash here leaves nothing that looks like a cluster."""
     draft = data.with_name(f"{data.name}.new")
     if draft.exists():
         shutil.rmtree(draft)

@@ -19,7 +19,7 @@ class ImageStatus(StrEnum):
 
 
 class FinaliseStep(StrEnum):
-    """Where a finalise stands; written before the step is taken, so that it can be taken up again."""
+    """Where a finalise stands; written before the step is taken, so that it can continue after a restart."""
 
     SEAL = "seal"
     EXTRACT = "extract"
@@ -32,7 +32,7 @@ class InstanceStatus(StrEnum):
     """The life of an instance as intended; what its units do is observed, not stored.
 
     STOPPED is of one that wrote too much while the disk was nearly full: port and Postgres are stopped until it is
-    restarted. CLOSED is of somebody who has left: likewise, and the data are kept for a while.
+    restarted. CLOSED is of a revoked user: likewise, and the data are retained for a while.
     """
 
     CREATING = "creating"
@@ -43,7 +43,7 @@ class InstanceStatus(StrEnum):
 
 
 class Purpose(StrEnum):
-    """Whom an instance is for: a person or program, whoever comes next, or the trial boot of its image."""
+    """Whom an instance is for: a person or program, the next claim, or the trial boot of its image."""
 
     USE = "use"
     POOL = "pool"
@@ -208,7 +208,7 @@ class AllowedAddress:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client needs to sign in to an instance: PEM texts, issued anew each time and never stored."""
+    """What a client needs to sign in to an instance: PEM texts, issued again each time and never stored."""
 
     ca_certificate: str
     client_certificate: str
@@ -237,7 +237,7 @@ class Reach(StrEnum):
 class Caller:
     """Who asks: a name that owns instances, a role, and whose things this request reaches.
 
-    `token` is what they have shown; None for the shared secret, and for whoever needs none.
+    `token` is what they have shown; None for the shared secret, and where no token is needed.
     """
 
     name: str

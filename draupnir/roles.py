@@ -70,7 +70,7 @@ HELPER_REQUESTS: dict[type[wire.AnyRequest], frozenset[Role]] = {
     wire.ReadErrorText: _KEEPERS,  # show the error of an image
     wire.StartInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool; after a reboot
     wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for somebody else
-    wire.CloseInstance: _PEOPLE,  # of somebody who has left, or wrote too much; restart and restore begin with it
+    wire.CloseInstance: _PEOPLE,  # of a revoked user, or that wrote too much; restart and restore begin with it
     wire.AdmitAddresses: _PEOPLE,  # create and show instance, add and remove address
     wire.LimitInstance: _DAEMON,  # the watch over the disk
     wire.ObserveAddresses: _DAEMON,  # the reconciler

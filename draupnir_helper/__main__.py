@@ -1,4 +1,4 @@
-"""The helper's start: settings, the inherited socket, a sweep, then requests until it is told to stop."""
+"""The helper's start: settings, the inherited socket, a sweep, then requests until SIGTERM."""
 
 from __future__ import annotations
 

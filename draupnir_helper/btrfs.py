@@ -79,7 +79,7 @@ def snapshot(source: int, parent: int, name: str, *, read_only: bool, group: int
     """Snapshot the source subvolume into the parent directory, in the quota group; commits a transaction.
 
     FileExistsError if the name is there: unlike the command line tool this never nests into it. FileNotFoundError if
-    there is no such group.
+    the group does not exist.
     """
     _create(parent, _SNAP_CREATE_V2, source, _READ_ONLY if read_only else 0, name, group)
 
@@ -167,7 +167,7 @@ def filesystem_id(descriptor: int) -> str:
 def nested(descriptor: int) -> Iterator[tuple[int, str]]:
     """Each subvolume directly below this one: its directory, as a descriptor until the next is asked for, and name.
 
-    Whoever owned the subvolume made those directories, so no component is followed if it is a link.
+    The owner of the subvolume made those directories, so no component is followed if it is a link.
     """
     references = list(_references(descriptor))
     for index, (tree, directory_id) in enumerate(references):

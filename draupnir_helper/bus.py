@@ -61,7 +61,7 @@ _session = _Session()
 
 @contextmanager
 def session() -> Iterator[None]:
-    """One connection to the bus for all that this thread asks meanwhile, opened when something first is."""
+    """One connection to the bus for all requests of this thread in the block, opened on first use."""
     with ExitStack() as _session.end:
         try:
             yield
@@ -87,7 +87,7 @@ def opened() -> Iterator[DBus]:
 
 
 def _is_refusal(error: DBusBaseError) -> bool:
-    """Whether systemd said no for good: not the bus for it, nor systemd because it is shutting down or loading anew."""
+    """Whether systemd said no for good: not the bus for it, nor systemd because it is shutting down or reloading."""
     if isinstance(error, _REFUSALS):
         return True
     name: bytes | str = error.err_name

@@ -6,7 +6,7 @@ _MIB, _GIB = 1024 * 1024, 1024**3
 
 _SHARED_BUFFERS_BYTES = 128 * _MIB
 
-# Free on the filesystem beside the embedded disk, for the metadata, the journal, and whoever has to look into it.
+# Free on the filesystem beside the embedded disk, for the metadata, the journal, and the administrator.
 HOST_RESERVE_BYTES = _GIB
 # What databases write takes less than a sixteenth of itself in metadata of btrfs.
 DATA_PER_METADATA = 16

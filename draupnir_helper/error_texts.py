@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def keep(root: int, image_id: int) -> None:
-    """Put what the job has left beside the upload, in place of an earlier text; without an upload nothing is kept."""
+    """Put the job's error text beside the upload, in place of an earlier text; without an upload nothing is kept."""
     found = _left_by_job(root, image_id) if subvolumes.exists(root, Place.UPLOADS, image_id) else b""
     with btrfs.directory(Place.UPLOADS, root) as parent:
         if not found:

@@ -51,7 +51,7 @@ def filters_addresses() -> bool:
     """Whether `admit` has any effect here: our own service has IPAccounting=, and its bytes are counted only if so.
 
     Asked once in the life of the helper, at its start: after `systemctl daemon-reexec` the filters of units go on, and
-    systemd does not find its counters again until a unit is started anew.
+    systemd does not find its counters again until a unit is started again.
     """
     with bus.opened() as opened:
         counted = bus.unit_property(opened, "draupnir-helper.service", "IPIngressBytes", b"t")

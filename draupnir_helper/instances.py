@@ -29,7 +29,7 @@ PROXY = ("/usr/lib/systemd/systemd-socket-proxyd", "--connections-max=1024")
 # Waits until the gate is open; draupnir-gate@.socket says when that is.
 WAIT = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
 GATE = "gate"
-# There is no such directory where the kernel was booted without IPv6.
+# The directory does not exist if the kernel was booted without IPv6.
 IPV6 = Path("/proc/sys/net/ipv6")
 CONFIGURATION = "/run/draupnir/instance"  # where the sandbox shows the run directory of its instance
 
@@ -71,7 +71,7 @@ def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
     units.describe(layout.postgres_unit(request.instance_id), f"Draupnir {words}")
     units.describe(layout.port_socket(request.instance_id), f"Draupnir port of {words}")
     with storage.root() as root:
-        # Beside nothing it would lie there for ever, one more for each id that is asked for.
+        # Without an upload it would stay there, one more for each id that is asked for.
         if subvolumes.exists(root, Place.INSTANCES, request.instance_id):
             manifests.assign(root, request)
     return observe(request.instance_id)
@@ -241,7 +241,7 @@ def _wake(instance_id: int, state: wire.InstanceState) -> None:
 def _require_both_families(request: wire.StartInstance) -> None:
     """Have systemd listen for a moment, which it does for IPv4 and IPv6 or not at all.
 
-    Postgres is content with either, and whoever has the other would be taken for the instance.
+    Postgres starts with either, and the program on the other would be taken for the instance.
     """
     # Under a name of its own: one that outlives a helper that is killed here must not be taken for the port.
     probe, service = layout.probe(request.instance_id)

@@ -22,7 +22,7 @@ IMAGE_UID_BASE = 0x68000000
 INSTANCE_UID_BASE = 0x6C000000
 assert MAX_ID < INSTANCE_UID_BASE - IMAGE_UID_BASE
 assert INSTANCE_UID_BASE + MAX_ID < 0x70000000
-# Where the uids of instances began in the first versions; whoever owns data by such a uid keeps it.
+# Where the uids of instances began in the first versions; instances that own data by such a uid keep it.
 FORMER_INSTANCE_UID_BASE = 0x78000000
 
 

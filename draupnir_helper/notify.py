@@ -7,7 +7,7 @@ import socket
 
 
 def escape(text: str) -> str:
-    """The text without backslashes: systemd takes one level of them off what it is told, as if it were quoted."""
+    """The text without backslashes: systemd takes one level of them off its input, as if it were quoted."""
     return text.replace("%", "%25").replace("\\", "%5C")
 
 

@@ -52,7 +52,7 @@ _INSTANCE = {
     "ssl_key_file": "server.key",
 }
 
-# Nothing of a job that is cut short is ever used, so it need not survive a crash.
+# Nothing of an interrupted job is ever used, so it need not survive a crash.
 _FINALISE = {
     "listen_addresses": "",
     "port": str(PORT),

@@ -50,7 +50,7 @@ class Quotas:
         return self._read("mode") == "squota"
 
     def limit_bytes(self, group: int) -> int | None:
-        """The limit of the group; None if there is no such group."""
+        """The limit of the group; None if the group does not exist."""
         return self._number(f"{_name(group)}/max_referenced")
 
     def written_bytes(self, group: int) -> int | None:
@@ -90,7 +90,7 @@ class Quotas:
 
     @contextmanager
     def made(self, place: Place, some_id: int, limit_bytes: int) -> Iterator[int | None]:
-        """As `ensure`, for something new that is made meanwhile; until then the group stays although it is empty."""
+        """As `ensure`, for something new that is being made; until then the group stays although it is empty."""
         group = layout.quota_group(place, some_id)
         assert group is not None
         _kept.add(group)
@@ -169,7 +169,7 @@ class Quotas:
     def _read(self, name: str) -> str | None:
         try:
             return (self._directory / name).read_text(encoding="ascii").strip()
-        except OSError:  # a group that was removed meanwhile can be read no more
+        except OSError:  # a removed group can no longer be read
             return None
 
     def _number(self, name: str) -> int | None:

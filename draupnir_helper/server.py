@@ -33,7 +33,7 @@ Dispatch = Callable[[AnyRequest], Wire]
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """The uid of whoever connected, from the kernel; struct ucred is a pid_t and two unsigned ids."""
+    """The uid of the peer, from the kernel; struct ucred is a pid_t and two unsigned ids."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=iII"))
     _, uid, _ = struct.unpack("=iII", credentials)
     return int(uid)

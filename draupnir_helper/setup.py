@@ -31,7 +31,7 @@ _MAGIC_OFFSET, _MAGIC = 0x10040, b"_BHRfS_M"
 
 
 class SetupError(Exception):
-    """Something that the operator has to mend; the message is one sentence."""
+    """A fault that the operator has to fix; the message is one sentence."""
 
 
 def main() -> None:

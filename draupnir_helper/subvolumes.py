@@ -161,7 +161,7 @@ def look_at_trash(root: int) -> tuple[int, list[str]]:
 def _lift_nested(trash: int, name: str) -> None:
     """Move what is nested in an entry up beside it, to be deleted like it, and so on until nothing is nested.
 
-    Whoever owned it may have nested subvolumes to any depth, so this neither recurses nor holds descriptors meanwhile.
+    Its owner may have nested subvolumes to any depth, so this neither recurses nor holds descriptors.
     """
     waiting = [name]
     while waiting:

@@ -343,7 +343,7 @@ class FakeHelper(Helper):
         return wire.Job(kind=kind, image_id=image_id, state=state, report=report, result=self.result)
 
     async def wake(self, port: int) -> None:
-        """Wakes whoever sleeps behind the port."""
+        """Wakes the instance behind the port."""
         self.disk.asleep -= {it for it, its_port in self.disk.listening.items() if its_port == port}
 
     def _instance_units(self) -> list[wire.InstanceState]:

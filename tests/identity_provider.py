@@ -169,7 +169,7 @@ class Code:
 
 @dataclass
 class IdentityProvider:
-    """Vouches for whoever types an address, remembers them by a cookie, and obeys `orders`:
+    """Confirms every user who types an address, remembers them by a cookie, and obeys `orders`:
     forge (a name of FORGERIES), fail (a status for the token endpoint), revoke (an address), rotate, no_refresh_token,
     hang (discovery or token: gives no answer), discovery (what it says of itself beside the truth), iss (who it says it
     is to the browser).

@@ -187,7 +187,7 @@ def _why_failed(api: DraupnirAPI, image: Image) -> str | None:
     try:
         return f"{published}\n{api.get_image_error(image.id).rstrip()}"
     except ClientError:
-        # It is not for this caller, or there is none; an older server has no such thing.
+        # It is not for this caller, or there is none; an older server does not have it.
         return published
 
 

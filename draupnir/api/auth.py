@@ -36,7 +36,7 @@ def known_to(context: Context, secret: bytes) -> Identify:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Whoever sends the request; raises Unauthorized, TooManyRequests. Leaves the caller for the logs."""
+    """Return the caller of the request; raises Unauthorized, TooManyRequests. Leaves the caller for the logs."""
     scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
     if not scheme:
         raise errors.Unauthorized("The request has no Authorization header; send `Authorization: Bearer <token>`.")

@@ -95,7 +95,7 @@ class Endpoint:
 
 
 def route_all(endpoints: Iterable[Endpoint]) -> list[Route]:
-    """A route for each path, that calls the handler of the method with whoever sent the request; HEAD is as GET."""
+    """A route for each path, that calls the handler of the method with the caller; HEAD is as GET."""
     paths: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method] = endpoint

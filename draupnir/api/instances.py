@@ -99,7 +99,7 @@ def _answer(
 
 
 async def _allowed(request: Request, caller: Caller, instance: Instance) -> list[AllowedAddress] | None:
-    """What its owner is told of the addresses; None where every address is admitted."""
+    """The allowlist as its owner sees it; None if every address is accepted."""
     context = context_of(request)
     if instance.owner != caller.name or not context.settings.enable_ip_whitelisting:
         return None

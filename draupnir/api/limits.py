@@ -1,7 +1,7 @@
 """How often one source may try: to sign in, and with tokens that are wrong. Kept in memory, and bounded there.
 
 A source is an IPv4 address or an IPv6 /64, the least that a network gives to one customer. A token that was right not
-long ago, from the same source, is never held back: so whoever guesses from behind the same NAT cannot lock others out,
+long ago, from the same source, is never held back, so a client that guesses behind the same NAT cannot lock others out,
 and it helps with no guess, since nothing is remembered of a token but that it was right.
 """
 
@@ -66,7 +66,7 @@ class Limit:
             raise TooManyRequests(math.ceil(wait_s))
         self._clear_at[source] = clear_at + self._interval_s
         self._clear_at.move_to_end(source)
-        # Whoever has the addresses to be forgotten this way could as well have tried once from each.
+        # A client with enough addresses to be forgotten this way could as well try once from each.
         if len(self._clear_at) > MAX_REMEMBERED:
             self._clear_at.popitem(last=False)
 
@@ -130,7 +130,7 @@ class Limits:
 def limited(answer: Handler) -> Handler:
     """The handler, with a limit on how often a source may ask for it: for the routes by which people sign in.
 
-    Each try is in the audit log, be it a GET. Whoever answers may set `request.state.caller`.
+    Each try is in the audit log, be it a GET. The handler may set `request.state.caller`.
     """
 
     async def answer_within_limit(request: Request, caller: Caller) -> Response:

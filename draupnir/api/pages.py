@@ -84,7 +84,7 @@ _FAILURES: dict[type[errors.DraupnirError], Page] = {
 
 
 def for_people(answer: Handler) -> Handler:
-    """The handler, whose errors are told as pages."""
+    """The handler, with errors shown as pages."""
 
     async def answer_for_people(request: Request, caller: Caller) -> Response:
         try:

@@ -14,7 +14,7 @@ from draupnir.operations import sign_in, tokens
 
 
 async def create(request: Request, caller: Caller) -> Response:
-    """POST /sessions: the one time that its token is told"""
+    """POST /sessions: the only answer with its token"""
     wish = read_attributes(await read_document(request), "sessions", NewSession)
     made, token, role = await sign_in.redeem(context_of(request), wish.code, wish.code_verifier)
     request.state.caller = Caller(made.owner, role)

@@ -15,7 +15,7 @@ _ELEMENT = re.compile(r"\[(?P<bracketed>[^\]]*)\](:[0-9]{1,5})?|(?P<v4>[0-9.]+):
 
 
 def source_of(scope: Scope, settings: Settings) -> Address | None:
-    """The address of whoever sends the request; None only if the server itself does not know its peer's.
+    """The address of the client that sends the request; None only if the server itself does not know its peer's.
 
     X-Forwarded-For is read from the right, where the proxy nearest to us wrote, and only as long as whoever wrote it is
     trusted: the first address that is not, or else the last that could be read, is the source.

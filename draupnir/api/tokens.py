@@ -22,7 +22,7 @@ async def list_own(request: Request, caller: Caller) -> Response:
 
 
 async def create(request: Request, caller: Caller) -> Response:
-    """POST /tokens: the one time that the token is told"""
+    """POST /tokens: the only answer with the token"""
     wish = read_attributes(await read_document(request), "tokens", NewToken)
     lifetime = timedelta(seconds=wish.expires_in)
     made, token = await tokens.create(context_of(request), caller, wish.name, wish.scope, lifetime)

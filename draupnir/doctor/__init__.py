@@ -1,1 +1,1 @@
-"""The room of `draupnir doctor`: what is looked at, and how it is told. Changes nothing."""
+"""The room of `draupnir doctor`: the checks, and their report. Changes nothing."""

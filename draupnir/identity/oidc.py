@@ -61,7 +61,7 @@ class Provider:
         self._failures = 0
 
     async def describe(self) -> Metadata:
-        """What the provider says of itself, asked for anew if it is not fresh."""
+        """What the provider says of itself, fetched again if it is not fresh."""
         return await self._discover()
 
     async def authorization_url(self, state: str, nonce: str, verifier: str) -> str:
@@ -134,7 +134,7 @@ class Provider:
         failures = self._failures
         async with self._lock:
             if self._metadata is None or anew or time.monotonic() >= self._stale_at_s:
-                # Whoever waited while another asked in vain would otherwise wait as long again, one after the other.
+                # A task that waited while another failed would otherwise wait as long again, one after the other.
                 if failures != self._failures:
                     raise ProviderUnavailable("it did not answer another request at the same time")
                 try:

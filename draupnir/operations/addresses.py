@@ -87,7 +87,7 @@ async def apply(context: Context, instance: Instance) -> None:
 
 
 async def reconcile_once(context: Context) -> None:
-    """Put right every open port that admits others than it is to: after an expiry, or when somebody changed it."""
+    """Correct the filter of every open port that differs from its allowlist, after an expiry or a change by hand."""
     instances = await context.store.instances.list_all()
     observed = {port.instance_id: port.addresses for port in (await context.helper.ask(wire.ObserveAddresses())).ports}
     listed = await context.store.addresses.list_all()

@@ -47,7 +47,7 @@ def issue_client(context: Context, instance: Instance) -> Credentials:
 
 
 async def encrypt_plain(context: Context) -> None:
-    """Encrypt the keys that an older version has left in plain text. Raises MetadataUnavailable."""
+    """Encrypt the keys that an older version stored in plain text. Raises MetadataUnavailable."""
     cipher = context.cipher
     if cipher is None:
         log.error("%s Until then instances cannot be created or shown.", _missing().detail)

@@ -40,7 +40,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One daemon's hands; made once by whoever composes the program."""
+    """One daemon's hands; made once by the composition root."""
 
     settings: Settings
     store: Store
@@ -50,7 +50,7 @@ class Context:
     probe: Callable[[int, Credentials], Awaitable[None]] = field(default_factory=probes.Probes)
     # What wakes an instance, given its port; systemd starts the proxy only for a connection.
     wake: Callable[[int], Awaitable[None]] = wake_ups.wake
-    # Set by whoever takes an instance out of the pool.
+    # Set by each claim of an instance from the pool.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)
     seen: Seen = field(default_factory=Seen)
     # What encrypts the authority keys of instances; None where its key is missing.

@@ -23,7 +23,7 @@ from draupnir_helper import wire
 INTERVAL_S = 1.0
 # Of its ceiling; below that an instance may write again.
 NOT_FULL_ANY_MORE = 0.9
-# Postgres writes so much by itself, without anybody's doing.
+# Postgres writes this much without any request.
 UNREMARKABLE_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Watch:
 
 
 async def run(context: Context) -> None:
-    """Look once a second, for ever."""
+    """Check once a second, until cancelled."""
     watch = Watch()
     while True:
         try:

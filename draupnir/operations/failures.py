@@ -27,7 +27,7 @@ def of_job(job: wire.Job) -> Failure:
 
 
 def error_of(failure: Failure) -> DraupnirError:
-    """The failure as it is raised to whoever waits."""
+    """The failure as an exception for the waiting caller."""
     if failure.code == NoRoom.code:
         return NoRoom(failure.detail)
     return ImageFailed(failure.code, failure.detail)

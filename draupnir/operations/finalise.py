@@ -45,7 +45,7 @@ class _NoLongerFinalising(Exception):
 
 
 def start(context: Context, image_id: int) -> asyncio.Task[Image]:
-    """Take up the finalise of an image that is meant to be finalised, without waiting for it."""
+    """Continue the finalise of an image in the background."""
     return context.tasks.start(Work.FINALISE, Subject("image", image_id), lambda: _carry_on(context, image_id))
 
 
@@ -87,7 +87,7 @@ async def _carry_on(context: Context, image_id: int) -> Image:
             raise _destroyed_meanwhile(image_id) from error
         raise
     except Exception as error:
-        # Tried again it would break again, and the image would be finalising for ever without anybody knowing why.
+        # Tried again it would break again, and the image would stay finalising without a reason.
         log.exception("finalising image %s failed unexpectedly", image_id)
         broken = ImageFailed("internal", "An unexpected error occurred in the service; see journalctl -u draupnir.")
         if not await _record_failure(context, image_id, broken):

@@ -1,4 +1,4 @@
-"""The stories of images: made, described, finalised, destroyed. How one is finalised is told in finalise.py."""
+"""The stories of images: made, described, finalised, destroyed. finalise.py has the steps of a finalise."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def destroy(context: Context, image_id: int, *, cascade: bool) -> None:
 
 
 async def make_upload(context: Context, image_id: int) -> None:
-    """Make the upload folder of an image whose creation was cut short, or that has lost it."""
+    """Make the upload folder of an image whose creation was interrupted, or that has lost it."""
     await context.tasks.run(Work.MAKE_UPLOAD, Subject("image", image_id), lambda: _make_upload(context, image_id))
 
 

@@ -1,6 +1,6 @@
 """The life cycle of an instance: a row and a port, a copy of the image, its units; started again, and taken down.
 
-Everything here may be done again: it takes up whatever was cut short. Who may ask for it is decided in instances.py.
+Everything here may be done again: it continues whatever was interrupted. Who may ask for it is decided in instances.py.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ async def _bring_up(context: Context, instance_id: int) -> Instance:
         await _undo(context, instance_id, INSTANCES[None, InstanceStatus.CREATING])
         raise
     if not await context.store.instances.change_status(instance_id, InstanceStatus.CREATING, InstanceStatus.RUNNING):
-        # Whoever destroys it waits for this task to end, then takes it down.
+        # A destroy waits for this task to end, then takes it down.
         raise _destroyed_meanwhile(instance_id)
     running = await context.store.instances.get(instance_id)
     if running is None:

@@ -1,4 +1,4 @@
-"""Finds out who has left: everybody who has something to lose is asked about, each once an interval.
+"""Finds revoked users: asks the identity provider about each user with an instance, session or token, once an interval.
 
 Only the provider's definite word counts. What it could not say is asked again, ever more seldom, and closes nothing.
 """
@@ -42,7 +42,7 @@ class Rounds:
         self._failures: dict[str, int] = {}
 
     def due(self, users: Collection[User]) -> list[User]:
-        """Those to be asked about now; whoever is not among the users is forgotten."""
+        """The users to check now; forgets those who are no longer among the users."""
         emails = {user.email for user in users}
         self._due_s = {email: due_s for email, due_s in self._due_s.items() if email in emails}
         self._failures = {email: failures for email, failures in self._failures.items() if email in emails}
@@ -68,7 +68,7 @@ class Rounds:
 
 
 async def run(context: Context) -> None:
-    """Ask about people, and count how long what they left behind has been closed, for ever."""
+    """Check users, and count the time of closed instances, until cancelled."""
     rounds = Rounds(context.settings.clean_interval)
     pause_s = min(MAX_PAUSE_S, context.settings.clean_interval.total_seconds() / 4)
     counted_at_s = time.monotonic()
@@ -122,7 +122,7 @@ async def _ask_about(context: Context, user: User) -> Standing:
 
 
 async def _lock_out(context: Context, user: User) -> None:
-    """Revoke and close all that somebody has who has left; nobody else waits for a Postgres that is slow to stop."""
+    """Revoke a user and close their instances; a Postgres that stops slowly delays no other check."""
     left_behind = await context.store.users.leave(user)
     if left_behind is not None:
         with audit.for_reason(f"owner_left:{user.email}"):
@@ -131,7 +131,7 @@ async def _lock_out(context: Context, user: User) -> None:
 
 
 async def _hear_out(askers: Collection[asyncio.Task[None]]) -> None:
-    """Until they have ended or the time is up, however often this is cancelled meanwhile."""
+    """Until they have ended or the time is up, however often this is cancelled until then."""
     deadline_s = time.monotonic() + LAST_WORDS_S
     while (left_s := deadline_s - time.monotonic()) > 0 and not all(asker.done() for asker in askers):
         with suppress(asyncio.CancelledError):

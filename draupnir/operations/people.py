@@ -51,7 +51,7 @@ async def check(context: Context, user: User) -> Standing:
 async def _judge_refusal(context: Context, user: User) -> Standing:
     current = await context.store.users.get(user.email)
     if current is None or current.refresh_token != user.refresh_token:
-        # They have signed in again meanwhile, and the token that was refused is not theirs any more.
+        # They have signed in again since, and the refused token is no longer theirs.
         return Standing.UNKNOWN
     if not user.unsettled or (user.refused_s or 0) >= context.settings.grace_period.total_seconds():
         return Standing.REVOKED

@@ -1,8 +1,8 @@
-"""Instances made before anybody asks, so that creating one is a matter of saying whose it is.
+"""The warm pool: instances made ahead, so that creating one only assigns an owner.
 
 The newest ready images have a few each; they have a port, certificates and a Postgres like any other, belong to nobody
 and are in nobody's list. A claim takes one and tells `vacancies`; the refill waits until no
-creation is under way, so that whoever waits comes first. Under pressure the pool is given up, and it ends where it
+creation is under way, so that waiting callers come first. Under pressure the pool is given up, and it ends where it
 would make that pressure itself.
 """
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 async def run(context: Context) -> None:
-    """Keep the pool as it is meant, for ever: after each claim, and every ten seconds."""
+    """Maintain the pool until cancelled: after each claim, and every ten seconds."""
     while True:
         try:
             await fill(context)
@@ -71,7 +71,7 @@ async def fill(context: Context) -> None:
                 instance = await reserve(context, image_id)
                 await lifecycle.bring_up(context, instance.id)
             except (NoFreePort, NotFound, ImageNotReady):
-                # Ports are for people first; and the image may have gone meanwhile.
+                # Ports are for people first; and the image may be destroyed by now.
                 break
 
 
@@ -112,7 +112,7 @@ async def pooled(context: Context) -> list[Instance]:
 
 
 async def _give_up(context: Context, instance: Instance) -> bool:
-    """Destroy an instance of the pool; False if somebody has claimed it meanwhile."""
+    """Destroy an instance of the pool; False if somebody has claimed it by now."""
     given_up = await context.store.instances.give_up_pooled(instance.id)
     if given_up:
         await lifecycle.tear_down(context, instance.id)

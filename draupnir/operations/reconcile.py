@@ -1,4 +1,4 @@
-"""What keeps the machine as the metadata mean it: compares the two, then finishes or undoes what was cut short.
+"""What keeps the machine as the metadata mean it: compares the two, then finishes or undoes what was interrupted.
 
 It acts through the same tasks as the operations, never beside one. It never deletes data that it does not know; units
 without data and metadata it stops.
@@ -41,7 +41,7 @@ class Complaints:
 
 
 async def run(context: Context) -> None:
-    """Reconcile at once and then every ten seconds, for ever."""
+    """Reconcile at once and then every ten seconds, until cancelled."""
     complaints = Complaints()
     filters_wrong = True  # as they may be since before a restart, of the daemon with another configuration
     while True:
@@ -160,7 +160,7 @@ def _instance_repairs(
 
 
 def _closed_repairs(context: Context, instance: Instance, inventory: wire.Inventory) -> Iterator[Repair]:
-    """What is closed stays closed, whoever has started something of it, until it is destroyed or its owner is back."""
+    """Keep closed instances closed, even if a unit of them was started, until they are destroyed or restored."""
     if instance.closing is not None and instance.closing.owner_is_back:
         yield partial(retention.take_back, context, instance)
     elif not retention.left_of_grace(context, instance):

@@ -1,4 +1,4 @@
-"""The stories of instances whose owner has left: closed at once, kept for a while, then destroyed or opened again.
+"""The stories of closed instances of revoked users: closed at once, retained, then destroyed or opened again.
 
 One that is opened again has another authority, so that no certificate of before is good for it.
 """
@@ -43,7 +43,7 @@ async def close(context: Context, instance_id: int) -> None:
 
 
 async def stop_units(context: Context, instance_id: int) -> None:
-    """Stop whatever runs of an instance that has neither a row nor data; its destruction was cut short."""
+    """Stop whatever runs of an instance that has neither a row nor data; its destruction was interrupted."""
     log.warning("stopping the units of instance %s, which has neither metadata nor data", instance_id)
     request = wire.CloseInstance(instance_id=instance_id)
     await context.tasks.run(Work.STOP_UNITS, Subject("instance", instance_id), partial(context.helper.ask, request))
@@ -62,7 +62,7 @@ def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
 
 
 async def expire(context: Context, instance: Instance) -> None:
-    """Destroy an instance that has been closed for as long as one is kept; not one that was opened meanwhile."""
+    """Destroy an instance that has been closed for the whole grace period; not one that was opened since."""
     if await context.store.retention.expire(instance.id, context.settings.grace_period.total_seconds()):
         with audit.for_reason(f"grace_over:{instance.owner}"):
             await lifecycle.tear_down(context, instance.id)
@@ -96,7 +96,7 @@ def _is_restored(instance: Instance, owner: str | None) -> bool:
 
 
 async def take_back(context: Context, instance: Instance) -> None:
-    """Open the instance of somebody who has signed in again, as the very person who had left."""
+    """Open the instance of somebody who has signed in again as the same person who was revoked."""
     subject = Subject("instance", instance.id)
     with audit.for_reason(f"owner_is_back:{instance.owner}"):
         await context.tasks.run(Work.TAKE_BACK, subject, lambda: _take_back(context, instance.id))

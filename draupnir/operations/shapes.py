@@ -11,7 +11,7 @@ from draupnir.operations.context import Context
 
 
 async def usual(context: Context) -> Shape:
-    """What whoever asks for nothing else gets, and every instance of the pool has. Raises Unavailable."""
+    """The default shape, which every instance of the pool has. Raises Unavailable."""
     return Shape(context.settings.sleep_after_s, max_bytes=(await disk.room(context)).max_instance_bytes)
 
 

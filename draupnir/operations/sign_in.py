@@ -1,7 +1,7 @@
 """The story of signing in: a client's wish, its browser's way through the identity provider, and a session for a code.
 
-Each step can be taken once and by one party only. The link goes to whoever asked for it; the state is bound to the
-browser that followed the link by a secret in a cookie; the code is worth nothing without the client's verifier. What
+Each step can be taken once and by one party only. The link goes to the client that asked; the state is bound to the
+browser that followed the link by a secret in a cookie; the code is useless without the client's verifier. What
 the provider is shown (nonce, verifier) follows from the browser's secret, so what is stored signs nobody in.
 """
 

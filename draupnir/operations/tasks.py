@@ -85,7 +85,7 @@ class Tasks:
         return task
 
     async def run(self, work: Work, subject: Subject, run: Callable[[], Awaitable[T]], *, variant: str = "") -> T:
-        """Start or join, and return or raise what the work does. Raises Unavailable if the daemon stops meanwhile."""
+        """Start or join, and return or raise what the work does. Raises Unavailable if the daemon stops first."""
         task = self.start(work, subject, run, variant=variant)
         # Unlike awaiting the task itself, this leaves it alone when the caller is cancelled.
         await asyncio.wait([task])
@@ -104,7 +104,7 @@ class Tasks:
         return any(key.work is work for key in self._running)
 
     async def close(self) -> None:
-        """Cancel everything, as a crash would; what was cut short is taken up from the metadata."""
+        """Cancel everything, as a crash would; interrupted work continues from the metadata."""
         # Again until it has effect: before Python 3.12 asyncio.wait_for, with which psycopg waits, may lose one.
         while tasks := list(self._running.values()):
             for task in tasks:

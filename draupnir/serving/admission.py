@@ -30,8 +30,8 @@ class Link(Protocol):
 class Connections:
     """Every connection from its acceptance to its end.
 
-    Where there are too many, the one goes that has waited longest for its client: whoever holds many open loses their
-    own thereby, and keeps nobody out.
+    Above the limit, the connection is closed that has waited longest for its client. A source with many connections
+    loses its own, and keeps nobody out.
     """
 
     def __init__(

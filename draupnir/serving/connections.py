@@ -1,7 +1,7 @@
 """An open connection of the API: in which phase it is, and how long each phase may take.
 
-uvicorn closes connections that idle between two requests, and waits for ever for all else: for the rest of a header or
-a body, for a reader of its answer. Here each connection is in one phase, and each phase in which the client is waited
+uvicorn closes connections that idle between two requests, and waits without limit for the rest of a header or a body
+and for a reader of its answer. Here each connection is in one phase, and each phase in which the client is waited
 for has an end.
 """
 
@@ -221,7 +221,7 @@ class Connection(H11Protocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            # Another answer is on its way, which this can only cut short.
+            # Another answer is on its way, which this can only interrupt.
             self.transport.abort()
             return
         request_id = secrets.token_hex(8)
@@ -256,4 +256,4 @@ class Connection(H11Protocol):
             )
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing: whoever asks for a websocket gets an ordinary answer, and that is no news to the journal."""
+        """Do nothing: a request for a websocket gets an ordinary answer and no line in the journal."""

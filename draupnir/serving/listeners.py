@@ -197,7 +197,7 @@ def forget(kept: socket.socket | None) -> None:
 
 
 async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT, and reads the certificate anew upon SIGHUP; raises ServingError."""
+    """Serves until SIGTERM or SIGINT, and loads the certificate again on SIGHUP; raises ServingError."""
     http = settings.http
     connections = Connections(proxies=settings.trusted_proxy_cidrs if settings.use_x_forwarded_for else ())
     servers = [(Server(_config(app), connections), list(inherited.sockets))]

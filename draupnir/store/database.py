@@ -45,7 +45,7 @@ class Database:
         try:
             # The pool keeps the reason why it cannot connect to the log, so this is asked first.
             await (await psycopg.AsyncConnection.connect(self._dsn, connect_timeout=int(PATIENCE_S))).close()
-            # Whoever asks before its first connection is there has it make a second one.
+            # A query before the pool's first connection exists makes the pool open a second one.
             await pool.open(wait=True, timeout=PATIENCE_S)
         except psycopg.Error as error:
             raise _unavailable(error) from error

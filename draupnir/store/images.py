@@ -156,7 +156,7 @@ class Images:
     async def begin_destroying(self, image_id: int, *, cascade: bool) -> None:
         """Mean the image to be gone, and with `cascade` its instances; a trial instance never stands in the way.
 
-        The lock on the row keeps new instances out meanwhile. Raises NotFound, ImageHasInstances.
+        The lock on the row prevents new instances until then. Raises NotFound, ImageHasInstances.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection

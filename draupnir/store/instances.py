@@ -134,7 +134,7 @@ class Instances:
         return None if row is None else await self.get(row["id"])
 
     async def give_up_pooled(self, instance_id: int) -> bool:
-        """Mean an instance of the pool to be gone; False if somebody has claimed it meanwhile."""
+        """Mean an instance of the pool to be gone; False if somebody has claimed it by now."""
         return await self._change(instance_id, _LIVING, InstanceStatus.DESTROYING, where="purpose = 'pool'")
 
     async def get(self, instance_id: int) -> Instance | None:
@@ -192,7 +192,7 @@ class Instances:
                     [sealed.encrypted_key, row["id"]],
                 )
             if plain:
-                # Makes the table's file anew, or the plain keys would stay in it until something else is written there.
+                # Rewrites the table's file, or the plain keys would stay in it until they are overwritten.
                 await connection.execute(
                     "ALTER TABLE instances ALTER COLUMN authority_key TYPE bytea USING authority_key || ''::bytea"
                 )
@@ -237,7 +237,7 @@ async def destroy_all_of(turn: Turn, image_id: int) -> None:
 
 
 async def _require_present(connection: Connection, owner: str) -> None:
-    """Holds the owner, if it is a person, until the row is there: whoever leaves does so before or after."""
+    """Holds the owner, if it is a person, until the row exists: a revocation happens before or after."""
     cursor = await connection.execute("SELECT left_at FROM users WHERE email = %s FOR SHARE", [owner])
     row = await cursor.fetchone()
     if row is not None and row["left_at"] is not None:

@@ -1,4 +1,4 @@
-"""What of the instances table concerns those whose owner has left: closed, counted, expired, or opened again."""
+"""The part of the instances table about retention: closed, counted, expired, or opened again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Retention:
         self._database = database
 
     async def count_closed(self, elapsed_s: float) -> None:
-        """So much more time has gone by for all that are closed."""
+        """Add this time to all closed instances."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE instances SET closed_s = closed_s + %s WHERE status = 'closed'", [elapsed_s]
@@ -58,10 +58,10 @@ class Retention:
             return reopened
 
     async def take_back(self, instance_id: int, authority: SealedAuthority) -> bool:
-        """Reopen an instance whose owner is back; False if it is not closed, or they have left again."""
+        """Reopen an instance whose owner is back; False if it is not closed, or they are revoked again."""
         async with take_turn(self._database) as turn:
             connection = turn.connection
-            # Held, or they could be found to have left between the look and the change.
+            # Locked, or they could be revoked between the check and the change.
             await connection.execute(
                 "SELECT FROM users WHERE email = (SELECT owner FROM instances WHERE id = %s) FOR SHARE", [instance_id]
             )

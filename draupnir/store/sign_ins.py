@@ -59,7 +59,7 @@ class SignIns:
             return cursor.rowcount == 1
 
     async def come_back(self, state_digest: bytes, browser_digest: bytes) -> Pending | None:
-        """The same browser is back from the provider, with a state that is used up; None if there is no such."""
+        """The same browser is back from the provider, and the state is used; None if there is no sign-in."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE sign_ins SET state_digest = NULL"

@@ -45,7 +45,7 @@ class Tokens:
     async def use(self, digest: bytes) -> Token | None:
         """The token with that digest, if it has not expired and its owner is still there; notes that it was used."""
         async with self._database.connection() as connection:
-            # Whoever is not named by an e-mail address has never signed in. Who was just signing in as they left has a
+            # A caller without an e-mail address has never signed in. Who was just signing in as they left has a
             # code on the way that is good for a token.
             cursor = await connection.execute(
                 "SELECT * FROM tokens WHERE digest = %s AND expires_at > now() AND (owner NOT LIKE '%%@%%'"

@@ -1,6 +1,6 @@
 """The one statement that changes a status, and the event that it writes in the same transaction.
 
-Changes take turns, by a lock: events are committed in the order of their ids, so that whoever asks for those after one
+Changes take turns, by a lock: events are committed in the order of their ids, so that a reader of those after one
 misses none. A turn begins before anything else is locked, which keeps two of them from waiting for each other.
 """
 

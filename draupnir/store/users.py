@@ -1,4 +1,4 @@
-"""The users table: people who have signed in, by their e-mail address, and whether they have left since."""
+"""The users table: people who have signed in, by their e-mail address, and whether they are revoked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Users:
     async def save(self, identity: Identity, refresh_token: bytes) -> None:
         """Note that somebody has signed in, for the first time or again.
 
-        An address that the provider has given to somebody else meanwhile takes no session, token or instance along.
+        An address that the provider has given to somebody else since takes no session, token or instance along.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection
@@ -85,7 +85,7 @@ class Users:
             return True
 
     async def count_refused(self, elapsed_s: float) -> None:
-        """So much more time has gone by for all who have to sign in again."""
+        """Add this time to all users who have to sign in again."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE users SET refused_s = refused_s + %s WHERE refused_s IS NOT NULL AND left_at IS NULL",
@@ -95,7 +95,7 @@ class Users:
     async def note_valid(self, user: User, refresh_token: bytes) -> bool:
         """The provider vouches for the user, whose refresh token this is from now on.
 
-        False if they have signed in again meanwhile.
+        False if they have signed in again since.
         """
         async with self._database.connection() as connection:
             cursor = await connection.execute(
@@ -106,9 +106,9 @@ class Users:
             return cursor.rowcount == 1
 
     async def leave(self, user: User) -> list[int] | None:
-        """The user has left: revoke all their tokens and close all their instances, whose ids are returned.
+        """Revoke a user with all tokens, and close their instances, whose ids are returned.
 
-        None if they have signed in again meanwhile.
+        None if they have signed in again since.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection

@@ -36,7 +36,7 @@ class Credentials:
 
 def main() -> None:
     """Try the server, and write `{"fault": null}` or what is wrong with it."""
-    # systemd sends it to all processes of the service; whoever stops the daemon must not fail an image.
+    # systemd sends it to all processes of the service; stopping the daemon must not fail an image.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     limit_resources()
     request = json.loads(sys.stdin.buffer.readline(MAX_REQUEST_BYTES))

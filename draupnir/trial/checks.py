@@ -1,4 +1,4 @@
-"""What the trial boot tries: who must be let in is, nobody else is, and the role draupnir may do what it may.
+"""What the trial boot tries: who can sign in, who cannot, and what the role draupnir may do.
 
 Nothing that the server says of itself is believed. Lists of roles and databases only say what else to try.
 """
@@ -85,7 +85,7 @@ _ACTS = (
     ),
     Act("read a file of the server", "SELECT pg_catalog.pg_read_file('PG_VERSION')"),
     Act("read a binary file of the server", "SELECT pg_catalog.pg_read_binary_file('PG_VERSION')"),
-    # Whoever may read files is told that there is no such table.
+    # A role that may read files gets the error that the table does not exist.
     Act("copy from a file of the server", "COPY draupnir_trial FROM '/srv/pgdata/PG_VERSION'"),
     Act("import a file of the server", "SELECT pg_catalog.lo_import('/srv/pgdata/PG_VERSION')"),
     Act("read passwords", "SELECT FROM pg_catalog.pg_authid"),
@@ -109,12 +109,12 @@ async def run(port: int, ways: Ways) -> None:
                 *(_check_database(here, ways, each, superusers) for each in sorted({DATABASE, *databases})),
             ]
         )
-        # A server that has died meanwhile refuses everybody and proves nothing.
+        # A server that has died by now refuses everybody and proves nothing.
         await _execute(control, "SELECT 1")
 
 
 def _invented() -> Iterator[str]:
-    """Names that nobody knows: rules for everybody let them in, even if no such role exists."""
+    """Invented names: rules for everybody admit them, even if the role does not exist."""
     return (f"r{secrets.token_hex(8)}" for _ in range(INVENTED_NAMES))
 
 
@@ -214,7 +214,7 @@ async def _other_families(port: int, way: Way) -> list[Address]:
 
 @asynccontextmanager
 async def _session(address: Address, way: Way, database: str) -> AsyncIterator[Session]:
-    """Signed in as draupnir, who must be let in."""
+    """Sign in as draupnir, which must succeed."""
     try:
         session = await _sign_in(address, way, database)
     except (Refused, PasswordAsked) as error:

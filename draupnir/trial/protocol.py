@@ -59,7 +59,7 @@ class Address:
 
 
 class Session:
-    """A connection that the server has let in. Raises Refused when it stops answering as Postgres does."""
+    """An authenticated connection. Raises Refused when it stops answering as Postgres does."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader

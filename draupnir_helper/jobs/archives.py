@@ -26,7 +26,7 @@ _MAX_DEPTH = 32
 _HEADER_BYTES = 1024 * 1024
 # How the disk says that no file of this name can be where the archive wants it.
 _IMPOSSIBLE = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
-# What tarfile raises beside its own errors: for numbers that are none, and for headers that follow each other for ever.
+# What tarfile raises beside its own errors: for invalid numbers, and for headers without end.
 _CONFUSED = (ValueError, OverflowError, RecursionError)
 _DECOMPRESSORS: tuple[tuple[bytes, tuple[str, ...]], ...] = (
     (b"\x1f\x8b", ("/usr/bin/gzip", "-dc")),
@@ -102,7 +102,7 @@ class _Source:
         return moved
 
     def spend(self, size: int) -> int:
-        """So much was written that did not come from here."""
+        """Count bytes that did not come from this archive."""
         self.budget.take(size)
         return size
 

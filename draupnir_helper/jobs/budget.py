@@ -25,7 +25,7 @@ class Budget:
         self._left_bytes = max(UNSUSPICIOUS_BYTES, MAX_RATIO * archive.stat().st_size)
 
     def take(self, size_bytes: int) -> None:
-        """So much has come out of it. Raises JobError if that is too much, or the disk has no room for more."""
+        """Count bytes that were unpacked. Raises JobError if that is too much, or the disk has no room for more."""
         self._left_bytes -= size_bytes
         if self._left_bytes < 0:
             detail = (

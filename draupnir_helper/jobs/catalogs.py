@@ -60,7 +60,7 @@ class Function(NamedTuple):
 class Verdict(NamedTuple):
     """Oids of functions, by what has to become of them."""
 
-    kept: list[str]  # owned by the bootstrap superuser from now on, and called by whoever could call them
+    kept: list[str]  # owned by the bootstrap superuser from now on, and callable by the same roles as before
     closed: list[str]  # the same, and nobody else may call them
     made: list[str]  # by Postgres or the script of an extension, though postgres.bki does not have them
     powerless: list[str]  # the data's, where the superuser may call them: from now on with nobody's rights

@@ -137,7 +137,7 @@ def with_end(script: Path, word: str) -> Path:
 
 
 def rollbacks(cluster: Cluster) -> dict[str, int]:
-    """How many transactions were rolled back in each database, by its oid, when everybody has left.
+    """How many transactions were rolled back in each database, by its oid, when all sessions have ended.
 
     A script that goes on to another database with `\\c` takes back what it has not committed, without an error. Before
     Postgres 15 these figures come over a network that the sandbox does not have, and are always 0.
@@ -173,7 +173,7 @@ def materialized(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, st
 
 
 def refresh(cluster: Cluster, databases: Mapping[str, int], filled: Mapping[int, str]) -> None:
-    """Fill the materialized views anew that still have the rows from before the script."""
+    """Refresh the materialized views that still have the rows from before the script."""
     stale = [database for database, oid in databases.items() if oid in filled]
     _in_each(
         stale, lambda database: cluster.run_files(database, _SQL / "refresh.sql", filenodes=filled[databases[database]])

@@ -1,4 +1,4 @@
-"""Make the user of an instance superuser in it, as whoever has found a hole would be; root does it, from outside."""
+"""Make the user of an instance superuser in it, as after an escalation; root does it, from outside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each change of a status is legal, and is told once, in order, to those whom it concerns."""
+"""Each change of a status is legal, and is reported once, in order, to the users whom it concerns."""
 
 from __future__ import annotations
 

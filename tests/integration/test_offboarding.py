@@ -1,4 +1,4 @@
-"""Who has left loses everything at once and nothing for good; an outage takes nothing from anybody."""
+"""A revoked user loses access at once and no data before the grace period ends; an outage revokes nobody."""
 
 from __future__ import annotations
 
@@ -288,7 +288,7 @@ async def test_another_provider_is_shown_no_refresh_token_and_says_nothing(
 
 
 async def closed_instance(context: Context, idp: IdentityProvider, email: str = JANE) -> Instance:
-    """An instance as it is once its owner has left."""
+    """An instance after its owner was revoked."""
     made = await instance_of(context, await sign_in(context, idp, email), await ready_image(context))
     idp.obey({"revoke": email})
     await ask_about_everybody(context)
@@ -431,7 +431,7 @@ async def test_where_its_former_owner_was_admits_nobody_to_it(signed: Context, i
 async def test_whoever_signs_in_again_has_everything_back(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
 ) -> None:
-    """A provider withdraws tokens for other reasons than that somebody has left, such as a new password."""
+    """A provider withdraws tokens for other reasons than offboarding, such as a new password."""
     closed = await closed_instance(signed, idp)
     await signed.store.retention.count_closed(2 * GRACE.total_seconds())
     jane = await sign_in(signed, idp, JANE)

@@ -1,4 +1,4 @@
-"""Laws of signing in: the provider's word gets one client one session, and whoever cheats on the way gets nothing."""
+"""Laws of signing in: a sign-in gives one client one session, and an attacker on the way gets nothing."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ async def test_each_step_is_taken_once(client: Client, browser: Browser) -> None
 
 
 async def test_a_code_is_used_up_by_the_wrong_client(app: Starlette, client: Client, browser: Browser) -> None:
-    """Whoever comes by the code, from a history or over a shoulder, has no use of it."""
+    """A stolen code, from a history or over a shoulder, is useless."""
     code = code_of(await browser.sign_in(await client.begin()))
     thief = Client(app)
     the_error(await thief.redeem(code), 401, "sign_in_refused")

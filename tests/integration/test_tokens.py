@@ -39,7 +39,7 @@ def app(signed: Context) -> Starlette:
 
 @pytest.fixture
 def secret(app: Starlette) -> Client:
-    """Whoever has the shared secret."""
+    """The bearer of the shared secret."""
     return Client(app, SECRET)
 
 

@@ -1,4 +1,4 @@
-"""Whoever has taken over the daemon can ask the helper for no more than the daemon may, and cannot bring it down."""
+"""A compromised daemon can ask the helper for no more than the daemon may, and cannot stop it."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, word
 
 
 def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, image: int) -> None:
-    """And their clients are turned away by the API, not kept waiting, until somebody mends it."""
+    """And their clients are turned away by the API, not kept waiting, until somebody fixes it."""
     instance_id = int(service.create_instance(image)["id"])
     environment = dict(service.environment(instance_id))
     before = CONFIGURATION.read_text()

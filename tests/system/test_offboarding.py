@@ -1,4 +1,4 @@
-"""Whoever has left is out within an interval, connections and all; the data wait for an admin. Outages do nothing."""
+"""A revoked user loses access and connections within an interval; the data are retained. Outages do nothing."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ PROBES = {
     "a block device": "SELECT pg_read_binary_file('/dev/loop0', 0, 10)",
     "the memory of the machine": "SELECT pg_read_binary_file('/dev/mem', 0, 10)",
     "the journal": "SELECT pg_ls_dir('/var/log')",
-    "the environment of process 1": "SELECT pg_read_file('/proc/1/root/etc/shadow')",
+    "the environment of PID 1": "SELECT pg_read_file('/proc/1/root/etc/shadow')",
     "the host's Postgres": "SELECT pg_ls_dir('/var/lib/postgresql')",
     "the embedded disk's directory": "SELECT pg_ls_dir('/var/lib/draupnir')",
     "credentials of services": "SELECT pg_ls_dir('/run/credentials')",

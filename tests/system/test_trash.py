@@ -1,4 +1,4 @@
-"""What cannot be deleted is told, instead of keeping its room on the disk for ever without a word."""
+"""An entry of the trash that cannot be deleted is reported, because it occupies space on the disk."""
 
 from __future__ import annotations
 

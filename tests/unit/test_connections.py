@@ -1,4 +1,4 @@
-"""Laws of who is let go when there are too many connections: whoever holds many loses their own, and nobody else's."""
+"""Laws of too many connections: a source that holds many loses its own, and no other source's."""
 
 from __future__ import annotations
 

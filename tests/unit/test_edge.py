@@ -338,7 +338,7 @@ def test_wrong_tokens_are_held_back_and_the_right_one_of_a_neighbour_is_not(guar
 
 
 def test_a_right_token_that_is_new_there_waits_with_the_wrong_ones(guarded: TestClient) -> None:
-    """Else whoever guesses would be told all the same when a guess is right."""
+    """Otherwise a limited client would still learn that a guess is right."""
     natted = from_address(guarded, "10.0.0.1")
     for number in range(WRONG_TOKENS_AT_ONCE):
         ask(natted, f"wrong {number}")

@@ -1,4 +1,4 @@
-"""What is encrypted is told to nobody without the key, and to nobody as another's."""
+"""An encrypted secret is readable only with its key and in its own row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of doctor's judgements: each fault is told from health, and whatever is not fine comes with what to do."""
+"""Laws of doctor's findings: each fault is distinguished from health, and comes with advice."""
 
 from __future__ import annotations
 

@@ -136,6 +136,14 @@ def test_links_of_documents_lead_somewhere(path: Path) -> None:
     assert [link for link in links if not (path.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("path", [path for path in shown() if path.suffix == ".md"], ids=lambda path: path.name)
+def test_modules_that_documents_name_exist(path: Path) -> None:
+    names = re.findall(r"`([\w.-][\w./-]*\.(?:py|sql))`", path.read_text())
+    places = [PROJECT / folder for folder in (*CODE, "tests")]
+    found = {name for name in names if (PROJECT / name).exists() or any(any(place.rglob(name)) for place in places)}
+    assert set(names) == found
+
+
 def test_the_spelling_is_right() -> None:
     tool = Path(sys.executable).with_name("codespell")
     if not tool.exists():

@@ -42,7 +42,7 @@ def write_address(allowed: AllowedAddress) -> AddressResource:
 
 
 def write_address_attributes(allowed: AllowedAddress) -> AddressAttributes:
-    """What is told of an address, by itself and with its instance."""
+    """An entry of the allowlist, alone and with its instance."""
     return {
         "address": write_cidr(allowed.network),
         "origin": allowed.origin,

@@ -48,13 +48,13 @@ class Restart(Attributes):
 
 
 class Restoration(Attributes):
-    """The attributes of POST /instances/N/restore: whose it is to be, if not its owner's."""
+    """The attributes of POST /instances/N/restore: the new owner, if it is to change."""
 
     owner: Annotated[str | None, EMAIL] = None
 
 
 class InstanceCredentials(TypedDict):
-    """What a client signs in with: PEM texts, issued anew with each answer."""
+    """What a client signs in with: PEM texts, issued again with each answer."""
 
     ca_certificate: str
     client_certificate: str

@@ -76,7 +76,7 @@ class TokenResource(TypedDict):
 def write_token(token: Token, caller: Caller, secret: str | None = None) -> TokenResource:
     """The resource object of a session or named token; `current` is the one that the caller has shown.
 
-    The secret is the token itself, told only to whoever has just made it.
+    The secret is the token itself, returned only to the user who has just made it.
     """
     attributes: TokenAttributes = {
         "name": token.name,

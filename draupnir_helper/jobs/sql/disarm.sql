@@ -19,7 +19,7 @@ SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'P
 SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
  WHERE nspname ~ '^pg_(toast_)?temp_' AND oid <> pg_my_temp_schema()
 \gexec
--- Whoever reads such a table reads a file as the server does; Postgres asks only who has set its name.
+-- A reader of such a table reads a file as the server does; Postgres checks only who has set its name.
 SELECT format('DROP FOREIGN TABLE %s CASCADE', ftrelid::regclass) FROM pg_foreign_table
  WHERE EXISTS (SELECT FROM unnest(ftoptions) AS option WHERE option ~ '^(filename|program)=')
 \gexec

@@ -29,7 +29,7 @@ UPDATE pg_proc
    AND (proacl IS NULL OR EXISTS (
          SELECT FROM aclexplode(proacl) LEFT JOIN pg_authid r ON r.oid = grantee
           WHERE grantee <> 10 AND (rolname IS NULL OR rolname !~ '^pg_' OR rolname = 'pg_database_owner')));
--- Whoever could make something in pg_catalog could replace what all others call.
+-- A role that can create in pg_catalog could replace what all others call.
 UPDATE pg_namespace
    SET nspacl = ARRAY[makeaclitem(10, 10, 'USAGE', false), makeaclitem(10, 10, 'CREATE', false),
                       makeaclitem(0, 10, 'USAGE', false)]
@@ -59,7 +59,7 @@ INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, d
   SELECT d.oid, 'pg_extension'::regclass, e.oid, 0, 'pg_authid'::regclass, extowner, 'o'
     FROM pg_extension e, pg_database d WHERE datname = current_database() AND extowner <> 10;
 
--- Whoever owns a table can index its partitions, which runs as their owner: they go where it goes.
+-- The owner of a table can index its partitions, which runs as their owner: they go where it goes.
 CREATE TEMPORARY VIEW part_of_other AS
   SELECT inhrelid AS object FROM pg_inherits
    WHERE ('pg_class'::regclass::oid, inhparent) NOT IN (SELECT classid, objid FROM extension_member);

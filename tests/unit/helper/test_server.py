@@ -1,4 +1,4 @@
-"""The gate of the helper: whoever and whatever comes, it answers by the contract or hangs up."""
+"""The gate of the helper: to any peer and any request it answers by the contract or hangs up."""
 
 from __future__ import annotations
 
