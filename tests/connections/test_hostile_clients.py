@@ -129,7 +129,7 @@ def test_the_rest_of_a_body_that_nobody_asks_for_is_not_waited_for(impatient: Li
 
 
 @both
-def test_who_sends_a_body_that_is_too_large_is_told_so_once_it_is_sent(patient: Listening, scheme: str) -> None:
+def test_a_body_that_is_too_large_is_refused_after_it_is_sent(patient: Listening, scheme: str) -> None:
     with patient.reach(scheme) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
         assert answer(connection)[0] == 404
@@ -138,7 +138,7 @@ def test_who_sends_a_body_that_is_too_large_is_told_so_once_it_is_sent(patient: 
 
 
 @both
-def test_an_answer_that_is_not_read_is_not_held_for_ever(impatient: Listening, scheme: str) -> None:
+def test_an_unread_answer_has_a_deadline(impatient: Listening, scheme: str) -> None:
     with impatient.reach(scheme) as connection:
         connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
         impatient.served.told("STATUS=no longer read")
@@ -215,7 +215,7 @@ def test_what_is_no_request_behind_one_that_is_takes_nothing_from_it(patient: Li
 
 
 @both
-def test_who_expects_to_be_told_to_continue_is(patient: Listening, scheme: str) -> None:
+def test_expect_100_continue_is_answered(patient: Listening, scheme: str) -> None:
     with patient.reach(scheme) as connection:
         connection.sendall(b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert connection.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -224,7 +224,7 @@ def test_who_expects_to_be_told_to_continue_is(patient: Listening, scheme: str) 
 
 
 @both
-def test_who_expects_it_in_vain_is_told_why(impatient: Listening, scheme: str) -> None:
+def test_an_expectation_without_a_route_gets_404(impatient: Listening, scheme: str) -> None:
     with impatient.reach(scheme) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert answer(connection)[0] == 404

@@ -145,7 +145,7 @@ def der(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.DER)
 
 
-def test_a_reload_drops_nobody_and_shows_the_new_certificate_to_whoever_comes(secure: Secure) -> None:
+def test_a_reload_closes_no_connection_and_serves_the_new_certificate(secure: Secure) -> None:
     with secure.connect() as idle, secure.connect() as waiting:
         idle.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
         assert answer(idle) == (200, b"https")
@@ -161,7 +161,7 @@ def test_a_reload_drops_nobody_and_shows_the_new_certificate_to_whoever_comes(se
 
 
 @pytest.mark.parametrize("broken", ["key of another", "no certificate", "key missing", "key encrypted"])
-def test_a_broken_pair_is_refused_with_words_and_the_old_one_goes_on(
+def test_a_broken_pair_is_refused_with_words_and_the_old_one_continues(
     secure: Secure, broken: str, tmp_path: Path
 ) -> None:
     key = secure.folder / "key.pem"

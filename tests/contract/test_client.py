@@ -202,7 +202,7 @@ def test_cascade_takes_the_instances_along(api: DraupnirAPI, helper: FakeHelper)
     assert (api.list_images(), api.list_instances()) == ([], [])
 
 
-def test_a_token_that_nobody_was_given_is_told(http: TestClient) -> None:
+def test_a_token_that_nobody_was_given_is_reported(http: TestClient) -> None:
     http.headers["Authorization"] = "Bearer wrong"
     with pytest.raises(errors.Unauthorized, match="authenticate"):
         DraupnirAPI(http).list_images()

@@ -183,7 +183,7 @@ def test_the_list_of_images_has_only_the_beginning_of_a_long_script(client: Test
     assert "anonymisation_script_truncated" not in shown
 
 
-def test_the_brief_with_its_illegal_escape_is_told_what_to_write(client: TestClient) -> None:
+def test_the_illegal_escape_of_the_brief_gets_advice(client: TestClient) -> None:
     response = client.post("/images", content=SEED_IMAGE.replace("\\\\c", "\\c"))
     detail = the_error(response, 400, "invalid_json")
     assert "line 6, column 32" in detail
@@ -358,7 +358,7 @@ def test_an_instance_of_an_image_that_is_not_ready_is_refused(client: TestClient
     the_error(client.post("/instances", content=body), 422, "image_not_ready")
 
 
-def test_an_image_with_instances_goes_only_with_them(client: TestClient, helper: FakeHelper) -> None:
+def test_an_image_with_instances_continuesly_with_them(client: TestClient, helper: FakeHelper) -> None:
     image_id = make_ready_image(client, helper)
     instance_id = make_instance(client, image_id)
     the_error(client.delete(f"/images/{image_id}"), 422, "image_has_instances")

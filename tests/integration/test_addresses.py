@@ -69,7 +69,7 @@ async def test_a_trial_listens_on_loopback_and_needs_no_list(context: Context, h
     assert trial.addresses is None
 
 
-async def test_whoever_is_handed_credentials_gets_in_with_them(context: Context, helper: FakeHelper) -> None:
+async def test_credentials_open_their_instance(context: Context, helper: FakeHelper) -> None:
     instance = await create(context)
     await instances.get(context, CALLER, instance.id, THERE)
     assert admits(helper, instance.id) == networks(HERE, THERE)
@@ -84,7 +84,7 @@ LOOKING = Token(
 @pytest.mark.parametrize(
     "caller", [Caller("root@corp.example", Role.ADMIN), Caller(CALLER.name, CALLER.role, token=LOOKING)]
 )
-async def test_whoever_is_not_opens_nothing(context: Context, helper: FakeHelper, caller: Caller) -> None:
+async def test_admins_and_read_only_tokens_add_no_address(context: Context, helper: FakeHelper, caller: Caller) -> None:
     instance = await create(context)
     confined = caller if caller.read_only else Caller(caller.name, caller.role, reach=Reach.ALL)
     _, credentials = await instances.get(context, confined, instance.id, THERE)

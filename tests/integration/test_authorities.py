@@ -50,7 +50,7 @@ async def test_a_key_is_good_for_its_row_and_its_certificate_alone(context: Cont
             authorities.issue_client(context, forged)
 
 
-async def test_without_the_key_no_instance_is_made_and_it_is_told_what_to_do(context: Context) -> None:
+async def test_without_the_key_no_instance_is_created_and_the_error_has_advice(context: Context) -> None:
     image = await ready_image(context)
     keyless = dataclasses.replace(context, cipher=None)
     with pytest.raises(EncryptionKeyMissing, match=r"/etc/draupnir/refresh_token_key.*draupnir doctor"):
@@ -58,7 +58,7 @@ async def test_without_the_key_no_instance_is_made_and_it_is_told_what_to_do(con
     assert await context.store.instances.list_all() == []
 
 
-async def test_another_key_is_told_and_destroys_nothing(context: Context) -> None:
+async def test_another_key_is_reported_and_destroys_nothing(context: Context) -> None:
     image = await ready_image(context)
     instance, _ = await instances.create(context, CALLER, image.id)
     replaced = dataclasses.replace(context, cipher=Cipher(bytes(32)))

@@ -68,7 +68,9 @@ async def test_an_instance_is_full_from_its_ceiling_on_until_it_is_well_below(
         assert await condition(context, instance.id) is (Condition.FULL if is_full else Condition.RUNNING)
 
 
-async def test_a_ceiling_that_could_not_be_told_is_told_at_the_next_look(context: Context, helper: FakeHelper) -> None:
+async def test_a_ceiling_that_could_not_be_enforced_is_enforced_at_the_next_check(
+    context: Context, helper: FakeHelper
+) -> None:
     instance, watch = await make(context, await ready_image(context)), disk.Watch()
     helper.disk.written[instance.id] = GIB
 

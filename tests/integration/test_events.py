@@ -32,7 +32,7 @@ async def of_instance(context: Context, instance_id: int) -> list[Event]:
     return await context.store.events.list_of(Kind.INSTANCE, instance_id, None, 100)
 
 
-async def test_a_life_is_told_from_its_beginning_to_its_end(context: Context) -> None:
+async def test_events_report_a_life_from_its_beginning_to_its_end(context: Context) -> None:
     image = await ready_image(context)
     audit.origin.set(audit.Origin(CALLER.name, "192.0.2.7", "request-7"))
     instance = await new_instance(context, image)
@@ -49,7 +49,7 @@ async def test_a_life_is_told_from_its_beginning_to_its_end(context: Context) ->
     assert [each.name for each in image_told] == ["created", "finalising", "ready"]
 
 
-async def test_a_creation_that_fails_is_undone_and_told(context: Context, helper: FakeHelper) -> None:
+async def test_a_creation_that_fails_is_undone_and_reported(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
 
     def refuse(_: wire.AnyRequest) -> wire.Wire:
@@ -83,7 +83,9 @@ async def test_a_change_that_is_not_legal_changes_nothing(context: Context, dsn:
     assert (found.status, await of_instance(context, instance.id)) == (InstanceStatus.RUNNING, before)
 
 
-async def test_what_is_rolled_back_is_not_told(context: Context, dsn: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_rolled_back_change_writes_no_event(
+    context: Context, dsn: str, caplog: pytest.LogCaptureFixture
+) -> None:
     image = await ready_image(context)
     database = Database(dsn)
     await database.open()

@@ -167,6 +167,6 @@ async def test_a_helper_that_keeps_dying_is_unavailable(tmp_path: Path) -> None:
             await client.ask(wire.StopJobs(image_id=3))
 
 
-async def test_no_socket_is_told_with_its_unit(tmp_path: Path) -> None:
+async def test_no_socket_is_reported_with_its_unit(tmp_path: Path) -> None:
     with pytest.raises(HelperUnavailable, match=r"draupnir-helper\.socket"):
         await HelperClient(str(tmp_path / "none")).inspect()

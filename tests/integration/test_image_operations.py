@@ -63,7 +63,7 @@ async def test_everybody_who_finalises_waits_for_the_one_finalise(context: Conte
     assert sum(isinstance(request, wire.StartExtract) for request in helper.asked) == 1
 
 
-async def test_the_work_goes_on_when_the_caller_leaves(context: Context, helper: FakeHelper) -> None:
+async def test_the_work_continues_when_the_caller_leaves(context: Context, helper: FakeHelper) -> None:
     image = await uploaded_image(context)
     arrived, go_on = helper.hold(wire.StartExtract)
     caller = asyncio.create_task(images.finalise(context, image.id, wait=True))
@@ -75,7 +75,7 @@ async def test_the_work_goes_on_when_the_caller_leaves(context: Context, helper:
     assert await status(context, image) is ImageStatus.READY
 
 
-async def test_who_does_not_wait_is_told_at_once(context: Context, helper: FakeHelper) -> None:
+async def test_respond_async_returns_at_once(context: Context, helper: FakeHelper) -> None:
     image = await uploaded_image(context)
     _, go_on = helper.hold(wire.SealUpload)
     begun = await images.finalise(context, image.id, wait=False)
@@ -233,7 +233,7 @@ async def test_a_trial_ends_as_soon_as_its_server_has_failed(
     await assert_lawful(context)
 
 
-async def test_a_trial_goes_on_while_the_helper_is_away_and_after_one_failed_start(
+async def test_a_trial_continues_while_the_helper_is_away_and_after_one_failed_start(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that was started before its data were there is started again."""
@@ -277,7 +277,7 @@ async def test_a_trial_goes_on_while_the_helper_is_away_and_after_one_failed_sta
         (JobReport(error_code="script_failed", error="\x00\x1b[2J"), "exit-code", "script_failed", "\ufffd"),
     ],
 )
-async def test_a_job_that_fails_is_told_in_words(
+async def test_a_job_that_fails_is_reported(
     context: Context, helper: FakeHelper, report: JobReport, result: str, code: str, says: str
 ) -> None:
     helper.outcomes[JobKind.EXTRACT] = JobState.FAILED
@@ -404,7 +404,7 @@ async def test_an_instance_and_the_end_of_its_image_never_both_happen(context: C
     await assert_lawful(context)
 
 
-async def test_an_image_that_cannot_have_an_upload_folder_is_taken_back(context: Context, helper: FakeHelper) -> None:
+async def test_an_image_without_an_upload_folder_is_rolled_back(context: Context, helper: FakeHelper) -> None:
     def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.NO_ROOM, "The disk is full.")
 
@@ -454,9 +454,7 @@ async def test_an_image_that_is_not_there_is_not_found(context: Context, image_i
             await each
 
 
-async def test_a_finalise_that_breaks_fails_its_image_instead_of_trying_for_ever(
-    context: Context, helper: FakeHelper
-) -> None:
+async def test_an_unexpected_error_in_a_finalise_fails_its_image(context: Context, helper: FakeHelper) -> None:
     def break_down(request: wire.AnyRequest) -> wire.Wire:
         raise RuntimeError("nobody foresaw this")
 

@@ -87,7 +87,7 @@ async def test_a_port_that_another_program_holds_is_passed_over(context: Context
     await assert_lawful(context)
 
 
-async def test_too_many_foreign_ports_are_told_and_leave_nothing(context: Context, helper: FakeHelper) -> None:
+async def test_too_many_foreign_ports_are_reported_and_leave_nothing(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     helper.foreign_ports = set(context.settings.instance_ports)
     with pytest.raises(NoFreePort, match="Other programs"):

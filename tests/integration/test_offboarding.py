@@ -104,7 +104,7 @@ def audited(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -
     return lambda: [record.getMessage() for record in caplog.records if record.name == audit.LOGGER]
 
 
-async def test_who_has_left_loses_all_access_at_once_and_no_data(
+async def test_a_revoked_user_loses_all_access_at_once_and_no_data(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
 ) -> None:
     image = await ready_image(signed)
@@ -204,7 +204,7 @@ async def test_a_renewal_that_was_lost_costs_the_sessions_and_closes_nothing(
     assert await signed.store.tokens.use(digest("ci")) is None
 
 
-async def test_whoever_signs_in_after_a_lost_renewal_goes_on_as_before(
+async def test_signing_in_after_a_lost_renewal_restores_access(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     jane = await sign_in(signed, idp, JANE)
@@ -371,7 +371,7 @@ async def test_no_clock_destroys_anything_only_time_that_was_lived_through(
     await assert_lawful(signed)
 
 
-async def test_an_admin_opens_it_again_and_old_certificates_are_worth_nothing(
+async def test_an_admin_restores_it_and_old_certificates_are_refused(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     closed = await closed_instance(signed, idp)
@@ -428,7 +428,7 @@ async def test_where_its_former_owner_was_admits_nobody_to_it(signed: Context, i
     assert started.addresses == []
 
 
-async def test_whoever_signs_in_again_has_everything_back(
+async def test_signing_in_again_restores_everything(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
 ) -> None:
     """A provider withdraws tokens for other reasons than offboarding, such as a new password."""
@@ -469,7 +469,7 @@ async def test_a_restore_opens_an_instance_although_the_owner_is_back_and_gone_a
     await assert_lawful(signed)
 
 
-async def test_a_restore_leaves_what_the_owner_has_opened_meanwhile(
+async def test_a_restore_keeps_what_the_owner_has_opened_since(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     """Neither connections nor the allowlist of an instance that is open are touched."""
@@ -518,7 +518,7 @@ async def test_an_address_given_to_somebody_else_between_two_rounds_takes_no_ins
     assert helper.disk.listening == {}
 
 
-async def test_what_is_being_created_meanwhile_is_not_left_open(
+async def test_an_instance_in_creation_is_not_left_open(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     image = await ready_image(signed)
@@ -544,7 +544,7 @@ async def test_what_is_being_created_meanwhile_is_not_left_open(
     await assert_lawful(signed)
 
 
-async def test_a_session_that_was_on_its_way_is_worth_nothing(signed: Context, idp: IdentityProvider) -> None:
+async def test_a_session_in_transit_is_refused(signed: Context, idp: IdentityProvider) -> None:
     """The code was given out before, and redeemed after they had left."""
     await closed_instance(signed, idp)
     tomorrow = datetime.now(UTC) + timedelta(days=1)

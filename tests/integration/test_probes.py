@@ -151,7 +151,7 @@ async def test_a_door_that_stands_open_for_ipv6_alone_is_named(server: Cluster, 
         ),
     ],
 )
-async def test_a_role_that_may_do_too_much_or_too_little_is_told(
+async def test_a_role_that_may_do_too_much_or_too_little_is_reported(
     server: Cluster, authority: Authority, change: str, back: str, says: str | None
 ) -> None:
     allow(server, RIGHT)
@@ -219,7 +219,7 @@ async def test_no_rule_for_draupnir_is_not_waited_for(server: Cluster, authority
         await probe(server.port, authority, deadline_s=36000)
 
 
-async def test_nobody_there_is_told_at_the_deadline(authority: Authority) -> None:
+async def test_an_absent_server_is_reported_at_the_deadline(authority: Authority) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(ImageFailed, match="within 0 s"):

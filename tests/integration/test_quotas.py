@@ -64,7 +64,7 @@ async def test_fifty_at_once_get_no_more_than_the_limit(context: Context, pooled
     assert len(await instances.list_own(context, jane)) == LIMIT
 
 
-async def test_whoever_has_too_many_is_told_which_and_gets_another_for_one_destroyed(context: Context) -> None:
+async def test_the_quota_error_lists_instances_and_destroying_one_frees_a_place(context: Context) -> None:
     context = limited(context)
     image = await ready_image(context)
     jane = await person(context, JANE)

@@ -105,7 +105,7 @@ async def test_units_of_an_instance_that_has_lost_its_data_are_left_alone(contex
     assert helper.disk.listening == {living.id: living.port}
 
 
-async def test_what_was_lost_is_told_and_otherwise_left_alone(
+async def test_lost_data_is_reported_and_not_touched(
     context: Context, helper: FakeHelper, caplog: pytest.LogCaptureFixture
 ) -> None:
     image = await ready_image(context)
@@ -172,7 +172,7 @@ async def test_an_upload_folder_that_went_missing_is_made_again(context: Context
     assert (await images.get(context, image.id)).status is ImageStatus.AWAITING_UPLOAD
 
 
-async def test_it_goes_on_through_outages(
+async def test_it_continues_through_outages(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reconcile, "INTERVAL_S", 0.001)

@@ -115,7 +115,7 @@ async def test_an_admin_is_one(app: Starlette, idp: IdentityProvider) -> None:
     assert (await boss.ask("GET", "/instances?all=true")).status_code == 200
 
 
-async def test_signing_in_anew_harms_nothing(app: Starlette, idp: IdentityProvider) -> None:
+async def test_signing_in_again_changes_nothing_else(app: Starlette, idp: IdentityProvider) -> None:
     first, second = await session(app, idp), await session(app, idp)
     assert first.token != second.token
     for each in (first, second):
@@ -185,9 +185,7 @@ async def test_a_code_is_used_up_by_the_wrong_client(app: Starlette, client: Cli
     the_error(await client.redeem(code), 401, "sign_in_refused")
 
 
-async def test_a_code_that_nobody_took_in_time_is_worth_nothing(
-    signed: Context, client: Client, browser: Browser
-) -> None:
+async def test_an_expired_code_is_refused(signed: Context, client: Client, browser: Browser) -> None:
     code = code_of(await browser.sign_in(await client.begin()))
     with psycopg.connect(signed.settings.dsn, autocommit=True) as connection:
         (left,) = connection.execute("SELECT expires_at - now() <= interval '60 s' FROM sign_ins").fetchone() or ()
@@ -386,7 +384,7 @@ async def test_a_slip_in_a_secret_is_not_repeated(client: Client) -> None:
         assert "canary" not in answer.text
 
 
-async def test_where_nobody_can_sign_in_people_are_told_the_way_in(context: Context, idp: IdentityProvider) -> None:
+async def test_without_a_provider_users_learn_how_to_authenticate(context: Context, idp: IdentityProvider) -> None:
     app = create_app(context, SECRET.encode())
     client = Client(app)
     told = the_error(await client.ask("POST", "/sign_ins", {"code_challenge": "A" * 43}), 422, "sign_in_not_configured")

@@ -64,7 +64,7 @@ async def role_of(client: Client, app: Starlette) -> str | None:
     return answer.json()["data"]["attributes"]["role"] if answer.status_code == 200 else None
 
 
-async def test_a_named_token_is_told_once_and_shown_in_the_list(app: Starlette, idp: IdentityProvider) -> None:
+async def test_a_named_token_is_returned_once_and_shown_in_the_list(app: Starlette, idp: IdentityProvider) -> None:
     jane = await session(app, idp)
     program, made = await make(jane)
     assert made["type"] == "tokens"
@@ -204,7 +204,7 @@ async def test_as_what_somebody_acts_is_decided_each_time(
     assert [await role_of(each, without) for each in (jane, boss, program)] == [None, None, None]
 
 
-async def test_whose_account_is_gone_is_not_let_in(signed: Context, app: Starlette, idp: IdentityProvider) -> None:
+async def test_a_deleted_account_cannot_sign_in(signed: Context, app: Starlette, idp: IdentityProvider) -> None:
     jane = await session(app, idp)
     program, _ = await make(jane)
     with psycopg.connect(signed.settings.dsn, autocommit=True) as connection:

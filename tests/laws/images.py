@@ -189,7 +189,7 @@ def test_a_major_that_is_not_installed_is_refused(rig: Rig) -> None:
     assert parts(rig, image_id) == {"upload", "seal", "work", "extract job"}
 
 
-def test_why_an_image_failed_is_kept_until_its_upload_is_sealed_anew(rig: Rig) -> None:
+def test_the_error_text_is_retained_until_the_next_seal(rig: Rig) -> None:
     image_id = extracted(rig)
     rig.ask(finalise(rig, image_id, rig.failing_script()))
     assert rig.job(JobKind.FINALISE, image_id).state is JobState.FAILED

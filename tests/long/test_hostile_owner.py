@@ -73,15 +73,15 @@ def test_all_connections_of_one_are_nobody_else_s(service: Service, neighbour: i
         neighbour_works(service, neighbour)
 
 
-def test_sessions_that_calculate_for_ever_leave_the_neighbour_its_share(
-    service: Service, neighbour: int, hog: int
-) -> None:
+def test_endless_calculations_leave_the_neighbour_its_share(service: Service, neighbour: int, hog: int) -> None:
     with sessions(service, hog, 8, SPINS):
         await_that(lambda: backends(hog) > 12, "they run")
         neighbour_works(service, neighbour)
 
 
-def test_queries_that_take_all_memory_end_and_the_neighbour_goes_on(service: Service, neighbour: int, hog: int) -> None:
+def test_queries_that_take_all_memory_end_and_the_neighbour_continues(
+    service: Service, neighbour: int, hog: int
+) -> None:
     with sessions(service, hog, 3, GROWS):
         neighbour_works(service, neighbour)
         # Nobody needs to wait until the kernel has ended them, nor for the limits to be there in a test machine.

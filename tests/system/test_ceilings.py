@@ -111,7 +111,7 @@ def test_an_instance_that_ran_into_the_limit_with_its_log_recovers(
         await_that(lambda: attributes(service, instance_id)["status"] == "running", "it has room")
 
 
-def test_on_a_full_disk_the_writer_is_stopped_and_its_neighbour_goes_on(
+def test_on_a_full_disk_the_writer_is_stopped_and_its_neighbour_continues(
     service: Service, image: int, neighbour: int
 ) -> None:
     instance_id = create(service, image, None)
@@ -164,7 +164,7 @@ def test_an_instance_may_ask_for_no_more_than_there_is(service: Service, image: 
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (400, "invalid_request")
 
 
-def test_whoever_asks_for_nothing_gets_a_ceiling(service: Service, neighbour: int) -> None:
+def test_every_instance_has_a_ceiling_by_default(service: Service, neighbour: int) -> None:
     found = attributes(service, neighbour)
     assert MAX_BYTES < found["max_bytes"] < groups()[group(neighbour)]
     assert 0 < found["written_bytes"] < found["max_bytes"]

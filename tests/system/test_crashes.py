@@ -199,7 +199,7 @@ def await_ready(service: Service, image_id: int) -> None:
 
 
 @pytest.mark.parametrize("unit", [DAEMON, HELPER])
-def test_a_finalise_goes_on_to_ready_though_the_unit_is_killed_at_every_step(
+def test_a_finalise_continues_to_ready_though_the_unit_is_killed_at_every_step(
     service: Service, finalising: int, unit: str
 ) -> None:
     killed: list[str] = []
@@ -224,7 +224,7 @@ def test_a_finalise_whose_daemon_was_killed_ends_ready_without_anyone_asking(ser
     await_ready(service, finalising)
 
 
-def test_a_finalise_is_adopted_by_whoever_comes_after_a_restart(service: Service, finalising: int) -> None:
+def test_a_finalise_is_joined_by_callers_after_a_restart(service: Service, finalising: int) -> None:
     """Daemon, helper, metadata and the bus restarted, and systemd itself executed anew: the job never notices."""
     await_that(lambda: progress(service, finalising).get("activity") == SCRIPT, "the script runs")
     job = main_pid(f"draupnir-finalise-{finalising}.service")

@@ -124,7 +124,7 @@ def test_a_renewed_certificate_is_taken_up_and_nobody_is_dropped(certbot: Certbo
     assert main_pid(DAEMON) == pid
 
 
-def test_a_broken_pair_is_refused_in_the_journal_and_the_old_one_goes_on(certbot: Certbot) -> None:
+def test_a_broken_pair_is_refused_in_the_journal_and_the_old_one_continues(certbot: Certbot) -> None:
     before, since = shown(), f"@{time.time():.6f}"
     kept = (certbot.folder / "privkey.pem").read_bytes()
     certbot.renew(deploy=False)

@@ -227,7 +227,7 @@ def await_status(service: Service, image_id: int, *wanted: str) -> str:
     return str(status)
 
 
-def test_the_work_goes_on_when_the_client_goes_away(service: Service, uploaded: int) -> None:
+def test_the_work_continues_when_the_client_goes_away(service: Service, uploaded: int) -> None:
     command = ["curl", "-s", "-m", "0.5", "-X", "POST", "-H", f"Authorization: Bearer {service.token}"]
     subprocess.run([*command, f"http://127.0.0.1:8432/images/{uploaded}/done"], check=False, timeout=10)
     assert await_status(service, uploaded, "ready", "failed") == "ready"

@@ -27,7 +27,7 @@ def test_what_one_writes_no_other_sees(service: Service, image: int) -> None:
         service.destroy_instance(instance_id)
 
 
-def test_it_is_connectable_whoever_has_knocked_before_it_was_there(service: Service, image: int) -> None:
+def test_it_is_connectable_after_earlier_connection_attempts(service: Service, image: int) -> None:
     """Its port opens before its data are copied; somebody may connect in between, and nobody's Postgres would start."""
     over = threading.Event()
 

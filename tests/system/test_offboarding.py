@@ -95,7 +95,7 @@ def connected(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]
             client.kill()
 
 
-def test_who_has_left_is_out_connections_and_all_and_an_admin_has_the_data(
+def test_a_revoked_user_loses_connections_and_an_admin_keeps_the_data(
     provider: IdentityProvider, jane: Service, boss: Service, hers: int, tmp_path: Path
 ) -> None:
     old = dict(jane.environment(hers))
@@ -130,7 +130,7 @@ def test_who_has_left_is_out_connections_and_all_and_an_admin_has_the_data(
     await_that(lambda: "could not accept SSL connection" in run(*log).stdout, "Postgres has refused her certificate")
 
 
-def test_whoever_signs_in_again_goes_on_where_they_were(
+def test_signing_in_again_restores_the_instance(
     service: Service, provider: IdentityProvider, jane: Service, boss: Service, hers: int
 ) -> None:
     provider.obey(revoke=JANE)

@@ -131,7 +131,7 @@ def test_a_pool_larger_than_the_ports_leaves_them_to_people(service: Service, im
         await_pool(4)
 
 
-def test_a_pool_gives_the_disk_back_when_it_gets_full_and_creating_goes_on(service: Service, pool: int) -> None:
+def test_a_pool_gives_the_disk_back_when_it_gets_full_and_creating_continues(service: Service, pool: int) -> None:
     with filled(leaving_mib=low_mib() * 3 // 2):
         await_pool(0)
         instance_id = int(service.create_instance(pool)["id"])

@@ -396,7 +396,7 @@ def test_doctor_tells_about_the_provider() -> None:
     assert ISSUER in finding["text"]
 
 
-def test_a_provider_that_is_away_is_told_and_harms_nobody(service: Service, provider: subprocess.Popen[bytes]) -> None:
+def test_a_provider_outage_is_reported_and_closes_nothing(service: Service, provider: subprocess.Popen[bytes]) -> None:
     signed_in = Client("127.7.0.1")
     signed_in.sign_in(pasted(Script("127.7.0.1").sign_in(signed_in.begin(None))))
     run("systemctl", "restart", DAEMON)

@@ -82,9 +82,7 @@ def test_it_sleeps_and_wakes_without_the_daemon_and_the_helper(service: Service,
 
 
 @pytest.mark.parametrize("unit", [DAEMON, HELPER])
-def test_it_wakes_and_falls_asleep_though_the_service_is_killed_meanwhile(
-    service: Service, sleeper: int, unit: str
-) -> None:
+def test_it_wakes_and_falls_asleep_while_the_service_is_killed(service: Service, sleeper: int, unit: str) -> None:
     service.psql(sleeper, "CREATE TABLE kept AS SELECT 42 AS x")
     environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
     await_status(service, sleeper, "asleep")
@@ -168,7 +166,7 @@ def test_three_hundred_silent_connections_wake_nothing_and_lock_nobody_out(servi
         await_status(service, sleeper, "asleep")
 
 
-def test_a_client_that_stops_speaking_does_not_keep_it_awake_for_ever(service: Service, sleeper: int) -> None:
+def test_a_silent_client_does_not_prevent_sleep(service: Service, sleeper: int) -> None:
     await_status(service, sleeper, "asleep")
     with socket.create_connection(("127.0.0.1", port_of(service, sleeper)), timeout=10) as silent:
         silent.sendall(b"\0")
@@ -198,7 +196,7 @@ def test_two_hundred_clients_of_one_sleeper_wake_it_once(service: Service, sleep
     assert restarts == "0"
 
 
-def test_a_failed_wake_is_told_at_once_and_shows(service: Service, sleeper: int) -> None:
+def test_a_failed_wake_is_reported_at_once_and_shows(service: Service, sleeper: int) -> None:
     environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "60"}
     await_status(service, sleeper, "asleep")
     version = Path(f"/srv/draupnir/instances/{sleeper}/PG_VERSION")

@@ -62,7 +62,7 @@ def test_a_directory_copied_in_unpacked_is_taken(service: Service, source: Sourc
     check_instance_of(service, image_id)
 
 
-def test_the_major_and_the_size_are_told(service: Service, image: int) -> None:
+def test_the_major_and_the_size_are_reported(service: Service, image: int) -> None:
     attributes = service.image(image)
     assert attributes["postgres_version"] == str(MAJOR)
     assert 10_000_000 < attributes["size_bytes"] < 1_000_000_000
@@ -189,7 +189,7 @@ def test_what_a_key_opens_to_everybody_no_other_user_of_the_machine_reaches(serv
     service.destroy_image(image_id)
 
 
-def test_the_old_scp_protocol_is_told_that_only_sftp_is_served(service: Service, backup: Path) -> None:
+def test_the_old_scp_protocol_gets_the_error_that_only_sftp_is_served(service: Service, backup: Path) -> None:
     image_id = service.create_image()
     target = f"upload@localhost:/draupnir/image_uploads/{image_id}"
     assert run("scp", "-O", *service.ssh_options(), backup, target, ok=False).returncode != 0

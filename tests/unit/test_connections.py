@@ -76,7 +76,7 @@ def test_this_machine_and_trusted_proxies_have_no_limit_of_their_own() -> None:
     assert not any(cut(admitted(crowd, *[None] * 100)))
 
 
-def test_who_has_left_is_counted_no_more() -> None:
+def test_a_revoked_user_no_longer_counts() -> None:
     connections = Connections(most=2, of_one_source=1)
     for _ in range(5):
         (link,) = admitted(connections, ONE)
@@ -87,7 +87,7 @@ def test_who_has_left_is_counted_no_more() -> None:
     assert not any(cut(links))
 
 
-def test_shedding_is_told_and_not_once_for_each(caplog: pytest.LogCaptureFixture) -> None:
+def test_shedding_is_reported_once_and_not_for_each(caplog: pytest.LogCaptureFixture) -> None:
     connections = Connections(most=100, of_one_source=2)
     admitted(connections, *[ONE] * 50)
     (record,) = caplog.records

@@ -138,7 +138,7 @@ def test_a_fault_of_our_own_shows_nothing_and_is_found_in_the_log_by_its_id(
     assert f"request {response.headers['x-request-id']} failed" in caplog.text
 
 
-def test_a_request_that_waits_while_the_service_stops_is_told_to_ask_again(client: TestClient, faulty: Faulty) -> None:
+def test_a_request_that_waits_while_the_service_stops_gets_503(client: TestClient, faulty: Faulty) -> None:
     faulty.error = asyncio.CancelledError()
     response = client.get("/faulty")
     assert response.status_code == 503

@@ -35,7 +35,7 @@ def person(email: str, checked_ago: timedelta) -> User:
     return User(email, "issuer", "subject", b"", NOW, NOW, NOW - checked_ago, None)
 
 
-def test_who_could_not_be_asked_about_for_long_is_told() -> None:
+def test_a_user_without_a_recent_check_is_reported() -> None:
     half_an_hour = timedelta(minutes=30)
     lately, late = person("ann@corp.example", timedelta(minutes=29)), person("bob@corp.example", timedelta(minutes=62))
     assert verdict(findings.judge_checks([], half_an_hour, NOW)) == "ok"
@@ -70,7 +70,7 @@ def test_missing_mount_options_and_quotas_are_bad() -> None:
 
 
 @pytest.mark.parametrize(("host_free", "says"), [(95, "ok"), (89, "warning"), (2, "warning"), (1, "bad"), (0, "bad")])
-def test_a_host_that_cannot_hold_the_grown_disk_is_told_before_it_is_full(host_free: int, says: str) -> None:
+def test_a_host_that_cannot_hold_the_grown_disk_is_reported_before_it_is_full(host_free: int, says: str) -> None:
     assert verdict(findings.judge_embedded_disk(100 * GB, 10 * GB, host_free * GB)) == says
 
 
@@ -181,7 +181,7 @@ def judge(pem: bytes, hostname: str = "db.example.org") -> Finding:
 
 
 @pytest.mark.parametrize(("days", "says"), [(90, "ok"), (15, "ok"), (13, "warning"), (0, "bad"), (-1, "bad")])
-def test_a_certificate_is_told_before_it_expires(days: int, says: str) -> None:
+def test_a_certificate_is_reported_before_it_expires(days: int, says: str) -> None:
     assert verdict(judge(certificate(x509.DNSName("db.example.org"), since=-365, until=days))) == says
 
 
@@ -207,7 +207,7 @@ def test_a_certificate_for_another_name_is_bad(names: list[x509.GeneralName], ho
     assert verdict(judge(certificate(*names), hostname)) == says
 
 
-def test_a_certificate_that_was_renewed_and_not_taken_up_is_told() -> None:
+def test_a_renewed_certificate_without_a_reload_is_reported() -> None:
     renewed, served = (certificate(x509.DNSName("db.example.org")) for _ in range(2))
     finding = findings.judge_certificate(PATH, renewed, served.decode(), "db.example.org", NOW)
     assert verdict(finding) == "bad"

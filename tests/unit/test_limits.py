@@ -48,7 +48,7 @@ def test_so_many_at_once_and_then_one_each_interval(clock: Clock) -> None:
     assert tries(limit) == 5
 
 
-def test_who_waits_as_long_as_told_is_let_through(clock: Clock) -> None:
+def test_a_client_that_obeys_retry_after_is_accepted(clock: Clock) -> None:
     limit = Limit(3, 2.5, clock)
     tries(limit)
     with pytest.raises(TooManyRequests) as told:
@@ -73,7 +73,7 @@ def test_sources_do_not_share(clock: Clock) -> None:
     limit.take(THERE)
 
 
-def test_what_is_remembered_is_bounded_whoever_comes(clock: Clock) -> None:
+def test_the_memory_of_limits_is_bounded(clock: Clock) -> None:
     limits = Limits(clock)
     for number in range(3 * MAX_REMEMBERED):
         source = ip_address(number)

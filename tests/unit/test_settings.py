@@ -169,7 +169,7 @@ def test_secrets_travel_encrypted_or_within_the_machine(url: str, private: bool)
         ("[http]\nlisten_address = '8443'\ntls_certificate = '/a'\ntls_private_key = '/a'\n", 2, "listen_address"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, line: int, says: str) -> None:
+def test_an_invalid_setting_is_reported_with_its_line(tmp_path: Path, text: str, line: int, says: str) -> None:
     path = written(tmp_path, text)
     with pytest.raises(SettingsError) as raised:
         load(path)
@@ -179,13 +179,13 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, text: str, line: in
     assert "\n" not in message
 
 
-def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as raised:
         load(written(tmp_path, "x = 1\ny = 2\n"))
     assert len(str(raised.value).splitlines()) == 2
 
 
-def test_bytes_that_are_not_utf8_are_told_with_their_line(tmp_path: Path) -> None:
+def test_bytes_that_are_not_utf8_are_reported_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"# fine\n# \xff\n")
     with pytest.raises(SettingsError, match=r"config.toml:2: not UTF-8"):

@@ -45,6 +45,6 @@ def test_the_largest_unit_that_fits_is_shown(wait_s: int | None, shown: str) -> 
     st.text(max_size=12).filter(lambda text: text != "never" and not re.fullmatch("[0-9]{1,9}[smhd]?", text))
     | st.sampled_from(["1.5h", "-1", "+5", "1h30m", "10 m", "5min", "1w", "٣", "1\n", "9" * 5000, "Never", "1e3"])
 )
-def test_what_is_no_duration_is_told_how_to_be_written(text: str) -> None:
+def test_an_invalid_duration_gets_advice(text: str) -> None:
     with pytest.raises(click.BadParameter, match="90s, 10m, 2h or 1d, or never"):
         seconds(text)

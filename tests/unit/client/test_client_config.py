@@ -120,7 +120,7 @@ def test_every_text_survives_being_written_as_toml(text: str) -> None:
     ("text", "complaint"),
     [("url = ", "not valid TOML"), ("url = 3", "url is not a string"), ('url = "my-draupnir.tld"', "no http")],
 )
-def test_a_broken_file_is_told_in_one_sentence(run: Run, text: str, complaint: str) -> None:
+def test_a_broken_file_is_reported_in_one_sentence(run: Run, text: str, complaint: str) -> None:
     config.path().parent.mkdir(parents=True)
     config.path().write_text(text)
     result = run("images", "list")
@@ -128,7 +128,7 @@ def test_a_broken_file_is_told_in_one_sentence(run: Run, text: str, complaint: s
     assert complaint in result.stderr
 
 
-def test_a_directory_that_cannot_be_made_is_told_in_one_sentence(run: Run, home: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_reported_in_one_sentence(run: Run, home: Path) -> None:
     (home / ".config").write_text("not a directory")
     result = run("config", "set", "database", "mine")
     assert result.exit_code == 1

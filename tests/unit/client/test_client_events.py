@@ -24,13 +24,13 @@ def test_nothing_happened_is_said_on_stderr(server: FakeServer, run: Run) -> Non
     assert "There are no events" in found.stderr
 
 
-def test_one_may_ask_for_what_came_later_and_for_everybody_s(server: FakeServer, run: Run) -> None:
+def test_after_and_all_select_events(server: FakeServer, run: Run) -> None:
     server.events = [event(7), event(8)]
     assert run("events", "--after", "7", "--all").stdout.splitlines()[1].startswith("8 ")
     assert server.asked[-1] == "GET /events?after=7&all=true"
 
 
-def test_following_goes_on_where_it_was(server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_following_continues_where_it_was(server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     server.events = [event(7), event(8)]
     pauses = 0
 

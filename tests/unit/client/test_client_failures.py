@@ -109,7 +109,7 @@ def test_a_proxy_never_sees_the_token_of_a_local_server(monkeypatch: pytest.Monk
         assert not http.trust_env
 
 
-def test_a_proxy_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_that_cannot_be_used_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "gopher://proxy.tld")
     with pytest.raises(ConfigError, match="proxy"):
         open_http(Config(parse_url("https://my-draupnir.tld"), "secret", "postgres"))
@@ -150,7 +150,7 @@ def test_a_quota_is_a_no_that_waiting_does_not_change(code: str) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_not_now_is_told_apart_from_no(status: int) -> None:
+def test_a_temporary_failure_differs_from_a_refusal(status: int) -> None:
     assert "later" in failure_of(problem(status, "unavailable", "Try later."), ServerUnreachable)
 
 

@@ -140,7 +140,7 @@ def test_finalise_asks_for_an_answer_at_once_and_follows_the_work(run: Run, serv
     ]
 
 
-def test_work_that_goes_on_unchanged_is_told_every_half_minute(run: Run, server: FakeServer) -> None:
+def test_work_that_continues_unchanged_is_reported_every_half_minute(run: Run, server: FakeServer) -> None:
     server.images = {1: working("extract", "extracting")}
     server.script = [*(working("extract", "extracting") for _ in range(200)), image(1)]
     lines = run("images", "finalise", "1").stderr.splitlines()
@@ -205,7 +205,7 @@ def test_no_wait_returns_at_once(run: Run, server: FakeServer) -> None:
     assert server.asked == ["POST /images/1/done"]
 
 
-def test_destroy_takes_several_ids_and_goes_on_after_a_refusal(run: Run, server: FakeServer) -> None:
+def test_destroy_takes_several_ids_and_continues_after_a_refusal(run: Run, server: FakeServer) -> None:
     server.images = {number: image(number) for number in (1, 2, 3)}
     server.instances = {1: instance(1, image_id=2)}
     result = run("images", "destroy", "1", "2", "9", "3", "3")
@@ -274,7 +274,7 @@ def test_a_failed_upload_is_a_failure(run: Run, server: FakeServer, scp: Path) -
     assert "draupnir upload-key add" in result.stderr
 
 
-def test_an_image_that_takes_no_upload_is_told_before_scp_starts(run: Run, server: FakeServer, scp: Path) -> None:
+def test_an_image_that_takes_no_upload_is_reported_before_scp_starts(run: Run, server: FakeServer, scp: Path) -> None:
     server.images = {1: image(1)}
     result = run("images", "upload", "1", "/etc/hostname")
     assert result.exit_code == 1

@@ -85,7 +85,7 @@ def test_env_of_an_instance_that_goes_away_is_refused(run: Run, server: FakeServ
     assert (result.exit_code, result.stdout) == (6, "")
 
 
-def test_what_would_lead_psql_elsewhere_is_told(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misleading_variables_are_reported(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.instances = {4: instance(4)}
     monkeypatch.setenv("PGSERVICE", "production")
     assert "PGSERVICE" in run("env", "4").stderr
@@ -234,7 +234,7 @@ def test_allow_asks_for_each_address_and_for_as_long(run: Run, server: FakeServe
     ]
 
 
-def test_disallow_goes_on_after_an_address_that_is_not_there(run: Run, server: FakeServer) -> None:
+def test_disallow_continues_after_an_address_that_is_not_there(run: Run, server: FakeServer) -> None:
     server.instances, server.addresses = {4: instance(4)}, {"2001:db8::/48"}
     result = run("instances", "disallow", "4", "192.0.2.7", "2001:db8::/48")
     assert result.exit_code != 0

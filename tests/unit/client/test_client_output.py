@@ -18,7 +18,7 @@ def test_nothing_printed_can_steer_a_terminal(text: str) -> None:
     assert not {"\x1b", "\x9b", "\u202e", "\u2028", "\n", "\r"} & set(shown)
 
 
-def test_what_cannot_be_printed_is_still_told() -> None:
+def test_unprintable_text_is_still_reported() -> None:
     assert output.clean("a\x1b[31mb\u202ec") == "a\\x1b[31mb\\u202ec"
 
 

@@ -43,12 +43,12 @@ def test_authenticate_reads_the_token_from_a_file(run: Run, tmp_path: Path, sour
     assert config.read().token == TOKEN
 
 
-def test_authenticate_keeps_the_url_it_was_told(run: Run) -> None:
+def test_authenticate_saves_the_given_url(run: Run) -> None:
     assert run("--url", "https://my-draupnir.tld", "authenticate", given=TOKEN, token=None).exit_code == 0
     assert config.read() == config.Saved(url="https://my-draupnir.tld", token=TOKEN)
 
 
-def test_a_token_in_the_environment_that_wins_is_told(run: Run) -> None:
+def test_a_token_in_the_environment_that_wins_is_reported(run: Run) -> None:
     assert "DRAUPNIR_TOKEN" in run("authenticate", given=TOKEN, token="another").stderr
 
 
@@ -153,7 +153,7 @@ def test_a_locale_that_cannot_show_a_character_is_no_failure(address: str, serve
     assert b"-- \\u0142" in result.stdout
 
 
-def test_output_that_cannot_be_written_is_told(address: str, server: FakeServer) -> None:
+def test_output_that_cannot_be_written_is_reported(address: str, server: FakeServer) -> None:
     server.images = {1: image(1)}
     with Path("/dev/full").open("w") as full:
         result = subprocess.run(

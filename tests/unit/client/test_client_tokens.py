@@ -30,13 +30,13 @@ def test_a_token_is_asked_for_as_wished(run: Run, server: FakeServer) -> None:
     assert asked == {"name": "ci", "scope": "read_only", "expires_in": 30 * 86400}
 
 
-def test_no_token_is_for_ever(run: Run, server: FakeServer) -> None:
+def test_every_token_expires(run: Run, server: FakeServer) -> None:
     result = run("tokens", "create", "ci", "--expires-in", "never", token=server.session())
     assert (result.exit_code, server.asked) == (ExitCode.USAGE, [])
     assert "or never" not in result.stderr
 
 
-def test_a_token_that_may_only_look_is_told_so(run: Run, server: FakeServer) -> None:
+def test_a_read_only_token_gets_a_clear_refusal(run: Run, server: FakeServer) -> None:
     result = run("tokens", "create", "ci", token=server.session(kind="named", scope="read_only"))
     assert (result.exit_code, result.stdout) == (ExitCode.REFUSED, "")
     assert "use a token with full scope" in result.stderr
@@ -62,5 +62,5 @@ def test_what_cannot_be_revoked_does_not_stop_the_rest(run: Run, server: FakeSer
 
 
 @pytest.mark.parametrize("token_id", ["0", "ci"])
-def test_what_is_no_id_is_told(run: Run, server: FakeServer, token_id: str) -> None:
+def test_an_invalid_id_is_reported(run: Run, server: FakeServer, token_id: str) -> None:
     assert run("tokens", "revoke", token_id, token=server.session()).exit_code == ExitCode.USAGE

@@ -24,6 +24,6 @@ def test_memory_is_all_there_is_and_what_can_be_had_without_swapping_in_bytes() 
     assert inventory.memory_of(MEMINFO) == wire.Memory(total_bytes=33_612_943_360, available_bytes=20_907_769_856)
 
 
-def test_the_memory_of_this_machine_can_be_told() -> None:
+def test_the_memory_of_this_machine_is_readable() -> None:
     memory = inventory.memory_of(inventory.MEMINFO.read_text(encoding="ascii"))
     assert 0 < memory.available_bytes <= memory.total_bytes

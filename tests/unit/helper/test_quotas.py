@@ -16,7 +16,7 @@ GIB = 1024**3
 GROUP = 2**48 + 777
 
 
-def test_the_group_of_a_thing_is_its_own_for_ever() -> None:
+def test_the_number_of_a_quota_group_never_changes() -> None:
     """They stand on the disk: no version may give other ones."""
     assert layout.quota_group(Place.INSTANCES, 4) == 2**48 + 2**26 + 4
     assert layout.quota_group(Place.UPLOADS, 4) == 2**48 + 2 * 2**26 + 4
