@@ -11,7 +11,7 @@ _MAPPED = IPv6Network("::ffff:0:0/96")
 _LONGEST_TEXT = 64
 
 
-def read_address(text: str) -> Address:
+def read_ip_address(text: str) -> Address:
     """An address, without the zone (`%eth0`) that means something on one machine only; raises ValueError."""
     if len(text) > _LONGEST_TEXT:
         raise ValueError("too long for an address")

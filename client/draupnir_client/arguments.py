@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from draupnir_client.api import DraupnirAPI
-from draupnir_client.commands import Session
+from draupnir_client.commands import Invocation
 from draupnir_client.errors import ClientError
 from draupnir_client.output import NEVER, UNITS_S, clean
 
@@ -102,10 +102,10 @@ class ResourceId(click.IntRange):
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Return the ids there are, each with its status, or a token's name."""
-        session = ctx.ensure_object(Session)
+        invocation = ctx.ensure_object(Invocation)
         try:
             with ctx.scope():
-                api = session.connect(session.config(), COMPLETION_TIMEOUT_S)
+                api = invocation.connect(invocation.config(), COMPLETION_TIMEOUT_S)
                 found = self._found(api)
         except ClientError:
             return []

@@ -8,7 +8,7 @@ import sys
 import click
 
 from draupnir_client import __version__, config
-from draupnir_client.commands import Group, Program, Session, pass_session
+from draupnir_client.commands import Group, Invocation, Program, pass_invocation
 from draupnir_client.events import events
 from draupnir_client.images import images
 from draupnir_client.instances import env, instances, new, psql
@@ -30,11 +30,11 @@ def settings() -> None:
 
 
 @settings.command()
-@pass_session
-def show(session: Session) -> None:
+@pass_invocation
+def show(invocation: Invocation) -> None:
     """Show the settings, but not the token itself."""
-    settled = session.config()
-    if session.wants_json:
+    settled = invocation.config()
+    if invocation.wants_json:
         values = {"url": str(settled.url), "token": settled.token is not None, "database": settled.database}
         print_json({**values, "file": str(config.path())})
         return
@@ -47,15 +47,15 @@ def show(session: Session) -> None:
 @settings.command("set")
 @click.argument("key", type=click.Choice(config.KEYS))
 @click.argument("value")
-@pass_session
-def set_value(session: Session, key: str, value: str) -> None:
+@pass_invocation
+def set_value(invocation: Invocation, key: str, value: str) -> None:
     """Save a setting: url, token or database. An empty value removes it."""
     if key == "url":
         if config.save_url(value):
             say("The saved token belonged to another server and is removed; run `draupnir-client authenticate`.")
     elif key == "token" and value:
         # A token is kept with the url it is given for, so that it never goes to another.
-        chosen = config.override(session.url)
+        chosen = config.override(invocation.url)
         config.save(token=config.check_token(value), **({"url": str(parse_url(chosen))} if chosen else {}))
     else:
         config.save(**{key: value or None})

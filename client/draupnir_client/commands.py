@@ -1,4 +1,4 @@
-"""What all commands share: the session behind them, the options they take anywhere on the line, the one error edge."""
+"""What all commands share: the run they belong to, the options they take anywhere on the line, the one error edge."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class Session:
+class Invocation:
     """One run of the client: what the global options said, and the doors to the network, the clock and the person."""
 
     output: str = "table"
@@ -59,12 +59,12 @@ class Session:
         return self.connect(self.config())
 
 
-pass_session = click.make_pass_decorator(Session, ensure=True)
+pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
     if value is not None and parameter.name is not None:
-        setattr(context.ensure_object(Session), parameter.name, value)
+        setattr(context.ensure_object(Invocation), parameter.name, value)
 
 
 def _global_options() -> list[click.Parameter]:

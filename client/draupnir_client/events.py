@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import click
 
-from draupnir_client.commands import Command, Session, pass_session
+from draupnir_client.commands import Command, Invocation, pass_invocation
 from draupnir_client.models import Event
 from draupnir_client.output import clean, print_json, print_table, say
 
@@ -18,31 +18,31 @@ FOLLOW_PAUSE_S = 2.0
 @click.option("--all", "everybodys", is_flag=True, help="Everybody's; for admins.")
 @click.option("--after", "after", metavar="ID", type=click.IntRange(min=0), help="Show only events after this one.")
 @click.option("--follow", is_flag=True, help="Print new events until you press Ctrl+C.")
-@pass_session
-def events(session: Session, everybodys: bool, after: int | None, follow: bool) -> None:
+@pass_invocation
+def events(invocation: Invocation, everybodys: bool, after: int | None, follow: bool) -> None:
     """Show what happened to your instances.
 
     The last hundred events of your instances, and of what you did yourself.
 
     With --output json, --follow prints one object on each line.
     """
-    api = session.api()
+    api = invocation.api()
     found = api.list_events(after=after, everybodys=everybodys)
     if not follow:
-        _print(session, found)
+        _print(invocation, found)
         return
     while True:
         for event in found:
-            click.echo(json.dumps(event.document) if session.wants_json else clean("  ".join(event.row)))
+            click.echo(json.dumps(event.document) if invocation.wants_json else clean("  ".join(event.row)))
         if found:
             after = found[-1].id
         else:
-            session.pause(FOLLOW_PAUSE_S)
+            invocation.pause(FOLLOW_PAUSE_S)
         found = api.list_events(after=after or 0, everybodys=everybodys)
 
 
-def _print(session: Session, found: Sequence[Event]) -> None:
-    if session.wants_json:
+def _print(invocation: Invocation, found: Sequence[Event]) -> None:
+    if invocation.wants_json:
         print_json([event.document for event in found])
     elif found:
         headers = ("ID", "HAPPENED AT", "WHAT", "EVENT", "OWNER", "BY", "REASON")

@@ -11,7 +11,7 @@ import click
 from draupnir_client import credentials
 from draupnir_client.api import DraupnirAPI
 from draupnir_client.arguments import IMAGE_ID, Moment, Script
-from draupnir_client.commands import Group, Session, for_each, pass_session
+from draupnir_client.commands import Group, Invocation, for_each, pass_invocation
 from draupnir_client.errors import ClientError, FinaliseFailed, Interrupted, ProgramFailed, ServerUnreachable
 from draupnir_client.models import Image
 from draupnir_client.output import format_size, print_fields, print_json, print_table, say
@@ -28,11 +28,11 @@ def images() -> None:
 
 
 @images.command("list")
-@pass_session
-def list_all(session: Session) -> None:
+@pass_invocation
+def list_all(invocation: Invocation) -> None:
     """List the images."""
-    found = session.api().list_images()
-    if session.wants_json:
+    found = invocation.api().list_images()
+    if invocation.wants_json:
         print_json([image.document for image in found])
     elif found:
         _print_table(found)
@@ -42,12 +42,12 @@ def list_all(session: Session) -> None:
 
 @images.command()
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
-@pass_session
-def show(session: Session, image_id: int) -> None:
+@pass_invocation
+def show(invocation: Invocation, image_id: int) -> None:
     """Show an image with its status, error and script."""
-    api = session.api()
+    api = invocation.api()
     image = api.get_image(image_id)
-    if session.wants_json:
+    if invocation.wants_json:
         print_json(image.document)
         return
     error = _why_failed(api, image)
@@ -85,9 +85,9 @@ def create(context: click.Context, values: tuple[str, ...], backed_up_at: str | 
         raise click.UsageError("Give the time of the backup and one script, such as: 2017-05-01T12:00:00Z anon.sql")
     moment = Moment().convert(texts[0], None, context)
     script = Script().convert(texts[1], None, context)
-    session = context.ensure_object(Session)
-    image = session.api().create_image(moment, script)
-    _print_one(session, image)
+    invocation = context.ensure_object(Invocation)
+    image = invocation.api().create_image(moment, script)
+    _print_one(invocation, image)
     say(f"Image {image.id} awaits its upload: draupnir-client images upload {image.id} BACKUP")
 
 
@@ -96,16 +96,16 @@ def create(context: click.Context, values: tuple[str, ...], backed_up_at: str | 
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, readable=True))
 @click.option("-i", "key", metavar="KEY", type=click.Path(exists=True, dir_okay=False), help="The ssh key to use.")
 @click.option("--host", help="The server, if it is not the host of the url.")
-@pass_session
-def upload(session: Session, image_id: int, files: tuple[str, ...], key: str | None, host: str | None) -> None:
+@pass_invocation
+def upload(invocation: Invocation, image_id: int, files: tuple[str, ...], key: str | None, host: str | None) -> None:
     """Upload a backup to an image with scp.
 
     FILE is a tarball of a data directory, or such a directory itself. Settings in ~/.ssh/config apply.
     """
     if shutil.which("scp") is None:
         raise ProgramFailed("scp is not installed; install openssh-client.")
-    settled = session.config()
-    status = session.connect(settled).get_image(image_id).status
+    settled = invocation.config()
+    status = invocation.connect(settled).get_image(image_id).status
     if status not in ("awaiting_upload", "failed"):
         raise ProgramFailed(f"Image {image_id} is {status} and accepts no upload; create a new image for a new backup.")
     arguments = upload_arguments(image_id, files, key, host or settled.url.host)
@@ -131,32 +131,32 @@ def upload_arguments(image_id: int, files: tuple[str, ...], key: str | None, hos
 @images.command()
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
 @click.option("--no-wait", is_flag=True, help="Start the work and return at once.")
-@pass_session
-def finalise(session: Session, image_id: int, no_wait: bool) -> None:
+@pass_invocation
+def finalise(invocation: Invocation, image_id: int, no_wait: bool) -> None:
     """Recover, anonymise and test an uploaded image.
 
     The server does the work. It continues if this command is interrupted, and the same command joins it again.
     """
-    api = session.api()
+    api = invocation.api()
     image = api.finalise_image(image_id)
     if no_wait:
-        _print_one(session, image)
+        _print_one(invocation, image)
         say(f"Image {image_id} is {image.status}; show its status: draupnir-client images show {image_id}")
         return
-    image = _follow(session, api, image)
+    image = _follow(invocation, api, image)
     if not image.ready:
         raise FinaliseFailed(_why_not_ready(api, image))
-    _print_one(session, image)
+    _print_one(invocation, image)
     say(f"Image {image_id} is ready; create an instance: draupnir-client instances create {image_id}")
 
 
-def _follow(session: Session, api: DraupnirAPI, image: Image) -> Image:
+def _follow(invocation: Invocation, api: DraupnirAPI, image: Image) -> Image:
     """Show progress until the image is no longer being finalised, and return it as it is then."""
-    display = Display(session.now)
+    display = Display(invocation.now)
     try:
         while image.status == "finalising":
             display.show(image)
-            image = _ask_again(session, api, image.id, display)
+            image = _ask_again(invocation, api, image.id, display)
     except KeyboardInterrupt:
         raise Interrupted(
             f"Image {image.id} is still being finalised on the server;"
@@ -167,14 +167,14 @@ def _follow(session: Session, api: DraupnirAPI, image: Image) -> Image:
     return image
 
 
-def _ask_again(session: Session, api: DraupnirAPI, image_id: int, display: Display) -> Image:
-    patient_until_s = session.now() + PATIENCE_S
+def _ask_again(invocation: Invocation, api: DraupnirAPI, image_id: int, display: Display) -> Image:
+    patient_until_s = invocation.now() + PATIENCE_S
     while True:
-        session.pause(POLL_S)
+        invocation.pause(POLL_S)
         try:
             return api.get_image(image_id)
         except ServerUnreachable:
-            if session.now() > patient_until_s:
+            if invocation.now() > patient_until_s:
                 raise
             display.wait_for_server()
 
@@ -207,27 +207,27 @@ def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
 @click.option("--script", type=Script(), help="A new anonymisation script, - for standard input.")
 @click.option("--backed-up-at", type=Moment(), help="When the backup was made.")
-@pass_session
-def update(session: Session, image_id: int, script: str | None, backed_up_at: str | None) -> None:
+@pass_invocation
+def update(invocation: Invocation, image_id: int, script: str | None, backed_up_at: str | None) -> None:
     """Correct the script or the time of an image.
 
     The image must not be ready. It can then be finalised again without a second upload.
     """
     if script is None and backed_up_at is None:
         raise click.UsageError("Give --script or --backed-up-at.")
-    image = session.api().update_image(image_id, backed_up_at=backed_up_at, anonymisation_script=script)
-    _print_one(session, image)
+    image = invocation.api().update_image(image_id, backed_up_at=backed_up_at, anonymisation_script=script)
+    _print_one(invocation, image)
     say(f"Image {image.id} is changed; next: draupnir-client images finalise {image.id}")
 
 
 @images.command()
 @click.argument("image_ids", metavar="ID...", nargs=-1, required=True, type=IMAGE_ID)
 @click.option("--cascade", is_flag=True, help="Destroy its instances too.")
-@pass_session
-def destroy(session: Session, image_ids: tuple[int, ...], cascade: bool) -> None:
+@pass_invocation
+def destroy(invocation: Invocation, image_ids: tuple[int, ...], cascade: bool) -> None:
     """Destroy images."""
-    settled = session.config()
-    api = session.connect(settled)
+    settled = invocation.config()
+    api = invocation.connect(settled)
 
     def destroy_one(image_id: int) -> None:
         orphans = [one.id for one in api.list_instances() if one.image_id == image_id] if cascade else []
@@ -239,8 +239,8 @@ def destroy(session: Session, image_ids: tuple[int, ...], cascade: bool) -> None
     for_each(image_ids, destroy_one)
 
 
-def _print_one(session: Session, image: Image) -> None:
-    if session.wants_json:
+def _print_one(invocation: Invocation, image: Image) -> None:
+    if invocation.wants_json:
         print_json(image.document)
     else:
         _print_table([image])

@@ -12,7 +12,7 @@ import click
 
 from draupnir_client import credentials, environment
 from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration, Size
-from draupnir_client.commands import Command, Group, Session, for_each, pass_session
+from draupnir_client.commands import Command, Group, Invocation, for_each, pass_invocation
 from draupnir_client.config import Config
 from draupnir_client.errors import NotFound, ProgramFailed, Refused
 from draupnir_client.models import AllowedAddress, Instance
@@ -51,11 +51,11 @@ def instances() -> None:
 
 @instances.command("list")
 @click.option("--all", "everybodys", is_flag=True, help="The instances of all users, with owners; for admins.")
-@pass_session
-def list_some(session: Session, everybodys: bool) -> None:
+@pass_invocation
+def list_some(invocation: Invocation, everybodys: bool) -> None:
     """List your instances."""
-    found = session.api().list_instances(everybodys=everybodys)
-    if session.wants_json:
+    found = invocation.api().list_instances(everybodys=everybodys)
+    if invocation.wants_json:
         print_json([instance.document for instance in found])
     elif found:
         _print_table(found, with_owner=everybodys)
@@ -67,11 +67,11 @@ def list_some(session: Session, everybodys: bool) -> None:
 
 @instances.command()
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
-@pass_session
-def show(session: Session, instance_id: int) -> None:
+@pass_invocation
+def show(invocation: Invocation, instance_id: int) -> None:
     """Show an instance."""
-    instance = session.api().get_instance(instance_id)
-    if session.wants_json:
+    instance = invocation.api().get_instance(instance_id)
+    if invocation.wants_json:
         print_json(instance.document)
         return
     print_fields(
@@ -98,15 +98,15 @@ def show(session: Session, instance_id: int) -> None:
 @instances.command()
 @click.argument("image_id", metavar="IMAGE_ID", type=IMAGE_ID)
 @_shape_options
-@pass_session
+@pass_invocation
 def create(
-    session: Session, image_id: int, sleep_after_s: int | None, network: str | None, max_bytes: int | None
+    invocation: Invocation, image_id: int, sleep_after_s: int | None, network: str | None, max_bytes: int | None
 ) -> None:
     """Create an instance of an image."""
-    instance = session.api().create_instance(
+    instance = invocation.api().create_instance(
         image_id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes
     )
-    if session.wants_json:
+    if invocation.wants_json:
         print_json(instance.document)
     else:
         _print_table([instance])
@@ -115,11 +115,11 @@ def create(
 
 @instances.command()
 @click.argument("instance_ids", metavar="ID...", nargs=-1, required=True, type=INSTANCE_ID)
-@pass_session
-def destroy(session: Session, instance_ids: tuple[int, ...]) -> None:
+@pass_invocation
+def destroy(invocation: Invocation, instance_ids: tuple[int, ...]) -> None:
     """Destroy instances."""
-    settled = session.config()
-    api = session.connect(settled)
+    settled = invocation.config()
+    api = invocation.connect(settled)
 
     def destroy_one(instance_id: int) -> None:
         try:
@@ -135,13 +135,13 @@ def destroy(session: Session, instance_ids: tuple[int, ...]) -> None:
 
 @instances.command()
 @click.argument("instance_ids", metavar="ID...", nargs=-1, required=True, type=INSTANCE_ID)
-@pass_session
-def restart(session: Session, instance_ids: tuple[int, ...]) -> None:
+@pass_invocation
+def restart(invocation: Invocation, instance_ids: tuple[int, ...]) -> None:
     """Restart instances, with their data.
 
     A stopped instance is opened again.
     """
-    api = session.api()
+    api = invocation.api()
 
     def restart_one(instance_id: int) -> None:
         api.restart_instance(instance_id)
@@ -153,13 +153,13 @@ def restart(session: Session, instance_ids: tuple[int, ...]) -> None:
 @instances.command()
 @click.argument("instance_ids", metavar="ID...", nargs=-1, required=True, type=INSTANCE_ID)
 @click.option("--owner", metavar="EMAIL", help="The new owner, who must have signed in once.")
-@pass_session
-def restore(session: Session, instance_ids: tuple[int, ...], owner: str | None) -> None:
+@pass_invocation
+def restore(invocation: Invocation, instance_ids: tuple[int, ...], owner: str | None) -> None:
     """Open closed instances again; for admins.
 
     The instances of a revoked user are closed, and destroyed after the grace period.
     """
-    api = session.api()
+    api = invocation.api()
 
     def restore_one(instance_id: int) -> None:
         instance = api.restore_instance(instance_id, owner=owner)
@@ -178,14 +178,14 @@ def restore(session: Session, instance_ids: tuple[int, ...], owner: str | None) 
     type=Duration(may_be_never=False),
     help="Time until the entry expires, such as 8h; by default a day, or as the server is configured.",
 )
-@pass_session
-def allow(session: Session, instance_id: int, addresses: tuple[str, ...], expires_in_s: int | None) -> None:
+@pass_invocation
+def allow(invocation: Invocation, instance_id: int, addresses: tuple[str, ...], expires_in_s: int | None) -> None:
     """Add an address or network to the allowlist of an instance.
 
     For servers with an allowlist. A network is written as 192.0.2.0/24. Creating and showing an instance adds your own
     address.
     """
-    api = session.api()
+    api = invocation.api()
 
     def allow_one(address: str) -> None:
         api.allow_address(instance_id, address, expires_in_s=expires_in_s)
@@ -197,10 +197,10 @@ def allow(session: Session, instance_id: int, addresses: tuple[str, ...], expire
 @instances.command()
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
 @click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
-@pass_session
-def disallow(session: Session, instance_id: int, addresses: tuple[str, ...]) -> None:
+@pass_invocation
+def disallow(invocation: Invocation, instance_id: int, addresses: tuple[str, ...]) -> None:
     """Remove an address or network from the allowlist of an instance."""
-    api = session.api()
+    api = invocation.api()
 
     def disallow_one(address: str) -> None:
         api.disallow_address(instance_id, address)
@@ -211,46 +211,46 @@ def disallow(session: Session, instance_id: int, addresses: tuple[str, ...]) -> 
 
 @click.command(cls=Command)
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
-@pass_session
-def env(session: Session, instance_id: int) -> None:
+@pass_invocation
+def env(invocation: Invocation, instance_id: int) -> None:
     """Print the line that connects psql to an instance.
 
     Use it as: eval $(draupnir-client env ID)
     """
-    settled = session.config()
-    api = session.connect(settled)
-    _print_variables(session, _sign_in(settled, api.get_instance(instance_id)))
+    settled = invocation.config()
+    api = invocation.connect(settled)
+    _print_variables(invocation, _sign_in(settled, api.get_instance(instance_id)))
 
 
 @click.command(cls=Command)
 @_shape_options
-@pass_session
-def new(session: Session, sleep_after_s: int | None, network: str | None, max_bytes: int | None) -> None:
+@pass_invocation
+def new(invocation: Invocation, sleep_after_s: int | None, network: str | None, max_bytes: int | None) -> None:
     """Create an instance of the newest ready image.
 
     Use it as: eval $(draupnir-client new)
     """
-    settled = session.config()
-    api = session.connect(settled)
+    settled = invocation.config()
+    api = invocation.connect(settled)
     ready = [image for image in api.list_images() if image.ready]
     if not ready:
         raise Refused("No image is ready; see `draupnir-client images list`.", "no_image")
     image = max(ready, key=lambda one: one.age_key)
     instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes)
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
-    _print_variables(session, _sign_in(settled, instance))
+    _print_variables(invocation, _sign_in(settled, instance))
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
 @click.argument("arguments", metavar="[--] [PSQL_ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
-@pass_session
-def psql(session: Session, instance_id: int, arguments: tuple[str, ...]) -> None:
+@pass_invocation
+def psql(invocation: Invocation, instance_id: int, arguments: tuple[str, ...]) -> None:
     """Run psql on an instance."""
     if shutil.which("psql") is None:
         raise ProgramFailed("psql is not installed; install postgresql-client.")
-    settled = session.config()
-    values = _sign_in(settled, session.connect(settled).get_instance(instance_id))
+    settled = invocation.config()
+    values = _sign_in(settled, invocation.connect(settled).get_instance(instance_id))
     inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
     # click leaves the separator in, as nothing after the id is its own.
     given = arguments[1:] if arguments[:1] == ("--",) else arguments
@@ -280,8 +280,8 @@ def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
     return environment.variables(instance, files, settled.database)
 
 
-def _print_variables(session: Session, values: dict[str, str]) -> None:
-    if session.wants_json:
+def _print_variables(invocation: Invocation, values: dict[str, str]) -> None:
+    if invocation.wants_json:
         print_json(values)
         return
     click.echo(environment.export_line(values))

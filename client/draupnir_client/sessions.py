@@ -9,7 +9,7 @@ from typing import BinaryIO
 import click
 
 from draupnir_client import config
-from draupnir_client.commands import Command, Session, pass_session
+from draupnir_client.commands import Command, Invocation, pass_invocation
 from draupnir_client.config import Config
 from draupnir_client.errors import ClientError, Refused, ServerUnreachable, Unauthorized
 from draupnir_client.output import print_fields, print_json, say
@@ -23,32 +23,32 @@ from draupnir_client.sign_ins import has_browser, sign_in_elsewhere, sign_in_her
 )
 @click.option("--no-browser", is_flag=True, help="Print a link for a browser anywhere, and ask for the code it shows.")
 @click.option("--force", is_flag=True, help="Sign in again, even with a valid token.")
-@pass_session
-def authenticate(session: Session, token_file: BinaryIO | None, no_browser: bool, force: bool) -> None:
+@pass_invocation
+def authenticate(invocation: Invocation, token_file: BinaryIO | None, no_browser: bool, force: bool) -> None:
     """Sign in with your browser, and save the session.
 
     For a server without an identity provider, and if standard input is not a terminal, it reads a token: the server's
     shared secret, which its administrator has, or one from `draupnir-client tokens create`.
     """
-    settled = session.config()
+    settled = invocation.config()
     if token_file is not None:
-        _keep_token(session, settled, _text_of(token_file))
-    elif not session.has_terminal():
+        _keep_token(invocation, settled, _text_of(token_file))
+    elif not invocation.has_terminal():
         # There is nobody to ask, and what is piped in is the answer.
-        _keep_token(session, settled, _text_of(sys.stdin.buffer))
-    elif force or not _is_signed_in(session, settled):
-        _sign_in(session, settled, browser_is_here=not no_browser and has_browser())
+        _keep_token(invocation, settled, _text_of(sys.stdin.buffer))
+    elif force or not _is_signed_in(invocation, settled):
+        _sign_in(invocation, settled, browser_is_here=not no_browser and has_browser())
 
 
 @click.command("sign-out", cls=Command)
 @click.option("--local", is_flag=True, help="Only remove the token from this machine; the session stays valid.")
-@pass_session
-def sign_out(session: Session, local: bool) -> None:
+@pass_invocation
+def sign_out(invocation: Invocation, local: bool) -> None:
     """End the session, on the server and on this machine.
 
     If the server cannot be reached, nothing changes. A token that did not come from signing in is only removed.
     """
-    settled = config.load_saved(session.url)
+    settled = config.load_saved(invocation.url)
     if settled.token_of:
         raise Unauthorized(
             f"The saved token is for {settled.token_of} and not for {settled.url};"
@@ -59,7 +59,7 @@ def sign_out(session: Session, local: bool) -> None:
     else:
         told = "The token is removed from this machine; it stays valid until it expires."
         if not local:
-            told = _end_session(session, settled)
+            told = _end_session(invocation, settled)
         config.save(token=None)
         say(told)
     if os.environ.get("DRAUPNIR_TOKEN"):
@@ -67,12 +67,12 @@ def sign_out(session: Session, local: bool) -> None:
 
 
 @click.command(cls=Command)
-@pass_session
-def whoami(session: Session) -> None:
+@pass_invocation
+def whoami(invocation: Invocation) -> None:
     """Show your current identity and its expiry."""
-    settled = session.config()
-    caller = session.connect(settled).get_caller()
-    if session.wants_json:
+    settled = invocation.config()
+    caller = invocation.connect(settled).get_caller()
+    if invocation.wants_json:
         print_json(caller.document)
         return
     print_fields(
@@ -87,38 +87,38 @@ def whoami(session: Session) -> None:
     )
 
 
-def _is_signed_in(session: Session, settled: Config) -> bool:
+def _is_signed_in(invocation: Invocation, settled: Config) -> bool:
     if settled.token is None:
         return False
     try:
-        caller = session.connect(settled).get_caller()
+        caller = invocation.connect(settled).get_caller()
     except Unauthorized:
         return False
     say(f"You are signed in to {settled.url} as {_until(caller)} already; --force signs in again.")
     return True
 
 
-def _sign_in(session: Session, settled: Config, *, browser_is_here: bool) -> None:
-    old = config.load_saved(session.url)
-    api = session.connect_anonymously(settled)
+def _sign_in(invocation: Invocation, settled: Config, *, browser_is_here: bool) -> None:
+    old = config.load_saved(invocation.url)
+    api = invocation.connect_anonymously(settled)
     try:
-        made = sign_in_here(api, session.open_browser) if browser_is_here else sign_in_elsewhere(api)
+        made = sign_in_here(api, invocation.open_browser) if browser_is_here else sign_in_elsewhere(api)
     except Refused as refused:
         if refused.code != "sign_in_not_configured":
             raise
         say("This server has no identity provider; authenticate with its shared secret.")
-        _keep_token(session, settled, click.prompt(f"Token for {settled.url}", hide_input=True, err=True))
+        _keep_token(invocation, settled, click.prompt(f"Token for {settled.url}", hide_input=True, err=True))
         return
     config.save(url=str(settled.url), token=made.token)
     say(f"You are signed in to {settled.url} as {made.email} ({made.role}) until {made.expires_at}.")
     _tell_of_environment(made.token)
     if old.token is not None:
-        _end_old_session(session, old)
+        _end_old_session(invocation, old)
 
 
-def _end_old_session(session: Session, old: Config) -> None:
+def _end_old_session(invocation: Invocation, old: Config) -> None:
     """End the old session. A failure is reported only, because the new session is saved already."""
-    api = session.connect(old)
+    api = invocation.connect(old)
     try:
         if api.get_caller().kind == "session":
             api.sign_out()
@@ -128,10 +128,10 @@ def _end_old_session(session: Session, old: Config) -> None:
         say(f"Your old session is still valid: {failure} `draupnir-client tokens list` and `tokens revoke` end it.")
 
 
-def _end_session(session: Session, settled: Config) -> str:
+def _end_session(invocation: Invocation, settled: Config) -> str:
     """End what can be ended, and return the message about it."""
     try:
-        api = session.connect(settled)
+        api = invocation.connect(settled)
         caller = api.get_caller()
         if caller.kind != "session":
             return (
@@ -154,9 +154,9 @@ def _until(caller: Caller) -> str:
     return f"{caller.name} ({caller.role}{kind})" + (f" until {caller.expires_at}" if caller.expires_at else "")
 
 
-def _keep_token(session: Session, settled: Config, text: str) -> None:
+def _keep_token(invocation: Invocation, settled: Config, text: str) -> None:
     token = config.check_token(text)
-    session.connect(Config(settled.url, token, settled.database)).list_images()
+    invocation.connect(Config(settled.url, token, settled.database)).list_images()
     config.save(url=str(settled.url), token=token)
     say(f"{settled.url} accepts the token; both are saved in {config.path()}.")
     _tell_of_environment(token)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from draupnir_client.arguments import TOKEN_ID, Duration
-from draupnir_client.commands import Group, Session, for_each, pass_session
+from draupnir_client.commands import Group, Invocation, for_each, pass_invocation
 from draupnir_client.output import print_json, print_table, say
 
 
@@ -15,11 +15,11 @@ def tokens() -> None:
 
 
 @tokens.command("list")
-@pass_session
-def list_own(session: Session) -> None:
+@pass_invocation
+def list_own(invocation: Invocation) -> None:
     """List your sessions and tokens."""
-    found = session.api().list_tokens()
-    if session.wants_json:
+    found = invocation.api().list_tokens()
+    if invocation.wants_json:
         print_json([token.document for token in found])
     elif found:
         headers = ["ID", "NAME", "KIND", "SCOPE", "CREATED AT", "EXPIRES AT", "LAST USED AT", "IN USE HERE"]
@@ -51,14 +51,14 @@ def list_own(session: Session) -> None:
     type=Duration(may_be_never=False),
     help="Lifetime, such as 12h or 30d; by default 90d, at most 366d.",
 )
-@pass_session
-def create(session: Session, name: str, read_only: bool, expires_in_s: int | None) -> None:
+@pass_invocation
+def create(invocation: Invocation, name: str, read_only: bool, expires_in_s: int | None) -> None:
     """Create a token for a program, and print it.
 
     Use it as: DRAUPNIR_TOKEN=$(draupnir-client tokens create ci)
     """
-    token = session.api().create_token(name, read_only=read_only, expires_in_s=expires_in_s)
-    if session.wants_json:
+    token = invocation.api().create_token(name, read_only=read_only, expires_in_s=expires_in_s)
+    if invocation.wants_json:
         print_json(token.document)
     else:
         click.echo(token.secret)
@@ -67,10 +67,10 @@ def create(session: Session, name: str, read_only: bool, expires_in_s: int | Non
 
 @tokens.command()
 @click.argument("token_ids", metavar="ID...", nargs=-1, required=True, type=TOKEN_ID)
-@pass_session
-def revoke(session: Session, token_ids: tuple[int, ...]) -> None:
+@pass_invocation
+def revoke(invocation: Invocation, token_ids: tuple[int, ...]) -> None:
     """Revoke your sessions and tokens, at once."""
-    api = session.api()
+    api = invocation.api()
 
     def revoke_one(token_id: int) -> None:
         api.revoke_token(token_id)

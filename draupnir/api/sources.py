@@ -7,7 +7,7 @@ import re
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from draupnir.addresses import Address, read_address
+from draupnir.addresses import Address, read_ip_address
 from draupnir.settings import Settings
 
 # Proxies write addresses bare, in brackets, or with the port they saw.
@@ -43,6 +43,6 @@ def _read_element(element: str) -> Address | None:
 
 def _read(text: str) -> Address | None:
     try:
-        return read_address(text)
+        return read_ip_address(text)
     except ValueError:
         return None

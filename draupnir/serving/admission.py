@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Protocol
 
-from draupnir.addresses import Cidr, read_address
+from draupnir.addresses import Cidr, read_ip_address
 from draupnir.api.limits import TELL_AGAIN_S, Lines, Source, together_with
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Connections:
         """With whom a peer is counted; None for those behind whom there are many: this machine, and trusted proxies."""
         if host is None:
             return None
-        address = read_address(host)
+        address = read_ip_address(host)
         if address.is_loopback or any(address in cidr for cidr in self._proxies):
             return None
         return together_with(address)

@@ -21,7 +21,7 @@ from draupnir.store import Store
 from draupnir_client import errors
 from draupnir_client.api import DraupnirAPI
 from draupnir_client.cli import program
-from draupnir_client.commands import Session
+from draupnir_client.commands import Invocation
 from draupnir_client.models import Image, Instance
 from draupnir_helper.wire import JobKind, JobReport, JobState
 from tests.fakes import CIPHER, FakeHelper, Probe
@@ -222,7 +222,7 @@ class Shell:
         self.http = http
 
     def __call__(self, line: str, given: str | None = None) -> click.testing.Result:
-        session = Session(open_http=lambda settled, timeout_s: self.http, pause=lambda seconds: time.sleep(0.001))
+        session = Invocation(open_http=lambda settled, timeout_s: self.http, pause=lambda seconds: time.sleep(0.001))
         runner = click.testing.CliRunner(mix_stderr=False)
         return runner.invoke(program, line.split(), input=given, obj=session, catch_exceptions=False)
 

@@ -20,7 +20,7 @@ from draupnir.store import Store
 from draupnir_client import config
 from draupnir_client.api import open_http
 from draupnir_client.cli import program
-from draupnir_client.commands import Session
+from draupnir_client.commands import Invocation
 from draupnir_client.errors import ExitCode
 from tests.fakes import CIPHER, FakeHelper, Probe
 from tests.identity_provider import IdentityProvider
@@ -81,7 +81,7 @@ def terminal(
 
         def run(line: str, given: str | None = None) -> click.testing.Result:
             said.clear()
-            session = Session(open_http=connect, has_terminal=lambda: True, open_browser=follow)
+            session = Invocation(open_http=connect, has_terminal=lambda: True, open_browser=follow)
             runner = click.testing.CliRunner(mix_stderr=False)
             return runner.invoke(program, line.split(), input=given, obj=session, catch_exceptions=False)
 

@@ -96,7 +96,7 @@ def read_admission(value: object) -> int:
     raise ValueError(f"must be a number of seconds from {SHORTEST_ADMISSION_S} to {LONGEST_ADMISSION_S}")
 
 
-def read_address(value: object) -> str:
+def read_email_address(value: object) -> str:
     """An e-mail address, in lower case; raises ValueError."""
     if isinstance(value, str) and emails.PATTERN.fullmatch(value):
         return value.lower()
@@ -131,7 +131,7 @@ ADMISSION = BeforeValidator(
     read_admission,
     json_schema_input_type=Annotated[int, Field(ge=SHORTEST_ADMISSION_S, le=LONGEST_ADMISSION_S)],
 )
-EMAIL = BeforeValidator(read_address, json_schema_input_type=str)
+EMAIL = BeforeValidator(read_email_address, json_schema_input_type=str)
 
 WrittenTime = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
 """What write_time makes."""

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from draupnir_client.cli import program
-from draupnir_client.commands import Session
+from draupnir_client.commands import Invocation
 from draupnir_client.config import Config
 
 TOKEN = "the-secret"
@@ -352,7 +352,7 @@ def run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Run:
         else:
             monkeypatch.setenv("DRAUPNIR_TOKEN", token)
         clock = Clock()
-        session = Session(open_http=open_fake, pause=clock.pause, now=clock.now)
+        session = Invocation(open_http=open_fake, pause=clock.pause, now=clock.now)
         if browser is not None:
             session.has_terminal, session.open_browser = (lambda: True), browser
             monkeypatch.setenv("DISPLAY", ":0")
