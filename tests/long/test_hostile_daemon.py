@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import struct
@@ -87,7 +86,7 @@ def at_once(*requests: daemon.JSON) -> list[str]:
     codes = [""] * len(requests)
 
     def converse(number: int, client: socket.socket) -> None:
-        codes[number] = code_of(daemon.say(client, json.dumps(requests[number]).encode()))
+        codes[number] = code_of(daemon.say(client, daemon.encoded(requests[number])))
 
     with ExitStack() as stack:
         clients = [stack.enter_context(connected()) for _ in requests]
