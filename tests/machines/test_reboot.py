@@ -31,7 +31,7 @@ draupnir-client images create now script.sql
 scp -q -o StrictHostKeyChecking=no -i key.pem /srv/backup/base/* upload@localhost:/draupnir/image_uploads/1
 draupnir-client images finalise 1
 sed -i '1i direct_instances = true' /etc/draupnir/config.toml
-systemctl restart draupnir
+systemctl restart draupnir-helper draupnir
 make() {
     id=$(draupnir-client --output json instances create 1 "${@:2}" | jq --raw-output .id)
     eval $(draupnir-client env $id)
