@@ -213,8 +213,14 @@ def test_the_back_door_is_open_or_the_probes_would_prove_nothing(hostile: Hostil
         assert hostile.answers[place, writing(path, LIBRARY)].startswith("done")
 
 
-@pytest.mark.parametrize("place", ["script", "instance"])
-@pytest.mark.parametrize("name", PROBES)
+# The log namespace of the instances brings its own socket into their sandbox; the server's is not there.
+IN_A_JOB = {"the journal's socket"}
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(place, name) for place in ("script", "instance") for name in PROBES if place == "script" or name not in IN_A_JOB],
+)
 def test_a_superuser_in_a_sandbox_does_not_reach(hostile: Hostile, place: str, name: str) -> None:
     assert hostile.answers[place, PROBES[name]].startswith("refused: ")
 
