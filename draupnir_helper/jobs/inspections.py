@@ -154,8 +154,9 @@ def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) ->
 
     Operators and casts of the data may be there, as long as what they call has nobody's rights.
     """
-    own = judged.trusted - judged.closed
+    own = {0, *judged.trusted} - judged.closed  # 0 is no function
     powerless = {row["oid"] for row in rows["pg_proc"] if row["proowner"] == _POWERLESS and row["prosecdef"]}
+    own_or_powerless = own | powerless
     system = {
         name: {row["oid"] for row in rows[name] if row[namespace] == _PG_CATALOG}
         for name, namespace in _NAMESPACES.items()
@@ -165,9 +166,9 @@ def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) ->
         for row in rows[name]:
             is_own = not column or (row[column] in system[points_to] if points_to else row[column] == _PG_CATALOG)
             for call in calls if is_own else ():
-                allowed = own | powerless if call == "oprcode" else own
-                if row.get(call, 0) not in {0, *allowed}:
+                allowed = own_or_powerless if call == "oprcode" else own
+                if row.get(call, 0) not in allowed:
                     yield f"{name}.{call}"
     for row in rows["pg_cast"]:
-        if {row["castsource"], row["casttarget"]} <= system["pg_type"] and row["castfunc"] not in own | powerless | {0}:
+        if {row["castsource"], row["casttarget"]} <= system["pg_type"] and row["castfunc"] not in own_or_powerless:
             yield "pg_cast.castfunc"
