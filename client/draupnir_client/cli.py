@@ -9,9 +9,10 @@ import click
 
 from draupnir_client import __version__, config
 from draupnir_client.commands import Group, Invocation, Program, pass_invocation
+from draupnir_client.connecting import env, new, psql
 from draupnir_client.events import events
 from draupnir_client.images import images
-from draupnir_client.instances import env, instances, new, psql
+from draupnir_client.instances import instances
 from draupnir_client.output import print_fields, print_json, say
 from draupnir_client.sessions import authenticate, sign_out, whoami
 from draupnir_client.tokens import tokens

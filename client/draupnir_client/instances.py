@@ -1,25 +1,21 @@
-"""The commands that make, show, reach and destroy instances: `instances …`, `new`, `env` and `psql`."""
+"""The commands that make, show and destroy instances: `instances …`."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from draupnir_client import credentials, environment
+from draupnir_client import credentials
 from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration, Size
-from draupnir_client.commands import Command, Group, Invocation, for_each, pass_invocation
-from draupnir_client.config import Config
-from draupnir_client.errors import NotFound, ProgramFailed, Refused
+from draupnir_client.commands import Group, Invocation, for_each, pass_invocation
+from draupnir_client.errors import NotFound
 from draupnir_client.models import AllowedAddress, Instance
 from draupnir_client.output import format_size, format_wait, print_fields, print_json, print_table, say
 
 
-def _shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command that makes an instance the options for how it is to live."""
     sleep = click.option(
         "--sleep-after",
@@ -97,7 +93,7 @@ def show(invocation: Invocation, instance_id: int) -> None:
 
 @instances.command()
 @click.argument("image_id", metavar="IMAGE_ID", type=IMAGE_ID)
-@_shape_options
+@shape_options
 @pass_invocation
 def create(
     invocation: Invocation, image_id: int, sleep_after_s: int | None, network: str | None, max_bytes: int | None
@@ -207,87 +203,6 @@ def disallow(invocation: Invocation, instance_id: int, addresses: tuple[str, ...
         say(f"Instance {instance_id} no longer accepts connections from {address}.")
 
     for_each(addresses, disallow_one)
-
-
-@click.command(cls=Command)
-@click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
-@pass_invocation
-def env(invocation: Invocation, instance_id: int) -> None:
-    """Print the line that connects psql to an instance.
-
-    Use it as: eval $(draupnir-client env ID)
-    """
-    settled = invocation.config()
-    api = invocation.connect(settled)
-    _print_variables(invocation, _sign_in(settled, api.get_instance(instance_id)))
-
-
-@click.command(cls=Command)
-@_shape_options
-@pass_invocation
-def new(invocation: Invocation, sleep_after_s: int | None, network: str | None, max_bytes: int | None) -> None:
-    """Create an instance of the newest ready image.
-
-    Use it as: eval $(draupnir-client new)
-    """
-    settled = invocation.config()
-    api = invocation.connect(settled)
-    ready = [image for image in api.list_images() if image.ready]
-    if not ready:
-        raise Refused("No image is ready; see `draupnir-client images list`.", "no_image")
-    image = max(ready, key=lambda one: one.age_key)
-    instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes)
-    say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
-    _print_variables(invocation, _sign_in(settled, instance))
-
-
-@click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
-@click.argument("arguments", metavar="[--] [PSQL_ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
-@pass_invocation
-def psql(invocation: Invocation, instance_id: int, arguments: tuple[str, ...]) -> None:
-    """Run psql on an instance."""
-    if shutil.which("psql") is None:
-        raise ProgramFailed("psql is not installed; install postgresql-client.")
-    settled = invocation.config()
-    values = _sign_in(settled, invocation.connect(settled).get_instance(instance_id))
-    inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
-    # click leaves the separator in, as nothing after the id is its own.
-    given = arguments[1:] if arguments[:1] == ("--",) else arguments
-    # An exec runs no handlers, so what is buffered would be lost.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.execvpe("psql", ["psql", *given], inherited | values)  # noqa: S606 - no shell is the point
-
-
-def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
-    """Keep the credentials that came with an instance, and return the variables that use them."""
-    if instance.status == "destroying":
-        raise Refused(f"Instance {instance.id} is being destroyed; make another: draupnir-client new", "wrong_state")
-    if instance.status == "stopped":
-        raise Refused(
-            f"Instance {instance.id} is stopped. {instance.stop_reason or ''} When the disk has space again, run"
-            f" draupnir-client instances restart {instance.id}",
-            "wrong_state",
-        )
-    if instance.credentials is None:
-        raise Refused(
-            f"Instance {instance.id} is {instance.owner or 'another person'}'s, and only its owner can sign in to it;"
-            " make one of your own: draupnir-client new",
-            "not_the_owner",
-        )
-    files = credentials.save(settled.url, instance.id, instance.credentials)
-    return environment.variables(instance, files, settled.database)
-
-
-def _print_variables(invocation: Invocation, values: dict[str, str]) -> None:
-    if invocation.wants_json:
-        print_json(values)
-        return
-    click.echo(environment.export_line(values))
-    misleading = [name for name in environment.MISLEADING if name in os.environ]
-    if misleading:
-        say(f"Beware: {', '.join(misleading)} in your environment may lead psql elsewhere; unset it.")
 
 
 def _admits(allowed: tuple[AllowedAddress, ...] | None) -> list[tuple[str, str]]:
