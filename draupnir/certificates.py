@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     NoEncryption,
     PrivateFormat,
     load_pem_private_key,
+    pkcs12,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
@@ -22,6 +23,9 @@ from draupnir.models import Authority, Credentials
 CLIENT_NAME = "draupnir"
 AUTHORITY_LIFE = timedelta(days=3650)
 CLIENT_LIFE = timedelta(days=30)
+# Many readers of PKCS#12 need a password, and pgjdbc looks for this one alias. Neither protects anything.
+PKCS12_PASSWORD = b"draupnir"
+PKCS12_ALIAS = b"user"
 # Of no meaning to anybody, so that a clock that is wrong when they are made, here or at a client, does no harm.
 NOT_BEFORE = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -71,7 +75,12 @@ def issue_server(authority: Authority, public_hostname: str) -> ServerIdentity:
 def issue_client(authority: Authority) -> Credentials:
     """Thirty days' credentials; their common name is exactly the one role that may sign in."""
     certificate, key = _issue(authority, CLIENT_NAME, ExtendedKeyUsageOID.CLIENT_AUTH, CLIENT_LIFE, None)
-    return Credentials(ca_certificate=authority.certificate, client_certificate=certificate, client_key=key)
+    return Credentials(
+        ca_certificate=authority.certificate,
+        client_certificate=certificate,
+        client_key=key,
+        client_pkcs12=_pkcs12(certificate, key),
+    )
 
 
 def _issue(
@@ -98,6 +107,23 @@ def _issue(
     if alternative_names is not None:
         builder = builder.add_extension(alternative_names, critical=False)
     return _pem(builder.sign(signer_key, hashes.SHA256())), _key_pem(key)
+
+
+def _pkcs12(certificate: str, key: str) -> bytes:
+    """Certificate and key in one file, with the algorithms that old Java and macOS read, too."""
+    private_key = load_pem_private_key(key.encode(), password=None)
+    if not isinstance(private_key, ec.EllipticCurvePrivateKey):
+        raise TypeError("a client's key is always an elliptic-curve key")
+    # The password is public, so that more rounds would only cost time.
+    encryption = (
+        PrivateFormat.PKCS12.encryption_builder()
+        .kdf_rounds(1)
+        .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
+        .hmac_hash(hashes.SHA1())  # noqa: S303 - older readers know no other
+        .build(PKCS12_PASSWORD)
+    )
+    leaf = x509.load_pem_x509_certificate(certificate.encode())
+    return pkcs12.serialize_key_and_certificates(PKCS12_ALIAS, private_key, leaf, None, encryption)
 
 
 def _builder(

@@ -208,11 +208,12 @@ class AllowedAddress:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client needs to sign in to an instance: PEM texts, issued again each time and never stored."""
+    """What a client needs to sign in to an instance, issued again each time and never stored; the texts are PEM."""
 
     ca_certificate: str
     client_certificate: str
     client_key: str
+    client_pkcs12: bytes
 
 
 class Role(StrEnum):

@@ -202,7 +202,7 @@ def test_credentials_are_shown_for_one_instance_and_never_in_a_list(client: Test
     shown = client.get(f"/instances/{created.json()['data']['id']}")
     for response in (created, shown):
         credentials = response.json()["data"]["attributes"]["credentials"]
-        assert credentials.keys() == {"ca_certificate", "client_certificate", "client_key", "user"}
+        assert credentials.keys() == {"ca_certificate", "client_certificate", "client_key", "client_pkcs12", "user"}
         assert credentials["user"] == "draupnir"
         assert "PRIVATE KEY" in credentials["client_key"]
         assert response.headers["cache-control"] == "no-store"

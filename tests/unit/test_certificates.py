@@ -7,7 +7,13 @@ from typing import Self
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+    pkcs12,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from pydantic import TypeAdapter
 
@@ -48,6 +54,16 @@ def test_a_public_address_is_an_address_in_the_certificate(address: str) -> None
     alternative = names(issue_server(create_authority(), address).certificate)
     assert ipaddress.ip_address(address) in alternative.get_values_for_type(x509.IPAddress)
     assert alternative.get_values_for_type(x509.DNSName) == ["localhost"]
+
+
+def test_pkcs12_has_the_same_certificate_and_key_under_the_documented_password() -> None:
+    issued = issue_client(create_authority())
+    found = pkcs12.load_pkcs12(issued.client_pkcs12, b"draupnir")
+    assert found.cert is not None
+    assert found.cert.friendly_name == b"user"
+    assert found.cert.certificate.public_bytes(Encoding.PEM).decode() == issued.client_certificate
+    assert found.key is not None
+    assert found.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode() == issued.client_key
 
 
 def test_a_client_is_draupnir_for_thirty_days_and_a_server_is_no_client() -> None:

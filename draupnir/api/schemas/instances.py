@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, NotRequired
@@ -54,11 +55,14 @@ class Restoration(Attributes):
 
 
 class InstanceCredentials(TypedDict):
-    """What a client signs in with: PEM texts, issued again with each answer."""
+    """What a client signs in with, issued again with each answer: PEM texts, and PKCS#12 for those who need it."""
 
     ca_certificate: str
     client_certificate: str
     client_key: str
+    client_pkcs12: Annotated[
+        str, Field(description="The client's certificate and key as PKCS#12 in base64; the password is draupnir.")
+    ]
     user: str
 
 
@@ -128,6 +132,7 @@ def write_instance(
             "ca_certificate": credentials.ca_certificate,
             "client_certificate": credentials.client_certificate,
             "client_key": credentials.client_key,
+            "client_pkcs12": b64encode(credentials.client_pkcs12).decode("ascii"),
             "user": "draupnir",
         }
     if allowed is not None:
