@@ -1,4 +1,4 @@
-"""Draupnir's HTTP API, one method per endpoint: values in, models out, the client's own errors raised."""
+"""Draupnir's HTTP API, one method per endpoint: takes values, returns models, raises the client's own errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from draupnir_client.people import (
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
-# Making and destroying waits for disks and for Postgres.
+# For creating and destroying, which wait for disks and for Postgres.
 WORK_TIMEOUT_S = 600.0
 # A server that does not know `Prefer: respond-async` answers only when the image is done.
 FINALISE_TIMEOUT_S = 24 * 3600.0
@@ -37,7 +37,7 @@ FINALISE_TIMEOUT_S = 24 * 3600.0
 def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: bool = False) -> httpx.Client:
     """Return the connection to the configured server, with its token; raise if the token cannot or must not be sent.
 
-    With `anonymous` it is for signing in: no token is sent, and one comes back.
+    With `anonymous`, the client sends no token. This is for signing in.
     """
     url = config.url
     if not anonymous and config.token is None and config.token_of:
@@ -46,7 +46,7 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: b
             f" sign in with `draupnir-client --url {url} authenticate`, or set DRAUPNIR_TOKEN."
         )
     if not anonymous and config.token is None:
-        raise Unauthorized(f"There is no token for {url}; sign in with `draupnir-client authenticate`.")
+        raise Unauthorized(f"No token for {url}; sign in with `draupnir-client authenticate`.")
     if not url.is_private:
         raise ConfigError(
             f"The client sends no token to {url}, because the connection is not encrypted;"
@@ -62,9 +62,9 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: b
             },
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
             # The system's authorities and SSL_CERT_FILE, rather than httpx's own bundle. Loading either takes 25 ms, so
-            # where nothing is encrypted there are none, and nobody would be trusted.
+            # an unencrypted connection gets an empty list, which trusts no server.
             verify=ssl.create_default_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            # A proxy would be handed the token when the connection to this machine is not encrypted.
+            # A proxy could read the token on an unencrypted connection to this machine.
             trust_env=not url.is_loopback,
             follow_redirects=False,
         )
@@ -87,40 +87,40 @@ class DraupnirAPI:
         return read_image(self._data("GET", f"/images/{image_id}", f"show image {image_id}"))
 
     def get_image_error(self, image_id: int) -> str:
-        """Return all that is known of why an image failed; it quotes raw data, so only those who keep images get it."""
+        """Return the full error of a failed image; it quotes raw data, so it is only for uploaders and admins."""
         return read_image_error(self._data("GET", f"/images/{image_id}/error", f"show the error of image {image_id}"))
 
     def create_image(self, backed_up_at: str, anonymisation_script: str) -> Image:
-        """Make an image that awaits its upload; `backed_up_at` is RFC 3339."""
+        """Create an image, to which a backup can then be uploaded; `backed_up_at` is RFC 3339."""
         attributes = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
         return read_image(self._data("POST", "/images", "create an image", _body("images", attributes)))
 
     def update_image(
         self, image_id: int, *, backed_up_at: str | None = None, anonymisation_script: str | None = None
     ) -> Image:
-        """Change what is given of an image that is not ready."""
+        """Change the given attributes of an image that is not ready."""
         given = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing = f"update image {image_id}"
         return read_image(self._data("PATCH", f"/images/{image_id}", doing, _body("images", attributes)))
 
     def finalise_image(self, image_id: int) -> Image:
-        """Start finalising, or join the work under way; answers at once, and `get_image` shows how far it is."""
+        """Start finalising, or join a finalise in progress. Returns at once; `get_image` shows the progress."""
         doing = f"finalise image {image_id}"
         return read_image(self._data("POST", f"/images/{image_id}/done", doing, timeout_s=FINALISE_TIMEOUT_S))
 
     def destroy_image(self, image_id: int, *, cascade: bool = False) -> None:
-        """Destroy an image; refused while it has instances, unless they are to go with it (`cascade`)."""
+        """Destroy an image; the server refuses while it has instances, unless `cascade` destroys them, too."""
         path = f"/images/{image_id}" + ("?cascade=true" if cascade else "")
         self._send("DELETE", path, f"destroy image {image_id}", timeout_s=WORK_TIMEOUT_S)
 
     def list_instances(self, *, everybodys: bool = False) -> list[Instance]:
-        """Return the caller's instances, by id, without credentials; everybody's are for admins."""
+        """Return the caller's instances, or for admins those of all users, by id, without credentials."""
         path = "/instances" + ("?all=true" if everybodys else "")
         return [read_instance(item) for item in self._list(path, "list instances")]
 
     def get_instance(self, instance_id: int) -> Instance:
-        """Return an instance, with fresh credentials if it is the caller's own."""
+        """Return an instance, with fresh credentials if the caller owns it."""
         return read_instance(self._data("GET", f"/instances/{instance_id}", f"show instance {instance_id}"))
 
     def create_instance(
@@ -131,14 +131,14 @@ class DraupnirAPI:
         network: str | None = None,
         max_bytes: int | None = None,
     ) -> Instance:
-        """Make an instance and return it, connectable, with credentials; what is not given the server decides."""
+        """Create an instance, and return it with credentials, ready for connections; the server has the defaults."""
         given = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network, "max_bytes": max_bytes}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing, body = f"create an instance of image {image_id}", _body("instances", attributes)
         return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))
 
     def restart_instance(self, instance_id: int) -> Instance:
-        """Stop Postgres and the port of an instance, and open them again; also those of one that was stopped."""
+        """Restart Postgres and the port of an instance; start them if it is stopped."""
         path, doing = f"/instances/{instance_id}/restart", f"restart instance {instance_id}"
         return read_instance(self._data("POST", path, doing, _body("instances", {}), timeout_s=WORK_TIMEOUT_S))
 
@@ -147,45 +147,45 @@ class DraupnirAPI:
         self._send("DELETE", f"/instances/{instance_id}", f"destroy instance {instance_id}", timeout_s=WORK_TIMEOUT_S)
 
     def allow_address(self, instance_id: int, address: str, *, expires_in_s: int | None = None) -> None:
-        """Have an instance's port admit an address or network, for so long; what is not given the server decides."""
+        """Add an address or network to the allowlist of an instance; the server has the default for `expires_in_s`."""
         given = {"address": address, "expires_in": expires_in_s}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing = f"allow {address} on instance {instance_id}"
         self._send("POST", f"/instances/{instance_id}/addresses", doing, _body("addresses", attributes))
 
     def disallow_address(self, instance_id: int, address: str) -> None:
-        """Have an instance's port admit an address or network no longer."""
+        """Remove an address or network from the allowlist of an instance."""
         path = f"/instances/{instance_id}/addresses?{urlencode({'address': address})}"
         self._send("DELETE", path, f"disallow {address} on instance {instance_id}")
 
     def restore_instance(self, instance_id: int, *, owner: str | None = None) -> Instance:
-        """Open an instance again that was closed since its owner left, for them or for another owner; for admins."""
+        """Open an instance again that was closed by offboarding, for its owner or another one; for admins."""
         body = _body("instances", {} if owner is None else {"owner": owner})
         path, doing = f"/instances/{instance_id}/restore", f"restore instance {instance_id}"
         return read_instance(self._data("POST", path, doing, body, timeout_s=WORK_TIMEOUT_S))
 
     def list_events(self, *, after: int | None = None, everybodys: bool = False) -> list[Event]:
-        """Return what happened last, or the first events after one; everybody's are for admins."""
+        """Return the last events, or the first after one; the caller's, or for admins those of all users."""
         asked = {**({} if after is None else {"after": str(after)}), **({"all": "true"} if everybodys else {})}
         path = "/events" + (f"?{urlencode(asked)}" if asked else "")
         return [read_event(item) for item in self._list(path, "list events")]
 
     def start_sign_in(self, code_challenge: str, loopback_port: int | None) -> SignIn:
-        """Begin to sign somebody in; without a port the code is to be pasted (RFC 7636, RFC 8252)."""
+        """Start a sign-in; without a port, the user pastes the code (RFC 7636, RFC 8252)."""
         attributes = {"code_challenge": code_challenge, "loopback_port": loopback_port}
         return read_sign_in(self._data("POST", "/sign_ins", "sign in", _body("sign_ins", attributes)))
 
     def create_session(self, code: str, code_verifier: str) -> NewSession:
-        """Return the session for the code that signing in gave; a code is good for one try."""
+        """Exchange the code of a sign-in for a session; a code works once."""
         attributes = {"code": code, "code_verifier": code_verifier}
         return read_new_session(self._data("POST", "/sessions", "sign in", _body("sessions", attributes)))
 
     def get_caller(self) -> Caller:
-        """Return whom the token stands for."""
-        return read_caller(self._data("GET", "/sessions/current", "ask who you are"))
+        """Return the current identity."""
+        return read_caller(self._data("GET", "/sessions/current", "show your identity"))
 
     def sign_out(self) -> None:
-        """Revoke the very token that is sent."""
+        """Revoke the token that authenticates this request."""
         self._send("DELETE", "/sessions/current", "sign out")
 
     def list_tokens(self) -> list[Token]:
@@ -193,13 +193,13 @@ class DraupnirAPI:
         return [read_token(item) for item in self._list("/tokens", "list tokens")]
 
     def create_token(self, name: str, *, read_only: bool, expires_in_s: int | None) -> NewToken:
-        """Make a named token; how long it is good for the server decides if it is not given."""
+        """Create a named token; the server has the default for `expires_in_s`."""
         lifetime = {} if expires_in_s is None else {"expires_in": expires_in_s}
         attributes = {"name": name, "scope": "read_only" if read_only else "full", **lifetime}
         return read_new_token(self._data("POST", "/tokens", f"create token {name}", _body("tokens", attributes)))
 
     def revoke_token(self, token_id: int) -> None:
-        """Revoke a session or named token of the caller's."""
+        """Revoke a session or named token of the caller."""
         self._send("DELETE", f"/tokens/{token_id}", f"revoke token {token_id}")
 
     def _list(self, path: str, doing: str) -> list[object]:
@@ -229,7 +229,7 @@ class DraupnirAPI:
             request = self._http.build_request(method, path, json=body, headers=headers, timeout=timeout)
             response = self._http.send(request, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            # A session that was lost on the way is no thing to look for: one signs in or out again.
+            # If the answer to a sign-in or sign-out is lost, the user repeats it; there is nothing to check first.
             changes = method != "GET" and not path.startswith(("/sign_ins", "/sessions"))
             raise problems.from_transport(error, server, doing, changes=changes) from error
         if not response.is_success:

@@ -1,4 +1,4 @@
-"""The kinds of values that stand on the command line: times, durations, scripts, and ids that the shell completes."""
+"""Types of command-line values: times, durations, sizes, scripts, and ids that the shell completes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMPLETION_TIMEOUT_S = 1.0
 
 
 class Moment(click.ParamType):
-    """A point in time, as the API wants it: RFC 3339 in UTC; `now` is understood."""
+    """A point in time, converted to RFC 3339 in UTC for the API; `now` is accepted."""
 
     name = "time"
 
@@ -40,7 +40,7 @@ class Moment(click.ParamType):
 
 
 class Duration(click.ParamType):
-    """A time to wait: a whole number with the unit s, m, h or d, by itself seconds; `never` is 0, as in the API."""
+    """A duration: a whole number with the unit s, m, h or d, by default seconds; `never` is 0, as in the API."""
 
     name = "duration"
 
@@ -48,10 +48,10 @@ class Duration(click.ParamType):
         self.may_be_never = may_be_never
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the seconds; how long is too long the server knows."""
+        """Return the seconds; the server checks the maximum."""
         if value == NEVER and self.may_be_never:
             return 0
-        # Nine digits, so that the number stays one that every server can read.
+        # At most nine digits, so that every server can parse the number.
         found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
         if found is None:
             never = ", or never" if self.may_be_never else ""
@@ -60,12 +60,12 @@ class Duration(click.ParamType):
 
 
 class Size(click.ParamType):
-    """A number of bytes, or of M, G or T as the server's configuration has them: in powers of 1024."""
+    """A size in bytes, or in M, G or T, which are powers of 1024 as in the server's configuration."""
 
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes; how many are too many the server knows."""
+        """Return the bytes; the server checks the maximum."""
         found = re.fullmatch(r"([0-9]{1,15})([MGT]?)", value)
         if found is None:
             self.fail(f"{value!r} is not a size; write it like 500M, 20G or 1T.", param, ctx)
@@ -78,7 +78,7 @@ class Script(click.ParamType):
     name = "file"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text of the file, every byte of it."""
+        """Return the text of the file, with line ends unchanged."""
         try:
             with click.open_file(value, "rb") as file:
                 return bytes(file.read()).decode("utf-8")
@@ -93,7 +93,7 @@ class Script(click.ParamType):
 
 
 class ResourceId(click.IntRange):
-    """The id of something; the shell completes it by asking the server, briefly and without a word."""
+    """An id; shell completion asks the server, with a short timeout and without error messages."""
 
     def __init__(self, noun: Literal["image", "instance", "token"]) -> None:
         super().__init__(min=1)
@@ -101,7 +101,7 @@ class ResourceId(click.IntRange):
         self.noun = noun
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Return the ids there are, each with its status, or a token's name."""
+        """Return the existing ids, each with its status, or with a token's name."""
         invocation = ctx.ensure_object(Invocation)
         try:
             with ctx.scope():

@@ -1,4 +1,4 @@
-"""The command line of draupnir-client: its outermost group, and the user's settings."""
+"""The command line of draupnir-client: the top-level group and the `config` commands."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def set_value(invocation: Invocation, key: str, value: str) -> None:
         if config.save_url(value):
             say("The saved token belonged to another server and is removed; run `draupnir-client authenticate`.")
     elif key == "token" and value:
-        # A token is kept with the url it is given for, so that it never goes to another.
+        # Save the url with the token, so that the token is never sent to another server.
         chosen = config.override(invocation.url)
         config.save(token=config.check_token(value), **({"url": str(parse_url(chosen))} if chosen else {}))
     else:

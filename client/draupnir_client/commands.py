@@ -1,4 +1,4 @@
-"""What all commands share: the run they belong to, the options they take anywhere on the line, the one error edge."""
+"""Shared by all commands: the invocation, the global options, and the single place that handles errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass
 class Invocation:
-    """One run of the client: what the global options said, and the doors to the network, the clock and the person."""
+    """One run of the client: its global options, and access to network, clock and browser."""
 
     output: str = "table"
     url: str | None = None
@@ -35,11 +35,11 @@ class Invocation:
 
     @property
     def wants_json(self) -> bool:
-        """Whether a program reads what is printed."""
+        """Return whether the output is for a program."""
         return self.output == "json"
 
     def config(self) -> Config:
-        """Return where the server is and how to sign in."""
+        """Return the settings: url, token and database."""
         return load(self.url)
 
     def connect(self, settled: Config, timeout_s: float = READ_TIMEOUT_S) -> DraupnirAPI:
@@ -47,7 +47,7 @@ class Invocation:
         return self._behind(self.open_http(settled, timeout_s))
 
     def connect_anonymously(self, settled: Config) -> DraupnirAPI:
-        """Return the API of that server for somebody who has still to sign in: no token is sent."""
+        """Return the API of that server without sending a token; this is for signing in."""
         return self._behind(self.open_http(settled, READ_TIMEOUT_S, anonymous=True))
 
     def _behind(self, http: httpx.Client) -> DraupnirAPI:
@@ -68,7 +68,7 @@ def _remember(context: click.Context, parameter: click.Parameter, value: str | N
 
 
 def _global_options() -> list[click.Parameter]:
-    """The options that every group and command takes, so that they may stand anywhere on the line."""
+    """Return the options that every group and command accepts, so that they work at any place on the line."""
     return [
         click.Option(
             ["--output"],
@@ -88,7 +88,7 @@ def _global_options() -> list[click.Parameter]:
 
 
 class Command(click.Command):
-    """A command that takes the global options too."""
+    """A command that also accepts the global options."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -96,7 +96,7 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """A group of commands that takes the global options, lists its commands in order of use, and has `help`."""
+    """A group that accepts the global options, lists its commands in order of use, and has a `help` command."""
 
     command_class = Command
 
@@ -112,17 +112,17 @@ class Group(click.Group):
             click.echo(context.parent.get_help())
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands as they were added, and `help` last."""
+        """Return the commands in the order of their definition, and `help` last."""
         return [*(name for name in self.commands if name != "help"), "help"]
 
 
 class Program(Group):
-    """The outermost group: where every failure becomes words on stderr and an exit code."""
+    """The top-level group, which turns every failure into a message on stderr and an exit code."""
 
     group_class = Group
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a failure a person can read ends the program here."""
+        """Run the command; print a ClientError and exit."""
         try:
             return super().invoke(ctx)
         except ClientError as error:
@@ -130,16 +130,16 @@ class Program(Group):
         except (KeyboardInterrupt, click.Abort):
             failure = Interrupted("Interrupted.")
         except OSError as error:
-            # A reader of our output that has gone is click's business: it ends quietly.
+            # click handles a closed stdout: it exits without a message.
             if error.errno == errno.EPIPE:
                 raise
-            failure = ClientError(f"The system refused: {error}.")
+            failure = ClientError(f"The operating system returned an error: {error}.")
         say(f"draupnir-client: {failure}")
         raise click.exceptions.Exit(int(failure.exit_code))
 
 
 def for_each(given: tuple[T, ...], act: Callable[[T], None]) -> None:
-    """Do `act` for each, such as every id; a refusal of one does not stop the others, and is reported at the end."""
+    """Call `act` for each item; continue after a failure, and report all failures at the end."""
     failures: list[ClientError] = []
     for one in dict.fromkeys(given):
         try:

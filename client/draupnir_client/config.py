@@ -1,6 +1,6 @@
-"""Where the server is and how to sign in: environment over `~/.config/draupnir/config.toml` over defaults.
+"""Settings of the client: the environment overrides `~/.config/draupnir/config.toml`, which overrides defaults.
 
-A saved token belongs to the url it was saved with, and goes to no other server, whatever DRAUPNIR_URL or --url say.
+A saved token belongs to the url it was saved with. DRAUPNIR_URL and --url do not send it to another server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEYS = ("url", "token", "database")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What the file holds; a key that is absent or empty is None."""
+    """The content of the file; a key that is absent or empty is None."""
 
     url: str | None = None
     token: str | None = None
@@ -30,7 +30,7 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a command works with. `token_of` names the server of a saved token that is not for `url`."""
+    """The settings of a command. `token_of` is the url of a saved token if that differs from `url`."""
 
     url: ServerURL
     token: str | None
@@ -39,22 +39,22 @@ class Config:
 
 
 def path() -> Path:
-    """Return where the file is, whether or not it exists."""
+    """Return the path of the file, which may not exist."""
     return base_directory("XDG_CONFIG_HOME", ".config") / "draupnir" / "config.toml"
 
 
 def override(url_option: str | None) -> str | None:
-    """Return the url that wins over the saved one, if there is any; `url_option` is what --url said."""
+    """Return the url that overrides the saved one, or None; `url_option` is the value of --url."""
     return url_option or os.environ.get("DRAUPNIR_URL") or None
 
 
 def load(url_option: str | None = None) -> Config:
-    """Settle url, token and database."""
+    """Return url, token and database."""
     return _settle(url_option, os.environ.get("DRAUPNIR_TOKEN"))
 
 
 def load_saved(url_option: str | None = None) -> Config:
-    """Settle them as if DRAUPNIR_TOKEN were not set: signing out is about the token in the file."""
+    """Return the settings without DRAUPNIR_TOKEN, because signing out concerns the token in the file."""
     return _settle(url_option, None)
 
 
@@ -72,7 +72,7 @@ def _settle(url_option: str | None, token: str | None) -> Config:
 
 
 def check_token(text: str) -> str:
-    """Return the token without the white space around it; raise ConfigError if it cannot stand in a header."""
+    """Return the token without surrounding white space; raise ConfigError if a header cannot contain it."""
     token = text.strip()
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ConfigError("The token is empty, or has blanks or unusual characters; copy the whole token again.")
@@ -80,7 +80,7 @@ def check_token(text: str) -> str:
 
 
 def read() -> Saved:
-    """Read the file; unknown keys are left alone, so that versions of the client can share it."""
+    """Read the file, and ignore unknown keys, so that versions of the client can share it."""
     values = _parse(_text())
     for key in KEYS:
         if not isinstance(values.get(key, ""), str):
@@ -89,7 +89,7 @@ def read() -> Saved:
 
 
 def save(**changes: str | None) -> None:
-    """Set the given keys in the file, or drop those given as None; comments and everything else in it stays."""
+    """Set the given keys in the file, or remove those that are None; comments and other lines stay."""
     before = _text()
     after = before
     for key, value in changes.items():
@@ -97,14 +97,14 @@ def save(**changes: str | None) -> None:
     expected = {key: value for key, value in (_parse(before) | changes).items() if value is not None}
     if _parse(after) != expected:
         raise ConfigError(f"{path()} cannot be edited safely; set the values by hand.")
-    # A link stays one: people keep this file in a repository of theirs.
+    # Keep a symbolic link: people keep this file in a repository.
     target = path().resolve()
     make_private_directory(path().parent)
     write_private(target, after)
 
 
 def save_url(text: str) -> bool:
-    """Set the url, or drop it if empty; a token that was saved with another one goes too, and True tells so."""
+    """Set the url, or remove it if empty; return whether that removed a token that was saved with another url."""
     saved = read()
     url = parse_url(text or DEFAULT_URL)
     forget = saved.token is not None and saved.url is not None and not _same_server(saved.url, url)
@@ -136,7 +136,7 @@ def _parse(text: str) -> dict[str, object]:
 
 
 def _edit(text: str, key: str, value: str | None) -> str:
-    """Replace, add or drop one top-level line; the caller parses the outcome to see that nothing else changed."""
+    """Replace, add or remove one top-level line; the caller parses the result to check that nothing else changed."""
     lines = text.splitlines(keepends=True)
     new = [] if value is None else [f"{key} = {toml_string(value)}\n"]
     for number, line in enumerate(lines):

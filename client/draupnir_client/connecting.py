@@ -61,18 +61,18 @@ def psql(invocation: Invocation, instance_id: int, arguments: tuple[str, ...]) -
     settled = invocation.config()
     values = _sign_in(settled, invocation.connect(settled).get_instance(instance_id))
     inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
-    # click leaves the separator in, as nothing after the id is its own.
+    # click keeps the separator, because it does not parse options after the id.
     given = arguments[1:] if arguments[:1] == ("--",) else arguments
-    # An exec runs no handlers, so what is buffered would be lost.
+    # exec runs no exit handlers, so buffered output would be lost.
     sys.stdout.flush()
     sys.stderr.flush()
     os.execvpe("psql", ["psql", *given], inherited | values)  # noqa: S606 - no shell is the point
 
 
 def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
-    """Keep the credentials that came with an instance, and return the variables that use them."""
+    """Save the credentials of an instance, and return the variables that use them."""
     if instance.status == "destroying":
-        raise Refused(f"Instance {instance.id} is being destroyed; make another: draupnir-client new", "wrong_state")
+        raise Refused(f"Instance {instance.id} is being destroyed; create another: draupnir-client new", "wrong_state")
     if instance.status == "stopped":
         raise Refused(
             f"Instance {instance.id} is stopped. {instance.stop_reason or ''} When the disk has space again, run"
@@ -81,8 +81,8 @@ def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
         )
     if instance.credentials is None:
         raise Refused(
-            f"Instance {instance.id} is {instance.owner or 'another person'}'s, and only its owner can sign in to it;"
-            " make one of your own: draupnir-client new",
+            f"Instance {instance.id} belongs to {instance.owner or 'another user'}, and only its owner can connect;"
+            " create your own: draupnir-client new",
             "not_the_owner",
         )
     files = credentials.save(settled.url, instance.id, instance.credentials)
@@ -96,4 +96,4 @@ def _print_variables(invocation: Invocation, values: dict[str, str]) -> None:
     click.echo(environment.export_line(values))
     misleading = [name for name in environment.MISLEADING if name in os.environ]
     if misleading:
-        say(f"Beware: {', '.join(misleading)} in your environment may lead psql elsewhere; unset it.")
+        say(f"Warning: {', '.join(misleading)} in your environment may connect psql to another server; unset it.")

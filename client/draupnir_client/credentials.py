@@ -1,4 +1,4 @@
-"""Certificates and keys of instances, kept where only the user gets at them; one directory for each instance."""
+"""Certificates and keys of instances, in one private directory for each instance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from draupnir_client.urls import ServerURL
 
 @dataclass(frozen=True, slots=True)
 class CredentialFiles:
-    """The three files that libpq is pointed at."""
+    """The paths of the three files for libpq."""
 
     ca_certificate: Path
     client_certificate: Path
@@ -25,18 +25,18 @@ class CredentialFiles:
 
 
 def directory(url: ServerURL, instance_id: int) -> Path:
-    """Return where the credentials of an instance are; the url is in it as a digest, since ids are a server's own."""
+    """Return the directory of an instance's credentials; a digest of the url distinguishes servers with equal ids."""
     server = hashlib.sha256(str(url).encode()).hexdigest()[:16]
     return base_directory("XDG_CACHE_HOME", ".cache") / "draupnir" / "instances" / server / str(instance_id)
 
 
 def save(url: ServerURL, instance_id: int, credentials: Credentials) -> CredentialFiles:
-    """Write the credentials, in place of earlier ones, and return where they are."""
+    """Write the credentials, replacing earlier ones, and return their paths."""
     folder = directory(url, instance_id)
     for path in (folder.parents[2], folder.parents[1], folder.parent, folder):
         make_private_directory(path)
     files = CredentialFiles(folder / "ca.crt", folder / "client.crt", folder / "client.key")
-    # Two commands at once must not leave the certificate of one with the key of the other.
+    # Two concurrent commands must not mix the certificate of one with the key of the other.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -49,7 +49,7 @@ def save(url: ServerURL, instance_id: int, credentials: Credentials) -> Credenti
 
 
 def remove(url: ServerURL, instance_id: int) -> None:
-    """Remove the credentials of an instance that is gone."""
+    """Remove the credentials of a destroyed instance."""
     folder = directory(url, instance_id)
     try:
         shutil.rmtree(folder)

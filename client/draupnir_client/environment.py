@@ -11,7 +11,7 @@ from draupnir_client.credentials import CredentialFiles
 from draupnir_client.errors import BadAnswer, ConfigError
 from draupnir_client.models import Instance
 
-# What libpq would follow instead of, or on top of, the variables set here (its manual, "Environment Variables").
+# Other variables that change how libpq connects (its manual, "Environment Variables").
 MISLEADING = (
     "PGSERVICE",
     "PGSERVICEFILE",
@@ -30,15 +30,15 @@ MISLEADING = (
 
 
 def variables(instance: Instance, files: CredentialFiles, database: str) -> dict[str, str]:
-    """Return what libpq needs; raises BadAnswer if the server's part could mean anything else to it than a TCP host."""
-    # libpq takes /… and @… for a unix socket, and a comma for a list of hosts.
+    """Return the variables for libpq. Raises BadAnswer if libpq would not parse the server's host as one TCP host."""
+    # libpq treats /… and @… as a unix socket, and a comma as a list of hosts.
     if not re.fullmatch(r"[A-Za-z0-9:][A-Za-z0-9._:-]{0,252}", instance.hostname):
         raise BadAnswer(
-            f"The server gives {instance.hostname!r} as the host of instance {instance.id}, which is no host name;"
-            " its administrator should check public_hostname in the server's configuration."
+            f"The server returned {instance.hostname!r} as the host of instance {instance.id}; that is not a host name."
+            " Ask its administrator to check public_hostname in the server's configuration."
         )
     if not 1 <= int(instance.port) <= 65535:
-        raise BadAnswer(f"The server gives {instance.port} as the port of instance {instance.id}; check the url.")
+        raise BadAnswer(f"The server returned {instance.port} as the port of instance {instance.id}; check the url.")
     return {
         "PGHOST": instance.hostname,
         "PGPORT": instance.port,
@@ -53,21 +53,21 @@ def variables(instance: Instance, files: CredentialFiles, database: str) -> dict
 
 
 def export_line(values: Mapping[str, str]) -> str:
-    """Return the one line for `eval $(…)`; raises ConfigError for a value that would not come through whole."""
+    """Return the line for `eval $(…)`. Raises ConfigError for a value that the shell would change."""
     return "export " + " ".join(f"{name}={_quote(name, value)}" for name, value in values.items())
 
 
 def _quote(name: str, value: str) -> str:
-    """Quote for a shell, also when the substitution itself stands unquoted.
+    """Quote a value for a shell, for a command substitution that is not quoted.
 
-    The shell splits such a line at blanks, and eval joins it again with single ones; and it takes *, ? and [ in the
-    pieces for file names. Quotes inside the line do not help against either, so what they would change is refused.
+    The shell splits the line at blanks, and eval joins the pieces with single blanks. The shell also expands *, ? and [
+    to file names. Quotes inside the line prevent neither, so values that would change are refused.
     """
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
         raise ConfigError(f"{name} would be {value!r}, which has control characters in it; choose another value.")
     if "  " in value or any(character in "*?[" for character in value):
         raise ConfigError(
-            f"{name} would be {value!r}, whose blanks or *?[ the shell would change in `eval $(…)`;"
-            " choose another value, or use `draupnir-client psql` or --output json."
+            f"{name} would be {value!r}; the shell would change its blanks or *?[ in `eval $(…)`."
+            " Choose another value, or use `draupnir-client psql` or --output json."
         )
     return shlex.quote(value)

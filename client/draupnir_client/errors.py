@@ -1,12 +1,12 @@
-"""Everything that can go wrong in the client, as exceptions that carry a sentence and an exit code; knows no HTTP.
+"""The failures of the client, as exceptions with a message and an exit code; must not import httpx.
 
 ClientError
-├── ConfigError           the user's own settings or files are in the way
-├── ServerUnreachable     no answer, or the server says: not now
+├── ConfigError           the user's own settings or files prevent it
+├── ServerUnreachable     no answer, or the server is unavailable for now
 ├── BadAnswer             an answer that is not Draupnir's API
 ├── Unauthorized          no token, or one the server does not accept
-├── NotFound              no such image, instance or token
-├── Refused               understood, and not done; carries the server's code
+├── NotFound              the image, instance or token does not exist
+├── Refused               the server refused; carries its code
 ├── FinaliseFailed        the image failed; the message ends with the tail of its log
 ├── ProgramFailed         scp or psql is missing or failed
 ├── Interrupted           Ctrl-C
@@ -20,7 +20,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What the shell sees; 2 is click's own for a command line that cannot be meant."""
+    """Exit codes; click itself uses 2 for an invalid command line."""
 
     OK = 0
     FAILED = 1
@@ -33,39 +33,39 @@ class ExitCode(IntEnum):
 
 
 class ClientError(Exception):
-    """A failure a person can read: what happened, why, and what to do."""
+    """A failure with a message for people: what happened, why, and what to do."""
 
     exit_code = ExitCode.FAILED
 
 
 class ConfigError(ClientError):
-    """The user's settings, environment or files do not allow it."""
+    """The user's settings, environment or files prevent it."""
 
 
 class ServerUnreachable(ClientError):
-    """The server did not answer, or answered that it cannot now; asking again later may help."""
+    """The server did not answer, or is unavailable for now; a retry may help."""
 
     exit_code = ExitCode.UNREACHABLE
 
 
 class BadAnswer(ClientError):
-    """The answer is not one that Draupnir's API gives."""
+    """The answer does not come from Draupnir's API."""
 
 
 class Unauthorized(ClientError):
-    """There is no token for this server, or the server does not accept it."""
+    """No token is set for this server, or the server does not accept it."""
 
     exit_code = ExitCode.UNAUTHORIZED
 
 
 class NotFound(ClientError):
-    """The server does not have the image, instance or token, or it is another person's."""
+    """The image, instance or token does not exist, or belongs to another user."""
 
     exit_code = ExitCode.NOT_FOUND
 
 
 class Refused(ClientError):
-    """The server understood and did not do it; `code` is the API's stable code."""
+    """The server refused the request; `code` is the API's stable code."""
 
     exit_code = ExitCode.REFUSED
 
@@ -75,11 +75,11 @@ class Refused(ClientError):
 
 
 class FinaliseFailed(ClientError):
-    """Finalising an image failed, or ended without the image being ready."""
+    """Finalising an image failed, or ended and the image is not ready."""
 
 
 class ProgramFailed(ClientError):
-    """A program the client runs is not installed, or ended with a failure."""
+    """A program that the client runs is not installed, or failed."""
 
 
 class Interrupted(ClientError):
@@ -89,7 +89,7 @@ class Interrupted(ClientError):
 
 
 class SeveralFailed(ClientError):
-    """Several of the things asked for failed; the exit code is that of the first."""
+    """Several of the requested actions failed; the exit code is that of the first."""
 
     def __init__(self, failures: Sequence[ClientError]) -> None:
         super().__init__("\n".join(str(failure) for failure in failures))

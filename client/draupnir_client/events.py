@@ -15,7 +15,7 @@ FOLLOW_PAUSE_S = 2.0
 
 
 @click.command(cls=Command)
-@click.option("--all", "everybodys", is_flag=True, help="Everybody's; for admins.")
+@click.option("--all", "everybodys", is_flag=True, help="Show the events of all users; for admins.")
 @click.option("--after", "after", metavar="ID", type=click.IntRange(min=0), help="Show only events after this one.")
 @click.option("--follow", is_flag=True, help="Print new events until you press Ctrl+C.")
 @pass_invocation
@@ -48,4 +48,4 @@ def _print(invocation: Invocation, found: Sequence[Event]) -> None:
         headers = ("ID", "HAPPENED AT", "WHAT", "EVENT", "OWNER", "BY", "REASON")
         print_table(headers, [event.row for event in found])
     else:
-        say("There are no events yet.")
+        say("No events found.")

@@ -1,4 +1,4 @@
-"""Private files of the user: directories only they may enter, and files replaced in one step, never half written."""
+"""Private files of the user: directories with mode 0700, and files that are replaced atomically."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from draupnir_client.errors import ConfigError
 
 
 def base_directory(variable: str, below_home: str) -> Path:
-    """Return an XDG base directory: `variable`, ignored unless absolute (as XDG asks), or `below_home` in the home."""
+    """Return an XDG base directory: `variable` if it is an absolute path (as XDG requires), else `below_home`."""
     chosen = Path(os.environ.get(variable, ""))
     if chosen.is_absolute():
         return chosen
     try:
         return Path.home() / below_home
     except RuntimeError as error:
-        raise ConfigError(f"There is no home directory for files; set HOME or {variable}.") from error
+        raise ConfigError(f"No home directory found. Set HOME or {variable}.") from error
 
 
 def make_private_directory(path: Path) -> None:
-    """Make `path` with mode 0700; one that exists must be a directory of this user, and is closed to others."""
+    """Create `path` with mode 0700; an existing one must belong to this user, and gets that mode."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
@@ -36,7 +36,7 @@ def make_private_directory(path: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Put `text` into `path` with mode 0600: a reader sees the old file or the new one, also after a crash."""
+    """Write `text` to `path` with mode 0600, atomically: a reader sees the old or the new file, also after a crash."""
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

@@ -1,4 +1,4 @@
-"""The commands of `draupnir-client images`: from a backup to an image that instances can be made of."""
+"""The commands of `draupnir-client images`: turn a backup into an image for instances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from draupnir_client.output import format_size, print_fields, print_json, print_
 from draupnir_client.progress import Display
 
 POLL_S = 0.5
-# The work goes on while the service restarts, so the client waits for it too.
+# The finalise continues while the service restarts, so the client keeps waiting.
 PATIENCE_S = 60.0
 
 
@@ -37,7 +37,7 @@ def list_all(invocation: Invocation) -> None:
     elif found:
         _print_table(found)
     else:
-        say("There are no images; make one with `draupnir-client images create`.")
+        say("No images found; create one with `draupnir-client images create`.")
 
 
 @images.command()
@@ -63,7 +63,7 @@ def show(invocation: Invocation, image_id: int) -> None:
             ("Postgres", image.postgres_version or "-"),
             ("Size", format_size(image.size_bytes)),
             *([("Written by triggers", written)] if (written := ", ".join(image.tables_written_by_triggers)) else []),
-            # Always on lines of its own, so that it can be told from the rest.
+            # Always on separate lines, to distinguish it from the other fields.
             ("Anonymisation script", image.anonymisation_script.rstrip("\n") + "\n"),
         ]
     )
@@ -109,7 +109,7 @@ def upload(invocation: Invocation, image_id: int, files: tuple[str, ...], key: s
     if status not in ("awaiting_upload", "failed"):
         raise ProgramFailed(f"Image {image_id} is {status} and accepts no upload; create a new image for a new backup.")
     arguments = upload_arguments(image_id, files, key, host or settled.url.host)
-    # scp draws its progress on stdout, which is for data here.
+    # scp prints its progress to stdout, which is reserved for data.
     outcome = subprocess.run(arguments, stdout=2, check=False)
     if outcome.returncode != 0:
         raise ProgramFailed(
@@ -120,7 +120,7 @@ def upload(invocation: Invocation, image_id: int, files: tuple[str, ...], key: s
 
 
 def upload_arguments(image_id: int, files: tuple[str, ...], key: str | None, host: str) -> list[str]:
-    """Return the scp command line; the paths are absolute, so that none looks like an option or like HOST:PATH."""
+    """Return the scp command line, with absolute paths, which scp cannot mistake for an option or HOST:PATH."""
     identity = ["-i", key] if key else []
     recursive = ["-r"] if any(Path(file).is_dir() for file in files) else []
     sources = [str(Path.cwd() / file) for file in files]
@@ -151,7 +151,7 @@ def finalise(invocation: Invocation, image_id: int, no_wait: bool) -> None:
 
 
 def _follow(invocation: Invocation, api: DraupnirAPI, image: Image) -> Image:
-    """Show progress until the image is no longer being finalised, and return it as it is then."""
+    """Show progress until the finalise ends, and return the image."""
     display = Display(invocation.now)
     try:
         while image.status == "finalising":
@@ -180,14 +180,14 @@ def _ask_again(invocation: Invocation, api: DraupnirAPI, image_id: int, display:
 
 
 def _why_failed(api: DraupnirAPI, image: Image) -> str | None:
-    """Return why an image failed, if it has: the published sentence, and for those who may read it the whole text."""
+    """Return why an image failed, or None: the public sentence, and the full text if the caller may read it."""
     if image.status != "failed":
         return None
     published = (image.error or "the server gives no reason").rstrip()
     try:
         return f"{published}\n{api.get_image_error(image.id).rstrip()}"
     except ClientError:
-        # It is not for this caller, or there is none; an older server does not have it.
+        # The caller may not read it, or it does not exist, or an older server does not support it.
         return published
 
 

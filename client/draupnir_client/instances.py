@@ -1,4 +1,4 @@
-"""The commands that make, show and destroy instances: `instances …`."""
+"""The commands that create, show and destroy instances: `instances …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from draupnir_client.output import format_size, format_wait, print_fields, print
 
 
 def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command that makes an instance the options for how it is to live."""
+    """Add the options of a new instance to a command."""
     sleep = click.option(
         "--sleep-after",
         "sleep_after_s",
@@ -28,7 +28,7 @@ def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     network = click.option(
         "--network",
         type=click.Choice(["proxied", "direct"]),
-        help="direct, for load tests: without the proxy, and never asleep.",
+        help="direct, for load tests: without the proxy, and it never sleeps.",
     )
     ceiling = click.option(
         "--max-bytes",
@@ -56,9 +56,9 @@ def list_some(invocation: Invocation, everybodys: bool) -> None:
     elif found:
         _print_table(found, with_owner=everybodys)
     elif everybodys:
-        say("There are no instances.")
+        say("No instances found.")
     else:
-        say("You have no instances; make one with `draupnir-client new`.")
+        say("You have no instances; create one with `draupnir-client new`.")
 
 
 @instances.command()
@@ -206,7 +206,7 @@ def disallow(invocation: Invocation, instance_id: int, addresses: tuple[str, ...
 
 
 def _admits(allowed: tuple[AllowedAddress, ...] | None) -> list[tuple[str, str]]:
-    """From where it is reached, a line each, where the server says so."""
+    """Return the allowlist as table fields, one line for each entry; empty if the server has no allowlist."""
     if allowed is None:
         return []
     lines = [f"{each.address} until {each.expires_at} ({each.origin})" for each in allowed]

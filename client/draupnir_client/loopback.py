@@ -1,7 +1,7 @@
-"""Where the browser brings the code back to: a listener on 127.0.0.1 that takes one request (RFC 8252, section 7.3).
+"""The listener on 127.0.0.1 to which the browser returns the code (RFC 8252, section 7.3).
 
-It answers `GET /` with a code or an error in the query, once; all else is 404 and does not end the wait. The page it
-shows is fixed text.
+It accepts one `GET /` with a code or an error in the query. It answers all other requests with 404 and continues to
+wait. Its page is fixed text.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 HOST = "127.0.0.1"
-# A browser that opens a connection ahead of need, or a port scanner, holds a thread no longer than this.
+# Limits how long a speculative connection of a browser, or a port scanner, can occupy a thread.
 IDLE_TIMEOUT_S = 10.0
 PAGE_TIMEOUT_S = 5.0
-# A Ctrl-C that comes just before Python waits for a lock is noticed only after the wait.
+# Python notices a Ctrl-C just before it waits for a lock only after the wait, so waits are short.
 _GLANCE_S = 0.2
 
 # The code is base64url, the error one of the API's codes.
@@ -42,12 +42,12 @@ _PAGE = (
     "<body><h1>{}</h1><p>{}</p></body></html>"
 )
 _SIGNED_IN = _PAGE.format("You are signed in", "You are signed in; you can close this tab.")
-_NOT_SIGNED_IN = _PAGE.format("You are not signed in", "Your terminal says why; you can close this tab.")
+_NOT_SIGNED_IN = _PAGE.format("You are not signed in", "See the reason in your terminal; you can close this tab.")
 
 
 @dataclass
 class Arrival:
-    """What the browser brought: a code, or the API's code of an error; it waits for `answer`."""
+    """The request of the browser: a code, or the API's code of an error. The browser waits for `answer`."""
 
     code: str | None
     error: str | None
@@ -55,13 +55,13 @@ class Arrival:
     _shown: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, *, signed_in: bool) -> None:
-        """Tell the browser how it ended, and return when it has been told, or has gone."""
+        """Send the result to the browser, and return when the page is sent or the connection is closed."""
         self._page.put(_SIGNED_IN if signed_in else _NOT_SIGNED_IN)
         self._shown.wait(PAGE_TIMEOUT_S)
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    # Not http.server's, which looks up the name of the address that it is bound to.
+    # Not the class of http.server, which resolves the name of its address.
     daemon_threads = True
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class _Server(socketserver.ThreadingTCPServer):
         return int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing: a client that disconnects early does not concern the user."""
+        """Print nothing: a client that disconnects early does not concern the user."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_TIMEOUT_S
 
     def do_GET(self) -> None:  # noqa: N802 - the name is http.server's
-        """Take the one answer that is waited for."""
+        """Accept the first request that has a code or an error."""
         arrival = self._arrival()
         if arrival is None or not self.server.first.acquire(blocking=False):
             self.send_error(404)
@@ -94,11 +94,11 @@ class _Handler(BaseHTTPRequestHandler):
             arrival._shown.set()
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """Answer 404 to whatever is no request of ours, and repeat nothing of it."""
+        """Answer 404 to any other request, without quoting it."""
         self._show(404, "")
 
     def _arrival(self) -> Arrival | None:
-        # The name of another host in it tells of a page elsewhere that has its own name point here.
+        # Another host name means DNS rebinding: a page elsewhere whose name resolves to this address.
         if self.headers.get_all("Host") != [f"{HOST}:{self.server.port}"]:
             return None
         target = urlsplit(self.path)
@@ -120,11 +120,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name is http.server's
-        """Say nothing: the code is in the request line."""
+        """Print nothing: the request line contains the code."""
 
 
 class Listener:
-    """Listens at `port` from the start to the end of a `with`."""
+    """Listens on `port` inside a `with` block."""
 
     def __init__(self) -> None:
         self._server = _Server()
@@ -141,7 +141,7 @@ class Listener:
         self._server.server_close()
 
     def wait(self, timeout_s: float) -> Arrival | None:
-        """Return what the browser brings; None if nothing has come in time."""
+        """Return the browser's request; None after the timeout."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):

@@ -1,4 +1,4 @@
-"""What the API answers, as small frozen values; the readers ignore what they do not know."""
+"""The API's answers as small frozen values; the readers ignore unknown fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Document = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a finalise is; bytes and seconds are None where they are not known."""
+    """The progress of a finalise; bytes and seconds are None if unknown."""
 
     step: str
     activity: str
@@ -24,7 +24,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image; times are as the API wrote them, `document` is the API's object, for programs."""
+    """An image; times are the API's strings, and `document` is the API's object, for programs."""
 
     document: Document
     id: int
@@ -42,7 +42,7 @@ class Image:
 
     @property
     def age_key(self) -> tuple[datetime, int]:
-        """Orders images from the oldest backup to the newest; one whose time cannot be read counts as oldest."""
+        """Return a sort key, oldest backup first; an image with an invalid time counts as oldest."""
         try:
             moment = datetime.fromisoformat(self.backed_up_at)
         except ValueError:
@@ -52,7 +52,7 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What signs in to an instance: three PEM texts."""
+    """The credentials of an instance: three PEM texts."""
 
     ca_certificate: str
     client_certificate: str
@@ -61,7 +61,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class AllowedAddress:
-    """An address or network that an instance's port admits; `origin` is `seen` or `added`."""
+    """An entry of an instance's allowlist; `origin` is `seen` or `added`."""
 
     address: str
     origin: str
@@ -72,10 +72,9 @@ class AllowedAddress:
 class Instance:
     """An instance; `document` is the API's object without the credentials, so that no key is printed by accident.
 
-    It sleeps when nobody has been connected for `sleep_after_s`; 0 is never. It may write `max_bytes`. `destroy_at` is
-    that of a closed one, `stop_reason` that of a stopped one.
-    `allowed_addresses` is None where the server does not say, as its ports admit everybody or the instance is another
-    person's.
+    `sleep_after_s` is the idle timeout; 0 is never. `max_bytes` is the write limit. Only a closed instance has
+    `destroy_at`, and only a stopped one `stop_reason`. `allowed_addresses` is None if the server has no allowlist, or
+    if the instance belongs to another user.
     """
 
     document: Document
@@ -100,7 +99,7 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """That something happened to an instance or image; `document` is the API's object."""
+    """An event of an instance or image; `document` is the API's object."""
 
     document: Document
     id: int
@@ -113,18 +112,18 @@ class Event:
 
     @property
     def row(self) -> list[str]:
-        """The cells of a table."""
+        """Return the cells of a table row."""
         who = [self.owner or "-", self.caller, self.reason or "-"]
         return [str(self.id), self.happened_at, self.subject, self.name, *who]
 
     @property
     def line(self) -> str:
-        """One line, where it is clear what it happened to."""
+        """Return one line without the subject."""
         return f"{self.happened_at} {self.name} by {self.caller}" + (f" ({self.reason})" if self.reason else "")
 
 
 def read_image(value: object) -> Image:
-    """Read one image object; raise BadAnswer if it is none."""
+    """Read one image object; raise BadAnswer if it is malformed."""
     document, attributes = resource(value, "images")
     ready = attributes.get("ready") is True
     error = attributes.get("error")
@@ -146,12 +145,12 @@ def read_image(value: object) -> Image:
 
 
 def read_image_error(value: object) -> str:
-    """Read the text of an image's error; raise BadAnswer if it is none."""
+    """Read the text of an image's error; raise BadAnswer if it is malformed."""
     return text(resource(value, "image_errors")[1], "text")
 
 
 def read_instance(value: object) -> Instance:
-    """Read one instance object; raise BadAnswer if it is none."""
+    """Read one instance object; raise BadAnswer if it is malformed."""
     document, attributes = resource(value, "instances")
     shown = {key: attributes[key] for key in attributes if key != "credentials"}
     return Instance(
@@ -177,7 +176,7 @@ def read_instance(value: object) -> Instance:
 
 
 def read_event(value: object) -> Event:
-    """Read one event object; raise BadAnswer if it is none."""
+    """Read one event object; raise BadAnswer if it is malformed."""
     document, attributes = resource(value, "events")
     subject = attributes.get("subject")
     about = subject if isinstance(subject, Mapping) else {}
@@ -196,7 +195,7 @@ def read_event(value: object) -> Event:
 def resource(value: object, kind: str) -> tuple[Document, Document]:
     attributes = value.get("attributes") if isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(attributes, Mapping) or value.get("type", kind) != kind:
-        raise BadAnswer(f"The server's answer holds no {kind}; check that the url is that of a Draupnir server.")
+        raise BadAnswer(f"The server's answer contains no {kind}; check that the url is that of a Draupnir server.")
     return value, attributes
 
 
@@ -205,7 +204,7 @@ def integer(value: object, name: str) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
-    raise BadAnswer(f"The server's answer has no proper {name}; check that the url is that of a Draupnir server.")
+    raise BadAnswer(f"The server's answer has no valid {name}; check that the url is that of a Draupnir server.")
 
 
 def text(values: Document, key: str) -> str:

@@ -1,4 +1,4 @@
-"""How things are printed: data on stdout as tables or JSON, words on stderr, and nothing that steers a terminal."""
+"""Output: data to stdout as tables or JSON, messages to stderr, and escapes for characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ UNITS_S = {"d": 24 * 3600, "h": 3600, "m": 60, "s": 1}
 
 
 def clean(text: str, *, keep_lines: bool = False) -> str:
-    """Escape what could steer a terminal, in a text that came from elsewhere; newlines stay if `keep_lines`."""
+    """Escape characters that could control a terminal, for untrusted texts; newlines stay if `keep_lines`."""
 
     def one(character: str) -> str:
         if character == "\n" and keep_lines:
@@ -29,12 +29,12 @@ def clean(text: str, *, keep_lines: bool = False) -> str:
 
 
 def say(message: str) -> None:
-    """Tell the user something that is not data."""
+    """Print a message to stderr."""
     click.echo(clean(message, keep_lines=True), err=True)
 
 
 def print_json(value: object) -> None:
-    """Print JSON for programs; everything that is not ASCII is escaped, so it is safe on any terminal."""
+    """Print JSON for programs; non-ASCII characters are escaped, so it is safe on any terminal."""
     click.echo(json.dumps(value, indent=2))
 
 
@@ -47,7 +47,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Print one thing, a name and a value a line; a value of several lines follows indented."""
+    """Print a name and a value on each line; indent the lines of a multi-line value below its name."""
     width = max(len(name) for name, value in fields if "\n" not in value)
     for name, value in fields:
         if "\n" in value:
@@ -59,7 +59,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
 
 
 def format_size(size_bytes: int | None) -> str:
-    """Write a number of bytes for people, in powers of 1000; nothing known is a dash."""
+    """Format a number of bytes for people, in powers of 1000; None is a dash."""
     if size_bytes is None:
         return "-"
     if size_bytes < 1000:
@@ -73,7 +73,7 @@ def format_size(size_bytes: int | None) -> str:
 
 
 def format_wait(seconds: int | None) -> str:
-    """Write how long to wait as it may stand on the command line, such as 90s or never; unknown is a dash."""
+    """Format a duration in the syntax of the command line, such as 90s or never; None is a dash."""
     if seconds is None:
         return "-"
     if seconds == 0:
@@ -83,7 +83,7 @@ def format_wait(seconds: int | None) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Write a duration as m:ss or h:mm:ss."""
+    """Format a duration as m:ss or h:mm:ss."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

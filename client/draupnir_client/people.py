@@ -1,4 +1,4 @@
-"""What the API answers about people and their tokens, as small frozen values; read as models.py reads."""
+"""The API's answers about users and their tokens as small frozen values, with readers like those in models.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from draupnir_client.models import Document, integer, resource, text
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """A sign-in that has begun: where to send the browser, and until when."""
+    """A started sign-in: the url for the browser, and its expiry."""
 
     url: str = field(repr=False)
     expires_at: datetime
@@ -20,7 +20,7 @@ class SignIn:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A session that was just given; its end is as the API wrote it."""
+    """A new session; its expiry is the API's string."""
 
     token: str = field(repr=False)
     email: str
@@ -30,7 +30,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a token stands for; `kind` is session, named or shared_secret, the last of which has no end."""
+    """The identity of a token; `kind` is session, named or shared_secret, which does not expire."""
 
     document: Document
     name: str
@@ -42,7 +42,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A session or named token, which is not the token itself; times are as the API wrote them."""
+    """A session or named token, without its secret; times are the API's strings."""
 
     document: Document
     id: int
@@ -57,7 +57,7 @@ class Token:
 
 @dataclass(frozen=True, slots=True)
 class NewToken:
-    """A named token that was just made, with the token itself, in `document` too."""
+    """A new named token with its secret, which is also in `document`."""
 
     document: Document = field(repr=False)
     id: int
@@ -67,21 +67,21 @@ class NewToken:
 
 
 def read_sign_in(value: object) -> SignIn:
-    """Read what begins a sign-in; raise BadAnswer if it is none, or if its link is not for a browser."""
+    """Read a started sign-in; raise BadAnswer if it is malformed, or if its link is not a web address."""
     _, attributes = resource(value, "sign_ins")
     url = text(attributes, "url")
-    # It is handed to a program as an argument, and may be printed.
+    # The link becomes an argument of a program, and may be printed.
     if not re.fullmatch(r"https?://[\x21-\x7e]+", url):
-        raise BadAnswer("The server's answer has no proper link to sign in with; check the url.")
+        raise BadAnswer("The server's answer has no valid link to sign in with; check the url.")
     try:
         expires_at = datetime.fromisoformat(text(attributes, "expires_at"))
     except ValueError as error:
-        raise BadAnswer("The server's answer has no proper expires_at; check the url.") from error
+        raise BadAnswer("The server's answer has no valid expires_at; check the url.") from error
     return SignIn(url, expires_at if expires_at.tzinfo else expires_at.replace(tzinfo=UTC))
 
 
 def read_new_session(value: object) -> NewSession:
-    """Read a session with its token; raise BadAnswer if it is none."""
+    """Read a session with its token; raise BadAnswer if it is malformed."""
     _, attributes = resource(value, "sessions")
     return NewSession(
         token=_token(attributes),
@@ -92,7 +92,7 @@ def read_new_session(value: object) -> NewSession:
 
 
 def read_caller(value: object) -> Caller:
-    """Read whom a token stands for; raise BadAnswer if it is not said."""
+    """Read the identity of a token; raise BadAnswer if it is malformed."""
     document, attributes = resource(value, "sessions")
     return Caller(
         document=document,
@@ -105,7 +105,7 @@ def read_caller(value: object) -> Caller:
 
 
 def read_token(value: object) -> Token:
-    """Read a session or named token; raise BadAnswer if it is none."""
+    """Read a session or named token; raise BadAnswer if it is malformed."""
     document, attributes = resource(value, "tokens")
     return Token(
         document=document,
@@ -121,7 +121,7 @@ def read_token(value: object) -> Token:
 
 
 def read_new_token(value: object) -> NewToken:
-    """Read a named token with the token itself; raise BadAnswer if it is none."""
+    """Read a named token with its secret; raise BadAnswer if it is malformed."""
     document, attributes = resource(value, "tokens")
     return NewToken(
         document=document,
@@ -134,7 +134,7 @@ def read_new_token(value: object) -> NewToken:
 
 def _token(attributes: Document) -> str:
     token = text(attributes, "token")
-    # It is kept in a file, goes into a header, and is printed where a shell reads it.
+    # The token is saved in a file, sent in a header, and printed for a shell.
     if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise BadAnswer("The server's answer has no proper token; check that the url is that of a Draupnir server.")
+        raise BadAnswer("The server's answer has no valid token; check that the url is that of a Draupnir server.")
     return token

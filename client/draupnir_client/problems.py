@@ -1,4 +1,4 @@
-"""Turns what httpx raises and what the API refuses into the client's own errors: what happened, why, what to do."""
+"""Turns errors of httpx and of the API into the client's own errors: what happened, why, what to do."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import httpx
 
 from draupnir_client.errors import BadAnswer, ClientError, NotFound, Refused, ServerUnreachable, Unauthorized
 
-# Answered with 429, and yet waiting changes nothing.
+# Codes with status 429 for which waiting does not help.
 _QUOTAS = frozenset({"too_many_instances", "too_many_tokens"})
-# What the command line offers where the API's own sentence does not know of it.
+# Advice for the command line, added to the API's own sentence.
 _ADVICE = {
     "image_has_instances": "`draupnir-client images destroy --cascade` destroys them too.",
 }
 
 
 def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing: str, *, changes: bool) -> ClientError:
-    """Explain why no answer came; `changes` tells that the request may have been carried out all the same."""
+    """Explain why there is no answer; with `changes`, warn that the server may have executed the request."""
     causes = list(_causes(error))
     look = " The server may have done it; check with `list` before you try again." if changes else ""
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
@@ -40,7 +40,7 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing
             )
         if isinstance(cause, socket.gaierror):
             return ServerUnreachable(
-                f"Cannot {doing}: the host name of {server} is not known ({cause.strerror}); check the url."
+                f"Cannot {doing}: the host name of {server} cannot be resolved ({cause.strerror}); check the url."
             )
         if isinstance(cause, ConnectionRefusedError):
             return ServerUnreachable(
@@ -57,12 +57,12 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing
 
 
 def from_response(response: httpx.Response, server: str, doing: str) -> ClientError:
-    """Explain an answer that is not the success asked for."""
+    """Explain an answer with an error status."""
     status = response.status_code
     if response.is_redirect:
         return BadAnswer(
-            f"Cannot {doing}: {server} sends on to {response.headers['location']}, which is not followed"
-            " so that the token goes nowhere else; set the right url with `draupnir-client config set url`."
+            f"Cannot {doing}: {server} redirects to {response.headers['location']}. Redirects are not followed, because"
+            " another server would get the token; set the right url with `draupnir-client config set url`."
         )
     problem = _problem(response)
     if problem is None:
@@ -92,7 +92,7 @@ def from_response(response: httpx.Response, server: str, doing: str) -> ClientEr
 
 
 def _problem(response: httpx.Response) -> tuple[str, str] | None:
-    """Return code and detail of the API's error body, None if it has none."""
+    """Return code and detail of the API's error body, or None."""
     try:
         body = response.json()
     except ValueError:
@@ -106,7 +106,7 @@ def _problem(response: httpx.Response) -> tuple[str, str] | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Walk the chain of causes; httpx wraps what httpcore wrapped around the system's error."""
+    """Yield the chain of causes; httpx wraps errors of httpcore, which wraps those of the operating system."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause

@@ -1,4 +1,4 @@
-"""Shows how far a finalise is: one live line on a terminal, a line for each new thing elsewhere; always on stderr."""
+"""Shows the progress of a finalise on stderr: one live line on a terminal, else a line for each change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REMINDER_S = 30.0
 
 
 def describe(image: Image, elapsed_s: float) -> str:
-    """Return one line: image, step, what it does, how much of it is done, and for how long it runs."""
+    """Return one line: image, step, activity, share done, and duration."""
     progress = image.progress or Progress("", "", None, None, None)
     parts = [f"Image {image.id}"]
     if progress.step in STEPS:
@@ -24,7 +24,7 @@ def describe(image: Image, elapsed_s: float) -> str:
     done = _done(progress)
     if done:
         parts.append(done)
-    # The server's clock knows better: the work may have begun before this command.
+    # Prefer the server's duration: the work may have started before this command.
     parts.append(format_duration(elapsed_s if progress.seconds is None else progress.seconds))
     return "  ".join(parts)
 
@@ -40,7 +40,7 @@ def _done(progress: Progress) -> str:
 
 
 class Display:
-    """Where progress goes; `close` leaves the terminal on an empty line."""
+    """The progress display; `close` leaves the terminal on an empty line."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -50,12 +50,12 @@ class Display:
         self._said_at_s = 0.0
 
     def show(self, image: Image) -> None:
-        """Rewrite the live line; elsewhere say it when the activity is a new one, and every half minute."""
+        """Rewrite the live line; without a terminal, print a line for each new activity, and every half minute."""
         what = (image.progress.step, image.progress.activity) if image.progress else ()
         self._tell(what, describe(image, self._now() - self._started_s))
 
     def wait_for_server(self) -> None:
-        """Tell that the server does not answer just now."""
+        """Show that the server does not answer."""
         waited = format_duration(self._now() - self._started_s)
         self._tell("away", f"The server does not answer; waiting for it  {waited}")
 

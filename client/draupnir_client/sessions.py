@@ -1,4 +1,4 @@
-"""The commands with which a person comes in and goes: `authenticate`, `sign-out` and `whoami`."""
+"""The commands for signing in and out: `authenticate`, `sign-out` and `whoami`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def authenticate(invocation: Invocation, token_file: BinaryIO | None, no_browser
     if token_file is not None:
         _keep_token(invocation, settled, _text_of(token_file))
     elif not invocation.has_terminal():
-        # There is nobody to ask, and what is piped in is the answer.
+        # Without a terminal, standard input is the token.
         _keep_token(invocation, settled, _text_of(sys.stdin.buffer))
     elif force or not _is_signed_in(invocation, settled):
         _sign_in(invocation, settled, browser_is_here=not no_browser and has_browser())
@@ -129,14 +129,14 @@ def _end_old_session(invocation: Invocation, old: Config) -> None:
 
 
 def _end_session(invocation: Invocation, settled: Config) -> str:
-    """End what can be ended, and return the message about it."""
+    """Revoke the token if it is a session, and return the message about it."""
     try:
         api = invocation.connect(settled)
         caller = api.get_caller()
         if caller.kind != "session":
             return (
-                f"The token is removed from this machine, and stays valid as {_until(caller)}, for it may be in use"
-                " elsewhere."
+                f"The token is removed from this machine, and stays valid as {_until(caller)}, because other"
+                " programs may use it."
             )
         api.sign_out()
     except ServerUnreachable as failure:

@@ -1,7 +1,7 @@
-"""The story of signing in with a browser: a link for it, a code that comes back, and a session for the code.
+"""Signs in with a browser: open a link, receive a code, and exchange the code for a session.
 
-The code is useless without the verifier, which this process sends to the server only (RFC 7636). A foreign code, or a
-code that somebody else has seen, signs nobody in.
+The code is useless without the verifier, which this process sends only to the server (RFC 7636). So an injected or an
+intercepted code does not work.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from draupnir_client.loopback import Listener
 from draupnir_client.output import say
 from draupnir_client.people import NewSession
 
-# Clocks differ: a sign-in that has just begun gets some time, and the wait is bounded.
+# The clocks of client and server differ, so the wait has a minimum and a maximum.
 SHORTEST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 
 _AGAIN = "try again with `draupnir-client authenticate`"
 _ENDS: dict[str, ClientError] = {
     "sign_in_refused": Unauthorized(
-        "The server refused: the identity provider did not confirm an account that may sign in here; choose another"
-        " account, or ask the server's administrator; the journal has the reason."
+        "The server refused: the identity provider did not confirm an account that may sign in here. Choose another"
+        " account, or ask the server's administrator, who finds the reason in the journal."
     ),
     "provider_unavailable": ServerUnreachable(
         "The server cannot sign you in now: the identity provider does not answer as it should; try again in a moment."
@@ -40,7 +40,7 @@ _ENDS: dict[str, ClientError] = {
 
 
 def has_browser() -> bool:
-    """Whether a browser that is opened on this machine is visible to the user at the terminal."""
+    """Return whether the user at the terminal would see a browser that opens on this machine."""
     if os.environ.get("SSH_CONNECTION") or os.environ.get("SSH_TTY"):
         return False
     wanted = ("BROWSER", "DISPLAY", "WAYLAND_DISPLAY")
@@ -48,7 +48,7 @@ def has_browser() -> bool:
 
 
 def sign_in_here(api: DraupnirAPI, open_browser: Callable[[str], bool]) -> NewSession:
-    """Sign in with a browser of this machine, which brings the code back by itself."""
+    """Sign in with a browser on this machine, which returns the code to the listener."""
     verifier = secrets.token_urlsafe(48)
     with Listener() as listener:
         sign_in = api.start_sign_in(_challenge(verifier), listener.port)
@@ -56,7 +56,7 @@ def sign_in_here(api: DraupnirAPI, open_browser: Callable[[str], bool]) -> NewSe
             "Sign in in your browser, which opens now; Ctrl-C ends the wait."
             " If none opens: draupnir-client authenticate --no-browser"
         )
-        # Some browsers end only when they are closed, and this one has to reach the listener before.
+        # In a thread, because some browsers block until they are closed, and the listener has to run.
         threading.Thread(target=_open, args=(open_browser, sign_in.url), daemon=True).start()
         arrival = listener.wait(_seconds_until(sign_in.expires_at))
         if arrival is None:
@@ -72,7 +72,7 @@ def sign_in_here(api: DraupnirAPI, open_browser: Callable[[str], bool]) -> NewSe
 
 
 def sign_in_elsewhere(api: DraupnirAPI) -> NewSession:
-    """Sign in with a browser anywhere; it shows the code, which is pasted here and not shown."""
+    """Sign in with a browser on any machine: it shows the code, and the user pastes it at a hidden prompt."""
     verifier = secrets.token_urlsafe(48)
     sign_in = api.start_sign_in(_challenge(verifier), None)
     say(f"Open this link in a browser, on any machine, and sign in there:\n\n  {sign_in.url}\n")

@@ -1,4 +1,4 @@
-"""The commands of `draupnir-client tokens`: the caller's sessions, and tokens of their own for programs."""
+"""The commands of `draupnir-client tokens`: the caller's sessions, and named tokens for programs."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def list_own(invocation: Invocation) -> None:
         ]
         print_table(headers, rows)
     else:
-        say("You have no tokens; make one with `draupnir-client tokens create`.")
+        say("You have no tokens; create one with `draupnir-client tokens create`.")
 
 
 @tokens.command()
 @click.argument("name", metavar="NAME")
-@click.option("--read-only", is_flag=True, help="The token can read everything that you can, and change nothing.")
+@click.option("--read-only", is_flag=True, help="The token can read everything that you can read, and change nothing.")
 @click.option(
     "--expires-in",
     "expires_in_s",

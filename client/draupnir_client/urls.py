@@ -1,4 +1,4 @@
-"""The address of a server: what may stand in it, and whether a secret may travel to it."""
+"""The url of a server: its syntax, and whether a secret may be sent to it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class ServerURL:
 
     @property
     def origin(self) -> tuple[str, str, int]:
-        """What has to be equal for two urls to be one server."""
+        """Return the parts that are equal if two urls are on the same server."""
         return self.scheme, self.host, self.port
 
     @property
     def is_loopback(self) -> bool:
-        """Whether the address is this machine's own."""
+        """Return whether the address is a loopback address."""
         if self.host == "localhost":
             return True
         try:
@@ -36,7 +36,7 @@ class ServerURL:
 
     @property
     def is_private(self) -> bool:
-        """Whether what is sent there can be read by nobody on the way."""
+        """Return whether the connection is encrypted or stays on this machine."""
         return self.scheme == "https" or self.is_loopback
 
     def __str__(self) -> str:
@@ -46,7 +46,7 @@ class ServerURL:
 
 
 def parse_url(text: str) -> ServerURL:
-    """Read a server's url; raise ConfigError, which says what is wrong with it."""
+    """Parse a server's url. Raises ConfigError."""
     if not re.fullmatch(r"[\x21-\x7e]+", text):
         raise ConfigError(f"The url {text!r} is empty or has blanks or unusual characters; correct it.")
     try:

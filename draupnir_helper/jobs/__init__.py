@@ -1,1 +1,1 @@
-"""What runs unprivileged inside the sandboxes: the extract and the finalise job."""
+"""The extract and the finalise job, which run unprivileged inside their sandboxes."""

@@ -1,7 +1,7 @@
-"""Archives by content: recognise, decompress through the usual programs, and unpack nothing but files and directories.
+"""Archives: recognise them by content, decompress them with the usual programs, unpack only files and directories.
 
-Everything read here is the uploader's. Names are taken apart and refused when absolute or pointing upwards; links,
-devices and pipes are refused by name; modes and owners are ours. Python's own extraction filter is not relied upon.
+Archives are untrusted input. Names that are absolute or point upwards are refused, and so are links, devices and
+pipes. The job sets modes and owners. It does not rely on Python's own extraction filter.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from draupnir_helper.jobs.reports import JobError
 
 _CHUNK_BYTES = 1024 * 1024
 _MAX_DEPTH = 32
-# What tarfile wants in one piece is a header or the names in it, however large they say they are.
+# Limit of one read by tarfile, which reads headers and the names in them. A header may claim any size.
 _HEADER_BYTES = 1024 * 1024
-# How the disk says that no file of this name can be where the archive wants it.
+# Errors for a name that cannot be created at its place in the archive.
 _IMPOSSIBLE = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
-# What tarfile raises beside its own errors: for invalid numbers, and for headers without end.
+# Exceptions of tarfile beside its own: for invalid numbers, and for endless chains of headers.
 _CONFUSED = (ValueError, OverflowError, RecursionError)
 _DECOMPRESSORS: tuple[tuple[bytes, tuple[str, ...]], ...] = (
     (b"\x1f\x8b", ("/usr/bin/gzip", "-dc")),
@@ -41,7 +41,7 @@ _ENDS_EARLY = ("end of", "ends unexpectedly", "premature", "unfinished", "trunca
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the content is a tar file or something we can decompress."""
+    """Return whether the content is a tar file or in a known compression format."""
     with path.open("rb") as file:
         head = file.read(_TAR_MAGIC_OFFSET + 8)
     return head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + 5] == b"ustar" or _decompressor(head) is not None
@@ -52,9 +52,9 @@ def _decompressor(head: bytes) -> tuple[str, ...] | None:
 
 
 class _Source:
-    """What tarfile reads, forwards only; knows how much went through it, and where the last byte was that is not zero.
+    """The stream that tarfile reads, forwards only; records its position and the position of the last non-zero byte.
 
-    What members hold goes from the descriptor into their files inside the kernel, and is not looked at.
+    The kernel copies the content of members from the descriptor to their files. Python does not read it.
     """
 
     def __init__(self, descriptor: int, budget: Budget) -> None:
@@ -74,12 +74,12 @@ class _Source:
             pass
 
     def read(self, size: int) -> bytes:
-        """As many bytes, fewer only at the end."""
+        """Return `size` bytes; fewer only at the end."""
         if size > _HEADER_BYTES:
             raise tarfile.ReadError("a header is too large")
         chunks = []
         while size > 0 and (data := os.read(self._descriptor, min(size, _CHUNK_BYTES))):
-            # rstrip copies, so it is spared where there is nothing to strip.
+            # rstrip copies, so call it only if there is something to strip.
             content = len(data) if data[-1:] != b"\0" else len(data.rstrip(b"\0"))
             if content:
                 self.content_end = self.count + content
@@ -90,12 +90,12 @@ class _Source:
         return b"".join(chunks)
 
     def transfer(self, target: int, size: int) -> int:
-        """Move up to so many bytes on into the file; how many those were, 0 at the end."""
+        """Move up to `size` bytes into the file, and return how many; 0 at the end."""
         if self._piped:
             moved = os.splice(self._descriptor, target, size)
         else:
-            # Not copy_file_range: it shares the extents of members that happen to lie on a block's boundary, and each
-            # keeps the whole extent of the archive, of up to 128 MiB, on the disk when the upload is long gone.
+            # Not copy_file_range: it shares the extents of members that start on a block boundary. Each such member
+            # would keep a whole extent of the archive, up to 128 MiB, on the disk after the upload is removed.
             moved = os.sendfile(target, self._descriptor, None, size)
         self.budget.take(moved)
         self.count += moved
@@ -113,7 +113,7 @@ class _Source:
 
 @contextmanager
 def _decompressed(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
-    """The content, decompressed where need be, and a function that tells how many bytes of the file are read.
+    """Yield the content, decompressed if necessary, and a function that returns how many bytes of the file are read.
 
     The decompressor shares the file's offset with us. Its exit code is checked at the end.
     """
@@ -128,7 +128,7 @@ def _decompressed(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
         ) as process:
             assert process.stdout is not None
             assert process.stderr is not None
-            with suppress(PermissionError):  # a wider pipe is quicker; the kernel may have none to give
+            with suppress(PermissionError):  # a larger pipe is faster, but the kernel may refuse it
                 fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, _CHUNK_BYTES)
             try:
                 yield process.stdout, lambda: os.lseek(file.fileno(), 0, os.SEEK_CUR)
@@ -153,7 +153,7 @@ def _truncated(path: Path) -> JobError:
 
 
 def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> None:
-    """Unpack the archive below the target directory, which exists; raises JobError with the archive's name in it."""
+    """Unpack the archive into the existing target directory. Raises JobError, which names the archive."""
     total_bytes = path.stat().st_size
     problem: JobError | None = None
     with _decompressed(path) as (stream, position):
@@ -178,13 +178,13 @@ def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
         except _CONFUSED:
             source.drain()
             problem = _damaged_tar(path, source.count)
-    # What the decompressor complains of, on leaving the block, is nearer to the cause than what tar made of it.
+    # An error of the decompressor, raised at the end of the block, is closer to the cause than the error of tar.
     if problem is not None:
         raise problem
 
 
 def _judge_end(path: Path, source: _Source, end: int) -> JobError | None:
-    """A tar file ends in two blocks of zeros; tarfile stops without a word at a damaged header, or at none."""
+    """Return the failure of a tar file without the two zero blocks at its end; tarfile stops there without an error."""
     if source.content_end > end:
         return _damaged_tar(path, end)
     if source.count < end + _END_BYTES:
@@ -230,7 +230,7 @@ def _unpack_member(
         else:
             content = tar.extractfile(member)
             assert content is not None
-            # Its holes come from nowhere, and are written all the same.
+            # The holes of a sparse file are not in the archive, but the job writes them, so they count.
             move = lambda size: source.spend(file.write(content.read(size)))  # noqa: E731
         left = member.size
         while left > 0:

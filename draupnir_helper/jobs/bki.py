@@ -1,4 +1,4 @@
-"""What initdb of a major puts into the catalogs, by its postgres.bki: their columns in order, and the first rows."""
+"""The catalogs as initdb of a major version creates them, from its postgres.bki: columns in order, and first rows."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ class Catalog(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
     def position(self, name: str) -> int:
-        """Where the column stands in a row."""
+        """Return the index of the column in a row."""
         return [column for column, _ in self.columns].index(name)
 
 
 def system_scripts(major: int) -> list[str]:
-    """What initdb of that major runs after it has made the catalogs."""
+    """Return the SQL that initdb of that major runs after it has created the catalogs."""
     return [path.read_text(encoding="utf-8") for path in sorted((_SHARED / str(major)).glob("system_*.sql"))]
 
 
 @cache
 def catalog(major: int, name: str) -> Catalog:
-    """The catalog of that name; raises ValueError if the major has none."""
+    """Return the catalog of that name. Raises ValueError if the major does not have it."""
     text = (_SHARED / str(major) / "postgres.bki").read_text(encoding="utf-8")
     found = re.search(rf"^create {name} (\d+).*?\n \(\n(.*?)\n \)\n(.*?)^close {name}$", text, re.MULTILINE | re.DOTALL)
     if found is None:

@@ -1,6 +1,7 @@
-"""Which functions of a database Postgres and its extensions made, by their own files, and which the data brought.
+"""Tells the functions that Postgres and its extensions created from those that the data added.
 
-A function counts as theirs by its name, its arguments and its definition. Oids and pg_init_privs are data as well.
+The files of Postgres and of the extensions decide: name, arguments and definition have to match. Oids and
+pg_init_privs are data, too, and prove nothing.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from typing import NamedTuple
 from draupnir_helper.jobs import bki
 from draupnir_helper.jobs.reports import JobError
 
-# As in ownership.sql: what lies there stays with the bootstrap superuser.
+# As in ownership.sql: objects in these schemas stay with the bootstrap superuser.
 _SYSTEM_SCHEMAS = ("pg_catalog", "information_schema", "pg_toast")
 _INTERNAL_AND_C = ("12", "13")  # the same in each major
-# What initdb makes of these stands in no list: stemmers, and conversions in 12 and 13.
+# postgres.bki does not list the functions that initdb creates from these: stemmers, and conversions in 12 and 13.
 _LIBRARIES = re.compile(r"\$libdir/(dict_snowball|\w+_and_\w+)")
 _CONSTRUCTORS = {
     *("range_constructor2", "range_constructor3"),
@@ -27,7 +28,7 @@ _RESTRICTED = re.compile(r"REVOKE\s+(?:ALL|EXECUTE)\s+ON\s+FUNCTION\s+([^;]+?)\s
 
 
 class Function(NamedTuple):
-    """A row of functions.sql: what COPY writes, unread."""
+    """A row of functions.sql, as COPY writes it."""
 
     oid: str
     bootstrap_owned: str
@@ -36,7 +37,7 @@ class Function(NamedTuple):
     trusted: str
     argument_oids: str
     language_oid: str
-    # Names only from here on, which are the same in any database that has it from the same extension.
+    # From here on only names, which are equal in all databases with the same extension.
     schema: str
     name: str
     arguments: str
@@ -48,31 +49,31 @@ class Function(NamedTuple):
 
     @property
     def definition(self) -> tuple[str, ...]:
-        """What makes two functions of different databases the same."""
+        """Return the fields that are equal if two functions of different databases are the same."""
         return self[7:]
 
     @property
     def code(self) -> tuple[str, ...]:
-        """What it runs and how it is called: the same for two names of one function."""
+        """Return what it runs and how it is called; equal for two names of one function."""
         return self[9:]
 
 
 class Verdict(NamedTuple):
-    """Oids of functions, by what has to become of them."""
+    """Oids of functions, by what has to be done with them."""
 
     kept: list[str]  # owned by the bootstrap superuser from now on, and callable by the same roles as before
     closed: list[str]  # the same, and nobody else may call them
-    made: list[str]  # by Postgres or the script of an extension, though postgres.bki does not have them
-    powerless: list[str]  # the data's, where the superuser may call them: from now on with nobody's rights
+    made: list[str]  # created by Postgres or an extension's script, but not in postgres.bki
+    powerless: list[str]  # the data's, where the superuser may call them: they will run without any rights
 
 
 def read(lines: Iterable[str]) -> list[Function]:
-    """The functions that functions.sql listed."""
+    """Return the functions that functions.sql listed."""
     return [Function(*line.split("\t")) for line in lines]
 
 
 def needs_extensions(functions: Iterable[Function]) -> bool:
-    """Whether a verdict takes a look at what the extensions' scripts make."""
+    """Return whether the verdict depends on the scripts of extensions."""
     return any(each.member == "t" for each in functions)
 
 
@@ -85,7 +86,7 @@ def refuse_other_versions(major: int, functions: Iterable[Function]) -> None:
 
 
 def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterable[Function]) -> Verdict:
-    """Tell what has to become of the functions; raises tampered_catalogs if one of Postgres's own was replaced."""
+    """Return what has to be done with the functions. Raises tampered_catalogs if one of Postgres's own was replaced."""
     initdb = built_in(major)
     made = {each.definition: each for each in made_by_extensions if each.member == "t"}
     functions = list(functions)
@@ -109,7 +110,7 @@ def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterabl
         elif each.trusted == "f" and each.code in open_code:
             verdict.kept.append(each.oid)
         elif _powerful(each):
-            # One in a language that is safe runs as draupnir once it is handed over, outside of pg_catalog.
+            # A function in a trusted language, outside of pg_catalog, runs as draupnir after the hand-over.
             if each.trusted == "f" or each.member == "t" or each.schema in _SYSTEM_SCHEMAS:
                 verdict.closed.append(each.oid)
         elif each.schema in _SYSTEM_SCHEMAS:
@@ -126,14 +127,14 @@ def _powerful(function: Function) -> bool:
 
 
 def _open_code(major: int, own: Iterable[Function], made: Iterable[Function]) -> set[tuple[str, ...]]:
-    """The code that everybody may call anyway, of Postgres and of extensions; another name for it changes nothing."""
+    """Return the code of Postgres and extensions that PUBLIC may call; another name for it adds no rights."""
     names = {re.sub(r"pg_catalog\.|\(.*", "", each) for each in restricted(major)}
     shut = {each.source for each in own if each.name in names}
     return {each.code for each in own if each.source not in shut} | {each.code for each in made if each.public == "t"}
 
 
 def _harmless(function: Function) -> bool:
-    """Stemmers and conversions that initdb makes, and the constructors that come with each range type."""
+    """Return whether it is a stemmer or conversion that initdb creates, or the constructor of a range type."""
     if function.definer != "f":
         return False
     if function.language == "internal":
@@ -144,7 +145,7 @@ def _harmless(function: Function) -> bool:
 
 @cache
 def _called() -> frozenset[str]:
-    """The names of the functions that our own SQL calls."""
+    """Return the names of the functions that our own SQL calls."""
     texts = (path.read_text(encoding="utf-8") for path in Path(__file__).with_name("sql").glob("*.sql"))
     return frozenset(name for text in texts for name in re.findall(r"\b([a-z_0-9]+)\(", text))
 
@@ -159,7 +160,7 @@ def _tampered(name: str) -> JobError:
 
 @cache
 def built_in(major: int) -> dict[tuple[str, str], tuple[str, str]]:
-    """What initdb of that major puts into pg_proc: name and oids of the arguments → oid of the language and source."""
+    """Return pg_proc as initdb of that major fills it: (name, oids of arguments) → (oid of the language, source)."""
     pg_proc = bki.catalog(major, "pg_proc")
     name, arguments, language, source = (pg_proc.position(f"pro{each}") for each in ("name", "argtypes", "lang", "src"))
     return {(row[name], row[arguments]): (row[language], row[source]) for row in pg_proc.rows}
@@ -167,12 +168,12 @@ def built_in(major: int) -> dict[tuple[str, str], tuple[str, str]]:
 
 @cache
 def oids(major: int) -> tuple[str, ...]:
-    """Of the functions that initdb of that major puts into pg_proc."""
+    """Return the oids of the functions that initdb of that major puts into pg_proc."""
     return tuple(row[0] for row in bki.catalog(major, "pg_proc").rows)
 
 
 @cache
 def restricted(major: int) -> tuple[str, ...]:
-    """The functions that initdb of that major lets nobody but superusers and predefined roles call."""
+    """Return the functions that initdb of that major allows only superusers and predefined roles to call."""
     texts = bki.system_scripts(major)
     return tuple(sorted({f"pg_catalog.{found}" for text in texts for found in _RESTRICTED.findall(text)}))

@@ -1,4 +1,4 @@
-"""One Postgres server for the time of a finalise: start, questions by psql, clean stop; reached by nobody else."""
+"""The Postgres server of a finalise: start, SQL through psql, clean stop; only the job can connect to it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from draupnir_helper.jobs.reports import JobError
 
 _LOG_LINES = 30
 _IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_authid WHERE rolname = session_user"
-# Our own sessions take nothing from the data: neither names nor limits that a role or a database may have.
+# Our own sessions ignore settings and names of the data: a role or a database may set limits and a search_path.
 _OWN_SESSION = (
     *("-c search_path=pg_catalog", "-c role=none"),
     *("-c default_transaction_read_only=off", "-c standard_conforming_strings=on"),
@@ -32,7 +32,7 @@ _LINE_CHARS = 16 * 1024  # of the server's log; a longer one is cut into several
 
 
 class Cluster:
-    """A running server on the sandbox's data directory, asked as its bootstrap superuser."""
+    """A running server on the sandbox's data directory; the job connects as its bootstrap superuser."""
 
     def __init__(self, major: int, directory: Path) -> None:
         self.major = major
@@ -44,10 +44,10 @@ class Cluster:
 
     @contextmanager
     def running(self, preload_libraries: list[str]) -> Iterator[None]:
-        """Recover and serve until the end of the block, then stop cleanly; killed when the block fails."""
+        """Recover and serve until the end of the block, then stop cleanly; kill the server if the block fails."""
         try:
             self._start(preload_libraries)
-            # There may be a postgres that is only one of several, and may not demote the first.
+            # If postgres is not the bootstrap superuser, it may not demote the one that is.
             if self._psql("template1", "-c", _IS_BOOTSTRAP, server_options=_OWN_SESSION).stdout != "t\n":
                 self._stop()
                 self.superuser = self._read_superuser(preload_libraries)
@@ -60,7 +60,7 @@ class Cluster:
                 self._process.wait()
 
     def log_tail(self) -> str:
-        """The last lines the server wrote."""
+        """Return the last lines of the server's log."""
         return "\n".join(self._log)
 
     def _start(self, preload_libraries: list[str]) -> None:
@@ -73,7 +73,7 @@ class Cluster:
         self._await_ready()
 
     def _write_files(self, preload_libraries: list[str]) -> list[str]:
-        """Write the server's configuration; its command line."""
+        """Write the server's configuration, and return its command line."""
         prepared = int(control_data(self.major).get("max_prepared_xacts setting", "0"))
         settings = postgres.finalise_settings(str(self._directory), max_prepared_transactions=prepared)
         for name, text in postgres.finalise_files(settings).items():
@@ -83,12 +83,12 @@ class Cluster:
     def _read_log(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
-        # Kept for the private text of a failure. It quotes the data, so it never goes into the journal.
+        # For the private text of a failure. The log quotes the data, so it must not reach the journal.
         while line := self._process.stderr.readline(_LINE_CHARS):
             self._log.append(line.rstrip())
 
     def _await_ready(self) -> None:
-        """Until the last line of postmaster.pid says ready, as pg_ctl does; it has no event to wait for."""
+        """Poll until postmaster.pid contains "ready", as pg_ctl does; Postgres offers no event to wait for."""
         assert self._process is not None
         pid_file = Path(postgres.PGDATA) / "postmaster.pid"
         while self._process.poll() is None:
@@ -109,9 +109,9 @@ class Cluster:
         raise JobError("recovery_failed", detail, self.log_tail())
 
     def _read_superuser(self, preload_libraries: list[str]) -> str:
-        """The name of the role with oid 10, which may sign in from now on.
+        """Return the name of the role with oid 10, and allow it to log in.
 
-        Asked in single-user mode, which needs no name to sign in with.
+        This runs in single-user mode, which does not need the name.
         """
         server, *options = self._write_files(preload_libraries)
         finished = subprocess.run(
@@ -127,9 +127,9 @@ class Cluster:
         return found[1]
 
     def run_files(self, database: str, *paths: Path, **variables: str) -> list[str]:
-        """Run our own SQL files in the database, in one session; the lines that they answer, unaligned.
+        """Run our own SQL files in the database, in one session, and return the unaligned lines of output.
 
-        They see nobody's functions and operators but Postgres's own, whatever those of the data are called.
+        The search_path has only Postgres's own functions and operators, so the data cannot replace them by name.
         """
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
         options += [part for path in paths for part in ("-f", str(path))]
@@ -137,11 +137,11 @@ class Cluster:
         finished = self._psql(database, *options, server_options=_OWN_SESSION)
         what = f"Draupnir's own {names} failed: {failures.of_statement(self.major, finished.stderr)}"
         answer = self._checked(finished, what, f"{names} in database {database}")
-        # Not splitlines(), which takes more for the end of a line than COPY escapes.
+        # Not splitlines(), which splits at more characters than COPY escapes.
         return answer.removesuffix("\n").split("\n")
 
     def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
-        """Run the uploader's script as psql does, then the file that looks what it left open, in one session."""
+        """Run the uploader's script with psql, then in the same session the file that checks for open transactions."""
         options = (triggers.TRACKING,)
         files = ("-f", path.name, "-f", str(after))
         return self._psql(database, *files, server_options=options, working_directory=path.parent)
@@ -165,7 +165,7 @@ class Cluster:
         return subprocess.run(
             [*command, "-h", str(self._directory), "-U", self.superuser, *arguments],
             capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
-            # Not an argument, which psql reads as a connection string where the name looks like one.
+            # Not an argument: psql would parse a name like "host=x" as a connection string.
             env=_environment() | {"PGDATABASE": database, "PGOPTIONS": self._session_options(*server_options)},
             cwd=working_directory,
         )  # fmt: skip
@@ -174,20 +174,20 @@ class Cluster:
         return " ".join([*walls.session_options(self.major), *more])
 
     def _checked(self, finished: subprocess.CompletedProcess[str], what: str, where: str) -> str:
-        """Its output; a failure is published as `what`, and `where` stands in the private text alone."""
+        """Return its output. A failure publishes `what`; `where` appears only in the private text."""
         if finished.returncode == 0:
             return finished.stdout
         private = self.private(f"{where}\n{finished.stderr}")
         if self.ran_out_of_room(finished):
             raise JobError("no_room", reports.NO_ROOM, private)
-        raise JobError("cleaning_failed", f"{what}; the upload is kept.", private)
+        raise JobError("cleaning_failed", f"{what}; the upload is retained.", private)
 
     def private(self, text: str) -> str:
-        """The private text of a failure: what a program said, and the end of the server's log."""
+        """Return the private text of a failure: a program's output, and the end of the server's log."""
         return f"{text.strip()}\n\nEnd of the server's log:\n{self.log_tail()}\n"
 
     def ran_out_of_room(self, finished: subprocess.CompletedProcess[str]) -> bool:
-        """Whether the disk was full: a server that could not write its log is gone before it can tell the client."""
+        """Return whether the disk was full; a server that cannot write its log exits before it can report to psql."""
         return failures.out_of_room(finished.stderr) or failures.out_of_room(self.log_tail())
 
     def _stop(self) -> None:
@@ -204,7 +204,7 @@ class Cluster:
 
 
 def read_major(directory: Path) -> int:
-    """The Postgres major of the data directory; raises postgres_missing when its server is not installed."""
+    """Return the Postgres major of the data directory. Raises postgres_missing if its server is not installed."""
     with (directory / "PG_VERSION").open(encoding="ascii", errors="replace") as file:
         text = file.read(_VERSION_CHARS).strip()[:20]
     if not re.fullmatch(r"[1-9][0-9]", text):
@@ -223,12 +223,12 @@ def read_major(directory: Path) -> int:
 
 
 def control_data(major: int) -> dict[str, str]:
-    """What pg_controldata says of the data directory, label → value; raises damaged_control_file."""
+    """Return the output of pg_controldata for the data directory, label → value. Raises damaged_control_file."""
     command = [postgres.binary(major, "pg_controldata"), "-D", postgres.PGDATA]
     finished = subprocess.run(
         command, capture_output=True, text=True, errors="replace", check=False, env={"LC_ALL": "C"}
     )
-    # It goes on with a warning where the checksum is wrong; older majors print that to stdout.
+    # On a wrong checksum pg_controldata only warns; older majors print the warning to stdout.
     if finished.returncode != 0 or "CRC" in finished.stdout.partition("\n")[0] + finished.stderr:
         detail = "global/pg_control of the data directory is damaged; upload another copy and finalise again."
         raise JobError("recovery_failed", detail, finished.stderr)
@@ -240,7 +240,7 @@ def _environment() -> dict[str, str]:
     return {
         "PATH": "/usr/bin",
         "LC_ALL": "C.UTF-8",
-        # What the API takes and the files hold; psql would take them for the encoding of the database.
+        # The API and the script use UTF-8; psql would assume the encoding of the database.
         "PGCLIENTENCODING": "UTF8",
         "PGCONNECT_TIMEOUT": "60",
         "HOME": "/nonexistent",

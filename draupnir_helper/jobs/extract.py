@@ -1,4 +1,4 @@
-"""The extract job: from the sealed upload, whatever its form, to a clean data directory; runs as the upload user."""
+"""The extract job: turns a sealed upload of any form into a clean data directory; runs as the upload user."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COPIED_BYTES = 1024**3
 _BASE_BACKUP = re.compile(r"(base|pg_wal)\.tar(\.[a-z0-9]+)?")
 _TABLESPACE = re.compile(r"[0-9]+\.tar(\.[a-z0-9]+)?")
 
-# What a server leaves behind that must not be found by the next one, or says where production is, or quotes it.
+# Files of the old server that a new one must not read, that name production hosts, or that quote the data.
 _LEFTOVERS = (
     "*.conf", "*.auto.conf.tmp", "*.signal", "*.pid", "*.opts", "*.old", "*.done", "recovery.*", "current_logfiles*",
     "backup_manifest", "core*", "log", "pg_log", "server.*", "root.*",
@@ -32,7 +32,7 @@ _EMPTIED = ("pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshot
 
 
 def main(reporter: Reporter) -> Report:
-    """Unpack or copy, find the data directory, verify it, clean it, and say which major it is."""
+    """Unpack or copy the upload; find, verify and clean the data directory; report its major."""
     incoming = TARGET / _INCOMING
     incoming.mkdir()
     fill(SEAL, incoming, lambda done, total: reporter.progress("extracting", done, total))
@@ -46,7 +46,7 @@ def main(reporter: Reporter) -> Report:
 
 
 def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> None:
-    """Bring what was uploaded into the incoming directory: one archive, a base backup's archives, or plain files."""
+    """Fill the incoming directory from the upload: one archive, the archives of a base backup, or plain files."""
     entries = sorted(
         (entry for entry in seal.iterdir() if not entry.name.startswith(".")), key=lambda entry: entry.name
     )
@@ -74,7 +74,7 @@ def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> No
 
 
 def _fill_from_base_backup(seal: Path, incoming: Path, found: list[Path], progress: Callable[[int, int], None]) -> None:
-    """The files of `pg_basebackup -Ft`: base.tar, pg_wal.tar and backup_manifest, each perhaps compressed."""
+    """Unpack the files of `pg_basebackup -Ft`: base.tar, pg_wal.tar and backup_manifest, each perhaps compressed."""
     for entry in found:
         if _TABLESPACE.fullmatch(entry.name):
             raise _tablespaces()
@@ -105,7 +105,7 @@ def _not_an_archive(files: list[Path]) -> JobError:
 
 
 def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
-    """Copy files and directories, sharing their extents where the filesystem can; links and the like are refused."""
+    """Copy files and directories, with shared extents if the filesystem supports it; refuse links and special files."""
     if depth > _MAX_DEPTH:
         detail = f"The upload has folders {_MAX_DEPTH} deep and more, which no data directory has; upload it again."
         raise JobError("unsafe_archive", detail)
@@ -123,15 +123,15 @@ def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy one file, by reference where possible."""
+    """Copy one file, by reflink if possible."""
     with source.open("rb") as reader, target.open("wb") as writer:
-        # Shares the extents, and copies where it cannot. The sandbox has no ioctl, FICLONE among them.
+        # Shares the extents if possible, else copies. The sandbox blocks ioctl, and with it FICLONE.
         while os.copy_file_range(reader.fileno(), writer.fileno(), _COPIED_BYTES):
             pass
 
 
 def find_data_directory(incoming: Path) -> Path:
-    """The data directory, at the top or in one folder; raises no_data_directory."""
+    """Return the data directory, at the top or in one folder. Raises no_data_directory."""
     candidates = [incoming, *(entry for entry in sorted(incoming.iterdir()) if entry.is_dir())]
     found = [path for path in candidates if (path / "PG_VERSION").is_file() and (path / "global/pg_control").is_file()]
     if not found:
@@ -144,7 +144,7 @@ def find_data_directory(incoming: Path) -> Path:
 
 
 def verify_manifest(directory: Path, major: int, reporter: Reporter) -> None:
-    """Hold a base backup against its manifest; one without backup_label is older than what the server wrote since."""
+    """Verify a base backup against its manifest; without a backup_label a server has written to it since."""
     if major < 13 or not (directory / "backup_manifest").exists() or not (directory / "backup_label").exists():
         return
     reporter.step("verifying the backup manifest")
@@ -157,7 +157,7 @@ def verify_manifest(directory: Path, major: int, reporter: Reporter) -> None:
 
 def clean(directory: Path) -> None:
     """Remove the configuration, signals, logs and transient state of the server that the copy was taken from."""
-    # A base backup in tar format always has the file, empty where there are no tablespaces.
+    # A base backup in tar format always has this file; it is empty if there are no tablespaces.
     tablespace_map = directory / "tablespace_map"
     if tablespace_map.exists():
         if tablespace_map.stat().st_size > 0:
@@ -181,7 +181,7 @@ def _remove(path: Path) -> None:
 
 
 def lift(directory: Path, target: Path) -> None:
-    """Move what is in the directory up to the target; names cannot clash, since the target holds nothing else."""
+    """Move the content of the directory up to the target, which is otherwise empty, so names cannot clash."""
     for path in list(directory.iterdir()):
         if path.name != _INCOMING:
             path.rename(target / path.name)

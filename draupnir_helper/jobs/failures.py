@@ -1,6 +1,6 @@
-"""What may be published of an error of psql or of the server: SQLSTATE, condition name and line, never its text.
+"""The public part of an error of psql or the server: SQLSTATE, condition name and line, never its text.
 
-A message or a DETAIL of Postgres can hold a raw row. Nothing of them gets into a public sentence.
+A message or DETAIL of Postgres can quote a raw row, so public sentences contain neither.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NO_SPACE = ("No space left on device", "Disk quota exceeded")
 
 
 def of_script(major: int, script: Path, stderr: str) -> str:
-    """Where and why the script failed, as psql reported it."""
+    """Return where and why the script failed, as psql reported it."""
     lines = script.read_text(encoding="utf-8").count("\n") + 1
     for pattern in (_OF_PSQL, _WITHOUT_STATE):
         for found in pattern.finditer(stderr):
@@ -33,31 +33,31 @@ def of_script(major: int, script: Path, stderr: str) -> str:
 
 
 def of_statement(major: int, stderr: str) -> str:
-    """Why a statement of our own failed."""
+    """Return why a statement of our own failed."""
     found = _OF_PSQL.search(stderr)
     return described(major, found["state"]) if found else "the server gave no SQLSTATE"
 
 
 def of_server(major: int, log: str) -> str:
-    """Why the server ended, by the last fatal line of its log."""
+    """Return why the server ended, from the last fatal line of its log."""
     found = _OF_SERVER.findall(log)
     return described(major, found[-1]) if found else "the server gave no SQLSTATE"
 
 
 def described(major: int, state: str) -> str:
-    """The SQLSTATE with its condition name; one that Postgres does not define may itself be data, and is not shown."""
+    """Return the SQLSTATE with its condition name, but hide one that Postgres does not define: it may be data."""
     name = conditions(major).get(state)
     return f"SQLSTATE {state} ({name})" if name else "a SQLSTATE that Postgres does not define"
 
 
 @cache
 def conditions(major: int) -> dict[str, str]:
-    """SQLSTATE → condition name, from the list that each Postgres brings along."""
+    """Return SQLSTATE → condition name, from the list that each Postgres installs."""
     text = (_SHARED / str(major) / "errcodes.txt").read_text(encoding="ascii")
     rows = (line.split() for line in text.splitlines() if re.match(r"[0-9A-Z]{5} +E ", line))
     return {row[0]: row[3] for row in rows if len(row) == 4}
 
 
 def out_of_room(text: str) -> bool:
-    """Whether the disk or its quota was full."""
+    """Return whether the disk or its quota was full."""
     return any(words in text for words in _NO_SPACE)

@@ -1,8 +1,7 @@
 """The finalise job: recover, anonymise, clean and stop an extracted data directory; runs as the image's own user.
 
-Starting Postgres on an uploaded directory is running the uploader's code, so everything here, psql included, stays
-inside the sandbox, and nothing it leaves behind is believed: the helper takes its word only for being done, and only
-when it ended cleanly.
+To start Postgres on an uploaded directory is to run the uploader's code. So the whole job, psql included, stays in the
+sandbox, and the helper trusts none of its results: it believes only that the job is done, and only after a clean exit.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
 _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
-# Files that a server acts on when it starts, and the private text of a failure, which there is none of.
+# Files that change how a server starts, and a private text of a failure, which a finished job does not leave.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
 _LEAVING_S = 30.0
 _ROLLED_BACK = (
     "a transaction of the script was rolled back, by ROLLBACK or because it was still open at a \\connect; "
     "end it with COMMIT"
 )
-# What after_script.sql says, which is ours to publish.
+# Messages of after_script.sql. They are our own, so they may be published.
 _LEFT = (
     "the script leaves a transaction open; end it with COMMIT",
     "the script leaves a prepared transaction; end it with COMMIT PREPARED",
@@ -43,7 +42,7 @@ _ENDED_EARLY = "psql ended the script before its last line, by \\q or in an open
 
 
 def main(reporter: Reporter) -> Report:
-    """Take the steps of the brief, in order; any that fails fails the image."""
+    """Run the steps in order; a step that fails makes the image fail."""
     major = read_major(_DATA)
     _DIRECTORY.mkdir(mode=0o700)
     cluster = Cluster(major, _DIRECTORY)
@@ -53,14 +52,14 @@ def main(reporter: Reporter) -> Report:
         for lines in _in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql")):
             catalogs.refuse_other_versions(cluster.major, catalogs.read(lines[:-1]))
         disarm(cluster, databases)
-        # Not before each database has been connected to: the caches that Postgres writes then would wait their turn.
-        # A head start for what was extracted: publishing would wait until it is written. Of the whole machine, since a
-        # sync of one filesystem is an ioctl, and the sandbox has none.
+        # Publishing has to wait for the extracted files, so start to write them now. The first connection to each
+        # database comes before it, because Postgres then writes its caches, which would queue up behind the sync. It
+        # syncs the whole machine, since a sync of one filesystem is an ioctl, which the sandbox blocks.
         threading.Thread(target=os.sync, daemon=True).start()
         filled = materialized(cluster, databases)
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
-        # The script may have made, dropped or closed some.
+        # The script may have created, dropped or closed databases.
         databases = admit_all_databases(cluster)
         written = disarm(cluster, databases)
         reporter.step("refreshing materialized views")
@@ -78,18 +77,18 @@ def main(reporter: Reporter) -> Report:
 
 
 def admit_all_databases(cluster: Cluster) -> dict[str, int]:
-    """The oids of all databases, by name; one that refused connections would be neither anonymised nor cleaned."""
+    """Open all databases, so that each is anonymised and cleaned; return their oids by name."""
     lines = cluster.run_files("template1", _SQL / "admit.sql")
     # A name may hold the end of a line.
     return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}
 
 
 def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
-    """Drop what ties the copy to production or runs code by itself.
+    """Remove links to production and code that runs unasked.
 
-    That is prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings of roles
-    and databases that would beat the command line. Returns the tables written to since the last time; none before
-    Postgres 15, for want of a network.
+    These are prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings of roles
+    and databases that would override the command line. Return the tables that were written to since the last call; none
+    before Postgres 15, whose statistics need a network.
     """
     own = _SQL / "catalog_rules.sql"
     cluster.run_files("template1", own, _SQL / "settings.sql", names=_array(walls.names()))
@@ -99,7 +98,7 @@ def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
 
 
 def anonymise(cluster: Cluster, databases: Mapping[str, int]) -> None:
-    """Run the operator's script; whatever of it fails, is left out or is rolled back fails the image."""
+    """Run the operator's script; the image fails if a part of it fails, is skipped or is rolled back."""
     database = "postgres" if "postgres" in databases else "template1"
     before = rollbacks(cluster)
     word = secrets.token_hex(16)
@@ -120,15 +119,15 @@ def anonymise(cluster: Cluster, databases: Mapping[str, int]) -> None:
     if why:
         detail = (
             f"The anonymisation script failed, so nothing is published. {why}. Correct it (PATCH /images/ID, or "
-            "draupnir-client images update) and finalise again; the upload is kept."
+            "draupnir-client images update) and finalise again; the upload is retained."
         )
         raise JobError("script_failed", detail, cluster.private(finished.stderr))
 
 
 def with_end(script: Path, word: str) -> Path:
-    """A copy of the script that says the word in its last line, which after_script.sql repeats if psql came to it.
+    """Return a copy of the script whose last line sets a word; after_script.sql prints it if psql reached that line.
 
-    A `\\q` ends a file, and an open quote the rest of it, without an error.
+    A `\\q` ends a file without an error, and an open quote swallows the rest of it.
     """
     copy = _DIRECTORY / "script" / script.name
     copy.parent.mkdir()
@@ -137,10 +136,10 @@ def with_end(script: Path, word: str) -> Path:
 
 
 def rollbacks(cluster: Cluster) -> dict[str, int]:
-    """How many transactions were rolled back in each database, by its oid, when all sessions have ended.
+    """Wait for all sessions to end, and return how many transactions were rolled back, by oid of the database.
 
-    A script that goes on to another database with `\\c` takes back what it has not committed, without an error. Before
-    Postgres 15 these figures come over a network that the sandbox does not have, and are always 0.
+    A `\\c` in the script rolls back an open transaction without an error. Before Postgres 15 the statistics need a
+    network, which the sandbox does not have, so the counts are always 0.
     """
     deadline = time.monotonic() + _LEAVING_S
     while True:
@@ -153,27 +152,27 @@ def rollbacks(cluster: Cluster) -> dict[str, int]:
 
 
 def passed_over(errors: str) -> str:
-    """What psql itself complains of without stopping for it, such as an `\\if` that is neither true nor false."""
+    """Return errors after which psql continues, such as an `\\if` that is neither true nor false."""
     return "\n".join(line for line in errors.splitlines() if re.match(r"psql:[^:]+:\d+: error: ", line))
 
 
 def no_shell(script: Path) -> str:
-    """The first line of the script that has psql run a command in backticks, for which it would put nothing."""
+    """Return an error for the first command in backticks in the script; psql would replace it by an empty string."""
     for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1):
         if re.match(r"\s*\\[a-z!]\w*[^'\"]*`", line):
-            return f"{script.name}:{number}: there is no shell here to run a command in backticks"
+            return f"{script.name}:{number}: commands in backticks are not supported, because the sandbox has no shell"
     return ""
 
 
 def materialized(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, str]:
-    """In which files the rows of materialized views are, as an array of Postgres, by the oid of the database."""
+    """Return the filenodes of filled materialized views, as a Postgres array, by oid of the database."""
     file = _SQL / "materialized_views.sql"
     found = _in_each(databases, lambda database: cluster.run_files(database, file))
     return {oid: files for oid, (files,) in zip(databases.values(), found, strict=True) if files}
 
 
 def refresh(cluster: Cluster, databases: Mapping[str, int], filled: Mapping[int, str]) -> None:
-    """Refresh the materialized views that still have the rows from before the script."""
+    """Refresh the materialized views that still contain rows from before the script."""
     stale = [database for database, oid in databases.items() if oid in filled]
     _in_each(
         stale, lambda database: cluster.run_files(database, _SQL / "refresh.sql", filenodes=filled[databases[database]])
@@ -181,9 +180,9 @@ def refresh(cluster: Cluster, databases: Mapping[str, int], filled: Mapping[int,
 
 
 def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspections.Judged]:
-    """Give all objects to the role draupnir, close every other role, and delete the planner's samples.
+    """Give all objects to the role draupnir, disable every other role, and delete the planner's statistics.
 
-    ANALYZE keeps those of a table that the script emptied. Returns what was judged in each database, by its oid.
+    ANALYZE would keep the statistics of a table that the script emptied. Return the verdicts, by oid of the database.
     """
     if cluster.superuser == postgres.ROLE:
         detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
@@ -226,7 +225,7 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspe
 def judge_functions(
     cluster: Cluster, databases: Iterable[str]
 ) -> tuple[dict[str, list[catalogs.Function]], dict[str, catalogs.Verdict]]:
-    """Tell Postgres's and the extensions' own functions from the data's: those listed, and the verdict, by database."""
+    """Judge the functions of each database; return those listed, and the verdict, by database."""
     made: dict[str, list[catalogs.Function]] = {}
     functions, verdicts = {}, {}
     judged = [_SQL / name for name in ("languages.sql", "functions.sql")]
@@ -241,18 +240,18 @@ def judge_functions(
 
 
 def _in_each(databases: Iterable[str], task: Callable[[str], list[str]]) -> list[list[str]]:
-    """What the task returns for each database, with as many at a time as there are processors."""
+    """Run the task for each database, one for each processor at a time; return the results."""
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
         return list(pool.map(task, databases))
 
 
 def _array(values: Iterable[str]) -> str:
-    """An array as Postgres reads it."""
+    """Return a Postgres array literal."""
     return "{" + ",".join(f'"{value}"' for value in values) + "}"
 
 
 def settle(directory: Path) -> None:
-    """Replace the configuration that the data may have written while they ran, when the server is gone."""
+    """Replace the configuration after the server has stopped; code of the data may have changed it."""
     for name in ("postgresql.auto.conf", *_WRITTEN_BY_DATA):
         (directory / name).unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -260,7 +259,7 @@ def settle(directory: Path) -> None:
 
 
 def normalise(directory: Path) -> int:
-    """Open files and directories to the group, so that a snapshot needs one chown; returns the bytes of all files."""
+    """Open files and directories to the group, so that a snapshot needs one chown; return the bytes of all files."""
     size_bytes = 0
     for path, directories, names in os.walk(directory):
         for name in directories:
@@ -276,7 +275,7 @@ def normalise(directory: Path) -> int:
 
 def _open_to_group(path: Path, mode: int) -> None:
     found = path.lstat()
-    # What the extract job wrote belongs to the upload user, and has these modes already.
+    # Files of the extract job belong to the upload user, and have these modes already.
     if found.st_uid == os.geteuid() and found.st_mode & 0o777 != mode:
         path.chmod(mode, follow_symlinks=True)
 

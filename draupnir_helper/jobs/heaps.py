@@ -1,8 +1,8 @@
-"""The rows of catalogs as the files of a stopped server hold them, so that nothing in the data can lie about them.
+"""Reads the rows of catalogs from the files of a stopped server, where code of the data cannot hide them.
 
-Of each row only the columns of fixed width that come first. Every version of a row counts: VACUUM leaves no dead ones,
-and what the bits of a row say of its death is data as well. The layout of pages, rows and of pg_filenode.map is that of
-storage/bufpage.h, access/htup_details.h and utils/cache/relmapper.c, the same in all majors from 12 on.
+Only the leading columns of fixed width are read. Every version of a row counts: VACUUM leaves no dead versions, and the
+bits that mark a version as dead are data, too. The layout of pages, rows and pg_filenode.map is in storage/bufpage.h,
+access/htup_details.h and utils/cache/relmapper.c. It is the same in all majors from 12 on.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Row = dict[str, Any]  # column → int, bool or bytes
 
 
 class DamagedCatalog(Exception):
-    """A file of a catalog is missing, or is not as Postgres writes it."""
+    """A file of a catalog is missing, or does not have the format of Postgres."""
 
 
 class _Layout(NamedTuple):
@@ -42,7 +42,7 @@ class _Layout(NamedTuple):
 
 
 class Relations:
-    """The catalogs in one directory: of one database, or those that all share."""
+    """The catalogs in one directory: those of one database, or the shared ones."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -50,7 +50,7 @@ class Relations:
         self._filenodes: dict[int, set[int]] = {}
 
     def rows(self, catalog: Catalog) -> Iterator[Row]:
-        """All rows. Raises DamagedCatalog."""
+        """Return all rows. Raises DamagedCatalog."""
         layout = _layout(catalog)
         try:
             for path in self._files(catalog.oid):
@@ -62,14 +62,14 @@ class Relations:
             raise DamagedCatalog(str(error)) from error
 
     def learn(self, pg_class: Catalog) -> None:
-        """Read where the catalogs are that pg_filenode.map does not name."""
+        """Read the filenodes of catalogs that pg_filenode.map does not list."""
         for row in self.rows(pg_class):
             self._filenodes.setdefault(row["oid"], set()).add(row["relfilenode"])
 
     def _files(self, oid: int) -> Iterator[Path]:
         filenodes = {self._mapped[oid]} if oid in self._mapped else self._filenodes.get(oid, set())
         if not filenodes:
-            raise DamagedCatalog(f"nothing says where relation {oid} is")
+            raise DamagedCatalog(f"relation {oid} has no filenode")
         for filenode in filenodes:
             yield self._directory / str(filenode)
             yield from self._directory.glob(f"{filenode}.[0-9]*")

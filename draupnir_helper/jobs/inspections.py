@@ -1,6 +1,7 @@
-"""Compare the catalogs of the stopped server with what initdb makes and with what the server said while it ran.
+"""Compares the catalogs of the stopped server with those that initdb creates, and with what the server reported.
 
-Whatever the data had the server answer, its files cannot hide. A difference fails the image with tampered_catalogs.
+Code of the data can falsify the answers of a running server, but not its files. A difference fails the image with
+tampered_catalogs.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from draupnir_helper.jobs.reports import JobError
 _BOOTSTRAP = 10
 _PG_CATALOG = 11
 _DATABASE_OWNER = 6171
-# pg_signal_backend owns what powerless.sql gives it.
+# powerless.sql gives functions to pg_signal_backend.
 _POWERLESS = 4200
 _INTERNAL_AND_C = (12, 13)
 _DEFAULT_TABLESPACE = 1663
-# Which rows of a catalog are Postgres's own, besides those that initdb makes: the column that tells, and the catalog
-# whose namespace column judges what it points to.
+# How to find the rows that are Postgres's own beside those of initdb: a column of the catalog, and the catalog it
+# references, whose namespace column decides.
 _CALLERS = {
     "pg_aggregate": ("aggfnoid", "pg_proc"),
     "pg_am": ("", ""),
@@ -38,13 +39,13 @@ _CALLERS = {
 }
 _NAMESPACES = {"pg_proc": "pronamespace", "pg_opfamily": "opfnamespace", "pg_type": "typnamespace"}
 _OTHERS = ("pg_amop", "pg_cast", "pg_language", "pg_opclass", "pg_opfamily")
-# An owner may mark a function as leak-proof, say; these two decide with whose rights code runs.
+# An owner may change others, such as leakproof; these two decide with whose rights code runs.
 _DECISIVE = {"prosecdef", "lanpltrusted"}
 _POWERS = ("rolsuper", "rolcreaterole", "rolreplication", "rolbypassrls")
 
 
 class Judged(NamedTuple):
-    """What the server said of one database, and what came of it."""
+    """The report of the server about one database, and the verdict on it."""
 
     listed: Mapping[int, Function]
     closed: frozenset[int]
@@ -52,7 +53,7 @@ class Judged(NamedTuple):
 
 
 def inspect(data: Path, major: int, judged: Mapping[int, Judged]) -> None:
-    """Raise tampered_catalogs if a file says other than the server did; `judged` has each database by its oid."""
+    """Raise tampered_catalogs if the files contradict the server; `judged` has each database by its oid."""
     try:
         shared = Relations(data / "global")
         faults = [*_roles(shared, major)]
@@ -71,7 +72,7 @@ def inspect(data: Path, major: int, judged: Mapping[int, Judged]) -> None:
 
 
 def tampered(what: list[str], private: str = "") -> JobError:
-    """The failure for catalogs that are not what Postgres and its extensions make."""
+    """Return the failure for catalogs that differ from those of Postgres and its extensions."""
     detail = (
         f"The data change the catalogs of Postgres itself ({', '.join(what[:8])}). Restore them at the source, for "
         "example from a dump into a new cluster, then upload and finalise again."
@@ -89,7 +90,7 @@ def _directory(data: Path, database: Row) -> Path:
 
 
 def _roles(shared: Relations, major: int) -> Iterator[str]:
-    """Beside the bootstrap superuser, draupnir alone signs in, and it is a member of nothing."""
+    """Yield a fault if a role besides the bootstrap superuser and draupnir can log in, or draupnir is a member."""
     own = {_DATABASE_OWNER}
     predefined = {row[0]: row[1].encode() for row in bki.catalog(major, "pg_authid").rows if row[0] != str(_BOOTSTRAP)}
     for role in shared.rows(bki.catalog(major, "pg_authid")):
@@ -118,7 +119,7 @@ def _database(relations: Relations, major: int, judged: Judged) -> Iterator[str]
 
 
 def _unlike_initdb(name: str, catalog: bki.Catalog, rows: list[Row]) -> Iterator[str]:
-    """Columns of initdb's rows that name something else than initdb had them name, or that decide on rights."""
+    """Yield columns of initdb's rows that reference another object than after initdb, or that decide about rights."""
     key = catalog.columns[0][0]
     initdb = {row[0]: row for row in catalog.rows}
     compared = [
@@ -135,10 +136,10 @@ def _unlike_initdb(name: str, catalog: bki.Catalog, rows: list[Row]) -> Iterator
 
 
 def _unlike_listed(rows: list[Row], judged: Judged) -> Iterator[str]:
-    """Functions that the server did not list though it had to, or listed as another than its files hold."""
+    """Yield functions that the server should have listed and did not, or listed differently from its files."""
     for row in rows:
         listed = judged.listed.get(row["oid"])
-        # Whose powers a function has matters where it has any.
+        # The owner of a function matters only if the function has extra rights.
         definer = row["prosecdef"] and row["proowner"] != _POWERLESS
         if listed is None:
             if row["pronamespace"] == _PG_CATALOG or definer or row["prolang"] in _INTERNAL_AND_C:
@@ -150,9 +151,9 @@ def _unlike_listed(rows: list[Row], judged: Judged) -> Iterator[str]:
 
 
 def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) -> Iterator[str]:
-    """Columns in which something of Postgres's own calls what is neither its own nor an extension's.
+    """Yield columns in which an object of Postgres calls a function that is neither Postgres's nor an extension's.
 
-    Operators and casts of the data may be there, as long as what they call has nobody's rights.
+    Operators and casts of the data are allowed if the functions they call run without rights.
     """
     own = {0, *judged.trusted} - judged.closed  # 0 is no function
     powerless = {row["oid"] for row in rows["pg_proc"] if row["proowner"] == _POWERLESS and row["prosecdef"]}

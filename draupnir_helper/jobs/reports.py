@@ -1,8 +1,8 @@
-"""How a job speaks: progress and failure through its unit's status, sd_notify(3), bounded by what that carries.
+"""Reports progress and failure of a job through its unit's status, sd_notify(3), within the size limit of a status.
 
-The status and the journal are public: local users read the one, operators the other. What may quote raw rows goes into
-a file in the work directory, which uploaders and admins alone get to see.
-Must not import wire, nor dataclasses: a job that unpacks little would spend its time on importing pydantic, or inspect.
+Local users can read the status, and operators the journal. A text that may quote raw rows goes into a file in the work
+directory, which only uploaders and admins can read.
+Must not import wire or dataclasses: the import of pydantic, or inspect, would take most of the time of a small job.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 class Report(NamedTuple):
-    """What a job says of itself; the helper takes it in as wire.JobReport, which bounds each field."""
+    """The report of a job; the helper reads it as wire.JobReport, which bounds each field."""
 
     step: str
     done_bytes: int | None = None
@@ -44,16 +44,16 @@ class Report(NamedTuple):
     error: str | None = None
 
     def document(self) -> str:
-        """The fields that are set, as JSON."""
+        """Return the fields that are set, as JSON."""
         fields = {name: value for name, value in self._asdict().items() if value is not None}
-        # File names may hold what is no UTF-8.
+        # File names may contain bytes that are not UTF-8.
         return json.dumps(fields, ensure_ascii=False).encode(errors="replace").decode()
 
 
 class JobError(Exception):
-    """Why the job cannot succeed: a stable code, a sentence that is published, and a private text that is not.
+    """The reason why the job fails: a stable code, a public sentence, and a private text.
 
-    Nothing that Postgres or psql wrote may stand in the sentence: their messages quote rows.
+    The sentence must not contain output of Postgres or psql, because their messages quote rows.
     """
 
     def __init__(self, code: str, detail: str, private: str = "") -> None:
@@ -70,18 +70,18 @@ NO_ROOM = (
 
 
 class Reporter:
-    """Tells the unit's status, progress not more than twice a second."""
+    """Sets the unit's status; progress at most twice a second."""
 
     def __init__(self) -> None:
         self._last_s = 0.0
 
     def step(self, activity: str) -> None:
-        """What the job does from now on, as a participle: "recovering"."""
+        """Report the current step, as a participle: "recovering"."""
         log.info("%s", activity)
         send(Report(step=activity))
 
     def progress(self, activity: str, done_bytes: int, total_bytes: int) -> None:
-        """How far it is; cheap to call often."""
+        """Report how much is done; cheap to call often."""
         now_s = time.monotonic()
         if now_s - self._last_s >= _INTERVAL_S:
             self._last_s = now_s
@@ -122,9 +122,9 @@ def _fail(error: JobError) -> None:
 
 
 def leave_private(directory: Path, text: str) -> None:
-    """Write the private text where the helper fetches it from; of a long one, the end."""
+    """Write the end of the private text to the file from which the helper reads it."""
     path = directory / PRIVATE_NAME
-    # The public sentence stands without it: on a full disk, or where the data put something else in its place.
+    # The failure is reported without it if the disk is full, or if code of the data put something else there.
     with suppress(OSError):
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o660)
@@ -133,7 +133,7 @@ def leave_private(directory: Path, text: str) -> None:
 
 
 def failure_report(error: JobError) -> Report:
-    """The failure as a report that fits a notification."""
+    """Return the failure as a report that fits into a notification."""
     detail = error.detail[:2000]
     while True:
         report = Report(step="failed", error_code=error.code, error=detail)

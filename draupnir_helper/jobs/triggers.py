@@ -1,8 +1,8 @@
-"""Which tables the triggers of the data wrote to while the script ran: they may keep what the script changed.
+"""Finds tables that triggers wrote to during the script, because they may retain data that the script changed.
 
-Production's audit triggers write old rows into log tables. Triggers are not switched off, since the cascades of foreign
-keys are triggers, too. So the tables are named: those that were written to though the script does not name them, and
-those that the function of a trigger names that fired.
+Production's audit triggers write old rows into log tables. Triggers stay enabled, because the cascades of foreign keys
+are triggers, too. The image lists two kinds of tables instead: those that were written to although the script does not
+name them, and those that the function of a fired trigger names.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRACKING = "-c track_functions=all"  # for the script's session
 
 
 def tables(lines: Iterable[str], script: str) -> list[str]:
-    """Of the lines that written.sql returned, the names of tables that not the script alone wrote to."""
+    """Return the names of tables in the output of written.sql that were not written by the script alone."""
     words = set(re.findall(r"\w+", script.lower()))
     found: list[str] = []
     for line in lines:

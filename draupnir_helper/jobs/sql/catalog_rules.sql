@@ -1,5 +1,5 @@
--- Run in every database, before anything is deleted from a catalog. A rule or a trigger on a catalog has our DELETE do
--- nothing, without an error. initdb makes none.
+-- Run in every database, before anything is deleted from a catalog. A rule or trigger on a catalog can turn our DELETE into
+-- a no-op without an error. initdb creates no rules or triggers on catalogs.
 SET allow_system_table_mods = on;
 SELECT format('DROP RULE %I ON %s', rulename, ev_class::regclass)
   FROM pg_rewrite r JOIN pg_class c ON c.oid = ev_class

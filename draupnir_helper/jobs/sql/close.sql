@@ -1,2 +1,2 @@
--- Nobody connects to this one but the job, as after initdb.
+-- As after initdb; only the job had to connect.
 ALTER DATABASE template0 ALLOW_CONNECTIONS false;

@@ -1,5 +1,6 @@
--- Run in every database, before the script and after it. Event triggers first, lest one sees what follows: their
--- functions come to belong to draupnir, and the bootstrap superuser would call them in CREATE EXTENSION.
+-- Run in every database, before the script and after it. Event triggers go first, so that the statements below do not fire
+-- them. They must stay disabled: draupnir will own their functions, and the bootstrap superuser would call those in CREATE
+-- EXTENSION.
 SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger WHERE evtenabled <> 'D'
 \gexec
 SELECT format('ROLLBACK PREPARED %L', gid) FROM pg_prepared_xact()
@@ -15,15 +16,15 @@ SELECT statement FROM pg_subscription s,
 SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END, srvname)
   FROM pg_user_mapping JOIN pg_foreign_server s ON s.oid = umserver LEFT JOIN pg_authid r ON r.oid = umuser
 \gexec
--- What sessions left when the old server crashed, and what only looks like it. Nobody else is connected to the database.
+-- Temporary schemas that sessions of a crashed server left, or that only look like it. No other session is connected.
 SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
  WHERE nspname ~ '^pg_(toast_)?temp_' AND oid <> pg_my_temp_schema()
 \gexec
--- A reader of such a table reads a file as the server does; Postgres checks only who has set its name.
+-- These tables read a file with the rights of the server. Postgres checks only the role that set the file name.
 SELECT format('DROP FOREIGN TABLE %s CASCADE', ftrelid::regclass) FROM pg_foreign_table
  WHERE EXISTS (SELECT FROM unnest(ftoptions) AS option WHERE option ~ '^(filename|program)=')
 \gexec
--- From here on the counters tell what the script's session writes, and not what was just rolled back.
+-- Reset the counters, so that they show only the script's writes, and not the rollbacks above.
 SELECT current_setting('server_version_num')::int >= 150000 AS has_counters
 \gset
 \if :has_counters

@@ -1,11 +1,11 @@
--- Run in template0: make the extensions that :extensions lists anew, to see what their scripts make. The transaction is
--- never committed. A version that has no script any more is seen by the one that has.
+-- Run in template0: create the extensions in :extensions again, to see the objects that their scripts create. The
+-- transaction is never committed. If a version has no script any more, the available version is used.
 \set ON_ERROR_STOP off
 \set ON_ERROR_ROLLBACK on
 BEGIN;
 SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', extname) FROM pg_extension
 \gexec
--- One that stays would vouch for members that the data gave it. So would a row that waits for the oid of a new one.
+-- An extension that stays would legitimate members that the data added. So would a stale row with the oid of a new one.
 SELECT EXISTS (SELECT FROM pg_extension) AS stays
 \gset
 \if :stays

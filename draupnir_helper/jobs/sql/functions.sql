@@ -1,4 +1,5 @@
--- Run in every database: all that Postgres made, and all that could do more than who calls it. See jobs/catalogs.py.
+-- Run in every database: list Postgres's functions, and all that may run with more rights than the caller has. See
+-- jobs/catalogs.py.
 COPY (
   SELECT p.oid, proowner = 10,
          EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid

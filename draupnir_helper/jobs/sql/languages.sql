@@ -1,5 +1,5 @@
 -- Run in every database before functions.sql, whose verdict depends on it.
--- A language is trusted if its handler is one of those that let nobody at the machine.
+-- A language is trusted if its handler is one of those that give no access to the machine.
 UPDATE pg_language SET lanpltrusted = false
  WHERE lanpltrusted AND lanname <> 'sql'
    AND lanplcallfoid NOT IN (

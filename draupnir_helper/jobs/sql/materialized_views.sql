@@ -1,2 +1,2 @@
--- Run in every database before the script: the files of the materialized views that hold rows.
+-- Run in every database before the script: list the filenodes of populated materialized views.
 SELECT array_agg(relfilenode) FROM pg_class WHERE relkind = 'm' AND relispopulated;

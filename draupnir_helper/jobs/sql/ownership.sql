@@ -1,12 +1,12 @@
--- Run in every database, with :bootstrap set to the bootstrap superuser and the oids :kept and :closed of functions, as
--- jobs/catalogs.py judged them. Everything belongs to draupnir but what Postgres itself and extensions made. Judged is by
--- schema and membership: the data may have given any oid to anything.
+-- Run in every database, with :bootstrap set to the bootstrap superuser, and the oids of functions that jobs/catalogs.py
+-- put into :kept and :closed. draupnir becomes the owner of all objects except those of Postgres and of extensions. Schema
+-- and membership decide, because the data can give any oid to any object.
 SELECT current_setting('server_version_num')::int >= 130000 AS may_change_catalogs
 \gset
 \if :may_change_catalogs
 SET allow_system_table_mods = on;
 \endif
--- These may belong to superusers only.
+-- Only superusers may own these.
 SELECT format('ALTER EVENT TRIGGER %I OWNER TO %I', evtname, :'bootstrap') FROM pg_event_trigger WHERE evtowner <> 10
 \gexec
 SELECT format('ALTER FOREIGN DATA WRAPPER %I OWNER TO %I', fdwname, :'bootstrap')
@@ -17,9 +17,9 @@ SELECT format('ALTER LANGUAGE %I OWNER TO %I', lanname, :'bootstrap') FROM pg_la
 SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'bootstrap')
   FROM pg_proc WHERE oid = ANY (:'kept'::oid[] || :'closed'::oid[]) AND proowner <> 10
 \gexec
--- Not REVOKE, which leaves what others than the owner have granted.
+-- Not REVOKE, which leaves grants of roles other than the owner.
 UPDATE pg_proc SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] WHERE oid = ANY (:'closed'::oid[]);
--- Triggers, languages, types and operator classes call a function without asking for EXECUTE: not with more rights, then.
+-- Triggers, languages, types and operator classes call a function without the privilege EXECUTE, so remove its extra rights.
 UPDATE pg_proc SET prosecdef = false WHERE oid = ANY (:'closed'::oid[]) AND prosecdef;
 UPDATE pg_proc
    SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] || ARRAY(
@@ -29,13 +29,13 @@ UPDATE pg_proc
    AND (proacl IS NULL OR EXISTS (
          SELECT FROM aclexplode(proacl) LEFT JOIN pg_authid r ON r.oid = grantee
           WHERE grantee <> 10 AND (rolname IS NULL OR rolname !~ '^pg_' OR rolname = 'pg_database_owner')));
--- A role that can create in pg_catalog could replace what all others call.
+-- A role that can create objects in pg_catalog could replace functions that all others call.
 UPDATE pg_namespace
    SET nspacl = ARRAY[makeaclitem(10, 10, 'USAGE', false), makeaclitem(10, 10, 'CREATE', false),
                       makeaclitem(0, 10, 'USAGE', false)]
  WHERE nspname IN ('pg_catalog', 'information_schema')
    AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee <> 10 AND privilege_type = 'CREATE');
--- What the bootstrap superuser makes, the scripts of extensions make: nobody else gets privileges on that by default.
+-- Default privileges of the bootstrap superuser would grant rights on objects that the scripts of extensions create.
 DELETE FROM pg_shdepend d USING pg_default_acl a
  WHERE a.defaclrole = 10 AND d.objid = a.oid AND d.classid = 'pg_default_acl'::regclass
    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database());
@@ -46,7 +46,7 @@ CREATE TEMPORARY VIEW extension_member AS
 CREATE TEMPORARY VIEW system_schema AS
   SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'pg_toast');
 CREATE TEMPORARY VIEW temporary_schema AS SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_';
--- An extension that draupnir owns it may update: the script runs as superuser, over tables that must not be draupnir's.
+-- The owner of an extension may update it. The script runs as superuser, so draupnir must not own tables that it uses.
 UPDATE pg_extension e SET extowner = CASE WHEN has_tables THEN 10 ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END
   FROM (SELECT e.oid, EXISTS (SELECT FROM pg_depend d JOIN pg_class c ON c.oid = objid
                                WHERE d.deptype = 'e' AND refobjid = e.oid AND refclassid = 'pg_extension'::regclass
@@ -59,13 +59,13 @@ INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, d
   SELECT d.oid, 'pg_extension'::regclass, e.oid, 0, 'pg_authid'::regclass, extowner, 'o'
     FROM pg_extension e, pg_database d WHERE datname = current_database() AND extowner <> 10;
 
--- The owner of a table can index its partitions, which runs as their owner: they go where it goes.
+-- The owner of a table can create indexes on its partitions, with the rights of their owner. So they get the same owner.
 CREATE TEMPORARY VIEW part_of_other AS
   SELECT inhrelid AS object FROM pg_inherits
    WHERE ('pg_class'::regclass::oid, inhparent) NOT IN (SELECT classid, objid FROM extension_member);
 
--- All that has an owner, and how ALTER calls it; where there are thousands, that is written out below. Sequences of a
--- column follow their table; array, multirange and row types follow theirs.
+-- All objects with an owner, and their kind for ALTER. Names of numerous kinds are written out only below. Sequences of
+-- columns follow their table; array, multirange and row types follow their base.
 CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) AS
   SELECT 'SCHEMA', 'pg_namespace'::regclass::oid, oid, oid, nspowner, quote_ident(nspname) FROM pg_namespace
    WHERE nspname <> 'pg_toast' AND pg_get_userbyid(nspowner) <> 'pg_database_owner'

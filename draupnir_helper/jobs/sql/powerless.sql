@@ -1,7 +1,7 @@
--- Run in every database before anything is handed over, with the oids :trusted of what Postgres and extensions made, and
--- those :powerless of what the data put into pg_catalog. Those, and what the data have behind operators in pg_catalog and
--- behind casts between Postgres's own types, run wherever the superuser does. So they get the rights of a role without any,
--- which draupnir is no member of. No operator here has anything but oids on both sides: one of the data may.
+-- Run in every database before the hand-over. :trusted has the oids of functions of Postgres and extensions, :powerless the
+-- oids of functions that the data put into pg_catalog. The superuser may call those implicitly, and also functions of the
+-- data behind operators in pg_catalog or behind casts between Postgres's own types. So all of these run as a role without
+-- rights, of which draupnir is not a member. This file compares only oid with oid, since other operators may be the data's.
 CREATE TEMPORARY TABLE powerless AS
   SELECT unnest(:'powerless'::oid[]) AS oid
    UNION

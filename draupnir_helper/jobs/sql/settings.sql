@@ -1,4 +1,4 @@
--- Run once, with :names. What a role or a database sets beats the command line of the server.
+-- Run once, with :names of settings. A value set for a role or a database overrides the server's command line.
 UPDATE pg_db_role_setting
    SET setconfig = ARRAY(SELECT each FROM unnest(setconfig) AS each
                           WHERE lower(split_part(each, '=', 1)) <> ALL (:'names'::text[]))

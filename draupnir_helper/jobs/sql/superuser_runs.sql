@@ -1,7 +1,7 @@
--- Run in every database after ownership.sql, in its session: cut what the bootstrap superuser would run of draupnir's.
--- Extensions and autovacuum act as the owner of a table, so nothing of others may hang on tables of the superuser.
+-- Run in every database after ownership.sql, in its session: remove objects of draupnir that the bootstrap superuser would
+-- run. Extensions and autovacuum act as the owner of a table, so tables of the superuser must not use objects of others.
 CREATE TEMPORARY VIEW foreign_to_superuser AS SELECT class, object FROM object WHERE owner <> 10;
--- Dependencies are data as well, so the trees of expressions are searched for the oids of what is not the superuser's.
+-- pg_depend is data, too, so expression trees are searched for oids of objects that the superuser does not own.
 CREATE TEMPORARY TABLE foreign_oid AS
   SELECT oid::text AS oid FROM pg_proc WHERE proowner <> 10 OR oid = ANY (:'closed'::oid[])
    UNION SELECT oid::text FROM pg_operator WHERE oprowner <> 10
@@ -31,7 +31,7 @@ SELECT format('DROP %s %s', replace(type, ' object', ''), identity)
          WHERE relowner = 10 AND (('pg_statistic_ext'::regclass)::oid, s.oid) NOT IN (SELECT classid, objid FROM extension_member)
        ) AS hanging, pg_identify_object(classid, objid, 0)
 \gexec
--- The cascade of a foreign key acts as the owner of the table that has the key.
+-- The cascade of a foreign key runs as the owner of the referencing table.
 SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', conrelid::regclass, conname)
   FROM pg_constraint JOIN pg_class c ON c.oid = conrelid JOIN pg_class pointed_to ON pointed_to.oid = confrelid
  WHERE contype = 'f' AND c.relowner = 10 AND pointed_to.relowner <> 10
@@ -50,13 +50,13 @@ SELECT format('ALTER TABLE %s ALTER COLUMN %I DROP DEFAULT', adrelid::regclass, 
      OR EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_attrdef'::regclass AND objid = o.oid
                    AND (refclassid, refobjid) IN (SELECT class, object FROM foreign_to_superuser)))
 \gexec
--- A foreign key to a table is checked as the owner of that table, with casts of whoever made the key.
+-- A foreign key is checked as the owner of the referenced table, with casts chosen by the creator of the key.
 UPDATE pg_class
    SET relacl = ARRAY(SELECT makeaclitem(grantee, grantor, privilege_type, is_grantable) FROM aclexplode(relacl)
                        WHERE grantee = 10 OR privilege_type NOT IN ('TRIGGER', 'REFERENCES', 'MAINTAIN'))
  WHERE relowner = 10 AND EXISTS (SELECT FROM aclexplode(relacl)
                                   WHERE grantee <> 10 AND privilege_type IN ('TRIGGER', 'REFERENCES', 'MAINTAIN'));
--- Who writes to a view or to a table with a rule writes with the rights of its owner, and nobody writes to a catalog.
+-- A write to a view, or to a table with a rule, runs with the rights of its owner. No role needs to write to a catalog.
 SELECT format('DROP RULE %I ON %s', rulename, ev_class::regclass)
   FROM pg_rewrite JOIN pg_class c ON c.oid = ev_class WHERE relowner = 10 AND relkind IN ('r', 'p')
 \gexec
@@ -73,7 +73,7 @@ UPDATE pg_attribute
                               WHERE grantee = 10 OR privilege_type = 'SELECT'), '{}')
  WHERE attrelid IN (SELECT oid FROM read_only)
    AND EXISTS (SELECT FROM aclexplode(attacl) WHERE grantee <> 10 AND privilege_type <> 'SELECT');
--- Nobody reads those of which initdb shows nothing to anybody: they hold passwords, and samples of what no policy shows.
+-- Only superusers may read these, as after initdb: they contain passwords, and samples of rows that policies hide.
 CREATE TEMPORARY VIEW secret AS
   SELECT oid FROM pg_class
    WHERE relnamespace = 'pg_catalog'::regnamespace

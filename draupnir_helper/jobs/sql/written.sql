@@ -1,5 +1,5 @@
--- Run in every database after the script: the tables that were written to while it ran. The second value tells whether the
--- function of a trigger that fired names the table. By functions, for the data may have replaced the views that tell it.
+-- Run in every database after the script: list the tables that were written to during it. The second value is true if the
+-- function of a trigger that fired names the table. Functions instead of views, because the data may have replaced views.
 SELECT jsonb_build_array(
          concat_ws('.', current_database(), nspname, relname),
          EXISTS (SELECT FROM pg_proc p

@@ -104,8 +104,8 @@ def test_what_an_unquoted_eval_would_change_is_refused(database: str) -> None:
         "a" * 254,
     ],
 )
-def test_a_host_that_is_no_host_name_is_refused(hostname: str) -> None:
-    with pytest.raises(BadAnswer, match="no host name"):
+def test_an_invalid_host_name_is_refused(hostname: str) -> None:
+    with pytest.raises(BadAnswer, match="not a host name"):
         variables(hostname=hostname)
 
 

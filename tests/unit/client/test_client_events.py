@@ -21,7 +21,7 @@ def test_events_are_a_table_with_who_and_why(server: FakeServer, run: Run) -> No
 def test_nothing_happened_is_said_on_stderr(server: FakeServer, run: Run) -> None:
     found = run("events")
     assert (found.stdout, found.exit_code) == ("", 0)
-    assert "There are no events" in found.stderr
+    assert "No events found" in found.stderr
 
 
 def test_after_and_all_select_events(server: FakeServer, run: Run) -> None:

@@ -179,7 +179,9 @@ def test_a_refused_connection_says_that_nothing_listens() -> None:
 
 
 def test_an_unknown_host_is_named() -> None:
-    assert "host name of https://no-such-host.invalid is not known" in real_failure("https://no-such-host.invalid")
+    assert "host name of https://no-such-host.invalid cannot be resolved" in real_failure(
+        "https://no-such-host.invalid"
+    )
 
 
 def test_tls_to_a_plain_server_says_to_check_the_scheme(address: str) -> None:

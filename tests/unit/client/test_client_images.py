@@ -44,7 +44,7 @@ def test_global_options_may_stand_anywhere(run: Run, server: FakeServer, place: 
 
 def test_an_empty_list_is_no_data(run: Run) -> None:
     assert run("images", "list").stdout == ""
-    assert "There are no images" in run("images", "list").stderr
+    assert "No images found" in run("images", "list").stderr
     assert run("images", "list", "--output", "json").stdout == "[]\n"
 
 

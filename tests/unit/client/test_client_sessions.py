@@ -151,7 +151,7 @@ def test_no_other_link_is_opened(
     answer = {"type": "sign_ins", "attributes": {"url": url, "expires_at": END}}
     monkeypatch.setattr(server, "answer", lambda request: httpx.Response(201, json={"data": answer}))
     result = run("authenticate", token=None, browser=lambda link: pytest.fail(f"{link} was opened"))
-    assert (result.exit_code, "proper link" in result.stderr) == (1, True)
+    assert (result.exit_code, "valid link" in result.stderr) == (1, True)
 
 
 @pytest.mark.parametrize(
