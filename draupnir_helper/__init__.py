@@ -1,1 +1,1 @@
-"""The privileged helper; empty, so that `draupnir_helper.wire` loads nothing else."""
+"""The privileged helper; this module is empty, so that an import of `draupnir_helper.wire` loads nothing else."""

@@ -1,4 +1,4 @@
-"""The helper's start: settings, the inherited socket, a sweep, then requests until SIGTERM."""
+"""Starts the helper: loads settings, takes the inherited socket, cleans up, and serves requests until SIGTERM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger("draupnir_helper")
 
 
 def main() -> None:
-    """Serve the socket that systemd passed in."""
+    """Serve the socket that systemd passed."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     os.umask(0o077)
     loaded = settings.load()
@@ -32,9 +32,9 @@ def main() -> None:
         with storage.root() as root:
             subvolumes.sweep(root)
     except (HelperError, OSError) as error:
-        # What could not be swept is in nobody's way; a helper that does not start would be.
+        # Leftovers do no harm, but a helper that does not start would.
         log.warning("did not sweep: %s", error)
-    with suppress(HelperError):  # then it is asked again, as it has to be now
+    with suppress(HelperError):  # ask again with each request
         filters.filters_addresses()
     listener = socket.socket(fileno=_FIRST_INHERITED)
 
@@ -43,7 +43,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     notify(READY="1")
-    # root may ask too: that is how `draupnir doctor` looks.
+    # root, too, for `draupnir doctor`.
     serve(listener, Dispatcher(loaded), {0, pwd.getpwnam(_DAEMON_USER).pw_uid})
 
 

@@ -1,4 +1,4 @@
-"""What the configuration allows an instance, whatever the daemon asks for; an instance keeps what it was made with."""
+"""Checks the daemon's requests against the configuration; an existing instance keeps the limits it was created with."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from draupnir_helper.wire import Ceiling, ErrorCode, StartInstance
 
 
 def require_allowed(root: int, request: StartInstance, settings: Settings, *, copied: bool) -> None:
-    """BAD_REQUEST for new data without a ceiling, and for a ceiling or a network that are not allowed."""
+    """Raise BAD_REQUEST for new data without a ceiling, or for a ceiling or a network that is not allowed."""
     if request.ceiling is not None:
         require_ceiling(root, request.instance_id, request.ceiling, settings)
     elif not copied:
@@ -22,7 +22,7 @@ def require_allowed(root: int, request: StartInstance, settings: Settings, *, co
 
 
 def require_ceiling(root: int, instance_id: int, ceiling: Ceiling, settings: Settings) -> None:
-    """BAD_REQUEST for a ceiling above the highest that is configured, and above that of the instance."""
+    """Raise BAD_REQUEST for a ceiling above both the configured maximum and the instance's current ceiling."""
     highest_bytes = storage.max_instance_bytes(storage.size_bytes(root), settings)
     if ceiling.max_bytes <= highest_bytes:
         return

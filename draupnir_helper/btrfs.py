@@ -1,7 +1,7 @@
-"""btrfs subvolumes by ioctl, relative to directory descriptors; knows no images and no instances.
+"""btrfs subvolumes by ioctl, relative to directory descriptors; independent of images and instances.
 
-The numbers and structures are those of linux/btrfs.h. None of the calls needs CAP_SYS_ADMIN where the filesystem
-is mounted `user_subvol_rm_allowed`. Names are single components; every failure is an OSError with its errno.
+The numbers and structures are those of linux/btrfs.h. No call needs CAP_SYS_ADMIN if the filesystem is mounted with
+`user_subvol_rm_allowed`. Names are single path components. Every failure is an OSError with its errno.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ _INO_LOOKUP_USER = 0xD000943E
 
 _READ_ONLY = 1 << 1
 _QGROUP_INHERIT = 1 << 2
-_METADATA, _GLOBAL_RESERVE = 1 << 2, 1 << 49  # two of the kinds of space
-_SUBVOLUME_INODE = 256  # every subvolume's top directory has it
-_MOST_NAMES = 100_000  # of directories not yet entered, 255 bytes each at the most
+_METADATA, _GLOBAL_RESERVE = 1 << 2, 1 << 49  # two types of block groups
+_SUBVOLUME_INODE = 256  # of every subvolume's top directory
+_MOST_NAMES = 100_000  # of directories not yet visited, at most 255 bytes each
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Subvolume:
-    """What btrfs tells of a subvolume."""
+    """The properties of a subvolume."""
 
     id: int
     uuid: str
@@ -51,7 +51,7 @@ class Subvolume:
 
 @contextmanager
 def directory(name: str | Path, parent: int | None = None) -> Iterator[int]:
-    """A descriptor of a directory that is not a link, closed at the end."""
+    """Open a directory that is not a link; yield its descriptor, and close it at the end."""
     descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
     try:
         yield descriptor
@@ -66,26 +66,26 @@ def _component(name: str) -> bytes:
 
 
 def is_subvolume(descriptor: int) -> bool:
-    """Whether the directory is the top of a subvolume."""
+    """Return whether the directory is the top of a subvolume."""
     return os.fstat(descriptor).st_ino == _SUBVOLUME_INODE
 
 
 def create(parent: int, name: str, group: int | None = None) -> None:
-    """Make an empty subvolume in the parent directory, in the quota group; FileNotFoundError if there is no group."""
+    """Create an empty subvolume in the parent directory and the quota group. FileNotFoundError if there is no group."""
     _create(parent, _SUBVOL_CREATE_V2, 0, 0, name, group)
 
 
 def snapshot(source: int, parent: int, name: str, *, read_only: bool, group: int | None = None) -> None:
     """Snapshot the source subvolume into the parent directory, in the quota group; commits a transaction.
 
-    FileExistsError if the name is there: unlike the command line tool this never nests into it. FileNotFoundError if
-    the group does not exist.
+    FileExistsError if the name exists: unlike the command line tool, this never nests the snapshot in it.
+    FileNotFoundError if the group is missing.
     """
     _create(parent, _SNAP_CREATE_V2, source, _READ_ONLY if read_only else 0, name, group)
 
 
 def _create(parent: int, request: int, source: int, flags: int, name: str, group: int | None) -> None:
-    # struct btrfs_qgroup_inherit: flags, number of groups, two counts that have to be 0, no limits, the one group.
+    # struct btrfs_qgroup_inherit: flags, number of groups, two counts that must be 0, no limits, the one group.
     inherit = array.array("Q", [] if group is None else [0, 1, 0, 0, 0, 0, 0, 0, 0, group])
     address, _ = inherit.buffer_info()
     if group is None:
@@ -98,12 +98,12 @@ def _create(parent: int, request: int, source: int, flags: int, name: str, group
 
 
 def sync(descriptor: int) -> None:
-    """Commit what is pending, and have the kernel begin to free what was deleted; not waited for."""
+    """Start a commit, after which the kernel frees deleted data; do not wait for it."""
     fcntl.ioctl(descriptor, _SYNC)
 
 
 def metadata_room(descriptor: int) -> int:
-    """How many bytes of metadata can still be written: in what is allocated for them, and in what can be allocated."""
+    """Return how many bytes of metadata can still be written, in allocated and in unallocated space."""
     information = bytearray(1024)
     fcntl.ioctl(descriptor, _FS_INFO, information)
     (last_device,) = struct.unpack_from("=Q", information)
@@ -114,12 +114,12 @@ def metadata_room(descriptor: int) -> int:
         try:
             fcntl.ioctl(descriptor, _DEV_INFO, buffer)
         except OSError as error:
-            if error.errno != errno.ENODEV:  # removed; ids are not given twice
+            if error.errno != errno.ENODEV:  # removed; ids are not reused
                 raise
             continue
         used, total = struct.unpack_from("=QQ", buffer, 24)
         unallocated += total - used
-    # Metadata are kept twice, as a rule; where they are not, this errs on the safe side.
+    # The default profile stores metadata twice; for other profiles this estimate is too low, which is safe.
     room = unallocated // 2
     for kind, total, used in _spaces(descriptor):
         if kind & _METADATA:
@@ -130,8 +130,8 @@ def metadata_room(descriptor: int) -> int:
 
 
 def _spaces(descriptor: int) -> list[tuple[int, int, int]]:
-    """Kind, allocated bytes and used bytes of each space."""
-    slots = 16  # there are four kinds, in two profiles each while a balance converts them
+    """Return type, allocated bytes and used bytes of each space."""
+    slots = 16  # four types, each in two profiles while a balance converts it
     buffer = bytearray(16 + 24 * slots)
     struct.pack_into("=QQ", buffer, 0, slots, 0)
     fcntl.ioctl(descriptor, _SPACE_INFO, buffer)
@@ -140,7 +140,7 @@ def _spaces(descriptor: int) -> list[tuple[int, int, int]]:
 
 
 def info(descriptor: int) -> Subvolume:
-    """What btrfs tells of the subvolume that the descriptor lies in."""
+    """Return the properties of the subvolume that contains the descriptor."""
     buffer = bytearray(504)
     fcntl.ioctl(descriptor, _GET_SUBVOL_INFO, buffer)
     (number,) = struct.unpack_from("=Q", buffer, 0)
@@ -149,7 +149,7 @@ def info(descriptor: int) -> Subvolume:
 
 
 def clear_read_only(descriptor: int) -> None:
-    """Make the subvolume writable; anything else about it stays."""
+    """Make the subvolume writable; its other flags stay."""
     buffer = bytearray(8)
     fcntl.ioctl(descriptor, _SUBVOL_GETFLAGS, buffer)
     (flags,) = struct.unpack("=Q", buffer)
@@ -158,16 +158,17 @@ def clear_read_only(descriptor: int) -> None:
 
 
 def filesystem_id(descriptor: int) -> str:
-    """The uuid of the btrfs filesystem; OSError ENOTTY if it is not one."""
+    """Return the uuid of the btrfs filesystem. OSError ENOTTY for another filesystem."""
     buffer = bytearray(1024)
     fcntl.ioctl(descriptor, _FS_INFO, buffer)
     return str(uuid.UUID(bytes=bytes(buffer[16:32])))
 
 
 def nested(descriptor: int) -> Iterator[tuple[int, str]]:
-    """Each subvolume directly below this one: its directory, as a descriptor until the next is asked for, and name.
+    """Yield directory and name of each subvolume directly below this one.
 
-    The owner of the subvolume made those directories, so no component is followed if it is a link.
+    The directory is a descriptor, valid until the next step. The owner of the subvolume created it, so links in its
+    path are not followed.
     """
     references = list(_references(descriptor))
     for index, (tree, directory_id) in enumerate(references):
@@ -176,7 +177,7 @@ def nested(descriptor: int) -> Iterator[tuple[int, str]]:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            # The kernel's answer has room for some 3,800 bytes of path.
+            # The kernel returns at most about 3,800 bytes of path.
             yield from islice(_walk(descriptor), len(references) - index)
             return
         holder = os.dup(descriptor)
@@ -191,7 +192,7 @@ def nested(descriptor: int) -> Iterator[tuple[int, str]]:
 
 
 def _look_up(descriptor: int, tree: int, directory_id: int) -> tuple[str, str]:
-    """Where a subvolume lies: the path of its directory, and its name."""
+    """Return the directory's path and the name of a subvolume."""
     lookup = bytearray(4096)
     struct.pack_into("=QQ", lookup, 0, directory_id, tree)
     fcntl.ioctl(descriptor, _INO_LOOKUP_USER, lookup)
@@ -200,12 +201,12 @@ def _look_up(descriptor: int, tree: int, directory_id: int) -> tuple[str, str]:
 
 
 def _walk(top: int) -> Iterator[tuple[int, str]]:
-    """What `nested` yields, found by going through all directories; OSError E2BIG where there are too many.
+    """Yield the same as `nested`, by walking all directories. OSError E2BIG if there are too many.
 
-    Directories may be nested deeper than a program may hold files open, so one is open at a time.
+    Directories may be nested deeper than the limit of open files, so only one is open at a time.
     """
     here = os.dup(top)
-    above: list[tuple[tuple[int, int], list[str]]] = []  # what each directory on the way is, and has left to enter
+    above: list[tuple[tuple[int, int], list[str]]] = []  # each directory on the path, and its unvisited children
     waiting = 0
     try:
         while True:
@@ -228,7 +229,7 @@ def _walk(top: int) -> Iterator[tuple[int, str]]:
 
 
 def _directories(descriptor: int, most: int) -> tuple[list[str], list[str]]:
-    """Names of the subvolumes and of the other directories in a directory."""
+    """Return the names of the subvolumes and of the other directories in a directory."""
     found: tuple[list[str], list[str]] = [], []
     with os.scandir(descriptor) as entries:
         for entry in entries:
@@ -252,7 +253,7 @@ def _replace(descriptor: int, name: str) -> int:
 
 
 def _references(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Tree id, and inode of the directory it lies in, of each subvolume directly below this one."""
+    """Yield tree id, and inode of the parent directory, of each subvolume directly below this one."""
     minimum = 0
     while True:
         references = bytearray(4096)
@@ -261,7 +262,7 @@ def _references(descriptor: int) -> Iterator[tuple[int, int]]:
             fcntl.ioctl(descriptor, _GET_SUBVOL_ROOTREF, references)
             more = False
         except OSError as error:
-            if error.errno != errno.EOVERFLOW:  # EOVERFLOW: 255 entries were filled in and there are more
+            if error.errno != errno.EOVERFLOW:  # EOVERFLOW: 255 entries were returned, and there are more
                 raise
             more = True
         for index in range(references[4088]):
@@ -273,7 +274,7 @@ def _references(descriptor: int) -> Iterator[tuple[int, int]]:
 
 
 def delete(parent: int, name: str) -> None:
-    """Delete a subvolume in which none is nested, read-only or not; OSError ENOTEMPTY if one is."""
+    """Delete a subvolume, read-only or not. OSError ENOTEMPTY if another is nested in it."""
     with directory(name, parent) as descriptor:
         clear_read_only(descriptor)
     fcntl.ioctl(parent, _SNAP_DESTROY, bytearray(struct.pack("=q4088s", 0, _component(name))))

@@ -1,4 +1,4 @@
-"""The bus of systemd, one connection for each request; the only module that speaks D-Bus, by means of pystemd.
+"""systemd's D-Bus interface, one connection for each request; the only module that uses D-Bus, through pystemd.
 
 Method and property names are those of org.freedesktop.systemd1(5).
 """
@@ -31,8 +31,8 @@ from draupnir_helper.wire import ErrorCode
 _SYSTEMD = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
-_UNIT_EXISTS = b"org.freedesktop.systemd1.UnitExists"  # pystemd has no class for it
-# What pystemd has classes for; errors with other names are DBusBaseError itself, with the name.
+_UNIT_EXISTS = b"org.freedesktop.systemd1.UnitExists"  # pystemd defines no class for it
+# The errors for which pystemd defines classes; others are a plain DBusBaseError with the name.
 _REFUSALS = (
     DBusNoSuchUnitError, DBusFailedError, DBusAccessDeniedError, DBusInvalidArgsError, DBusUnknownMethodError,
     DBusUnknownPropertyError, DBusPropertyReadOnlyError, DBusNotSupportedError,
@@ -50,7 +50,7 @@ Properties = Mapping[str, object]
 
 
 class _Session(threading.local):
-    """What this thread has open: what closes its connection to the bus, and the connection once there is one."""
+    """The state of this thread: the stack that closes its connection to the bus, and the connection after first use."""
 
     end: ExitStack | None = None
     bus: DBus | None = None
@@ -61,7 +61,7 @@ _session = _Session()
 
 @contextmanager
 def session() -> Iterator[None]:
-    """One connection to the bus for all requests of this thread in the block, opened on first use."""
+    """Share one connection to the bus for all calls of this thread in the block, opened on first use."""
     with ExitStack() as _session.end:
         try:
             yield
@@ -87,7 +87,7 @@ def opened() -> Iterator[DBus]:
 
 
 def _is_refusal(error: DBusBaseError) -> bool:
-    """Whether systemd said no for good: not the bus for it, nor systemd because it is shutting down or reloading."""
+    """Return whether systemd refused for good: not the bus, and not because of a shutdown or reload."""
     if isinstance(error, _REFUSALS):
         return True
     name: bytes | str = error.err_name
@@ -101,7 +101,7 @@ def call(bus: DBus, method: str, signature: bytes, *arguments: object) -> object
 def start_transient(
     bus: Bus, name: str, properties: Properties, companions: Sequence[tuple[str, Properties]] = ()
 ) -> bool:
-    """Have a transient unit made and started, and its companions made; False if a unit of that name is there."""
+    """Create and start a transient unit, and create its companions. Return False if a unit of that name exists."""
     arguments = apply_signature(b"ss", [name.encode(), b"fail"]) + signature_array(_encoded(properties))
     arguments += [(ord(b"a"), b"(sa(sv))")]
     for companion, companion_properties in companions:
@@ -118,7 +118,7 @@ def start_transient(
 
 
 def set_properties(bus: Bus, name: str, properties: Iterable[tuple[str, object]]) -> None:
-    """Set properties of a loaded unit until it is forgotten, in this order, one of them more than once if need be."""
+    """Set properties of a loaded unit at runtime, in this order; a property may occur several times."""
     arguments = apply_signature(b"sb", [name.encode(), True]) + [(ord(b"a"), b"(sv)")]
     for key, value in properties:
         arguments += signature_array(_encoded({key: value}))[1:-1]
@@ -127,19 +127,19 @@ def set_properties(bus: Bus, name: str, properties: Iterable[tuple[str, object]]
 
 
 def manager_property(bus: Bus, property_name: str) -> object:
-    """A string property of systemd itself."""
+    """Return a string property of systemd itself."""
     return bus.get_property(_SYSTEMD, _PATH, _MANAGER, property_name.encode(), b"s")
 
 
 def unit_property(bus: Bus, name: str, property_name: str, signature: bytes) -> object:
-    """A property of a loaded service or socket, as its kind of unit has it."""
+    """Return a property of a loaded service or socket."""
     path = path_encode(b"/org/freedesktop/systemd1/unit", name.encode())
     kind = b".Socket" if name.endswith(".socket") else b".Service"
     return bus.get_property(_SYSTEMD, path, _SYSTEMD + kind, property_name.encode(), signature)
 
 
 def _encoded(properties: Properties) -> dict[str, object]:
-    """Strings to bytes, as pystemd wants them, in values one list or tuple deep as well."""
+    """Encode strings to bytes for pystemd, also inside one level of lists and tuples."""
 
     def encode(value: object) -> object:
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Everything that root can be asked to do, on one screen, one request at a time for each id."""
+"""The table of all requests to root, and one lock for each id."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], Wire]
 
 
 class Dispatcher:
-    """Hands each request to its handler, holding a lock on the image or instance that it changes."""
+    """Calls the handler of each request, and holds a lock on the image or instance that it changes."""
 
     def __init__(self, settings: Settings) -> None:
         self._handlers = handlers(settings)
-        # A lock is forgotten when nobody holds it or waits for it, or there would be one for every id there ever was.
+        # A lock is removed when no thread holds it or waits for it; else there would be one for every id ever used.
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._guard = threading.Lock()
 

@@ -1,7 +1,7 @@
-"""All that was said of why an image failed, raw rows included: kept beside the upload, for uploaders and admins.
+"""The full error text of a failed image, raw rows included, retained beside the upload for uploaders and admins.
 
-A job leaves it in the work directory, among files of untrusted code: it is read as a bounded regular file, and what it
-says is believed by nobody.
+A job writes it to the work directory, where untrusted code can write, too. So it is read as a regular file with a size
+limit, and its content is not trusted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def keep(root: int, image_id: int) -> None:
-    """Put the job's error text beside the upload, in place of an earlier text; without an upload nothing is kept."""
+    """Save the job's error text beside the upload, replacing an earlier one; without an upload do nothing."""
     found = _left_by_job(root, image_id) if subvolumes.exists(root, Place.UPLOADS, image_id) else b""
     with btrfs.directory(Place.UPLOADS, root) as parent:
         if not found:
@@ -27,12 +27,12 @@ def keep(root: int, image_id: int) -> None:
         try:
             files.write_in(parent, layout.error_text_name(image_id), found)
         except OSError as error:
-            # The disk may be full, which is then also why the image failed; that is recorded all the same.
+            # The disk may be full, perhaps the cause of the failure, which is still recorded.
             log.warning("the error text of image %s could not be saved: %s", image_id, error.strerror)
 
 
 def read(root: int, image_id: int) -> str | None:
-    """The text that is kept, if there is one."""
+    """Return the saved text, or None."""
     with btrfs.directory(Place.UPLOADS, root) as parent:
         try:
             return _read(parent, layout.error_text_name(image_id)).decode(errors="replace")
@@ -41,7 +41,7 @@ def read(root: int, image_id: int) -> str | None:
 
 
 def remove(root: int, image_id: int) -> None:
-    """Forget the text; an absent one is fine."""
+    """Remove the text; do nothing if there is none."""
     with btrfs.directory(Place.UPLOADS, root) as parent:
         files.remove_in(parent, layout.error_text_name(image_id))
 
@@ -51,11 +51,11 @@ def _left_by_job(root: int, image_id: int) -> bytes:
         with subvolumes.opened(root, Place.WORK, image_id) as work:
             return _read(work, PRIVATE_NAME)
     except OSError:
-        return b""  # none, or something else in its place
+        return b""  # missing, or not a regular file
 
 
 def _read(directory: int, name: str) -> bytes:
-    # O_NONBLOCK: a named pipe in its place would be waited for.
+    # O_NONBLOCK: an open of a named pipe would block.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with os.fdopen(os.open(name, flags, dir_fd=directory), "rb") as file:
         return file.read(PRIVATE_MAX_BYTES) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else b""

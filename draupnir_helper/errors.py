@@ -1,4 +1,4 @@
-"""What a handler raises when it refuses or fails: one exception that carries its wire code."""
+"""The exception that a handler raises when it refuses or fails; it carries its wire code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def from_os_error(error: OSError) -> HelperError:
-    """Translate the kernel's word: a full disk is NO_ROOM, anything else INTERNAL with its errno."""
+    """Translate an errno: NO_ROOM for a full disk, else INTERNAL with the system's message."""
     if error.errno in _NO_ROOM:
         return HelperError(
             ErrorCode.NO_ROOM, "The data disk is full; destroy instances or images, or enlarge the disk."

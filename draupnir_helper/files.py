@@ -1,4 +1,4 @@
-"""Small root-owned files, written whole or not at all, in directories that only root can write to."""
+"""Small root-owned files, written atomically, in directories that only root can write to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from draupnir_helper.layout import NEW_PREFIX
 
 
 def write(path: Path, content: str | bytes, *, mode: int, gid: int = 0) -> None:
-    """Put the content at the path in one step, readable by the group where the mode says so."""
+    """Write the content to the path atomically, with the mode and group."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -27,7 +27,7 @@ def write(path: Path, content: str | bytes, *, mode: int, gid: int = 0) -> None:
 
 
 def write_in(directory: int, name: str, content: bytes) -> None:
-    """As `write`, for root alone, in a directory that is given by its descriptor and that only root can write to."""
+    """As `write`, readable only by root, in a directory descriptor that only root can write to."""
     new = f"{NEW_PREFIX}{name}"
     with suppress(FileNotFoundError):
         os.unlink(new, dir_fd=directory)
@@ -43,13 +43,13 @@ def write_in(directory: int, name: str, content: bytes) -> None:
 
 
 def remove_in(directory: int, name: str) -> None:
-    """Remove a file of ours; an absent one is fine."""
+    """Remove a file of ours; do nothing if it does not exist."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=directory)
 
 
 def link(path: Path, target: str) -> None:
-    """Make the path a symbolic link to the target, in place of an earlier one."""
+    """Make the path a symbolic link to the target, replacing an earlier one."""
     new = path.with_name(f".{path.name}.new")
     new.unlink(missing_ok=True)
     new.symlink_to(target)
@@ -57,7 +57,7 @@ def link(path: Path, target: str) -> None:
 
 
 def make_pipe(path: Path, *, mode: int, gid: int = 0) -> None:
-    """Make the path a named pipe with this mode and group, in place of whatever was there."""
+    """Make the path a named pipe with this mode and group, replacing anything that exists."""
     path.unlink(missing_ok=True)
     os.mkfifo(path, 0o600)
     os.chown(path, 0, gid)
@@ -65,13 +65,13 @@ def make_pipe(path: Path, *, mode: int, gid: int = 0) -> None:
 
 
 def make_directory(path: Path, *, mode: int, gid: int = 0) -> None:
-    """A root-owned directory with this mode and group, made or corrected."""
+    """Create a root-owned directory with this mode and group, or correct an existing one."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.chown(path, 0, gid)
     path.chmod(mode)
 
 
 def remove_directory(path: Path) -> None:
-    """Remove a directory of ours with what is in it; an absent one is fine."""
+    """Remove a directory of ours with its content; do nothing if it does not exist."""
     if path.exists():
         shutil.rmtree(path)

@@ -1,4 +1,4 @@
-"""From where the sockets of a unit are reached: systemd's IPAddressAllow= and IPAddressDeny=."""
+"""The allowlist of a unit's sockets: systemd's IPAddressAllow= and IPAddressDeny=."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from draupnir_helper import bus
 
-# Read of a unit with IPAccounting=: what is counted by the same means as filtered, or this where there are none.
+# The value of IPIngressBytes if systemd cannot count bytes. Counting and filtering both need BPF.
 _NOT_COUNTED = 2**64 - 1
 _EVERYWHERE = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
 _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -19,16 +19,16 @@ Network = IPv4Network | IPv6Network
 
 
 def admission(addresses: Sequence[Network] | None) -> dict[str, object]:
-    """The properties that have a unit's sockets reached from these networks only; None is from everywhere."""
+    """Return the properties that restrict a unit's sockets to these networks; None is no restriction."""
     if addresses is None:
         return {"IPAddressAllow": [], "IPAddressDeny": []}
     return {"IPAddressAllow": _prefixes(addresses), "IPAddressDeny": _prefixes(_EVERYWHERE)}
 
 
 def admit(name: str, addresses: Sequence[Network] | None) -> None:
-    """Change from where the sockets of a loaded unit are reached, open connections included, in one step."""
+    """Replace the allowlist of a loaded unit's sockets in one step; it applies to open connections, too."""
     with bus.opened() as opened:
-        # What is set is added to what was, except that nothing takes all away.
+        # systemd appends a new value to the old ones; an empty value clears them.
         pairs = [
             (key, each) for key, value in admission(addresses).items() for each in ([[], value] if value else [[]])
         ]
@@ -36,7 +36,7 @@ def admit(name: str, addresses: Sequence[Network] | None) -> None:
 
 
 def admitted(*names: str) -> dict[str, list[Network] | None]:
-    """From where the sockets of each unit are reached, None for everywhere; units that went away are left out."""
+    """Return the allowlist of each unit's sockets, None for no restriction; skip units that no longer exist."""
     found: dict[str, list[Network] | None] = {}
     with bus.opened() as opened:
         for name in names:
@@ -48,10 +48,10 @@ def admitted(*names: str) -> dict[str, list[Network] | None]:
 
 @functools.cache
 def filters_addresses() -> bool:
-    """Whether `admit` has any effect here: our own service has IPAccounting=, and its bytes are counted only if so.
+    """Return whether `admit` has an effect here: our own service has IPAccounting=, which also needs BPF.
 
-    Asked once in the life of the helper, at its start: after `systemctl daemon-reexec` the filters of units go on, and
-    systemd does not find its counters again until a unit is started again.
+    Checked once, at the start of the helper: after `systemctl daemon-reexec` filters still work, but systemd finds the
+    counters of a unit again only after a restart of the unit.
     """
     with bus.opened() as opened:
         counted = bus.unit_property(opened, "draupnir-helper.service", "IPIngressBytes", b"t")

@@ -1,4 +1,4 @@
-"""The requests about images: check, then subvolumes and units, then what was observed."""
+"""Handles the requests about images: check, change subvolumes and units, return the observed state."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from draupnir_helper.wire import ErrorCode, JobKind, JobState
 SCRIPT_NAME = "anonymisation_script.sql"
 PRELOAD_NAME = "shared_preload_libraries"
 _DELETION_S = 45
-_DELETED = 16  # what part of the limit may be left of it
+_DELETED = 16  # a group with less than this fraction of its limit counts as deleted
 _PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK, "image": Place.IMAGES}
 
 
 def create_upload(request: wire.CreateUpload, settings: Settings) -> wire.Done:
-    """Make the upload subvolume and hand it to the upload user; what it may hold is limited."""
+    """Create the upload subvolume with a limit, owned by the upload user."""
     user = pwd.getpwnam(layout.UPLOAD_USER)
     with storage.root() as root:
         storage.require_room(root, settings)
@@ -47,7 +47,7 @@ def create_upload(request: wire.CreateUpload, settings: Settings) -> wire.Done:
 
 
 def limit_uploads(request: wire.LimitUploads, settings: Settings) -> wire.Done:
-    """Set the limit of every upload: to what it holds, or to what one may hold."""
+    """Set the limit of every upload: to its current size, or to the configured limit."""
     with storage.root() as root:
         quotas, limit_bytes = Quotas(root), storage.max_image_bytes(root, settings)
         held = dict(quotas.written(Place.UPLOADS))
@@ -63,7 +63,7 @@ def limit_uploads(request: wire.LimitUploads, settings: Settings) -> wire.Done:
 
 
 def seal_upload(request: wire.SealUpload) -> wire.Sealed:
-    """Freeze what has been uploaded so far, in place of an earlier seal; all later work reads the seal alone."""
+    """Snapshot the upload read-only, replacing an earlier seal; all later work reads only the seal."""
     with storage.root() as root:
         _require(root, Place.UPLOADS, request.image_id, "This image has no upload.")
         error_texts.remove(root, request.image_id)
@@ -74,7 +74,7 @@ def seal_upload(request: wire.SealUpload) -> wire.Sealed:
 
 
 def start_extract(request: wire.StartExtract, settings: Settings) -> wire.Job:
-    """Start the extract job on a new work subvolume, unless its unit is there already."""
+    """Start the extract job on a new work subvolume, unless its unit exists already."""
     image_id = request.image_id
     with storage.root() as root:
         job = job_state(JobKind.EXTRACT, image_id)
@@ -85,7 +85,7 @@ def start_extract(request: wire.StartExtract, settings: Settings) -> wire.Job:
         subvolumes.discard(root, Place.WORK, image_id)
         quotas, limit_bytes = Quotas(root), storage.max_image_bytes(root, settings)
         _await_deletion(root, quotas, image_id, limit_bytes)
-        # The job reads what the upload user wrote, whatever its mode, so it runs as that user.
+        # The job has to read the uploaded files whatever their mode, so it runs as the upload user.
         uid = pwd.getpwnam(layout.UPLOAD_USER).pw_uid
         with quotas.made(Place.WORK, image_id, limit_bytes) as group:
             subvolumes.make(root, Place.WORK, image_id, uid=uid, gid=_data_gid(), group=group)
@@ -96,7 +96,7 @@ def start_extract(request: wire.StartExtract, settings: Settings) -> wire.Job:
 
 
 def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
-    """Hand the extracted work to the image's own user and start the finalise job, unless its unit is there already."""
+    """Give the extracted work to the image's own user and start the finalise job, unless its unit exists already."""
     image_id = request.image_id
     job = job_state(JobKind.FINALISE, image_id)
     if job.state is not JobState.ABSENT:
@@ -107,13 +107,13 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     name, uid = layout.image_user(image_id)
     users.ensure(name, uid, f"Draupnir image {image_id}")
     directory = layout.image_run_directory(image_id)
-    # For the group of the job; others in that group are instances, whose sandboxes do not show this directory.
+    # Readable for the group of the job. Instances are in that group, too, but their sandboxes hide this directory.
     files.make_directory(directory, mode=0o750, gid=_data_gid())
     files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
     files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=_data_gid())
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
         subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
-    # Gone with the unit is the only proof that the work is as it was extracted.
+    # The unit is the only proof that the work is unchanged since the extraction, and it no longer exists.
     units.stop(layout.job_unit(JobKind.EXTRACT, image_id))
     units.start_transient(
         layout.job_unit(JobKind.FINALISE, image_id), {"Description": f"Draupnir finalises image {image_id}"}
@@ -122,18 +122,18 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
 
 
 def inspect_job(request: wire.InspectJob) -> wire.Job:
-    """How a job stands."""
+    """Return the state of a job."""
     return job_state(request.kind, request.image_id)
 
 
 def stop_jobs(request: wire.StopJobs) -> wire.Done:
-    """Stop the image's jobs and forget their results, their user and their files."""
+    """Stop the image's jobs, and remove their results, their user and their files."""
     _stop_jobs(request.image_id)
     return wire.Done()
 
 
 def publish_image(request: wire.PublishImage) -> wire.Published:
-    """Snapshot the finalised work read-only under the image's id; an image that is there already stays as it is."""
+    """Snapshot the finalised work read-only under the image's id, unless the image exists already."""
     image_id = request.image_id
     with storage.root() as root:
         if not subvolumes.exists(root, Place.IMAGES, image_id):
@@ -148,7 +148,7 @@ def publish_image(request: wire.PublishImage) -> wire.Published:
 
 
 def discard_parts(request: wire.DiscardParts) -> wire.Done:
-    """Move parts of the image to the trash; refused while a job or an instance still needs them."""
+    """Move parts of the image to the trash; refuse while a job or an instance needs them."""
     if any(job_state(kind, request.image_id).state is JobState.RUNNING for kind in JobKind):
         raise HelperError(ErrorCode.IN_USE, "A job of this image is still running.")
     with storage.root() as root:
@@ -164,7 +164,7 @@ def discard_parts(request: wire.DiscardParts) -> wire.Done:
 
 
 def destroy_image(request: wire.DestroyImage) -> wire.Done:
-    """Move all that the image has to the trash; never an image with living descendants."""
+    """Move all parts of the image to the trash; refuse while it has instances."""
     image_id = request.image_id
     with storage.root() as root:
         _require_no_instances(root, image_id)
@@ -177,20 +177,20 @@ def destroy_image(request: wire.DestroyImage) -> wire.Done:
 
 
 def keep_error_text(request: wire.KeepErrorText) -> wire.Done:
-    """Save what the failed job said of its failure from the work that is about to be discarded."""
+    """Save the error text of a failed job, before its work is discarded."""
     with storage.root() as root:
         error_texts.keep(root, request.image_id)
     return wire.Done()
 
 
 def read_error_text(request: wire.ReadErrorText) -> wire.ErrorText:
-    """What is kept of why the image failed."""
+    """Return the saved error text of the image."""
     with storage.root() as root:
         return wire.ErrorText(text=error_texts.read(root, request.image_id))
 
 
 def job_state(kind: JobKind, image_id: int) -> wire.Job:
-    """What systemd shows of a job; the report is the job's own word, checked against its bounds."""
+    """Return the state of a job from systemd, with the job's own report, validated."""
     name = layout.job_unit(kind, image_id)
     unit = units.find_one(name)
     if unit is None or unit.active == "inactive":
@@ -209,10 +209,10 @@ def job_state(kind: JobKind, image_id: int) -> wire.Job:
 
 
 def _state(unit: units.Unit, report: wire.JobReport) -> JobState:
-    """Succeeded is what both systemd and the job itself say has.
+    """Return the state of a job; SUCCEEDED only if both systemd and the job report success.
 
-    With PrivatePIDs=, systemd 257 often takes a job for nobody's child of its own, and when that is gone before it has
-    looked how it ended, calls it a success.
+    With PrivatePIDs=, systemd 257 often does not see the job as its child. If the job has ended before systemd reads
+    its exit status, systemd reports success.
     """
     match unit.active, unit.sub:
         case "active", "exited":
@@ -224,7 +224,7 @@ def _state(unit: units.Unit, report: wire.JobReport) -> JobState:
 
 
 def require_major(major: int) -> None:
-    """POSTGRES_MISSING, naming the package, unless that major's server is installed."""
+    """Raise POSTGRES_MISSING with the name of the package, unless that major's server is installed."""
     if major not in postgres.installed_majors():
         detail = f"Postgres {major} of this image is not installed on the server; run apt install postgresql-{major}."
         raise HelperError(ErrorCode.POSTGRES_MISSING, detail)
@@ -237,7 +237,7 @@ def _stop_jobs(image_id: int) -> None:
 
 
 def _await_deletion(root: int, quotas: Quotas, image_id: int, limit_bytes: int) -> None:
-    """Until the work of an earlier attempt is deleted: till then it takes of what this one may write. Raises BUSY."""
+    """Wait until the work of an earlier attempt is deleted, because it counts in the same limit. Raises BUSY."""
     group = layout.quota_group(Place.WORK, image_id)
     assert group is not None
     deadline = time.monotonic() + _DELETION_S

@@ -1,4 +1,4 @@
-"""The requests about instances: a snapshot with an owner, and the units in front of it."""
+"""Handles the requests about instances: their snapshots, owners and units."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode
 
 PROXY = ("/usr/lib/systemd/systemd-socket-proxyd", "--connections-max=1024")
-# Waits until the gate is open; draupnir-gate@.socket says when that is.
+# Waits until the gate is open; see draupnir-gate@.socket.
 WAIT = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
 GATE = "gate"
 # The directory does not exist if the kernel was booted without IPv6.
 IPV6 = Path("/proc/sys/net/ipv6")
-CONFIGURATION = "/run/draupnir/instance"  # where the sandbox shows the run directory of its instance
+CONFIGURATION = "/run/draupnir/instance"  # the run directory of the instance as its sandbox sees it
 
 
 def start_instance(request: wire.StartInstance, settings: Settings) -> wire.InstanceState:
-    """Copy the data of a new one and open the port; a copy that is there and a port that listens stay as they are."""
+    """Copy the data of a new instance and open the port; an existing copy and a listening port stay unchanged."""
     instance_id = request.instance_id
     with storage.root() as root:
         copied = subvolumes.exists(root, Place.INSTANCES, instance_id)
@@ -66,26 +66,26 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
 
 
 def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
-    """Write down whose the instance is, where an operator looks and beside the data."""
+    """Record the owner of the instance in the descriptions of its units and in its manifest."""
     words = _words(request)
     units.describe(layout.postgres_unit(request.instance_id), f"Draupnir {words}")
     units.describe(layout.port_socket(request.instance_id), f"Draupnir port of {words}")
     with storage.root() as root:
-        # Without an upload it would stay there, one more for each id that is asked for.
+        # Remove it again, or each unknown id would leave one.
         if subvolumes.exists(root, Place.INSTANCES, request.instance_id):
             manifests.assign(root, request)
     return observe(request.instance_id)
 
 
 def close_instance(request: wire.CloseInstance) -> wire.Done:
-    """Close the port, cutting what is connected, and let Postgres end in order; data and manifest stay."""
+    """Close the port and its connections, and stop Postgres cleanly; data and manifest stay."""
     _stop(request.instance_id)
     _forget_run(request.instance_id)
     return wire.Done()
 
 
 def admit_addresses(request: wire.AdmitAddresses) -> wire.InstanceState:
-    """Change from where an open port is reached."""
+    """Replace the allowlist of an open port."""
     _require_filter(request.addresses)
     for name in (layout.port_socket(request.instance_id), layout.direct_unit(request.instance_id)):
         if units.find_one(name) is not None:
@@ -94,7 +94,7 @@ def admit_addresses(request: wire.AdmitAddresses) -> wire.InstanceState:
 
 
 def limit_instance(request: wire.LimitInstance, settings: Settings) -> wire.InstanceState:
-    """Set the limit, and tell a Postgres that runs whether it may write."""
+    """Set the limit, and make a running Postgres reload whether it may write."""
     instance_id = request.instance_id
     with storage.root() as root:
         if not subvolumes.exists(root, Place.INSTANCES, instance_id):
@@ -112,7 +112,7 @@ def limit_instance(request: wire.LimitInstance, settings: Settings) -> wire.Inst
 
 
 def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
-    """Close the port, end Postgres, move the subvolume to the trash."""
+    """Close the port, stop Postgres, and move the subvolume to the trash."""
     instance_id = request.instance_id
     with storage.root() as root:
         _stop(instance_id, kill=True)
@@ -123,7 +123,7 @@ def destroy_instance(request: wire.DestroyInstance) -> wire.Done:
 
 
 def observe(instance_id: int) -> wire.InstanceState:
-    """What systemd shows of the instance's port and Postgres."""
+    """Return the state of the instance's port and Postgres from systemd."""
     names = [layout.port_socket(instance_id), layout.postgres_unit(instance_id), layout.direct_unit(instance_id)]
     active = {unit.name: units.condition(unit) for unit in units.find(*names)}
     socket, server, direct = (active.get(name, "inactive") for name in names)
@@ -149,7 +149,7 @@ def _require_image(root: int, request: wire.StartInstance, settings: Settings) -
 
 
 def _copy(root: int, request: wire.StartInstance, settings: Settings) -> None:
-    """Snapshot the image and hand the copy to the instance's own user, if it is new; hold it to its ceiling."""
+    """Snapshot the image for a new instance, owned by the instance's own user; apply the ceiling."""
     if request.ceiling is None:
         _snapshot(root, request, None)
         return
@@ -175,7 +175,7 @@ def _limit_bytes(ceiling: wire.Ceiling) -> int:
 
 
 def _user(root: int, instance_id: int) -> tuple[str, int]:
-    """Name and uid of the instance: of its data if it has any. Nobody but us could have given those away."""
+    """Return name and uid of the instance, from the owner of existing data, which only root can change."""
     former = layout.former_instance_user(instance_id)
     owner = subvolumes.owner(root, Place.INSTANCES, instance_id)
     return former if owner == former[1] else layout.instance_user(instance_id)
@@ -193,7 +193,7 @@ def _write_files(request: wire.StartInstance, user: tuple[str, int]) -> None:
     }
     for file_name, text in texts.items():
         files.write(directory / file_name, text, mode=0o640, gid=uid)
-    # systemd opens none but root's.
+    # systemd opens only files of root.
     files.make_pipe(directory / GATE, mode=0o644)
 
 
@@ -212,26 +212,26 @@ def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -
             (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", _command(request, settings))),
         ],
     )
-    # systemd opens a port in a process that it moves into the cgroup of the socket, which takes 10 ms of waiting for
-    # the kernel: time for the copy.
+    # systemd opens a port in a process that it moves to the cgroup of the socket. The kernel needs 10 ms for that:
+    # copy in this time.
     _copy(root, request, settings)
     units.await_job(layout.port_socket(instance_id))
 
 
 def _listening(request: wire.StartInstance) -> dict[str, object]:
-    """On every address of the machine, or for a trial on the loopback addresses of both families."""
+    """Return the listen addresses: all of the machine, or for a trial the loopback addresses of both families."""
     if not request.loopback_only:
         return {"ListenStream": str(request.port)}
     hosts = ["127.0.0.1", "[::1]"] if IPV6.exists() else ["127.0.0.1"]
-    # Where IPv6 is there and switched off, the address is not there to be bound.
+    # If IPv6 is disabled, the address may not exist.
     return {"Listen": [("Stream", f"{host}:{request.port}") for host in hosts], "FreeBind": True}
 
 
 def _wake(instance_id: int, state: wire.InstanceState) -> None:
     server = layout.postgres_unit(instance_id)
     if state.postgres != "inactive":
-        # Somebody has connected already. If that was before the data were there, Postgres fails, and tries again only
-        # in a while.
+        # A client has connected already. If the data did not exist yet, Postgres has failed, and systemd would restart
+        # it only after a delay.
         units.await_job(server)
         if observe(instance_id).postgres == "failed":
             units.begin(server, again=True)
@@ -239,11 +239,11 @@ def _wake(instance_id: int, state: wire.InstanceState) -> None:
 
 
 def _require_both_families(request: wire.StartInstance) -> None:
-    """Have systemd listen for a moment, which it does for IPv4 and IPv6 or not at all.
+    """Make systemd listen on the port briefly, which fails unless it succeeds for both IPv4 and IPv6.
 
-    Postgres starts with either, and the program on the other would be taken for the instance.
+    Postgres starts with either one, and clients of the other would reach a foreign program.
     """
-    # Under a name of its own: one that outlives a helper that is killed here must not be taken for the port.
+    # Under a separate name: if the helper is killed here, the socket stays, and must not look like the port.
     probe, service = layout.probe(request.instance_id)
     units.begin_transient(
         probe, {"ListenStream": str(request.port)}, companions=[(service, _service(service, ["/bin/false"]))]
@@ -256,7 +256,7 @@ def _require_both_families(request: wire.StartInstance) -> None:
 
 
 def _port_in_use(request: wire.StartInstance) -> HelperError:
-    return HelperError(ErrorCode.PORT_IN_USE, f"Something else on the server has port {request.port}.")
+    return HelperError(ErrorCode.PORT_IN_USE, f"Another program on the server uses port {request.port}.")
 
 
 def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
@@ -266,12 +266,12 @@ def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
 
 
 def _admission(request: wire.StartInstance) -> dict[str, object]:
-    """No property at all where none is needed: a filter costs every packet."""
+    """Return the filter properties; none for no allowlist, because a filter costs time for every packet."""
     return {} if request.addresses is None else filters.admission(_admitted(request.addresses))
 
 
 def _require_filter(addresses: list[filters.Network] | None) -> None:
-    """systemd takes a list that it cannot keep without a word, and the port would be open to everybody."""
+    """Raise if systemd cannot filter: it would accept the list without an error, and open the port to everybody."""
     if addresses is not None and not filters.filters_addresses():
         detail = "systemd cannot filter addresses here; it needs cgroup2 and a kernel that lets it load BPF programs."
         raise HelperError(ErrorCode.UNIT_FAILED, detail)

@@ -1,4 +1,4 @@
-"""Everything that exists under our names, on disk and in systemd, for the daemon to hold against its intents."""
+"""Lists everything that exists under our names, on disk and in systemd, for the daemon's reconciliation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEMINFO = Path("/proc/meminfo")
 
 
 def inspect(settings: Settings) -> wire.Inspection:
-    """What the machine offers."""
+    """Return storage, Postgres majors and systemd's version of the machine."""
     return wire.Inspection(
         storage=storage.inspect(settings),
         memory=memory_of(MEMINFO.read_text(encoding="ascii")),
@@ -32,13 +32,13 @@ def inspect(settings: Settings) -> wire.Inspection:
 
 
 def memory_of(meminfo: str) -> wire.Memory:
-    """What proc_meminfo(5) tells, in bytes."""
+    """Parse proc_meminfo(5) to bytes."""
     kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in meminfo.splitlines())}
     return wire.Memory(total_bytes=kilobytes["MemTotal"] * 1024, available_bytes=kilobytes["MemAvailable"] * 1024)
 
 
 def take_inventory() -> wire.Inventory:
-    """Ids by place, the state of each unit, and names that are not ours to explain."""
+    """Return ids by place, the state of each unit, and unknown names."""
     with storage.root() as root:
         found = {place: subvolumes.ids(root, place) for place in Place}
         images = [(image_id, subvolumes.find(root, Place.IMAGES, image_id)) for image_id in found[Place.IMAGES][0]]
@@ -64,7 +64,7 @@ def take_inventory() -> wire.Inventory:
 
 
 def observe_instances(settings: Settings) -> wire.Observed:
-    """The units of all instances, what they have written, and the room; the last two as far as the disk is there."""
+    """Return the units of all instances; and, if the disk is mounted, what they have written and the free space."""
     written, room = list[wire.Written](), None
     with suppress(HelperError), storage.root() as root:
         room = storage.room(root, settings)
@@ -74,7 +74,7 @@ def observe_instances(settings: Settings) -> wire.Observed:
 
 
 def _instance_units() -> list[wire.InstanceState]:
-    """Which ports listen, and how Postgres stands behind each; a direct one listens by itself."""
+    """Return which ports listen, and the state of Postgres behind each; a direct Postgres itself listens."""
     listening: dict[int, bool] = {}
     servers: dict[int, str] = {}
     for unit in units.find("draupnir-instance-*[0-9].service", "draupnir-port-[0-9]*.socket"):
@@ -97,7 +97,7 @@ def _instance_units() -> list[wire.InstanceState]:
 
 
 def observe_addresses() -> wire.Admissions:
-    """From where each open port is reached, as systemd has it."""
+    """Return the allowlist of each open port from systemd."""
     patterns = ("draupnir-port-[0-9]*.socket", "draupnir-instance-direct-[0-9]*.service")
     active = [unit.name for unit in units.find(*patterns) if unit.active == "active"]
     found = {int(match[2]): name for name in active if (match := _INSTANCE.fullmatch(name))}

@@ -1,4 +1,4 @@
-"""Where things are: the only module that turns ids into directories, unit names, user names and uids."""
+"""Names and paths: the only module that turns ids into directories, unit names, user names and uids."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ MARKER = ".draupnir-filesystem-id"
 UPLOAD_USER = "upload"
 DATA_GROUP = "draupnir-data"
 
-# The end of the range that systemd's UIDS-GIDS document gives to containers. Of other users that are neither the
-# system's nor dynamic, journald makes a file of 8 MiB each, which stays. draupnir.tmpfiles takes the first uid of both
-# ranges, by which systemd-nspawn sees that the 64K from there are not free.
+# The end of the range that systemd's UIDS-GIDS document assigns to containers. For users outside of that range, unless
+# system or dynamic, journald creates a permanent file of 8 MiB each. draupnir.tmpfiles uses the first uid of both
+# ranges, so that systemd-nspawn does not choose the 64K uids from there.
 IMAGE_UID_BASE = 0x68000000
 INSTANCE_UID_BASE = 0x6C000000
 assert MAX_ID < INSTANCE_UID_BASE - IMAGE_UID_BASE
 assert INSTANCE_UID_BASE + MAX_ID < 0x70000000
-# Where the uids of instances began in the first versions; instances that own data by such a uid keep it.
+# The base of instance uids in the first versions; instances whose data have such a uid keep it.
 FORMER_INSTANCE_UID_BASE = 0x78000000
 
 
 class Place(StrEnum):
-    """The directories of the data filesystem that hold one subvolume per id."""
+    """The directories of the data filesystem with one subvolume for each id."""
 
     UPLOADS = "chroot/draupnir/image_uploads"
     SEALS = "seals"
@@ -38,104 +38,104 @@ class Place(StrEnum):
 
 TRASH = "trash"
 
-# The places whose subvolumes are written to, each with the number of its kind; never changed, for it is on the disk.
+# The places with writable subvolumes, each with a number. Never change a number: it is part of ids on the disk.
 _GROUP_KINDS = {Place.INSTANCES: 1, Place.UPLOADS: 2, Place.WORK: 3}
-_GROUP_LEVEL = 1 << 48  # the level of a quota group stands in the upper sixteen bits of its id
+_GROUP_LEVEL = 1 << 48  # the upper sixteen bits of a quota group's id are its level
 
-# Snapshots are made under this prefix and renamed: `btrfs subvolume snapshot` onto an existing name nests silently.
+# Snapshots are created under this prefix, then renamed: a snapshot onto an existing name would nest in it.
 NEW_PREFIX = ".new-"
 MANIFEST_SUFFIX = ".json"
 ERROR_TEXT_SUFFIX = ".error"
 
 
 def image_user(image_id: int) -> tuple[str, int]:
-    """Name and uid (equal to the gid) of the jobs of an image."""
+    """Return name and uid (equal to the gid) of the jobs of an image."""
     return f"draupnir-m{image_id}", IMAGE_UID_BASE + image_id
 
 
 def instance_user(instance_id: int) -> tuple[str, int]:
-    """Name and uid (equal to the gid) of an instance."""
+    """Return name and uid (equal to the gid) of an instance."""
     return f"draupnir-i{instance_id}", INSTANCE_UID_BASE + instance_id
 
 
 def former_instance_user(instance_id: int) -> tuple[str, int]:
-    """Name and uid of an instance whose data were made by one of the first versions."""
+    """Return name and uid of an instance whose data were created by one of the first versions."""
     return f"draupnir-i{instance_id}", FORMER_INSTANCE_UID_BASE + instance_id
 
 
 def quota_group(place: Place, some_id: int) -> int | None:
-    """The quota group of a subvolume and of what is nested in it; None in places where nothing is written."""
+    """Return the quota group of a subvolume and the subvolumes nested in it; None in read-only places."""
     kind = _GROUP_KINDS.get(place)
     return None if kind is None else _GROUP_LEVEL | kind * (MAX_ID + 1) | some_id
 
 
 def quota_group_owner(group: int) -> tuple[Place, int] | None:
-    """Whose group that is, if it is one of ours."""
+    """Return place and id of one of our groups, else None."""
     kind, some_id = divmod(group & ~_GROUP_LEVEL, MAX_ID + 1)
     found = next((place for place, number in _GROUP_KINDS.items() if number == kind), None)
     return (found, some_id) if found is not None and group >> 48 == 1 else None
 
 
 def quota_unit(group: int) -> str:
-    """The service that sets quota groups up, as the file of the same number says."""
+    """Return the service that sets up quota groups, from the file with the same number."""
     return f"draupnir-quota@{group}.service"
 
 
 def quota_file(group: int) -> Path:
-    """The root-owned file that tells the quota unit of that number what to do."""
+    """Return the root-owned file with the orders for the quota unit of that number."""
     return RUN / "quotas" / str(group)
 
 
 def job_unit(kind: JobKind, image_id: int) -> str:
-    """The service of a job."""
+    """Return the service of a job."""
     return f"draupnir-{kind}-{image_id}.service"
 
 
 def postgres_unit(instance_id: int) -> str:
-    """The service of an instance's Postgres."""
+    """Return the service of an instance's Postgres."""
     return f"draupnir-instance-{instance_id}.service"
 
 
 def direct_unit(instance_id: int) -> str:
-    """The service of an instance whose Postgres has the port itself; two sets of drop-ins apply to the name."""
+    """Return the service of a direct instance; two sets of drop-ins apply to its name."""
     return f"draupnir-instance-direct-{instance_id}.service"
 
 
 def port_socket(instance_id: int) -> str:
-    """The socket that owns an instance's port."""
+    """Return the socket unit of an instance's port."""
     return f"draupnir-port-{instance_id}.socket"
 
 
 def port_service(instance_id: int) -> str:
-    """The proxy from an instance's port into its network namespace."""
+    """Return the proxy service from an instance's port into its network namespace."""
     return f"draupnir-port-{instance_id}.service"
 
 
 def probe(instance_id: int) -> tuple[str, str]:
-    """The socket unit that tries whether a port can be had, and the service that it has to have."""
+    """Return the socket unit that tries to bind a port, and the service that systemd requires for it."""
     return f"draupnir-probe-{instance_id}.socket", f"draupnir-probe-{instance_id}.service"
 
 
 def gate(instance_id: int) -> str:
-    """The socket unit that lets an instance's proxy begin."""
+    """Return the socket unit of the gate, which delays an instance's proxy."""
     return f"draupnir-gate@{instance_id}.socket"
 
 
 def image_run_directory(image_id: int) -> Path:
-    """Root-owned files for the jobs of an image."""
+    """Return the directory of root-owned files for the jobs of an image."""
     return RUN / "images" / str(image_id)
 
 
 def instance_run_directory(instance_id: int) -> Path:
-    """Root-owned configuration and server key of an instance; never inside its data directory."""
+    """Return the directory of an instance's root-owned configuration and server key, outside of its data directory."""
     return RUN / "instances" / str(instance_id)
 
 
 def manifest_name(some_id: int) -> str:
-    """The file beside a published image or an instance that says what it is, for the day the metadata is lost."""
+    """Return the name of the manifest beside a published image or an instance, for a loss of the metadata."""
     return f"{some_id}{MANIFEST_SUFFIX}"
 
 
 def error_text_name(image_id: int) -> str:
-    """The file beside an upload that holds all that was said of why the image failed; it quotes raw data."""
+    """Return the name of the file beside an upload with the full error text, which quotes raw data."""
     return f"{image_id}{ERROR_TEXT_SUFFIX}"

@@ -1,6 +1,6 @@
-"""Beside each published image and each instance, a file that says what it is and what it was made with.
+"""The manifest: a file beside each published image and each instance that describes it and its creation.
 
-It is for the day the metadata is lost, and for what the helper has to know without believing the daemon.
+It is used if the metadata is lost, and for facts that the helper must not take from the daemon.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_BYTES = 64 * 1024
 
 
 class Instance(BaseModel):
-    """What an instance was made with; nothing where that is not known."""
+    """The parameters with which an instance was created; None if unknown."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -32,19 +32,19 @@ class Instance(BaseModel):
 
 
 def write(root: int, place: Place, some_id: int, request: BaseModel) -> None:
-    """Store what the request says of the thing; the places belong to root, so no link can stand in the way."""
+    """Store the fields of the request. Only root can write to the places, so the path contains no link."""
     _write(root, place, some_id, request.model_dump(mode="json", include=FIELDS[place]))
 
 
 def assign(root: int, request: AssignInstance) -> None:
-    """Store whose an instance is from now on; what it was made with stays."""
+    """Store the new owner of an instance; its other parameters stay."""
     before = _read(root, request.instance_id)
     after = request.model_dump(mode="json", include=FIELDS[Place.INSTANCES])
     _write(root, Place.INSTANCES, request.instance_id, before | after)
 
 
 def read(root: int, instance_id: int) -> Instance:
-    """What the instance was made with."""
+    """Return the parameters with which the instance was created."""
     try:
         return Instance.model_validate_json(json.dumps(_read(root, instance_id)))
     except ValidationError:
@@ -52,7 +52,7 @@ def read(root: int, instance_id: int) -> Instance:
 
 
 def remove(root: int, place: Place, some_id: int) -> None:
-    """Remove the file; an absent one is fine."""
+    """Remove the file; do nothing if it does not exist."""
     with btrfs.directory(place, root) as parent:
         files.remove_in(parent, layout.manifest_name(some_id))
 

@@ -1,4 +1,4 @@
-"""A word to systemd, sd_notify(3); standard library only, since the sandboxed jobs use it too."""
+"""Notifies systemd, sd_notify(3); imports only the standard library, because the sandboxed jobs use it, too."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import socket
 
 
 def escape(text: str) -> str:
-    """The text without backslashes: systemd takes one level of them off its input, as if it were quoted."""
+    """Encode backslashes in the text, because systemd unescapes its input once."""
     return text.replace("%", "%25").replace("\\", "%5C")
 
 
 def unescape(text: str) -> str:
-    """The reverse of `escape`, whatever the text."""
+    """Reverse `escape`, for any text."""
     return text.replace("%5C", "\\").replace("%25", "%")
 
 
 def notify(**fields: str) -> None:
-    """Send NAME=value lines to the service manager; does nothing where none listens."""
+    """Send NAME=value lines to the service manager; do nothing without one."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return

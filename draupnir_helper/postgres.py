@@ -1,7 +1,7 @@
-"""What Postgres is started with: pure texts and argument lists, by major version; touches nothing.
+"""Command lines and configuration files of Postgres, by major version; pure.
 
-Two layers. The configuration files lie outside the data directory, owned by root. What an uploaded
-postgresql.auto.conf could still turn against us stands on the command line as well (walls.py), which alone beats it.
+There are two layers. The configuration files are outside the data directory and belong to root. Settings with which an
+uploaded postgresql.auto.conf could do harm are also on the command line (walls.py), which overrides that file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from draupnir_helper import ceilings, walls
 
 if TYPE_CHECKING:
-    # Not at run time: the jobs import this module, and would spend their time on importing pydantic.
+    # Not at run time: the jobs import this module, and an import of pydantic would take most of their time.
     from draupnir_helper.wire import Ceiling
 
 BINARIES = Path("/usr/lib/postgresql")
@@ -23,7 +23,7 @@ PORT = 5432
 ROLE = "draupnir"
 CONFIGURATION_NAME = "postgresql.conf"
 
-# Throw-away copies on a copy-on-write disk: new WAL files cost no more than recycled ones.
+# On a copy-on-write disk new WAL files cost no more than recycled ones.
 _COMMON = {
     "cluster_name": "draupnir",
     "dynamic_shared_memory_type": "posix",
@@ -38,7 +38,7 @@ _COMMON = {
 _INSTANCE = {
     "listen_addresses": "127.0.0.1",
     "port": str(PORT),
-    # A client that connects and says nothing keeps the instance awake for as long.
+    # Limits how long a client that connects and sends nothing can keep the instance awake.
     "authentication_timeout": "10s",
     "unix_socket_directories": "",
     "max_connections": "100",
@@ -52,7 +52,7 @@ _INSTANCE = {
     "ssl_key_file": "server.key",
 }
 
-# Nothing of an interrupted job is ever used, so it need not survive a crash.
+# The results of an interrupted job are never used, so they need not survive a crash.
 _FINALISE = {
     "listen_addresses": "",
     "port": str(PORT),
@@ -64,9 +64,9 @@ _FINALISE = {
     "fsync": "off",
     "full_page_writes": "off",
     "autovacuum": "off",
-    # Whatever of the script a crash may have lost would go unnoticed.
+    # A crash could lose parts of the script without an error.
     "restart_after_crash": "off",
-    "log_line_prefix": "%e ",  # the SQLSTATE, all that is published of a failure
+    "log_line_prefix": "%e ",  # the SQLSTATE, the only public part of a failure
     "log_min_messages": "warning",
     "log_min_error_statement": "panic",
 }
@@ -81,18 +81,18 @@ def _text(settings: Mapping[str, str]) -> str:
 
 
 def binary(major: int, name: str) -> str:
-    """The path of a Postgres program of that major, as Debian lays them out."""
+    """Return Debian's path of a Postgres program of that major."""
     return str(BINARIES / str(major) / "bin" / name)
 
 
 def installed_majors(root: Path = BINARIES) -> list[int]:
-    """The majors whose server is installed and new enough, ascending."""
+    """Return the installed and supported majors, ascending."""
     found = (int(entry.name) for entry in root.glob("[1-9][0-9]") if (entry / "bin" / "postgres").exists())
     return sorted(major for major in found if major >= OLDEST_MAJOR)
 
 
 def command(major: int, directory: str, settings: Mapping[str, str], preload_libraries: Sequence[str]) -> list[str]:
-    """argv of the server that has these settings and its files in `directory`."""
+    """Return argv of the server with these settings and with its files in `directory`."""
     fixed = walls.on_command_line(major, settings)
     fixed |= {
         "config_file": f"{directory}/postgresql.conf",
@@ -103,7 +103,7 @@ def command(major: int, directory: str, settings: Mapping[str, str], preload_lib
 
 
 def instance_settings(directory: str) -> dict[str, str]:
-    """The settings of an instance; `directory` is where its sandbox shows its files."""
+    """Return the settings of an instance; `directory` is the path of its files inside its sandbox."""
     settings = _COMMON | _INSTANCE | _access_files(directory)
     return settings | {
         name: f"{directory}/{settings[name]}" for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file")
@@ -111,9 +111,9 @@ def instance_settings(directory: str) -> dict[str, str]:
 
 
 def instance_files(directory: str, ceiling: Ceiling | None) -> dict[str, str]:
-    """Configuration of an instance, file name → text.
+    """Return the configuration of an instance, file name → text.
 
-    One role may sign in, over TLS, with a certificate whose common name is the role's.
+    Only one role may log in, over TLS, with a certificate whose common name is the name of the role.
     """
     settings = instance_settings(directory) | ({} if ceiling is None else _below(ceiling))
     return {
@@ -124,16 +124,16 @@ def instance_files(directory: str, ceiling: Ceiling | None) -> dict[str, str]:
 
 
 def _below(ceiling: Ceiling) -> dict[str, str]:
-    """What keeps an instance below its ceiling: a log that fits, and at the ceiling no writing by default."""
+    """Return the settings for a ceiling: a WAL size that fits, and read-only transactions at the ceiling."""
     settings = {"max_wal_size": f"{ceilings.wal_bytes(ceiling.max_bytes) >> 20}MB"}
     if ceiling.read_only:
-        # What was deleted takes its log with it at the next checkpoint.
+        # WAL of deleted data is removed at the next checkpoint.
         settings |= {"default_transaction_read_only": "on", "checkpoint_timeout": "30s"}
     return settings
 
 
 def finalise_settings(directory: str, *, max_prepared_transactions: int) -> dict[str, str]:
-    """The settings of the finalise job: one socket in `directory`, which the job alone can reach."""
+    """Return the settings of the finalise job: one socket in `directory`, to which only the job has access."""
     return (
         _COMMON
         | _FINALISE
@@ -143,7 +143,7 @@ def finalise_settings(directory: str, *, max_prepared_transactions: int) -> dict
 
 
 def finalise_files(settings: Mapping[str, str]) -> dict[str, str]:
-    """Configuration of the finalise job, file name → text."""
+    """Return the configuration of the finalise job, file name → text."""
     return {
         "postgresql.conf": _text(settings),
         "pg_hba.conf": "local all all trust\n",

@@ -1,7 +1,7 @@
-"""What draupnir-quota@.service runs, with CAP_SYS_ADMIN: sets up the btrfs quota groups that a root-owned file lists.
+"""The program of draupnir-quota@.service, with CAP_SYS_ADMIN: sets up the btrfs quota groups in a root-owned file.
 
-Must not import anything but the standard library. The file holds a line for each group: its id, its limit in bytes (0
-removes the group, or leaves it if it is in use), and perhaps the id of a subvolume that is to be in it.
+Must import only the standard library. The file has one line for each group: its id, its limit in bytes (0 removes the
+group, unless it is in use), and optionally the id of a subvolume to assign to it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _QGROUP_CREATE = 0x4010942A
 _QGROUP_LIMIT = 0x8030942B
 _LIMITS_REFERENCED = 1
 _LEVEL_BITS = 48
-_DIGITS = 19  # what 63 bits have
+_DIGITS = 19  # of a 63-bit number
 
 
 def main(name: str) -> None:
-    """Do what the file of that name says, in its order."""
+    """Execute the orders in the file of that name."""
     _number(name)
     orders = [_parse(line) for line in _read(name).splitlines()]
     data = os.open(DATA, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -46,7 +46,7 @@ def _read(name: str) -> str:
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     status = os.fstat(descriptor)
     if status.st_uid != 0 or not stat.S_ISREG(status.st_mode) or status.st_mode & 0o022:
-        sys.exit("the file is not root's alone to write")
+        sys.exit("the file is writable for others than root")
     if status.st_size > MAX_BYTES:
         sys.exit("the file is too long")
     return os.read(descriptor, MAX_BYTES).decode("ascii")
@@ -57,7 +57,7 @@ def _parse(line: str) -> tuple[int, int, int]:
     if len(words) not in {2, 3}:
         sys.exit(f"not an order: {line!r}")
     group, limit_bytes, member = [*map(_number, words), 0][:3]
-    # Limits are for groups of our own level. What may be removed the kernel knows: a group that nothing is in.
+    # Limits are only for groups of our own level. Any group may be removed: the kernel refuses unless it is empty.
     if limit_bytes and group >> _LEVEL_BITS != 1:
         sys.exit(f"not a group of level 1: {group}")
     return group, limit_bytes, member

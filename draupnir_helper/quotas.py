@@ -1,7 +1,8 @@
-"""Ceilings: the quota groups of what is written to, their limits, and what was written; btrfs(5), simple quotas.
+"""Ceilings: quota groups of writable subvolumes, their limits and usage; btrfs(5), simple quotas.
 
-Anybody may put a new subvolume into a group that exists. Making and limiting one needs CAP_SYS_ADMIN, so the quota unit
-does that. It takes as long as a whole creation does, hence groups of the next few instances are made ahead.
+A new subvolume can be created in an existing group without a capability. To create or limit a group needs
+CAP_SYS_ADMIN, so the quota unit does that. It takes as long as the rest of a creation. So the groups of the next
+instances are created ahead.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ from draupnir_helper.wire import MAX_ID
 AHEAD = 16
 
 _SYSFS = Path("/sys/fs/btrfs")
-# A lower one is not worth making ahead: several may be asked for at once.
+# Fewer are not useful: several instances may be requested at once.
 _REFILL_AT = AHEAD // 2
 _NO_LIMIT = 2**62
 _NEARLY_BYTES = 64 * 1024 * 1024
 
-# What fits into the file that the quota unit reads.
+# Limit of orders in one file for the quota unit.
 _AT_ONCE = 500
 
 log = logging.getLogger(__name__)
 
-# One order at a time. What is kept although nothing is in it yet; a helper that was restarted makes it again.
+# One run at a time. Groups to keep although they are still empty; after a restart the helper creates them again.
 _unit = threading.Lock()
 _kept: set[int] = set()
 
-Order = tuple[int, int] | tuple[int, int, int]  # a group, its limit (0 removes it), and who else is to be in it
+Order = tuple[int, int] | tuple[int, int, int]  # group, limit (0 removes the group), and a subvolume to assign
 
 
 class Quotas:
@@ -46,40 +47,40 @@ class Quotas:
 
     @property
     def simple(self) -> bool:
-        """Whether there are simple quotas; where not, there are no ceilings."""
+        """Return whether the filesystem has simple quotas; without them there are no ceilings."""
         return self._read("mode") == "squota"
 
     def limit_bytes(self, group: int) -> int | None:
-        """The limit of the group; None if the group does not exist."""
+        """Return the limit of the group; None if the group does not exist."""
         return self._number(f"{_name(group)}/max_referenced")
 
     def written_bytes(self, group: int) -> int | None:
-        """How much has been written by what is in the group and is still there, also if it is not on the disk yet."""
+        """Return the bytes that the group occupies, including data that is not yet on the disk."""
         referenced = self._number(f"{_name(group)}/referenced")
         reserved = self._number(f"{_name(group)}/rsv_data")
         return None if referenced is None or reserved is None else referenced + reserved
 
     def written(self, place: Place) -> Iterator[tuple[int, int]]:
-        """Each id of the place that has a group, and how much it has written."""
+        """Yield each id of the place that has a group, and its written bytes."""
         for group in self._groups(level=1):
             owner = layout.quota_group_owner(group)
             if owner is not None and owner[0] is place and (size_bytes := self.written_bytes(group)) is not None:
                 yield owner[1], size_bytes
 
     def ensure(self, place: Place, some_id: int, limit_bytes: int) -> int | None:
-        """The group of the thing, with this limit; None where there are no simple quotas."""
+        """Create or update the group of this id, and return it; None without simple quotas."""
         group = layout.quota_group(place, some_id)
         if group is None or not self.simple:
             return None
         if self.limit_bytes(group) != limit_bytes:
             with _unit:
-                # A subvolume that is older than its group is put into it.
+                # A subvolume that is older than its group has to be assigned.
                 found = subvolumes.find(self._root, place, some_id)
                 _carry_out([(group, limit_bytes) if found is None else (group, limit_bytes, found.id)])
         return group
 
     def limit_all(self, place: Place, limits: Mapping[int, int]) -> None:
-        """Give the groups of these ids, which are there, other limits."""
+        """Change the limits of the existing groups of these ids."""
         with _unit:
             orders = []
             for some_id, limit_bytes in limits.items():
@@ -90,7 +91,7 @@ class Quotas:
 
     @contextmanager
     def made(self, place: Place, some_id: int, limit_bytes: int) -> Iterator[int | None]:
-        """As `ensure`, for something new that is being made; until then the group stays although it is empty."""
+        """As `ensure`, and keep the empty group during the block, in which its subvolume is created."""
         group = layout.quota_group(place, some_id)
         assert group is not None
         _kept.add(group)
@@ -100,13 +101,13 @@ class Quotas:
             _kept.discard(group)
 
     def make_ahead(self, place: Place, some_id: int, limit_bytes: int) -> None:
-        """Make the groups of this id and those that are next: at once if this one is missing, else soon if they are."""
+        """Create the groups of this id and of the next ones: now if this one is missing, else in the background."""
         group, last = layout.quota_group(place, some_id), layout.quota_group(place, MAX_ID)
         assert group is not None
         assert last is not None
         if not self.simple:
             return
-        # Behind the last one the groups of the next kind begin.
+        # After the last id the groups of the next place begin.
         refilled = range(group, last + 1)[_REFILL_AT:][:AHEAD]
         if self.limit_bytes(group) is None:
             self._make_ahead(range(group, last + 1)[:AHEAD], limit_bytes)
@@ -114,7 +115,7 @@ class Quotas:
             threading.Thread(target=self._refill, args=(refilled, limit_bytes), daemon=True).start()
 
     def idle(self) -> list[int]:
-        """The groups of what is gone; those of level 0, which subvolumes leave behind, come first."""
+        """Return the groups of deleted subvolumes; those of level 0, which btrfs leaves behind, first."""
         stale = [group for group in self._groups(level=0) if self._number(f"{_name(group)}/referenced") == 0]
         gone = [
             group
@@ -127,12 +128,12 @@ class Quotas:
         return stale + gone
 
     def sweep(self) -> None:
-        """Remove the groups of what is gone; the kernel keeps those that something is in."""
+        """Remove the groups of deleted subvolumes; the kernel refuses for those that are in use."""
         with _unit:
             _carry_out([(group, 0) for group in self.idle()])
 
     def let_go(self) -> None:
-        """Lift the limits that what is gone has met: deleting what is nested in it begins with writing."""
+        """Remove the limits of full groups in the trash, because deleting nested subvolumes first writes data."""
         full = [
             group
             for group in self._groups(level=1)
@@ -182,7 +183,7 @@ def _name(group: int) -> str:
 
 
 def _carry_out(orders: Sequence[Order]) -> None:
-    """Have the quota unit do this. Raises UNIT_FAILED, BUSY."""
+    """Run the quota unit with these orders. Raises UNIT_FAILED, BUSY."""
     for start in range(0, len(orders), _AT_ONCE):
         some = orders[start : start + _AT_ONCE]
         number = some[0][0]

@@ -1,4 +1,4 @@
-"""The socket: accept, SO_PEERCRED, size cap, decode, dispatch, encode; knows no operation."""
+"""The socket server: accept, SO_PEERCRED, size limit, decode, dispatch, encode; independent of the requests."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Dispatch = Callable[[AnyRequest], Wire]
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """The uid of the peer, from the kernel; struct ucred is a pid_t and two unsigned ids."""
+    """Return the uid of the peer from the kernel; struct ucred is a pid_t and two unsigned ids."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=iII"))
     _, uid, _ = struct.unpack("=iII", credentials)
     return int(uid)
 
 
 def serve(listener: socket.socket, dispatch: Dispatch, allowed_uids: Collection[int]) -> None:
-    """Answer one request a connection until the listener is closed; a stranger is hung up on before a byte is read."""
+    """Answer one request per connection until the listener closes; close connections of other uids without reading."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="request") as pool:
         while True:
             try:
@@ -64,15 +64,15 @@ def _converse(connection: socket.socket, dispatch: Dispatch) -> None:
             connection.settimeout(_TIMEOUT_S)
             connection.sendall(answer.model_dump_json(exclude_none=True).encode())
         except (TimeoutError, ConnectionError) as error:
-            log.info("the caller went away: %s", error)
+            log.info("the caller closed the connection: %s", error)
 
 
 def _read(connection: socket.socket) -> bytes:
-    """Everything up to the caller's half-close, one byte over the cap at the most."""
+    """Read until the caller half-closes, at most one byte over the limit."""
     received = bytearray()
     deadline = time.monotonic() + _TIMEOUT_S
     while len(received) <= MAX_REQUEST_BYTES:
-        # For the whole frame: bytes that drip in would hold a thread for as long as they liked.
+        # Timeout for the whole frame: single slow bytes could otherwise occupy a thread without limit.
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         chunk = connection.recv(65536)
         if not chunk:
@@ -82,20 +82,20 @@ def _read(connection: socket.socket) -> bytes:
 
 
 def answer_to(frame: bytes, dispatch: Dispatch) -> Answer:
-    """Decode, dispatch, and turn whatever happens into an answer; never raises."""
+    """Decode, dispatch, and turn every outcome into an answer; never raises."""
     try:
         if len(frame) > MAX_REQUEST_BYTES:
             raise HelperError(ErrorCode.BAD_REQUEST, f"The request is larger than {MAX_REQUEST_BYTES} bytes.")
         request = parse_request(frame)
     except ValidationError as error:
-        # Neither the values nor the messages of pydantic go back: they may quote what was sent.
+        # Return neither values nor messages of pydantic, because they may quote the request.
         places = sorted({".".join(map(str, item["loc"])) or "request" for item in error.errors()})
         return _refuse(
             HelperError(ErrorCode.BAD_REQUEST, f"The request does not fit the contract: {', '.join(places)[:500]}.")
         )
     except OtherProtocol as error:
         detail = (
-            f"The helper speaks protocol {PROTOCOL} and got a request of protocol {error.number}, as happens during an"
+            f"The helper uses protocol {PROTOCOL} and got a request of protocol {error.number}, as happens during an"
             " upgrade; try again in a moment. `systemctl restart draupnir-helper draupnir` brings both to the installed"
             " version."
         )

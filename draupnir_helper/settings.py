@@ -1,4 +1,4 @@
-"""The few lines of /etc/draupnir/config.toml that root acts on; the file belongs to root, the daemon reads it too."""
+"""The keys of /etc/draupnir/config.toml that root uses; the file belongs to root, and the daemon reads it, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONFIG_PATH = Path("/etc/draupnir/config.toml")
 
 
 class Settings(BaseModel):
-    """Keys as in the configuration file; the daemon refuses a file with others, so they are passed over here."""
+    """Keys as in the configuration file; other keys are ignored here, because the daemon refuses unknown ones."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -31,12 +31,12 @@ class Settings(BaseModel):
 
 
 def bytes_of(size: str) -> int:
-    """How many bytes a size such as 20G is."""
+    """Parse a size such as 20G to bytes."""
     return int(size[:-1]) << _UNITS[size[-1]]
 
 
 def load(path: Path = CONFIG_PATH) -> Settings:
-    """Read the file, or take the defaults where there is none; raises OSError, TOMLDecodeError or ValidationError."""
+    """Read the file; defaults if it does not exist. Raises OSError, TOMLDecodeError or ValidationError."""
     if not path.exists():
         return Settings()
     with path.open("rb") as file:

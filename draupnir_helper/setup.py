@@ -1,7 +1,7 @@
-"""What root prepares before anything else starts: the secrets, the data filesystem, its directories.
+"""Root's preparation before anything else starts: secrets, data filesystem, directories.
 
-Run by draupnir-setup.service at each boot and after installation; every step finds its work done the second time.
-It is the only part that may mount and format, and it takes nothing from anybody but the configuration file.
+draupnir-setup.service runs it at each boot and after installation; every step is idempotent. Only this program may
+mount and format. Its only input is the configuration file.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from draupnir_helper.storage import EMBEDDED_DISK, MOUNT_OPTIONS
 
 SECRET = Path("/etc/draupnir/shared_secret")
 KEY = Path("/etc/draupnir/refresh_token_key")
-# Where a purge puts the key, beside the metadata that it leaves.
+# A purge moves the key here, beside the metadata, which it leaves.
 KEPT_KEY = Path("/var/lib/draupnir/refresh_token_key")
 KEY_BYTES = 32
 _SMALLEST_DISK_BYTES = 512 * 1024 * 1024
-# Where a btrfs filesystem says that it is one, see btrfs(5).
+# Offset of btrfs's magic number, see btrfs(5).
 _MAGIC_OFFSET, _MAGIC = 0x10040, b"_BHRfS_M"
 
 
 class SetupError(Exception):
-    """A fault that the operator has to fix; the message is one sentence."""
+    """A fault that the operator has to fix, with a one-sentence message."""
 
 
 def main() -> None:
-    """Prepare everything, or say in one sentence why not and exit 1."""
+    """Prepare everything, or print the reason in one sentence and exit 1."""
     os.umask(0o077)
     try:
         loaded = settings.load()
@@ -52,15 +52,15 @@ def main() -> None:
 
 
 def make_secret(path: Path = SECRET) -> None:
-    """A random shared secret, readable by the daemon; one that exists is never touched."""
+    """Create a random shared secret, readable by the daemon; never change an existing one."""
     if not path.exists():
         files.write(path, secrets.token_urlsafe(32) + "\n", mode=0o640, gid=grp.getgrnam("draupnir").gr_gid)
 
 
 def make_key(path: Path = KEY, kept: Path = KEPT_KEY) -> None:
-    """The key that encrypts secrets in the metadata; root alone reads it, and one that exists is never touched.
+    """Create the key that encrypts secrets in the metadata, readable only by root; never change an existing one.
 
-    One that a purge has kept comes back, or the metadata that were kept with it would be of no use.
+    A key that a purge retained is restored, because the retained metadata need it.
     """
     if path.exists():
         return
@@ -72,9 +72,9 @@ def make_key(path: Path = KEY, kept: Path = KEPT_KEY) -> None:
 
 
 def prepare_filesystem(data_path: Path, loaded: Settings) -> None:
-    """See to it that `data_path` is btrfs: mounted by the operator, or by us from their device or the embedded disk.
+    """Make `data_path` a btrfs mount: the operator's own, or ours of the configured device or the embedded disk.
 
-    A device is never formatted here: what is on it is the operator's.
+    Never format a device, because its content belongs to the operator.
     """
     data_path.mkdir(mode=0o711, parents=True, exist_ok=True)
     if _filesystem_id(data_path) is not None:
@@ -87,7 +87,7 @@ def prepare_filesystem(data_path: Path, loaded: Settings) -> None:
         _refuse_unformatted(loaded.data_device)
     source = loaded.data_device or str(EMBEDDED_DISK)
     options = ",".join(("noatime", *MOUNT_OPTIONS))
-    # A mount unit, so that systemd unmounts it in order; After= there means that it goes last.
+    # A mount unit, so that systemd unmounts it in order, and with After= it is unmounted last.
     _run(
         "systemd-mount", "--quiet", "--type=btrfs", f"--options={options}", "--property=Before=draupnir-setup.service",
         source, str(data_path),
@@ -97,7 +97,7 @@ def prepare_filesystem(data_path: Path, loaded: Settings) -> None:
 
 
 def prepare_directories(data_path: Path) -> None:
-    """The places for subvolumes, all owned by root, and the marker that tells this filesystem from another."""
+    """Create the places for subvolumes, all owned by root, and the marker that identifies this filesystem."""
     identity = _filesystem_id(data_path)
     assert identity is not None
     marker = data_path / layout.MARKER
@@ -110,7 +110,7 @@ def prepare_directories(data_path: Path) -> None:
         path.mkdir(mode=0o711, exist_ok=True)
         os.chown(path, 0, 0)
         path.chmod(0o711)
-    # What the upload user opens to everybody, as an sftp client may ask, is open to nobody but them all the same.
+    # An sftp client can make uploaded files world-readable; this directory still restricts access to the upload user.
     os.chown(data_path / "chroot", 0, pwd.getpwnam(layout.UPLOAD_USER).pw_gid)
     (data_path / "chroot").chmod(0o750)
     if not marker.exists():
@@ -126,7 +126,7 @@ def _make_embedded_disk(size_bytes: int) -> None:
 
 
 def _refuse_unformatted(device: str) -> None:
-    """Of a device without btrfs `mount` says nothing that helps; one that cannot be read yet is left to it."""
+    """Raise for a device without btrfs, for which `mount` has no helpful message; ignore an unreadable device."""
     with contextlib.suppress(OSError), Path(device).open("rb") as file:
         file.seek(_MAGIC_OFFSET)
         if file.read(len(_MAGIC)) != _MAGIC:
@@ -150,7 +150,7 @@ def _disk_size_bytes(loaded: Settings) -> int:
 
 
 def _filesystem_id(path: Path) -> str | None:
-    """The btrfs filesystem that the path lies on, or None where it is another kind."""
+    """Return the id of the btrfs filesystem of the path; None for another filesystem."""
     with btrfs.directory(path) as descriptor:
         try:
             return btrfs.filesystem_id(descriptor)

@@ -1,4 +1,4 @@
-"""The data filesystem: is it there, is it the one it was, and how much room has it."""
+"""The data filesystem: whether it is mounted, whether it is the marked one, and its free space."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLAGS = {"nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC, "nosuid": os.ST_NOSUID}
 
 @contextmanager
 def root() -> Iterator[int]:
-    """A descriptor of the data filesystem's top; STORAGE_MISSING unless it is the marked one, safely mounted."""
+    """Open the top of the data filesystem. STORAGE_MISSING unless it is the marked one, with safe mount options."""
     missing = "The data filesystem is not mounted; run draupnir doctor on the server."
     try:
         descriptor = os.open(layout.DATA_LINK.resolve(strict=True), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -40,7 +40,7 @@ def root() -> Iterator[int]:
 
 
 def _identity(descriptor: int) -> str | None:
-    """The filesystem's id, if it is btrfs and the one that it is marked to be."""
+    """Return the filesystem's id if it is btrfs and matches the marker."""
     try:
         marker = os.open(layout.MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
         with os.fdopen(marker, encoding="ascii", errors="replace") as file:
@@ -52,21 +52,21 @@ def _identity(descriptor: int) -> str | None:
 
 
 def require_room(descriptor: int, settings: Settings) -> None:
-    """NO_ROOM when there is so little that nothing new is to be made."""
+    """Raise NO_ROOM if the free space is too low for new data."""
     found = room(descriptor, settings)
     if found.free_bytes < found.low_bytes:
         detail = (
-            f"The data disk is full but for {found.free_bytes >> 20} MiB, and the last {found.low_bytes >> 20} MiB are"
+            f"The data disk has {found.free_bytes >> 20} MiB free, and the last {found.low_bytes >> 20} MiB are"
             " reserved for existing data; destroy instances or images, or enlarge the disk."
         )
         raise HelperError(ErrorCode.NO_ROOM, detail)
 
 
 def room(descriptor: int, settings: Settings) -> Room:
-    """The least of what btrfs can write, what it has metadata for, and what the embedded disk can grow by."""
+    """Return the free space: the minimum of btrfs's data, its metadata, and the growth of the embedded disk."""
     size = size_bytes(descriptor)
     found = os.fstatvfs(descriptor)
-    # What is written and not yet on the disk, which may be gigabytes, counts as free there.
+    # statfs counts data that is not yet on the disk, perhaps gigabytes, as free.
     can_write = max(0, found.f_bavail * found.f_frsize - _promised_bytes(descriptor))
     can_account = btrfs.metadata_room(descriptor) * ceilings.DATA_PER_METADATA
     return Room(
@@ -87,27 +87,27 @@ def _promised_bytes(descriptor: int) -> int:
 
 
 def size_bytes(descriptor: int) -> int:
-    """How large the data filesystem is."""
+    """Return the size of the data filesystem."""
     found = os.fstatvfs(descriptor)
     return found.f_blocks * found.f_frsize
 
 
 def max_instance_bytes(size: int, settings: Settings) -> int:
-    """The highest ceiling of an instance: as configured, else a quarter of the disk."""
+    """Return the maximum ceiling of an instance: as configured, else a quarter of the disk."""
     if settings.max_instance_bytes is not None:
         return bytes_of(settings.max_instance_bytes)
     return max(MIN_MAX_BYTES, size // 4)
 
 
 def max_image_bytes(descriptor: int, settings: Settings) -> int:
-    """How much an upload may hold, and the work on it: as configured, else half of the disk."""
+    """Return the limit of an upload, and of the work on it: as configured, else half of the disk."""
     if settings.max_image_bytes is not None:
         return bytes_of(settings.max_image_bytes)
     return max(MIN_MAX_BYTES, size_bytes(descriptor) // 2)
 
 
 def _host_room() -> int:
-    """How much can be written before the host of the embedded disk is full; without one there is no bound."""
+    """Return the bytes left on the host of the embedded disk; unlimited without an embedded disk."""
     try:
         disk, host = EMBEDDED_DISK.stat(), os.statvfs(EMBEDDED_DISK.parent)
     except FileNotFoundError:
@@ -119,7 +119,7 @@ def _host_room() -> int:
 
 
 def inspect(settings: Settings) -> Storage | None:
-    """What there is to say of the filesystem, or None when it is not there."""
+    """Return the properties of the filesystem, or None if it is not mounted."""
     try:
         with root() as descriptor:
             identity = btrfs.filesystem_id(descriptor)
@@ -136,7 +136,7 @@ def inspect(settings: Settings) -> Storage | None:
 
 
 def _mount_options(path: Path) -> set[str]:
-    """Options of the mount that holds the path, both of the mount and of its filesystem; proc_pid_mountinfo(5)."""
+    """Return the options of the path's mount and of its filesystem; proc_pid_mountinfo(5)."""
     best, options = "", set[str]()
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         before, _, after = line.partition(" - ")

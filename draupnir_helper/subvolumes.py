@@ -1,6 +1,6 @@
-"""One subvolume per id in each place: make, snapshot, publish under the final name, move to the trash, list.
+"""One subvolume for each id in each place: create, snapshot, rename to the final name, move to the trash, list.
 
-The places belong to root, so their entries are ours; nothing inside an entry is looked at, beyond its top directory.
+The places belong to root, so their entries are trusted; the content of an entry below its top directory is not read.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from draupnir_helper import btrfs, layout
 from draupnir_helper.layout import Place
 
-# Names of trash that could not be deleted when that was last tried, and why.
+# Entries of the trash that the last attempt could not delete, each with the reason.
 _undeletable: dict[str, str] = {}
 
-# What lies beside subvolumes.
+# Suffixes of files beside subvolumes.
 _FILES = (layout.MANIFEST_SUFFIX, layout.ERROR_TEXT_SUFFIX)
 
 log = logging.getLogger(__name__)
@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def opened(root: int, place: Place, some_id: int) -> Iterator[int]:
-    """A descriptor of the subvolume's top directory; FileNotFoundError when there is none."""
+    """Open the subvolume's top directory. FileNotFoundError if it does not exist."""
     with btrfs.directory(place, root) as parent, btrfs.directory(str(some_id), parent) as descriptor:
         yield descriptor
 
 
 def find(root: int, place: Place, some_id: int) -> btrfs.Subvolume | None:
-    """What btrfs tells of the subvolume, if there is one."""
+    """Return the properties of the subvolume, or None."""
     try:
         with opened(root, place, some_id) as descriptor:
             return btrfs.info(descriptor)
@@ -41,7 +41,7 @@ def find(root: int, place: Place, some_id: int) -> btrfs.Subvolume | None:
 
 
 def owner(root: int, place: Place, some_id: int) -> int | None:
-    """The uid that owns the subvolume's top directory, if there is one."""
+    """Return the uid that owns the subvolume's top directory, or None."""
     try:
         with opened(root, place, some_id) as descriptor:
             return os.fstat(descriptor).st_uid
@@ -50,13 +50,13 @@ def owner(root: int, place: Place, some_id: int) -> int | None:
 
 
 def exists(root: int, place: Place, some_id: int) -> bool:
-    """Whether the place has an entry of that id."""
+    """Return whether the place has an entry of that id."""
     with btrfs.directory(place, root) as parent:
         return _has(parent, str(some_id))
 
 
 def make(root: int, place: Place, some_id: int, *, uid: int, gid: int, group: int | None) -> None:
-    """An empty subvolume in a quota group, private to its owner; one that is there already stays as it is."""
+    """Create an empty subvolume in a quota group, private to its owner; an existing one stays unchanged."""
     with btrfs.directory(place, root) as parent:
         if _has(parent, str(some_id)):
             return
@@ -75,7 +75,7 @@ def copy(
     owner: tuple[int, int] | None,
     group: int | None = None,
 ) -> None:
-    """Snapshot source to target, writable and handed to the owner (uid, gid), or read-only where there is none."""
+    """Snapshot source to target: writable for an owner (uid, gid), or read-only without one."""
     with opened(root, source, source_id) as descriptor, btrfs.directory(target, root) as parent:
         if _has(parent, str(target_id)):
             return
@@ -87,20 +87,20 @@ def copy(
 
 
 def give(parent: int, name: str, *, uid: int, gid: int) -> None:
-    """Hand a subvolume's top directory to its owner, and close it to everybody else."""
+    """Change the owner of a subvolume's top directory, and close it to all others."""
     with btrfs.directory(name, parent) as descriptor:
         os.fchown(descriptor, uid, gid)
         os.fchmod(descriptor, stat.S_IRWXU)
 
 
 def discard(root: int, place: Place, some_id: int) -> None:
-    """Move the entry to the trash; an absent one is fine."""
+    """Move the entry to the trash; do nothing if it does not exist."""
     with btrfs.directory(place, root) as parent:
         _discard(root, parent, str(some_id))
 
 
 def sweep(root: int) -> None:
-    """Move what was never given its final name to the trash; for the start of the helper, when nothing is under way."""
+    """Move unfinished subvolumes to the trash; only at the start of the helper, when no request runs."""
     for place in Place:
         with btrfs.directory(place, root) as parent:
             for name in os.listdir(parent):
@@ -111,7 +111,7 @@ def sweep(root: int) -> None:
 
 
 def ids(root: int, place: Place) -> tuple[list[int], list[str]]:
-    """The ids of the place, ascending, and the names in it that are none, or not those of directories."""
+    """Return the ids of the place, ascending, and unknown names: not an id, or not a directory."""
     known, unknown = [], []
     with btrfs.directory(place, root) as parent, os.scandir(parent) as entries:
         for entry in entries:
@@ -127,17 +127,17 @@ def ids(root: int, place: Place) -> tuple[list[int], list[str]]:
 
 
 def empty_trash(root: int) -> int:
-    """Delete what lies in the trash and say how much had to stay."""
+    """Delete the content of the trash, and return how many entries are left."""
     failures = {}
     with btrfs.directory(layout.TRASH, root) as trash:
         found = os.listdir(trash)
         for name in found:
-            # Whatever keeps one entry there must not keep the others; it is tried again next time.
+            # A failure of one entry must not prevent the others; the next run tries it again.
             try:
                 _lift_nested(trash, name)
                 btrfs.delete(trash, name)
             except FileNotFoundError:
-                continue  # somebody else was quicker
+                continue  # already deleted by another thread
             except OSError as error:
                 failures[name] = error.strerror or str(error)
         for name in failures.keys() - _undeletable.keys():
@@ -145,13 +145,13 @@ def empty_trash(root: int) -> int:
         _undeletable.clear()
         _undeletable.update(failures)
         if len(failures) < len(found):
-            # Or the room would come back only with the next half minute.
+            # Otherwise the space would be freed only after up to 30 s.
             btrfs.sync(trash)
         return len(os.listdir(trash))
 
 
 def look_at_trash(root: int) -> tuple[int, list[str]]:
-    """How many entries lie in the trash, and (at most 20) which could not be deleted when last tried, and why."""
+    """Return the number of entries in the trash, and at most 20 that could not be deleted, with reasons."""
     with btrfs.directory(layout.TRASH, root) as trash:
         names = os.listdir(trash)
     failures = _undeletable.copy()
@@ -159,9 +159,9 @@ def look_at_trash(root: int) -> tuple[int, list[str]]:
 
 
 def _lift_nested(trash: int, name: str) -> None:
-    """Move what is nested in an entry up beside it, to be deleted like it, and so on until nothing is nested.
+    """Move subvolumes nested in an entry up to the trash itself, until no more are nested.
 
-    Its owner may have nested subvolumes to any depth, so this neither recurses nor holds descriptors.
+    Its owner may have nested them to any depth, so this neither recurses nor keeps descriptors open.
     """
     waiting = [name]
     while waiting:
@@ -196,7 +196,7 @@ def _rename(parent: int, old: str, new: str) -> None:
 def _discard(root: int, parent: int, name: str) -> None:
     try:
         with btrfs.directory(name, parent) as descriptor:
-            # Renaming to another directory writes the `..` of the one renamed.
+            # A move to another directory changes `..` of the moved one, so it must be writable.
             btrfs.clear_read_only(descriptor)
     except FileNotFoundError:
         return

@@ -1,6 +1,6 @@
-"""systemd units: found, started, stopped and described.
+"""Finds, starts, stops and describes systemd units.
 
-Static settings stand in prefix drop-ins (`draupnir-instance-.service.d/`), so a call passes only what differs.
+Static settings are in prefix drop-ins (`draupnir-instance-.service.d/`), so a call passes only the others.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ class Unit:
 
 
 def version() -> str:
-    """systemd's version, as it tells it."""
+    """Return systemd's version."""
     with bus.opened() as opened:
         return _text(bus.manager_property(opened, "Version"))
 
 
 def find(*patterns: str) -> list[Unit]:
-    """The loaded units whose names match one of the glob patterns."""
+    """Return the loaded units whose names match one of the glob patterns."""
     with bus.opened() as opened:
         return _find(opened, *patterns)
 
@@ -48,24 +48,24 @@ def _find(opened: Bus, *patterns: str) -> list[Unit]:
 
 
 def find_one(name: str) -> Unit | None:
-    """The loaded unit of that name, if there is one."""
+    """Return the loaded unit of that name, or None."""
     found = find(name)
     return found[0] if found else None
 
 
 def condition(unit: Unit) -> str:
-    """ActiveState, except that a service which waits to be started again, having failed, has failed."""
+    """Return ActiveState, but "failed" for a failed service that waits for its restart."""
     return "failed" if unit.sub == "auto-restart" else unit.active
 
 
 def service_property(name: str, property_name: str) -> str:
-    """A string property of a loaded service, such as StatusText or Result."""
+    """Return a string property of a loaded service, such as StatusText or Result."""
     with bus.opened() as opened:
         return _text(bus.unit_property(opened, name, property_name, b"s"))
 
 
 def start_transient(name: str, properties: Properties) -> None:
-    """Make and start a transient unit, and wait for its start job. Raises UNIT_FAILED when it does not come up."""
+    """Create and start a transient unit, and wait for its start job. Raises UNIT_FAILED if it does not start."""
     begin_transient(name, properties)
     await_job(name)
 
@@ -73,9 +73,9 @@ def start_transient(name: str, properties: Properties) -> None:
 def begin_transient(
     name: str, properties: Properties, companions: Sequence[tuple[str, Properties]] = (), *, timeout_s: float = 30
 ) -> None:
-    """Make a transient unit and have it started, with companions that are made but not started.
+    """Create a transient unit and queue its start, with companions that are created but not started.
 
-    A unit of that name that is just being forgotten is waited for.
+    If systemd is still unloading a unit of that name, wait for it.
     """
     with bus.opened() as opened:
         for pause_s in _pauses(time.monotonic() + timeout_s):
@@ -86,13 +86,13 @@ def begin_transient(
 
 
 def begin(name: str, *, again: bool = False) -> None:
-    """Have a loaded unit started, or started again, and what it wants; nothing is waited for."""
+    """Queue the start, or restart, of a loaded unit and its dependencies; do not wait."""
     with bus.opened() as opened:
         bus.call(opened, "RestartUnit" if again else "StartUnit", b"ss", name.encode(), b"replace")
 
 
 def await_job(name: str, *, timeout_s: float = 30) -> None:
-    """Wait until no job is queued for the unit. Raises UNIT_FAILED when it is gone."""
+    """Wait until no job is queued for the unit. Raises UNIT_FAILED if the unit is unloaded."""
     with bus.opened() as opened:
         for pause_s in _pauses(time.monotonic() + timeout_s):
             found = _find(opened, name)
@@ -107,11 +107,11 @@ def await_job(name: str, *, timeout_s: float = 30) -> None:
 
 
 def run(name: str, *, timeout_s: float = 60) -> None:
-    """Run a oneshot service of a unit file to its end. Raises UNIT_FAILED when it fails."""
+    """Run a oneshot service of a unit file to its end. Raises UNIT_FAILED if it fails."""
     begin(name)
     with bus.opened() as opened:
         for pause_s in _pauses(time.monotonic() + timeout_s):
-            # One that has ended well is forgotten at once.
+            # systemd unloads a successful one at once.
             found = _find(opened, name)
             if not found or (found[0].active == "inactive" and not found[0].job_queued):
                 return
@@ -123,7 +123,7 @@ def run(name: str, *, timeout_s: float = 60) -> None:
 
 
 def reload(name: str) -> None:
-    """Have the main process of a service read its configuration again; one that does not run is fine."""
+    """Make the main process of a service reload its configuration; do nothing if it does not run."""
     with bus.opened() as opened:
         if any(unit.active not in _GONE for unit in _find(opened, name)):
             with suppress(bus.Error):  # it may be gone by now
@@ -131,26 +131,26 @@ def reload(name: str) -> None:
 
 
 def describe(name: str, description: str) -> None:
-    """Change the description of a unit, as long as it is loaded; an absent one is fine."""
+    """Change the description of a loaded unit; do nothing if it is not loaded."""
     with bus.opened() as opened, suppress(bus.NoSuchUnit):
-        # Looked for first: pystemd loses memory with each call that systemd refuses, some ten kilobytes.
+        # Find the unit first: pystemd leaks about ten kilobytes with each call that systemd refuses.
         if not _find(opened, name):
             return
         bus.set_properties(opened, name, [("Description", description)])
 
 
 def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
-    """Stop units in this order, wait until each is down, and let systemd forget them; absent ones are fine.
+    """Stop units in this order, wait until each is inactive, and unload them; ignore missing ones.
 
-    With `kill` a service gets no chance to end in order: nothing of it is wanted any more. One that is only starting
-    gets none either: Postgres is the first process of its namespace, and hears no signal before it listens for it.
+    `kill` sends SIGKILL to a service whose data are no longer needed. A service that is still starting is killed, too:
+    Postgres is PID 1 of its namespace, so signals have no effect until it installs its handlers.
     """
     with bus.opened() as opened:
         deadline = time.monotonic() + timeout_s
-        # Looked for first, as in `describe`.
+        # Find the unit first, as in `describe`.
         loaded = {unit.name for unit in _find(opened, *names)}
         for name in names:
-            # Or gone with the one before.
+            # The unit before may have unloaded it.
             if name not in loaded or not (found := _find(opened, name)):
                 continue
             try:
@@ -181,7 +181,7 @@ def _kill(opened: Bus, name: str) -> None:
 
 
 def _pauses(deadline: float) -> Iterator[float]:
-    """Ever longer pauses, 1 ms to 50 ms, until the deadline: state in PID 1 has no event that pystemd delivers."""
+    """Yield growing pauses, 1 ms to 50 ms, until the deadline; pystemd delivers no events for the state of units."""
     pause_s = 0.001
     yield pause_s
     while time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Users that exist only while something runs as them: records in /run/userdb, read through libnss-systemd.
+"""Temporary users, which exist while something runs as them: records in /run/userdb, read through libnss-systemd.
 
 The record format is systemd's JSON User Records, https://systemd.io/USER_RECORD/.
 """
@@ -27,14 +27,14 @@ def _records(name: str, uid: int, real_name: str) -> dict[str, dict[str, object]
 
 
 def ensure(name: str, uid: int, real_name: str, directory: Path = layout.USERDB) -> None:
-    """Make the user and its group known to the system until they are removed or the machine reboots."""
+    """Create the user and its group, until they are removed or the machine reboots."""
     for kind, record in _records(name, uid, real_name).items():
         files.write(directory / f"{name}.{kind}", json.dumps(record) + "\n", mode=0o644)
         files.link(directory / f"{uid}.{kind}", f"{name}.{kind}")
 
 
 def remove(name: str, uid: int, directory: Path = layout.USERDB) -> None:
-    """Let the system forget the user and its group; absent ones are fine."""
+    """Remove the user and its group; do nothing if they do not exist."""
     for kind in ("user", "group"):
         (directory / f"{uid}.{kind}").unlink(missing_ok=True)
         (directory / f"{name}.{kind}").unlink(missing_ok=True)

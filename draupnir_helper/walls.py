@@ -1,14 +1,14 @@
-"""The settings that stand on the command line of every server, by major: pure values; touches nothing.
+"""The settings on the command line of every server, by major; pure.
 
-An uploaded postgresql.auto.conf beats the configuration file, and the command line beats both. So whatever decides who
-gets in, where Postgres listens, and what it loads, runs or reaches stands there.
+An uploaded postgresql.auto.conf overrides the configuration file, and the command line overrides both. So it has all
+settings for authentication and listening, and for what Postgres loads, runs or connects to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-PGDATA = "/srv/pgdata"  # where a sandbox shows its one data directory
+PGDATA = "/srv/pgdata"  # the data directory as each sandbox sees it
 
 # Name, value, the first major that knows the setting, and the last one.
 _FIXED: tuple[tuple[str, str, int, int], ...] = (
@@ -22,11 +22,11 @@ _FIXED: tuple[tuple[str, str, int, int], ...] = (
     ("data_directory", PGDATA, 12, 99),
     ("db_user_namespace", "off", 12, 16),
     ("dynamic_library_path", "$libdir", 12, 99),
-    # The second wall: finalise disables every event trigger. Their functions belong to draupnir, and the scripts of
+    # A second defence: finalise disables every event trigger. Their functions belong to draupnir, and the scripts of
     # trusted extensions would call them as the bootstrap superuser.
     ("event_triggers", "off", 17, 99),
     ("extension_control_path", "$system", 18, 99),
-    # With an empty name Postgres complains at each start; each sandbox has a /tmp of its own.
+    # With an empty name Postgres logs an error at each start; each sandbox has its own /tmp.
     ("external_pid_file", "/tmp/postmaster.pid", 12, 99),  # noqa: S108
     ("gss_accept_delegation", "off", 16, 99),
     ("io_method", "worker", 18, 99),  # io_uring is outside the system call filter
@@ -69,7 +69,7 @@ _FIXED: tuple[tuple[str, str, int, int], ...] = (
     ("wal_level", "minimal", 12, 99),
 )
 
-# Their values are the server's own; each stands in its configuration file, too.
+# Their values differ between servers; each is in the configuration file, too.
 _OWN = (
     *("hba_file", "ident_file", "authentication_timeout"),
     *("listen_addresses", "port", "unix_socket_directories"),
@@ -77,7 +77,7 @@ _OWN = (
     *("autovacuum", "log_line_prefix", "restart_after_crash"),
 )
 
-# What a session of the job overrides, however the data set it for a role or a database: those beat the command line.
+# Settings that sessions of the job override, because values for a role or a database override the command line.
 _SESSION: tuple[tuple[str, str, int], ...] = (
     ("event_triggers", "off", 17),
     ("session_preload_libraries", "", 12),
@@ -90,23 +90,23 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
     ("transaction_timeout", "0", 17),
 )
 
-# What finalise deletes from pg_db_role_setting beside the settings of the command line.
+# Further settings that finalise deletes from pg_db_role_setting.
 SESSION_ONLY = ("session_replication_role", "allow_system_table_mods", "role", "session_authorization")
 
 
 def on_command_line(major: int, settings: Mapping[str, str]) -> dict[str, str]:
-    """Name → value, where `settings` are the server's own."""
+    """Return name → value, with the server's own `settings`."""
     fixed = {name: value for name, value, since, until in _FIXED if since <= major <= until}
     return fixed | {name: settings[name] for name in _OWN if name in settings}
 
 
 def session_options(major: int) -> Iterator[str]:
-    """The options of libpq's PGOPTIONS for each session of the job."""
+    """Yield the options of libpq's PGOPTIONS for each session of the job."""
     for name, value, since in _SESSION:
         if major >= since:
             yield f"-c {name}={value}"
 
 
 def names() -> list[str]:
-    """Every setting that neither a role nor a database may have, whichever major knows it."""
+    """Return all settings, of any major, that must not be set for a role or a database."""
     return sorted({name for name, *_ in _FIXED} | set(SESSION_ONLY) | set(_OWN))

@@ -2,9 +2,9 @@
 
 Imports pydantic and the standard library only; the daemon imports this package and nothing else of its parent.
 
-One request a connection: the client writes one JSON object, which names its protocol, and half-closes; the helper
-answers with one JSON object and closes. Ids and small typed values cross; never a path, a unit name, an environment or
-a command line.
+Each connection has one request: the client writes one JSON object with its protocol number, and half-closes; the
+helper answers with one JSON object, and closes. A request contains only ids and small typed values, never a path, a
+unit name, an environment or a command line.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ SOCKET_PATH = "/run/draupnir-helper.sock"
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
 MAX_REPLY_BYTES = 8 * 1024 * 1024
 
-# Between Request and each of its kinds stands Request[its reply].
+# Each request class inherits from Request[its reply], which inherits from Request.
 REQUESTS: tuple[type[AnyRequest], ...] = tuple(
     kind for base in Request.__subclasses__() for kind in base.__subclasses__()
 )
@@ -104,7 +104,7 @@ _adapter: TypeAdapter[AnyRequest] = TypeAdapter(Annotated[reduce(or_, REQUESTS),
 
 
 class OtherProtocol(Exception):
-    """The request is of another protocol; `number` is 0 if it names none."""
+    """The request has another protocol; `number` is 0 if it is missing."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"protocol {number}")
@@ -118,8 +118,8 @@ class _Envelope(BaseModel):
 
 
 def parse_request(frame: bytes | str) -> AnyRequest:
-    """Decode one request; its `op` says of which kind it is. Raises ValidationError or OtherProtocol."""
-    # First, because a request of another protocol need not fit anything here.
+    """Decode one request; `op` selects its class. Raises ValidationError or OtherProtocol."""
+    # First, because a request of another protocol need not match any class here.
     number = _Envelope.model_validate_json(frame).protocol
     if number != PROTOCOL:
         raise OtherProtocol(number)

@@ -1,4 +1,4 @@
-"""The requests about the machine and its data disk: what there is of either, and the trash."""
+"""The requests about the machine, its data disk and the trash."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from draupnir_helper.wire.models import Request, Wire
 
 
 class Room(Wire):
-    """How much can still be written to the data filesystem, its promises to instances and the host's disk included.
+    """The free space of the data filesystem, minus the reserves for instances, and bounded by the host's disk.
 
-    Below `low_bytes` the daemon makes nothing new. Below `critical_bytes` it stops the instances that write most.
+    Below `low_bytes` the daemon creates nothing new. Below `critical_bytes` it stops the instances that write most.
     `max_instance_bytes`: the highest ceiling of an instance, and the default.
     """
 
@@ -22,7 +22,7 @@ class Room(Wire):
 
 
 class Storage(Wire):
-    """The btrfs filesystem that holds the data; `missing_mount_options` names what it must still be mounted with."""
+    """The btrfs filesystem of the data; `missing_mount_options` are required options that it lacks."""
 
     filesystem_id: str
     missing_mount_options: list[str]
@@ -39,7 +39,7 @@ class Memory(Wire):
 
 
 class Inspection(Wire):
-    """What the helper found; `storage` is absent when the data filesystem is not there.
+    """The helper's findings; `storage` is None if the data filesystem is not mounted.
 
     `filters_addresses`: whether systemd and the kernel can filter the addresses of a port. If not, systemd reports
     no error.
@@ -53,7 +53,7 @@ class Inspection(Wire):
 
 
 class Inspect(Request[Inspection]):
-    """Return what the machine offers: storage, Postgres majors, systemd."""
+    """Return storage, Postgres majors and systemd's version of the machine."""
 
     op: Literal["inspect"] = "inspect"
 

@@ -10,7 +10,7 @@ from draupnir_helper.wire.models import Done, ImageId, PostgresMajor, Request, W
 
 
 class CreateUpload(Request[Done]):
-    """Make the upload subvolume, owned by the upload user."""
+    """Create the upload subvolume, owned by the upload user."""
 
     op: Literal["create_upload"] = "create_upload"
     image_id: ImageId
@@ -56,7 +56,7 @@ class PublishImage(Request[Published]):
 class DiscardParts(Request[Done]):
     """Move the named parts of an image to the trash; IN_USE while a job or an instance needs them.
 
-    `image` is the published snapshot, of an attempt that failed after it was published.
+    `image` is the published snapshot, for an attempt that failed after publishing.
     """
 
     op: Literal["discard_parts"] = "discard_parts"

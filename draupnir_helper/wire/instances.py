@@ -18,19 +18,19 @@ Pem = Annotated[
         pattern=r"^(-----BEGIN [A-Z ]{1,40}-----\n[A-Za-z0-9+/=\n]{1,8192}-----END [A-Z ]{1,40}-----\n)+$",
     ),
 ]
-# Postgres itself writes more than less would allow.
+# The minimum; Postgres itself needs that much.
 MIN_MAX_BYTES = 64 * 1024 * 1024
 MaxBytes = Annotated[int, Field(strict=True, ge=MIN_MAX_BYTES, le=2**60)]
-# Every allowlist has these: the server itself connects to instances, to wake and to try them.
+# Every allowlist has these, because the server itself connects to instances, to wake and to test them.
 LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 MAX_ADDRESSES = 64
 Addresses = Annotated[list[IPv4Network | IPv6Network], Field(max_length=MAX_ADDRESSES)]
 
 
 class Ceiling(Wire):
-    """How much an instance may write; the kernel's own limit stands a reserve above it.
+    """The write limit of an instance; the kernel's own limit is higher by a reserve.
 
-    `read_only`: new transactions are read-only by default. `extended`: the instance gets the reserve a second time.
+    `read_only`: new transactions are read-only by default. `extended`: the instance gets the reserve twice.
     """
 
     max_bytes: MaxBytes

@@ -1,4 +1,4 @@
-"""The requests for what exists on disk and in systemd under our names."""
+"""The requests that list everything under our names, on disk and in systemd."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ImageFound(Wire):
 
 
 class Inventory(Wire):
-    """What exists: ids of subvolumes by place, unit states, and entries whose names are not ours to explain.
+    """Everything that exists: ids of subvolumes by place, unit states, and entries with unknown names.
 
     `undeletable`: entries of the trash that the last attempt could not delete, each with the reason.
     """
@@ -44,14 +44,14 @@ class TakeInventory(Request[Inventory]):
 
 
 class Written(Wire):
-    """How many bytes an instance has written that are still there."""
+    """The bytes that an instance occupies beyond its image."""
 
     instance_id: int
     size_bytes: int
 
 
 class Observed(Wire):
-    """The units of instances, what all instances have written, and the room, as far as they are known."""
+    """The units of instances, their written bytes and the free space, as far as known."""
 
     instance_units: list[InstanceState]
     written: list[Written]
@@ -59,6 +59,6 @@ class Observed(Wire):
 
 
 class ObserveInstances(Request[Observed]):
-    """Return the units of all instances, and the room on the disk; quick enough for once a second."""
+    """Return the units of all instances, and the free space; fast enough for once a second."""
 
     op: Literal["observe_instances"] = "observe_instances"

@@ -31,10 +31,10 @@ class JobState(StrEnum):
 class JobReport(Wire):
     """What a job reports through the status text of its unit. Unprivileged code writes it: bounded and untrusted.
 
-    `postgres_major` is set by extract, `size_bytes` (apparent bytes of the data directory) and
-    `trigger_tables` (those that triggers wrote to while the script ran) by finalise, `finished` by
-    either when all is done; `error_code` and `error` are set on failure. `error` is public and quotes nothing of the
-    data; the whole text lies in the work directory as jobs.reports.PRIVATE_NAME.
+    extract sets `postgres_major`. finalise sets `size_bytes` (apparent bytes of the data directory) and
+    `trigger_tables` (tables that triggers wrote to during the script). Both set `finished` at the end, and `error_code`
+    and `error` on failure. `error` is public and quotes no data; the full text is in the work directory as
+    jobs.reports.PRIVATE_NAME.
     """
 
     step: Annotated[str, Field(max_length=40)] = ""
@@ -49,7 +49,7 @@ class JobReport(Wire):
 
 
 class Job(Wire):
-    """One job: its unit's state, its last report, and systemd's word for how a failed one ended (`oom-kill`, …)."""
+    """One job: its unit's state, its last report, and systemd's Result of a failed one (`oom-kill`, …)."""
 
     kind: JobKind
     image_id: int
@@ -59,14 +59,14 @@ class Job(Wire):
 
 
 class StartExtract(Request[Job]):
-    """Start the extract job on the seal, into a new work subvolume; joins one that runs."""
+    """Start the extract job on the seal, with a new work subvolume; join a running one."""
 
     op: Literal["start_extract"] = "start_extract"
     image_id: ImageId
 
 
 class StartFinalise(Request[Job]):
-    """Start the finalise job on the extracted work; joins one that runs."""
+    """Start the finalise job on the extracted work; join a running one."""
 
     op: Literal["start_finalise"] = "start_finalise"
     image_id: ImageId
@@ -83,7 +83,7 @@ class InspectJob(Request[Job]):
 
 
 class StopJobs(Request[Done]):
-    """Stop both jobs of the image and forget their results."""
+    """Stop both jobs of the image, and remove their results."""
 
     op: Literal["stop_jobs"] = "stop_jobs"
     image_id: ImageId

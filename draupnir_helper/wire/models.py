@@ -1,4 +1,4 @@
-"""What all requests and replies have in common: their bases, the ids, and the errors. Imports pydantic and stdlib."""
+"""Base classes, ids and errors of all requests and replies; imports only pydantic and the standard library."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Any, ClassVar, Generic, Self, TypeAlias, TypeVar, 
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Raise it with every change of the contract that one side would not understand of the other.
+# Increment it with every incompatible change of the contract.
 PROTOCOL = 2
 
-# Uids are an id added to a base (layout.py), so ids stay below the width of a uid block.
+# A uid is a base plus an id (layout.py), so ids stay below the width of a uid block.
 MAX_ID = 2**26 - 1
 
 ImageId = Annotated[int, Field(strict=True, ge=1, le=MAX_ID)]
@@ -20,7 +20,7 @@ PostgresMajor = Annotated[int, Field(strict=True, ge=10, le=99)]
 
 
 class Wire(BaseModel):
-    """Base of everything that crosses the socket: frozen, strict, and closed to unknown keys."""
+    """Base of all messages on the socket: frozen, strict, and without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -31,7 +31,7 @@ R = TypeVar("R", bound=Wire)
 class Request(Wire, Generic[R]):
     """A request whose reply is an R; the daemon waits `deadline_s` for it.
 
-    Every request is idempotent: a second one finds the work done and gets the same reply.
+    Every request is idempotent: repeating it changes nothing, and returns the same reply.
     """
 
     deadline_s: ClassVar[float] = 60
@@ -40,14 +40,14 @@ class Request(Wire, Generic[R]):
 
     @classmethod
     def reply_type(cls) -> type[R]:
-        """Return the class of the reply, which stands in the brackets of the request's base."""
+        """Return the class of the reply, from the type argument of the request's base."""
         base = cast("type[BaseModel]", cls.__bases__[0])
         (reply,) = base.__pydantic_generic_metadata__["args"]
         return cast("type[R]", reply)
 
     @classmethod
     def by(cls, handler: Callable[[Self], R]) -> tuple[type[Request[Any]], Callable[[Any], Wire]]:
-        """Pair the request with its handler; a handler of another request or reply does not pass the type checker."""
+        """Pair the request with its handler; the type checker rejects a handler of another request or reply."""
         return cls, handler
 
 
@@ -59,7 +59,7 @@ class Done(Wire):
 
 
 class ErrorCode(StrEnum):
-    """Why a request was refused or failed; stable, the daemon maps each to an error of its own."""
+    """Why a request was refused or failed; codes are stable, and the daemon maps each to one of its own errors."""
 
     BAD_REQUEST = "bad_request"
     OTHER_PROTOCOL = "other_protocol"
@@ -77,14 +77,14 @@ class ErrorCode(StrEnum):
 
 
 class Refusal(Wire):
-    """Why the request was not done: a stable code and a sentence for people."""
+    """The reason why a request was not done: a stable code and a sentence for people."""
 
     code: ErrorCode
     detail: str
 
 
 class Answer(Wire):
-    """What comes back on the socket: exactly one of the two is set."""
+    """The answer on the socket: exactly one of the fields is set."""
 
     reply: dict[str, object] | None = None
     refusal: Refusal | None = None
