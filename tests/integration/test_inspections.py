@@ -39,6 +39,9 @@ def run(cluster: Cluster, database: str, *statements: str) -> None:
             connection.execute(statement)
 
 
+Answers = dict[int, inspections.Judged]
+
+
 def listed(cluster: Cluster, database: str) -> dict[int, catalogs.Function]:
     command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", cluster.dsn(database), "-f", str(FUNCTIONS)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PGOPTIONS": "-c search_path="})
@@ -46,10 +49,16 @@ def listed(cluster: Cluster, database: str) -> dict[int, catalogs.Function]:
     return {int(each.oid): each for each in functions}
 
 
-def judged(cluster: Cluster) -> dict[int, inspections.Judged]:
-    """What the server says of each database now."""
+@pytest.fixture(scope="module")
+def others(cluster: Cluster) -> Answers:
+    """What the server says of the databases that no test changes."""
+    return judged(cluster, "datname <> 'victim'")
+
+
+def judged(cluster: Cluster, which: str = "datname = 'victim'") -> Answers:
+    """What the server says of those databases now, each by its oid."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
-        databases = connection.execute("SELECT oid, datname FROM pg_database").fetchall()
+        databases = connection.execute(f"SELECT oid, datname FROM pg_database WHERE {which}".encode()).fetchall()
     return {oid: judged_in(listed(cluster, name)) for oid, name in databases}
 
 
@@ -67,11 +76,11 @@ def inspect(cluster: Cluster, said: dict[int, inspections.Judged]) -> None:
     inspections.inspect(cluster.data, MAJOR, said)
 
 
-def test_a_new_cluster_is_as_initdb_makes_it(cluster: Cluster, database: str) -> None:
-    inspect(cluster, judged(cluster))
+def test_a_new_cluster_is_as_initdb_makes_it(cluster: Cluster, others: Answers, database: str) -> None:
+    inspect(cluster, others | judged(cluster))
 
 
-def test_what_ordinary_databases_have_passes(cluster: Cluster, database: str) -> None:
+def test_what_ordinary_databases_have_passes(cluster: Cluster, others: Answers, database: str) -> None:
     run(
         cluster,
         database,
@@ -87,7 +96,7 @@ def test_what_ordinary_databases_have_passes(cluster: Cluster, database: str) ->
         "VACUUM FULL pg_proc",
         "VACUUM FULL pg_operator",
     )
-    inspect(cluster, judged(cluster))
+    inspect(cluster, others | judged(cluster))
 
 
 LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN ''1''; END'"
@@ -116,7 +125,7 @@ LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN '
     ],
 )  # fmt: skip
 def test_what_was_changed_behind_the_server_s_answers_is_named(
-    cluster: Cluster, database: str, change: str, named: str
+    cluster: Cluster, others: Answers, database: str, change: str, named: str
 ) -> None:
     run(
         cluster,
@@ -127,7 +136,7 @@ def test_what_was_changed_behind_the_server_s_answers_is_named(
         "ALTER FUNCTION kept() OWNER TO draupnir",
         "CREATE FUNCTION kept(text) RETURNS int LANGUAGE sql AS 'SELECT 1'",
     )
-    said = judged(cluster)
+    said = others | judged(cluster)
     run(cluster, database, f"SET allow_system_table_mods = on; {change}")
     with pytest.raises(JobError) as raised:
         inspect(cluster, said)
@@ -148,8 +157,10 @@ def test_what_was_changed_behind_the_server_s_answers_is_named(
         ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "pg_auth_members.member"),
     ],
 )
-def test_a_way_to_more_rights_is_named(cluster: Cluster, database: str, change: str, back: str, named: str) -> None:
-    said = judged(cluster)
+def test_a_way_to_more_rights_is_named(
+    cluster: Cluster, others: Answers, database: str, change: str, back: str, named: str
+) -> None:
+    said = others | judged(cluster)
     run(cluster, "postgres", change)
     with pytest.raises(JobError, match=named):
         inspect(cluster, said)
