@@ -41,7 +41,12 @@ def show(invocation: Invocation) -> None:
         return
     told = "saved for another url" if settled.token_of else "set" if settled.token else "not set"
     print_fields(
-        [("url", str(settled.url)), ("token", told), ("database", settled.database), ("file", str(config.path()))]
+        [
+            ("url", str(settled.url)),
+            ("token", told),
+            ("database", settled.database or "the instance's own"),
+            ("file", str(config.path())),
+        ]
     )
 
 

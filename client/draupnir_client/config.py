@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from draupnir_client.errors import ConfigError
-from draupnir_client.files import base_directory, make_private_directory, write_private
+from draupnir_client.files import base_directory, instances_directory, make_private_directory, write_private
 from draupnir_client.urls import ServerURL, parse_url
 
 DEFAULT_URL = "http://127.0.0.1:8432"
@@ -30,11 +30,14 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The settings of a command. `token_of` is the url of a saved token if that differs from `url`."""
+    """What a command works with. `token_of` names the server of a saved token that is not for `url`.
+
+    `database` is None unless the user has chosen one; an instance may know its own.
+    """
 
     url: ServerURL
     token: str | None
-    database: str
+    database: str | None
     token_of: str | None = None
 
 
@@ -63,12 +66,20 @@ def _settle(url_option: str | None, token: str | None) -> Config:
     home = parse_url(saved.url or DEFAULT_URL)
     chosen = override(url_option)
     url = parse_url(chosen) if chosen else home
-    database = saved.database or os.environ.get("PGDATABASE") or "postgres"
+    database = saved.database or _database_of_environment()
     if token:
         return Config(url, check_token(token), database)
     if saved.token and url.origin != home.origin:
         return Config(url, None, database, token_of=str(home))
     return Config(url, check_token(saved.token) if saved.token else None, database)
+
+
+def _database_of_environment() -> str | None:
+    """Return PGDATABASE, unless an earlier `env` has set it: then it names the database of that instance."""
+    database, key = os.environ.get("PGDATABASE"), os.environ.get("PGSSLKEY")
+    if database and key and Path(key).is_relative_to(instances_directory()):
+        return None
+    return database or None
 
 
 def check_token(text: str) -> str:
@@ -100,7 +111,7 @@ def save(**changes: str | None) -> None:
     # Keep a symbolic link: people keep this file in a repository.
     target = path().resolve()
     make_private_directory(path().parent)
-    write_private(target, after)
+    write_private(target, after.encode())
 
 
 def save_url(text: str) -> bool:

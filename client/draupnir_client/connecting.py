@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -12,29 +14,53 @@ from draupnir_client import credentials, environment
 from draupnir_client.arguments import INSTANCE_ID
 from draupnir_client.commands import Command, Invocation, pass_invocation
 from draupnir_client.config import Config
-from draupnir_client.errors import ProgramFailed, Refused
+from draupnir_client.environment import DEFAULT_ROLE, Connection
+from draupnir_client.errors import ConfigError, ProgramFailed, Refused
+from draupnir_client.formats import FORMATS
 from draupnir_client.instances import shape_options
 from draupnir_client.models import Instance
-from draupnir_client.output import print_json, say
+from draupnir_client.output import say
+
+
+def _connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command that prints how to connect the options for what it prints."""
+    form = click.option(
+        "--format",
+        "form",
+        type=click.Choice(list(FORMATS)),
+        help="shell (the default) for eval, url for most drivers, jdbc for Java, dotenv for .env files, json for"
+        " programs, service for pg_service.conf.",
+    )
+    database = click.option("--database", metavar="NAME", help="The database to connect to.")
+    return form(database(command))
 
 
 @click.command(cls=Command)
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
+@_connection_options
 @pass_invocation
-def env(invocation: Invocation, instance_id: int) -> None:
-    """Print the line that connects psql to an instance.
+def env(invocation: Invocation, instance_id: int, form: str | None, database: str | None) -> None:
+    """Print what connects psql, a driver or an app to an instance.
 
     Use it as: eval $(draupnir-client env ID)
     """
     settled = invocation.config()
     api = invocation.connect(settled)
-    _print_variables(invocation, _sign_in(settled, api.get_instance(instance_id)))
+    _print(invocation, form, _sign_in(settled, api.get_instance(instance_id), database))
 
 
 @click.command(cls=Command)
 @shape_options
+@_connection_options
 @pass_invocation
-def new(invocation: Invocation, sleep_after_s: int | None, network: str | None, max_bytes: int | None) -> None:
+def new(
+    invocation: Invocation,
+    sleep_after_s: int | None,
+    network: str | None,
+    max_bytes: int | None,
+    form: str | None,
+    database: str | None,
+) -> None:
     """Create an instance of the newest ready image.
 
     Use it as: eval $(draupnir-client new)
@@ -47,7 +73,7 @@ def new(invocation: Invocation, sleep_after_s: int | None, network: str | None, 
     image = max(ready, key=lambda one: one.age_key)
     instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes)
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
-    _print_variables(invocation, _sign_in(settled, instance))
+    _print(invocation, form, _sign_in(settled, instance, database))
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -59,18 +85,18 @@ def psql(invocation: Invocation, instance_id: int, arguments: tuple[str, ...]) -
     if shutil.which("psql") is None:
         raise ProgramFailed("psql is not installed; install postgresql-client.")
     settled = invocation.config()
-    values = _sign_in(settled, invocation.connect(settled).get_instance(instance_id))
+    reached = _sign_in(settled, invocation.connect(settled).get_instance(instance_id))
     inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
     # click keeps the separator, because it does not parse options after the id.
     given = arguments[1:] if arguments[:1] == ("--",) else arguments
     # exec runs no exit handlers, so buffered output would be lost.
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execvpe("psql", ["psql", *given], inherited | values)  # noqa: S606 - no shell is the point
+    os.execvpe("psql", ["psql", *given], inherited | environment.variables(reached))  # noqa: S606 - no shell is the point
 
 
-def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
-    """Save the credentials of an instance, and return the variables that use them."""
+def _sign_in(settled: Config, instance: Instance, database: str | None = None) -> Connection:
+    """Save the credentials of an instance, and return the connection that uses them."""
     if instance.status == "destroying":
         raise Refused(f"Instance {instance.id} is being destroyed; create another: draupnir-client new", "wrong_state")
     if instance.status == "stopped":
@@ -85,15 +111,22 @@ def _sign_in(settled: Config, instance: Instance) -> dict[str, str]:
             " create your own: draupnir-client new",
             "not_the_owner",
         )
-    files = credentials.save(settled.url, instance.id, instance.credentials)
-    return environment.variables(instance, files, settled.database)
+    files = credentials.save(settled.url, instance.id, DEFAULT_ROLE, instance.credentials)
+    # If the server names no database, the PGDATABASE of an earlier `env` is the best guess.
+    chosen = database or settled.database or instance.database or os.environ.get("PGDATABASE") or "postgres"
+    return environment.connection(instance, DEFAULT_ROLE, files, chosen)
 
 
-def _print_variables(invocation: Invocation, values: dict[str, str]) -> None:
-    if invocation.wants_json:
-        print_json(values)
-        return
-    click.echo(environment.export_line(values))
+def _print(invocation: Invocation, form: str | None, reached: Connection) -> None:
+    printed = FORMATS[form or ("json" if invocation.wants_json else "shell")](reached)
+    try:
+        printed.encode(sys.stdout.encoding)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"Your locale's encoding, {sys.stdout.encoding}, lacks a character of the role, the database or a path;"
+            " use a UTF-8 locale, or --format url."
+        ) from error
+    click.echo(printed)
     misleading = [name for name in environment.MISLEADING if name in os.environ]
     if misleading:
         say(f"Warning: {', '.join(misleading)} in your environment may connect psql to another server; unset it.")

@@ -1,16 +1,16 @@
-"""The PG* variables that connect libpq to an instance, and the shell line that sets them; pure."""
+"""What a connection to an instance consists of, and the PG* variables of libpq for it; pure."""
 
 from __future__ import annotations
 
 import re
-import shlex
-import unicodedata
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from draupnir_client.credentials import CredentialFiles
 from draupnir_client.errors import BadAnswer, ConfigError
 from draupnir_client.models import Instance
 
+# Every instance has this role.
+DEFAULT_ROLE = "draupnir"
 # Other variables that change how libpq connects (its manual, "Environment Variables").
 MISLEADING = (
     "PGSERVICE",
@@ -29,8 +29,20 @@ MISLEADING = (
 )
 
 
-def variables(instance: Instance, files: CredentialFiles, database: str) -> dict[str, str]:
-    """Return the variables for libpq. Raises BadAnswer if libpq would not parse the server's host as one TCP host."""
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Address, role, database and credentials for one connection."""
+
+    instance_id: int
+    host: str
+    port: str
+    role: str
+    database: str
+    files: CredentialFiles
+
+
+def connection(instance: Instance, role: str, files: CredentialFiles, database: str) -> Connection:
+    """Return the connection. Raises BadAnswer if libpq would not parse the server's host as one TCP host."""
     # libpq treats /… and @… as a unix socket, and a comma as a list of hosts.
     if not re.fullmatch(r"[A-Za-z0-9:][A-Za-z0-9._:-]{0,252}", instance.hostname):
         raise BadAnswer(
@@ -39,35 +51,30 @@ def variables(instance: Instance, files: CredentialFiles, database: str) -> dict
         )
     if not 1 <= int(instance.port) <= 65535:
         raise BadAnswer(f"The server returned {instance.port} as the port of instance {instance.id}; check the url.")
+    return Connection(instance.id, instance.hostname, instance.port, role, database, files)
+
+
+def variables(reached: Connection) -> dict[str, str]:
+    """Return the variables for libpq."""
     return {
-        "PGHOST": instance.hostname,
-        "PGPORT": instance.port,
-        "PGUSER": "draupnir",
+        "PGHOST": reached.host,
+        "PGPORT": reached.port,
+        "PGUSER": reached.role,
         "PGPASSWORD": "",
-        "PGDATABASE": database,
+        "PGDATABASE": reached.database,
         "PGSSLMODE": "verify-full",
-        "PGSSLROOTCERT": str(files.ca_certificate),
-        "PGSSLCERT": str(files.client_certificate),
-        "PGSSLKEY": str(files.client_key),
+        "PGSSLROOTCERT": str(reached.files.ca_certificate),
+        "PGSSLCERT": str(reached.files.client_certificate),
+        "PGSSLKEY": key_for_libpq(reached),
     }
 
 
-def export_line(values: Mapping[str, str]) -> str:
-    """Return the line for `eval $(…)`. Raises ConfigError for a value that the shell would change."""
-    return "export " + " ".join(f"{name}={_quote(name, value)}" for name, value in values.items())
-
-
-def _quote(name: str, value: str) -> str:
-    """Quote a value for a shell, for a command substitution that is not quoted.
-
-    The shell splits the line at blanks, and eval joins the pieces with single blanks. The shell also expands *, ? and [
-    to file names. Quotes inside the line prevent neither, so values that would change are refused.
-    """
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in value):
-        raise ConfigError(f"{name} would be {value!r}, which has control characters in it; choose another value.")
-    if "  " in value or any(character in "*?[" for character in value):
+def key_for_libpq(reached: Connection) -> str:
+    """Return the path of the key. Raises ConfigError if libpq would not parse it as a path."""
+    path = str(reached.files.client_key)
+    if ":" in path:
         raise ConfigError(
-            f"{name} would be {value!r}; the shell would change its blanks or *?[ in `eval $(…)`."
-            " Choose another value, or use `draupnir-client psql` or --output json."
+            f"The path of the private key, {path}, contains a colon, and libpq expects an OpenSSL engine before one;"
+            " set XDG_CACHE_HOME to a directory without a colon in its path."
         )
-    return shlex.quote(value)
+    return path

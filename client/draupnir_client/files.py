@@ -21,6 +21,11 @@ def base_directory(variable: str, below_home: str) -> Path:
         raise ConfigError(f"No home directory found. Set HOME or {variable}.") from error
 
 
+def instances_directory() -> Path:
+    """Return the directory of the credentials of all instances."""
+    return base_directory("XDG_CACHE_HOME", ".cache") / "draupnir" / "instances"
+
+
 def make_private_directory(path: Path) -> None:
     """Create `path` with mode 0700; an existing one must belong to this user, and gets that mode."""
     try:
@@ -35,13 +40,13 @@ def make_private_directory(path: Path) -> None:
         raise ConfigError(f"Cannot make the private directory {path}: {error.strerror}; check its owner.") from error
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write `text` to `path` with mode 0600, atomically: a reader sees the old or the new file, also after a crash."""
+def write_private(path: Path, content: bytes) -> None:
+    """Write `content` to `path` with mode 0600, atomically: readers see the old or the new file, also after a crash."""
     try:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(path)

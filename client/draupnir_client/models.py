@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -52,11 +53,12 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The credentials of an instance: three PEM texts."""
+    """The credentials of an instance: three PEM texts, and PKCS#12, which older servers do not return."""
 
     ca_certificate: str
     client_certificate: str
     client_key: str
+    client_pkcs12: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +75,8 @@ class Instance:
     """An instance; `document` is the API's object without the credentials, so that no key is printed by accident.
 
     `sleep_after_s` is the idle timeout; 0 is never. `max_bytes` is the write limit. Only a closed instance has
-    `destroy_at`, and only a stopped one `stop_reason`. `allowed_addresses` is None if the server has no allowlist, or
-    if the instance belongs to another user.
+    `destroy_at`, and only a stopped one `stop_reason`. `database` is the database with the data, if there is exactly
+    one. `allowed_addresses` is None if the server has no allowlist, or if the instance belongs to another user.
     """
 
     document: Document
@@ -88,6 +90,7 @@ class Instance:
     written_bytes: int | None
     hostname: str
     owner: str
+    database: str | None
     created_at: str
     updated_at: str
     stop_reason: str | None
@@ -165,6 +168,7 @@ def read_instance(value: object) -> Instance:
         written_bytes=_count(attributes.get("written_bytes")),
         hostname=text(attributes, "hostname"),
         owner=text(attributes, "owner"),
+        database=text(attributes, "database") or None,
         created_at=text(attributes, "created_at"),
         updated_at=text(attributes, "updated_at"),
         stop_reason=text(attributes, "stop_reason") or None,
@@ -250,5 +254,11 @@ def _events(value: object) -> tuple[Event, ...]:
 def _credentials(value: object) -> Credentials | None:
     if not isinstance(value, Mapping):
         return None
-    texts = [text(value, key) for key in ("ca_certificate", "client_certificate", "client_key")]
-    return Credentials(*texts) if all(texts) else None
+    authority, certificate, key = (text(value, name) for name in ("ca_certificate", "client_certificate", "client_key"))
+    if not (authority and certificate and key):
+        return None
+    try:
+        pkcs12 = base64.b64decode(text(value, "client_pkcs12"), validate=True)
+    except ValueError as error:
+        raise BadAnswer("The server's answer has no proper client_pkcs12; check the url.") from error
+    return Credentials(authority, certificate, key, pkcs12 or None)

@@ -22,7 +22,7 @@ def mode(path: Path) -> int:
 
 def test_the_default_is_the_server_on_this_machine() -> None:
     settled = config.load()
-    assert (str(settled.url), settled.token, settled.database) == ("http://127.0.0.1:8432", None, "postgres")
+    assert (str(settled.url), settled.token, settled.database) == ("http://127.0.0.1:8432", None, None)
 
 
 def test_environment_wins_over_file_and_option_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,7 +34,9 @@ def test_environment_wins_over_file_and_option_over_both(monkeypatch: pytest.Mon
     assert str(config.load("https://option.tld").url) == "https://option.tld"
 
 
-def test_the_database_is_the_saved_one_then_pgdatabase_then_postgres(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_database_is_the_saved_one_then_pgdatabase_and_else_left_to_the_instance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("PGDATABASE", "environment")
     assert config.load().database == "environment"
     config.save(database="saved")

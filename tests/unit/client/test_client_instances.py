@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from draupnir_client import credentials
-from draupnir_client.errors import ConfigError
-from draupnir_client.models import Credentials
+from draupnir_client import config, credentials
 from draupnir_client.urls import parse_url
 
 from .conftest import CREDENTIALS, TOKEN, FakeServer, Run, image, instance
 
 URL = parse_url("http://127.0.0.1:8432")
-
-
-def modes_below(folder: Path) -> set[tuple[bool, int]]:
-    return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in [folder, *folder.rglob("*")]}
 
 
 def test_create_prints_the_instance_and_how_to_connect(run: Run, server: FakeServer) -> None:
@@ -50,7 +42,7 @@ def test_no_key_is_ever_printed(run: Run, server: FakeServer) -> None:
 def test_env_prints_exactly_one_line(run: Run, server: FakeServer, home: Path) -> None:
     server.instances = {4: instance(4)}
     result = run("env", "4")
-    folder = credentials.directory(URL, 4)
+    folder = credentials.role_directory(URL, 4, "draupnir")
     assert result.stdout == (
         "export PGHOST=my-draupnir.tld PGPORT=6543 PGUSER=draupnir PGPASSWORD='' PGDATABASE=postgres"
         f" PGSSLMODE=verify-full PGSSLROOTCERT={folder}/ca.crt PGSSLCERT={folder}/client.crt"
@@ -70,6 +62,56 @@ def test_env_gives_the_same_to_programs(run: Run, server: FakeServer) -> None:
     assert Path(values["PGSSLKEY"]).read_text() == CREDENTIALS["client_key"]
     assert Path(values["PGSSLCERT"]).read_text() == CREDENTIALS["client_certificate"]
     assert Path(values["PGSSLROOTCERT"]).read_text() == CREDENTIALS["ca_certificate"]
+    assert json.loads(run("env", "4", "--format", "json").stdout) == values
+
+
+def test_env_prints_what_the_format_asks_for_and_so_does_new(run: Run, server: FakeServer) -> None:
+    server.images, server.instances = {3: image(3)}, {4: instance(4)}
+    urls = ("postgresql://draupnir@my-draupnir.tld:6543/a%23b?", "jdbc:postgresql://my-draupnir.tld:6543/a%23b?")
+    for form, start in zip(("url", "jdbc"), urls, strict=True):
+        for command in (["env", "4"], ["new"]):
+            result = run(*command, "--format", form, "--database", "a#b")
+            assert result.stdout.startswith(start)
+            assert result.stdout.count("\n") == 1
+    assert "\nPGUSER=draupnir\n" in run("env", "4", "--format", "dotenv").stdout
+    assert run("env", "4", "--format", "service").stdout.startswith("[draupnir-4]\nhost=my-draupnir.tld\n")
+    assert run("env", "4", "--format", "yaml").exit_code == 2
+
+
+def test_a_name_that_a_format_cannot_carry_prints_nothing(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    for form in ("shell", "dotenv", "service"):
+        result = run("env", "4", "--format", form, "--database", "a\nb")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert f"The format {form} cannot carry" in result.stderr
+
+
+def test_the_database_is_the_one_asked_for_or_saved_or_of_the_environment_or_with_the_data(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def database() -> str:
+        return str(json.loads(run("env", "4", "--format", "json").stdout)["PGDATABASE"])
+
+    server.instances = {4: instance(4)}
+    assert database() == "postgres"
+    server.instances = {4: instance(4, database="shop")}
+    assert database() == "shop"
+    monkeypatch.setenv("PGDATABASE", "environment")
+    assert database() == "environment"
+    config.save(database="saved")
+    assert database() == "saved"
+    assert json.loads(run("env", "4", "--format", "json", "--database", "x").stdout)["PGDATABASE"] == "x"
+
+
+def test_the_database_of_another_instance_is_not_taken_for_a_wish(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell that has evaluated `env 4` has the PGDATABASE of 4."""
+    server.instances = {4: instance(4, database="shop"), 5: instance(5, database="crm"), 6: instance(6)}
+    for name, value in json.loads(run("env", "4", "--format", "json").stdout).items():
+        monkeypatch.setenv(name, value)
+    assert json.loads(run("env", "5", "--format", "json").stdout)["PGDATABASE"] == "crm"
+    assert json.loads(run("env", "6", "--format", "json").stdout)["PGDATABASE"] == "shop"
 
 
 @pytest.mark.parametrize("hostname", ["$(touch pwned)", "/tmp", "a\nb"])
@@ -131,50 +173,6 @@ def test_new_without_a_ready_image_makes_nothing(run: Run, server: FakeServer) -
     server.images = {3: image(3, "failed")}
     assert run("new").exit_code == 6
     assert server.instances == {}
-
-
-def test_only_the_user_gets_at_certificates_and_keys(home: Path) -> None:
-    (home / ".cache/draupnir").mkdir(parents=True)
-    (home / ".cache/draupnir").chmod(0o777)
-    credentials.save(URL, 4, Credentials("ca", "certificate", "key"))
-    assert modes_below(home / ".cache/draupnir") == {(True, 0o700), (False, 0o600)}
-
-
-def test_instances_of_two_servers_are_kept_apart() -> None:
-    other = parse_url("https://other.tld")
-    credentials.save(URL, 4, Credentials("a", "b", "c"))
-    credentials.save(other, 4, Credentials("d", "e", "f"))
-    assert (credentials.directory(URL, 4) / "ca.crt").read_text() == "a"
-    credentials.remove(other, 4)
-    assert (credentials.directory(URL, 4) / "ca.crt").exists()
-
-
-def test_xdg_cache_home_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert credentials.directory(URL, 4).is_relative_to(tmp_path / "cache/draupnir/instances")
-
-
-def test_certificate_and_key_match_whatever_runs_at_once() -> None:
-    def save(name: str) -> None:
-        for _ in range(20):
-            credentials.save(URL, 4, Credentials(name, name, name))
-
-    threads = [threading.Thread(target=save, args=(name,)) for name in "abcd"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    folder = credentials.directory(URL, 4)
-    assert len({path.read_text() for path in folder.iterdir()}) == 1
-    assert sorted(path.name for path in folder.iterdir()) == ["ca.crt", "client.crt", "client.key"]
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving a directory to another user takes root")
-def test_a_directory_of_another_user_is_not_trusted(home: Path) -> None:
-    (home / ".cache/draupnir").mkdir(parents=True)
-    os.chown(home / ".cache/draupnir", 12345, 12345)
-    with pytest.raises(ConfigError, match="belongs to another user"):
-        credentials.save(URL, 4, Credentials("a", "b", "c"))
 
 
 def test_destroy_removes_the_certificates(run: Run, server: FakeServer) -> None:
