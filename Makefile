@@ -3,7 +3,7 @@
 help:
 	@echo 'make demo     the main job from building the packages to a psql answer, step by step'
 	@echo 'make test     every test: check, the packages, the system tests in a test machine'
-	@echo 'make test-long  the attacks that take longer, in a test machine, and 10,000 generated requests'
+	@echo 'make test-long  attacks and drivers that take longer, in a test machine, and 10,000 generated requests'
 	@echo 'make check    format, lint, types, unit, contract and integration tests'
 	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
 	@echo 'make client   dist/draupnir_client-*: a wheel and a source archive of the client alone'
