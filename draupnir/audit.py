@@ -26,7 +26,7 @@ class Origin:
     """On whose behalf something is done; work that nobody waits for any more has a line of its own."""
 
     caller: str = "draupnir"
-    source: str = "-"
+    client_address: str = "-"
     request_id: str = "-"
     answered: bool = True
     reason: str = ""
@@ -73,7 +73,7 @@ def record_work(of: Origin, what: str, error: BaseException | None) -> None:
 
 def _write(level: int, of: Origin, result: str, what: dict[str, str]) -> None:
     """What anybody sent is escaped: a value has neither spaces nor line ends, so it cannot pose as another."""
-    who = {"CALLER": of.caller, "SOURCE": of.source}
+    who = {"CALLER": of.caller, "SOURCE": of.client_address}
     every = {**who, **what, "REASON": of.reason, "RESULT": result, "REQUEST": of.request_id}
     fields = {
         name: quote(value[:MAX_VALUE_CHARS], safe="/:@+,", errors="replace") for name, value in every.items() if value

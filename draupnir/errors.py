@@ -221,7 +221,7 @@ class ImageFailed(Impossible):
 
 
 class TooManyRequests(DraupnirError):
-    """The source of the request has tried too often; `retry_after_s` is when it may again."""
+    """The network of the client has tried too often; `retry_after_s` is when it may again."""
 
     code = "too_many_requests"
     title = "Too many requests"

@@ -11,8 +11,8 @@ from collections.abc import Collection
 from contextvars import ContextVar
 from typing import NamedTuple
 
+from draupnir.callers import Caller, Reach, Role
 from draupnir.errors import Forbidden
-from draupnir.models import Caller, Reach, Role
 from draupnir_helper import wire
 
 NO, OWN, ALL = Reach.NOTHING, Reach.OWN, Reach.ALL

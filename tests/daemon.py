@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from draupnir.models import Caller, Image, ImageStatus, Instance, InstanceStatus, Reach, Role
+from draupnir.callers import Caller, Reach, Role
+from draupnir.models import Image, ImageStatus, Instance, InstanceStatus
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks

@@ -11,7 +11,7 @@ from draupnir.api.requests import context_of, path_id
 from draupnir.api.schemas.addresses import NewAddress, write_address
 from draupnir.api.schemas.requests import read_attributes
 from draupnir.api.schemas.values import read_admissible
-from draupnir.models import Caller
+from draupnir.callers import Caller
 from draupnir.operations import addresses, instances
 
 

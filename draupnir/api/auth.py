@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import Request
 
 from draupnir import audit, errors, roles
-from draupnir.api.limits import Limits, together_with
-from draupnir.models import Caller, Role
+from draupnir.api.limits import Limits, network_of
+from draupnir.callers import Caller, Role
 from draupnir.operations import tokens
 from draupnir.operations.context import Context
 
@@ -44,12 +44,12 @@ async def caller_of(request: Request) -> Caller:
         raise errors.Unauthorized("The Authorization header is malformed; send `Authorization: Bearer <token>`.")
     identify: Identify = request.app.state.identify
     limits: Limits = request.app.state.limits
-    source = together_with(request.state.source)
-    limits.begin_trying(source, token.strip())
+    network = network_of(request.state.client_address)
+    limits.begin_trying(network, token.strip())
     caller = await identify(token.strip())
     if caller is None:
         raise errors.Unauthorized("The token is unknown, revoked or expired; sign in again.")
-    limits.was_right(source, token.strip())
+    limits.was_right(network, token.strip())
     request.state.caller = caller
     # The edge has made it for this request, and tells of the same one in the end.
     audit.origin.get().caller = caller.name

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from draupnir import audit
 from draupnir.api import problems
-from draupnir.api.limits import Lines, together_with
-from draupnir.api.sources import source_of
+from draupnir.api.client_addresses import client_address_of
+from draupnir.api.limits import Lines, network_of
 from draupnir.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ TLS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 class Edge:
     """Tags each answer with X-Request-Id (the client's own if it is plain), and logs one line an answer.
 
-    What changes something goes to the audit log, the rest to the access log; neither ever holds a query. A source that
+    What changes something goes to the audit log, the rest to the access log; neither ever holds a query. A network that
     sends very many requests has no line of those that change nothing.
     """
 
@@ -60,12 +60,12 @@ class Edge:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
-        source = source_of(scope, self.settings)
-        origin = audit.Origin("-", str(source or "-"), request_id, answered=False)
+        client_address = client_address_of(scope, self.settings)
+        origin = audit.Origin("-", str(client_address or "-"), request_id, answered=False)
         audit.origin.set(origin)
         status, made = 0, ""
         started_s = time.monotonic()
-        scope.setdefault("state", {})["source"] = source
+        scope.setdefault("state", {})["client_address"] = client_address
 
         async def send_tagged(message: Message) -> None:
             nonlocal status, made
@@ -96,7 +96,7 @@ class Edge:
             caller = scope["state"].get("caller")
             origin.caller, origin.answered = caller.name if caller else "-", True
             has_changed = scope["method"] not in SAFE_METHODS and status < 400
-            if has_changed or self._lines.admit(together_with(source)):
+            if has_changed or self._lines.admit(network_of(client_address)):
                 _log(scope, origin, status, made, round((time.monotonic() - started_s) * 1000))
 
 
@@ -119,7 +119,7 @@ def _log(scope: Scope, origin: audit.Origin, status: int, made: str, took_ms: in
         "request=%s caller=%s source=%s method=%s path=%s status=%d ms=%d",
         origin.request_id,
         quote(origin.caller, safe="@+"),
-        origin.source,
+        origin.client_address,
         quote(method, safe=""),
         quote(path[: audit.MAX_VALUE_CHARS], errors="replace"),
         status,

@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 from draupnir.api.bodies import quote
 from draupnir.api.requests import context_of, read_flag
 from draupnir.api.schemas.events import write_event
+from draupnir.callers import Caller
 from draupnir.errors import InvalidRequest
-from draupnir.models import Caller
 from draupnir.operations import events
 
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)

@@ -12,7 +12,7 @@ from draupnir import errors
 from draupnir.api.problems import HEADERS, errors_body
 from draupnir.api.requests import context_of
 from draupnir.api.schemas.answers import Health, HealthParts, Unhealthy
-from draupnir.models import Caller
+from draupnir.callers import Caller
 from draupnir.operations import disk
 from draupnir.operations.context import Context
 from draupnir_helper import wire

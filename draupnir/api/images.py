@@ -12,7 +12,8 @@ from draupnir.api.bodies import MAX_SCRIPT_BODY_BYTES, read_document
 from draupnir.api.requests import context_of, path_id, read_flag
 from draupnir.api.schemas.images import ImageChange, NewImage, write_image, write_image_error
 from draupnir.api.schemas.requests import read_attributes
-from draupnir.models import Caller, Image, ImageStatus
+from draupnir.callers import Caller
+from draupnir.models import Image, ImageStatus
 from draupnir.operations import images
 
 

@@ -11,8 +11,9 @@ from draupnir.api.bodies import read_document
 from draupnir.api.requests import context_of, existing_id, path_id, read_flag
 from draupnir.api.schemas.instances import NewInstance, Restart, Restoration, write_instance
 from draupnir.api.schemas.requests import read_attributes
+from draupnir.callers import Caller
 from draupnir.lifecycles import Event
-from draupnir.models import AllowedAddress, Caller, Condition, Credentials, Instance, Observation
+from draupnir.models import AllowedAddress, Condition, Credentials, Instance, Observation
 from draupnir.operations import addresses, events, instances, observations, retention, shapes
 
 
@@ -38,7 +39,7 @@ async def create(request: Request, caller: Caller) -> Response:
     image_id = existing_id(wish.image_id, "image")
     context = context_of(request)
     shape = wish.shape(await shapes.usual(context))
-    instance, credentials = await instances.create(context, caller, image_id, shape, request.state.source)
+    instance, credentials = await instances.create(context, caller, image_id, shape, request.state.client_address)
     location = {"Location": f"/instances/{instance.id}"}
     allowed = await _allowed(request, caller, instance)
     return _answer(request, instance, Observation(Condition.RUNNING, 0), credentials, allowed, 201, location)
@@ -47,7 +48,9 @@ async def create(request: Request, caller: Caller) -> Response:
 async def show(request: Request, caller: Caller) -> Response:
     """GET /instances/N"""
     context = context_of(request)
-    instance, credentials = await instances.get(context, caller, path_id(request, "instance"), request.state.source)
+    instance, credentials = await instances.get(
+        context, caller, path_id(request, "instance"), request.state.client_address
+    )
     observed = await observations.observe(context, [instance])
     allowed = await _allowed(request, caller, instance)
     told = await events.list_of_instance(context, caller, instance.id)

@@ -1,8 +1,8 @@
-"""How often one source may try: to sign in, and with tokens that are wrong. Kept in memory, and bounded there.
+"""How often one network may try: to sign in, and with tokens that are wrong. Kept in memory, and bounded there.
 
-A source is an IPv4 address or an IPv6 /64, the least that a network gives to one customer. A token that was right not
-long ago, from the same source, is never held back, so a client that guesses behind the same NAT cannot lock others out,
-and it helps with no guess, since nothing is remembered of a token but that it was right.
+A network is an IPv4 address or an IPv6 /64, the smallest that a provider gives to one customer. A token that was right
+a short while ago, from the same network, is never delayed, so a client that guesses behind the same NAT cannot lock out
+others. This does not help to guess, since only right tokens are remembered.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from draupnir.addresses import Address, Cidr
+from draupnir.callers import Caller
 from draupnir.errors import TooManyRequests
-from draupnir.models import Caller
 
 MAX_REMEMBERED = 4096
 V6_PREFIX = 64
@@ -36,44 +36,44 @@ TELL_AGAIN_S = 60.0
 
 log = logging.getLogger(__name__)
 
-Source = Address | Cidr | None
+ClientNetwork = Address | Cidr | None
 """Whose requests are counted together; None are all of those whose address the server does not know."""
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
 
 
-def together_with(address: Address | None) -> Source:
-    """The source that the address belongs to."""
+def network_of(address: Address | None) -> ClientNetwork:
+    """The network that the address belongs to."""
     return IPv6Network((address, V6_PREFIX), strict=False) if isinstance(address, IPv6Address) else address
 
 
 class Limit:
-    """So many tries at once from each source, and another one each interval."""
+    """So many tries at once from each network, and another one each interval."""
 
     def __init__(self, at_once: int, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._tolerance_s = (at_once - 1) * interval_s
         self._interval_s = interval_s
         self._clock = clock
-        # When each source is as if it had never tried.
-        self._clear_at: OrderedDict[Source, float] = OrderedDict()
+        # When each network is as if it had never tried.
+        self._clear_at: OrderedDict[ClientNetwork, float] = OrderedDict()
 
-    def take(self, source: Source) -> None:
-        """Count a try. Raises TooManyRequests when the source has had its share; that one does not count."""
+    def take(self, network: ClientNetwork) -> None:
+        """Count a try. Raises TooManyRequests when the network has had its share; that one does not count."""
         now = self._clock()
-        clear_at = max(self._clear_at.get(source, now), now)
+        clear_at = max(self._clear_at.get(network, now), now)
         wait_s = clear_at - now - self._tolerance_s
         if wait_s > 0:
             raise TooManyRequests(math.ceil(wait_s))
-        self._clear_at[source] = clear_at + self._interval_s
-        self._clear_at.move_to_end(source)
+        self._clear_at[network] = clear_at + self._interval_s
+        self._clear_at.move_to_end(network)
         # A client with enough addresses to be forgotten this way could as well try once from each.
         if len(self._clear_at) > MAX_REMEMBERED:
             self._clear_at.popitem(last=False)
 
-    def give_back(self, source: Source) -> None:
+    def give_back(self, network: ClientNetwork) -> None:
         """Take back a try that was none."""
-        if source in self._clear_at:
-            self._clear_at[source] -= self._interval_s
+        if network in self._clear_at:
+            self._clear_at[network] -= self._interval_s
 
 
 class Lines:
@@ -84,14 +84,14 @@ class Lines:
         self._clock = clock
         self._told_at_s = -math.inf
 
-    def admit(self, source: Source) -> bool:
-        """Whether the source may have another line."""
+    def admit(self, network: ClientNetwork) -> bool:
+        """Whether the network may have another line."""
         try:
-            self._limit.take(source)
+            self._limit.take(network)
         except TooManyRequests:
             if self._clock() - self._told_at_s >= TELL_AGAIN_S:
                 self._told_at_s = self._clock()
-                log.warning("%s sends too many requests; requests that change nothing are not logged", source)
+                log.warning("%s sends too many requests; requests that change nothing are not logged", network)
             return False
         return True
 
@@ -102,33 +102,33 @@ class Limits:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.sign_ins = Limit(SIGN_INS_AT_ONCE, SIGN_IN_INTERVAL_S, clock)
         self._wrong_tokens = Limit(WRONG_TOKENS_AT_ONCE, WRONG_TOKEN_INTERVAL_S, clock)
-        self._right: OrderedDict[tuple[Source, bytes], None] = OrderedDict()
+        self._right: OrderedDict[tuple[ClientNetwork, bytes], None] = OrderedDict()
         self._key = secrets.token_bytes(32)
 
-    def begin_trying(self, source: Source, token: str) -> None:
+    def begin_trying(self, network: ClientNetwork, token: str) -> None:
         """To be asked before a token is looked at; it counts as wrong until it turns out right.
 
         Raises TooManyRequests.
         """
-        if self._mark(source, token) not in self._right:
-            self._wrong_tokens.take(source)
+        if self._mark(network, token) not in self._right:
+            self._wrong_tokens.take(network)
 
-    def was_right(self, source: Source, token: str) -> None:
+    def was_right(self, network: ClientNetwork, token: str) -> None:
         """To be told when a token turned out right."""
-        mark = self._mark(source, token)
+        mark = self._mark(network, token)
         if mark not in self._right:
-            self._wrong_tokens.give_back(source)
+            self._wrong_tokens.give_back(network)
             self._right[mark] = None
         self._right.move_to_end(mark)
         if len(self._right) > MAX_REMEMBERED:
             self._right.popitem(last=False)
 
-    def _mark(self, source: Source, token: str) -> tuple[Source, bytes]:
-        return source, hmac.digest(self._key, token.encode("latin-1", "replace"), hashlib.sha256)
+    def _mark(self, network: ClientNetwork, token: str) -> tuple[ClientNetwork, bytes]:
+        return network, hmac.digest(self._key, token.encode("latin-1", "replace"), hashlib.sha256)
 
 
 def limited(answer: Handler) -> Handler:
-    """The handler, with a limit on how often a source may ask for it: for the routes by which people sign in.
+    """The handler, with a limit on how often a network may ask for it: for the routes by which people sign in.
 
     Each try is in the audit log, be it a GET. The handler may set `request.state.caller`.
     """
@@ -136,7 +136,7 @@ def limited(answer: Handler) -> Handler:
     async def answer_within_limit(request: Request, caller: Caller) -> Response:
         limits: Limits = request.app.state.limits
         request.state.audited = True
-        limits.sign_ins.take(together_with(request.state.source))
+        limits.sign_ins.take(network_of(request.state.client_address))
         return await answer(request, caller)
 
     return answer_within_limit

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, Response
 from draupnir import errors
 from draupnir.api.limits import Handler
 from draupnir.api.problems import headers_of, status_of
-from draupnir.models import Caller
+from draupnir.callers import Caller
 
 _STYLE = (
     "body{font:18px/1.5 system-ui,sans-serif;max-width:34em;margin:15vh auto 0;padding:0 1.5em;color:#1c2733;"

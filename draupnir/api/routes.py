@@ -20,8 +20,8 @@ from draupnir.api.schemas.images import ImageChange, ImageErrorResource, ImageRe
 from draupnir.api.schemas.instances import InstanceResource, NewInstance, Restart, Restoration
 from draupnir.api.schemas.sessions import NewSession, NewSessionResource, NewSignIn, SessionResource, SignInResource
 from draupnir.api.schemas.tokens import NewToken, TokenResource
+from draupnir.callers import Caller
 from draupnir.helper import PortInUse, UnitFailed
-from draupnir.models import Caller
 from draupnir.roles import KEPT, OWNED, PERSONAL, PUBLIC, RESERVED, SHARED
 
 # What is done on the disk may find the helper away, or the disk not mounted.

@@ -9,7 +9,7 @@ from draupnir.api.bodies import read_document
 from draupnir.api.requests import context_of
 from draupnir.api.schemas.requests import read_attributes
 from draupnir.api.schemas.sessions import NewSession, write_caller, write_new_session
-from draupnir.models import Caller
+from draupnir.callers import Caller
 from draupnir.operations import sign_in, tokens
 
 

@@ -17,7 +17,7 @@ from draupnir.api.bodies import read_document
 from draupnir.api.requests import context_of
 from draupnir.api.schemas.requests import read_attributes
 from draupnir.api.schemas.sessions import NewSignIn, write_sign_in
-from draupnir.models import Caller
+from draupnir.callers import Caller
 from draupnir.operations import sign_in
 from draupnir.operations.context import Context
 from draupnir.roles import role_of

@@ -11,7 +11,7 @@ from draupnir.api.bodies import read_document
 from draupnir.api.requests import context_of, path_id
 from draupnir.api.schemas.requests import read_attributes
 from draupnir.api.schemas.tokens import NewToken, write_token
-from draupnir.models import Caller
+from draupnir.callers import Caller
 from draupnir.operations import tokens
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from cryptography import x509
 
 from draupnir import shared_secret, upload_keys
-from draupnir.models import User
+from draupnir.callers import User
 from draupnir_helper.wire import Inspection, Inventory, Storage
 
 WARN_FREE, BAD_FREE = 0.15, 0.05

@@ -13,8 +13,8 @@ from authlib.jose import JsonWebKey, JsonWebToken, KeySet
 from authlib.jose.errors import JoseError
 from authlib.oidc.core import CodeIDToken
 
+from draupnir.callers import Identity
 from draupnir.identity import emails
-from draupnir.models import Identity
 
 GOOGLE = "https://accounts.google.com"
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")

@@ -13,10 +13,10 @@ import httpx
 from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError
 from authlib.jose import KeySet
 
+from draupnir.callers import Identity, Standing
 from draupnir.errors import ProviderUnavailable, SignInRefused
 from draupnir.identity import id_tokens
 from draupnir.identity.id_tokens import GOOGLE, Expected, IdTokenRefused
-from draupnir.models import Identity, Standing
 from draupnir.settings import DISCOVERY_PATH, Settings, is_private
 
 log = logging.getLogger(__name__)

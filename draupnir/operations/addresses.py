@@ -30,12 +30,12 @@ async def require_filter(helper: Helper) -> None:
         )
 
 
-async def note(context: Context, instance: Instance, source: Address | None) -> bool:
+async def note(context: Context, instance: Instance, client_address: Address | None) -> bool:
     """Remember from where the owner was seen; whether the port does not admit that yet."""
-    if not context.settings.enable_ip_whitelisting or source is None:
+    if not context.settings.enable_ip_whitelisting or client_address is None:
         return False
     ttl_s = context.settings.whitelist_ttl_s
-    return await context.store.addresses.see(instance.id, ip_network(source), ttl_s)
+    return await context.store.addresses.see(instance.id, ip_network(client_address), ttl_s)
 
 
 async def list_of(context: Context, instance: Instance) -> list[AllowedAddress]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from draupnir.callers import Caller
 from draupnir.errors import Forbidden
 from draupnir.lifecycles import Event, Kind
-from draupnir.models import Caller
 from draupnir.operations.context import Context
 
 MOST_LISTED = 100

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from draupnir.addresses import Address
+from draupnir.callers import Caller
 from draupnir.errors import Forbidden, NoFreePort, NoRoom, NotFound, WrongState
-from draupnir.models import Caller, Credentials, Instance, InstanceStatus, Purpose, Shape
+from draupnir.models import Credentials, Instance, InstanceStatus, Purpose, Shape
 from draupnir.operations import addresses, authorities, disk, lifecycle, pool, shapes
 from draupnir.operations.context import Context
 
 
 async def create(
-    context: Context, caller: Caller, image_id: int, shape: Shape | None = None, source: Address | None = None
+    context: Context, caller: Caller, image_id: int, shape: Shape | None = None, client_address: Address | None = None
 ) -> tuple[Instance, Credentials]:
     """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
 
-    Its port admits `source` from the first moment.
+    Its port admits `client_address` from the first moment.
     Raises NotFound, ImageNotReady, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId, TooManyInstances, NoRoom,
     Unavailable.
     """
@@ -23,25 +24,25 @@ async def create(
     shape = await shapes.allowed(context, shape or usual)
     await disk.require_room(context)
     if shape == usual:
-        instance = await pool.claim(context, caller, image_id, source)
+        instance = await pool.claim(context, caller, image_id, client_address)
     if instance is None:
         reserved = await _reserve(context, caller, image_id, shape)
-        await addresses.note(context, reserved, source)
+        await addresses.note(context, reserved, client_address)
         instance = await lifecycle.bring_up(context, reserved.id)
     return instance, authorities.issue_client(context, instance)
 
 
 async def get(
-    context: Context, caller: Caller, instance_id: int, source: Address | None = None
+    context: Context, caller: Caller, instance_id: int, client_address: Address | None = None
 ) -> tuple[Instance, Credentials | None]:
-    """One of the instances in the caller's reach, for its owner with fresh credentials, and its port open to `source`.
+    """One of the instances in the caller's reach. Its owner gets fresh credentials, and the port admits their address.
 
     Raises NotFound, Unavailable.
     """
     instance = await reached(context, caller, instance_id)
     if instance.owner != caller.name or caller.read_only or instance.status is InstanceStatus.CLOSED:
         return instance, None
-    if await addresses.note(context, instance, source):
+    if await addresses.note(context, instance, client_address):
         await addresses.apply(context, instance)
     return instance, authorities.issue_client(context, instance)
 

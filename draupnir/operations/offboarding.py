@@ -15,8 +15,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from draupnir import audit
+from draupnir.callers import Standing, User
 from draupnir.errors import DraupnirError
-from draupnir.models import Standing, User
 from draupnir.operations import people, retention
 from draupnir.operations.context import Context
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from draupnir import audit
+from draupnir.callers import Standing, User
 from draupnir.identity.encryption import CannotDecrypt
-from draupnir.models import Standing, User
 from draupnir.operations.context import Context
 from draupnir.settings import DISCOVERY_PATH
 

@@ -13,8 +13,9 @@ import logging
 from contextlib import suppress
 
 from draupnir.addresses import Address
+from draupnir.callers import Caller
 from draupnir.errors import DraupnirError, ImageNotReady, NoFreePort, NotFound
-from draupnir.models import Caller, Condition, ImageStatus, Instance, InstanceStatus, Purpose
+from draupnir.models import Condition, ImageStatus, Instance, InstanceStatus, Purpose
 from draupnir.operations import addresses, lifecycle, observations, shapes
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Work
@@ -75,7 +76,7 @@ async def fill(context: Context) -> None:
                 break
 
 
-async def claim(context: Context, caller: Caller, image_id: int, source: Address | None) -> Instance | None:
+async def claim(context: Context, caller: Caller, image_id: int, client_address: Address | None) -> Instance | None:
     """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
     limit = context.settings.instance_limit(caller.name)
     instance = await context.store.instances.claim(image_id, caller.name, await shapes.usual(context), limit)
@@ -83,7 +84,7 @@ async def claim(context: Context, caller: Caller, image_id: int, source: Address
         return None
     context.vacancies.set()
     instance = await lifecycle.bring_up(context, instance.id)
-    if await addresses.note(context, instance, source):
+    if await addresses.note(context, instance, client_address):
         await addresses.apply(context, instance)
     state = await lifecycle.assign(context, instance)
     if not state.listening:

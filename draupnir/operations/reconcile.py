@@ -161,7 +161,7 @@ def _instance_repairs(
 
 def _closed_repairs(context: Context, instance: Instance, inventory: wire.Inventory) -> Iterator[Repair]:
     """Keep closed instances closed, even if a unit of them was started, until they are destroyed or restored."""
-    if instance.closing is not None and instance.closing.owner_is_back:
+    if instance.retained is not None and instance.retained.owner_is_back:
         yield partial(retention.take_back, context, instance)
     elif not retention.left_of_grace(context, instance):
         yield partial(retention.expire, context, instance)

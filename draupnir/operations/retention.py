@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from draupnir import audit
+from draupnir.callers import Caller
 from draupnir.errors import WrongState
-from draupnir.models import Caller, Instance, InstanceStatus
+from draupnir.models import Instance, InstanceStatus
 from draupnir.operations import authorities, instances, lifecycle
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
@@ -26,9 +27,9 @@ log = logging.getLogger(__name__)
 
 def left_of_grace(context: Context, instance: Instance) -> timedelta | None:
     """How long a closed instance is still kept, not below zero; None of one that is not closed."""
-    if instance.closing is None:
+    if instance.retained is None:
         return None
-    return max(timedelta(), context.settings.grace_period - timedelta(seconds=instance.closing.closed_s))
+    return max(timedelta(), context.settings.grace_period - timedelta(seconds=instance.retained.closed_s))
 
 
 def destroy_at(context: Context, instance: Instance) -> datetime | None:

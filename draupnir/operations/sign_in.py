@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
+from draupnir.callers import Role, Token
 from draupnir.errors import ProviderUnavailable, SignInGone, SignInNotConfigured, SignInRefused
-from draupnir.models import Role, Token
 from draupnir.operations import tokens
 from draupnir.operations.context import Context, SignIn
 from draupnir.operations.tokens import digest_of

@@ -12,8 +12,8 @@ import secrets
 from datetime import UTC, datetime, timedelta
 
 from draupnir import roles
+from draupnir.callers import Caller, Role, Scope, Token, TokenKind
 from draupnir.errors import NotASession, NotFound
-from draupnir.models import Caller, Role, Scope, Token, TokenKind
 from draupnir.operations.context import Context
 
 PREFIX = "dru_"

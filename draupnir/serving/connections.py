@@ -20,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from draupnir.api.bodies import BODY_TIMEOUT_S
 from draupnir.api.edge import SECURITY_HEADERS, access_log
-from draupnir.api.limits import Source
+from draupnir.api.limits import ClientNetwork
 from draupnir.api.problems import errors_body
 from draupnir.serving.admission import Connections
 
@@ -81,10 +81,10 @@ class BoundedHeaders(h11.Connection):
 class Connection(H11Protocol):
     """One client's connection, from its acceptance on."""
 
-    def __init__(self, connections: Connections, source: Source, **uvicorns: Any) -> None:
+    def __init__(self, connections: Connections, network: ClientNetwork, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self.conn = BoundedHeaders(h11.SERVER, MAX_HEADER_BYTES)
-        self.source = source
+        self.network = network
         self.handshake: asyncio.Task[None] | None = None
         self._connections = connections
         self._phase = Phase.HANDSHAKE
@@ -246,7 +246,7 @@ class Connection(H11Protocol):
         else:
             self.transport.close()
         self._look()
-        if self._connections.lines.admit(self.source):
+        if self._connections.lines.admit(self.network):
             access_log.info(
                 "request=%s caller=- source=%s method=- path=- status=%d code=%s",
                 request_id,

@@ -143,7 +143,7 @@ class Server(uvicorn.Server):
         connection = Connection(
             self._connections,
             # A socket in the file system, which an operator may give us, has no names for its peers.
-            self._connections.source_of(str(peer[0]) if isinstance(peer, tuple) else None),
+            self._connections.network_of_host(str(peer[0]) if isinstance(peer, tuple) else None),
             config=self.config,
             server_state=self.server_state,
             app_state=self.lifespan.state,

@@ -10,7 +10,6 @@ from draupnir.errors import ImageNotReady, NoFreePort, NotFound, Unauthorized
 from draupnir.lifecycles import INSTANCES, Kind
 from draupnir.models import (
     Authority,
-    Closing,
     FinaliseStep,
     Fullness,
     ImageStatus,
@@ -18,6 +17,7 @@ from draupnir.models import (
     InstanceStatus,
     Network,
     Purpose,
+    Retained,
     SealedAuthority,
     Shape,
 )
@@ -289,5 +289,5 @@ def _instance(row: Row) -> Instance:
         updated_at=row["updated_at"],
         fullness=Fullness(row["is_full"], row["reserve_granted"]),
         stop_reason=row["stop_reason"] if status is InstanceStatus.STOPPED else None,
-        closing=Closing(row["closed_s"], row["owner_is_back"]) if status is InstanceStatus.CLOSED else None,
+        retained=Retained(row["closed_s"], row["owner_is_back"]) if status is InstanceStatus.CLOSED else None,
     )

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from draupnir.store.database import Database
 
-# One source alone cannot begin so many before the first of them have expired (api/limits.py).
+# One network alone cannot begin so many before the first of them have expired (api/limits.py).
 MAX_PENDING = 1000
 
 

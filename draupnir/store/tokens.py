@@ -6,8 +6,8 @@ from datetime import datetime
 
 from psycopg.errors import UniqueViolation
 
+from draupnir.callers import Scope, Token, TokenKind
 from draupnir.errors import TokenNameTaken
-from draupnir.models import Scope, Token, TokenKind
 from draupnir.store.database import Database, Row
 from draupnir.store.quotas import require_place_for_token
 

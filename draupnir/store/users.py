@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from draupnir.models import Identity, User
+from draupnir.callers import Identity, User
 from draupnir.store.database import Database, Row
 from draupnir.store.retention import close_all_of
 from draupnir.store.transitions import take_turn

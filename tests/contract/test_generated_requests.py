@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from draupnir.api.limits import Limit
 from draupnir.app import create_app
-from draupnir.models import Caller, Role
+from draupnir.callers import Caller, Role
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings

@@ -49,6 +49,7 @@ DOORS = {
 
 # Rooms of the daemon, and those of its other rooms that lie above them.
 ABOVE = {
+    "draupnir.callers": ("draupnir.",),
     "draupnir.models": ("draupnir.",),
     "draupnir.errors": ("draupnir.",),
     "draupnir.addresses": ("draupnir.",),
@@ -160,6 +161,12 @@ def test_the_daemon_loads_nothing_of_the_helper_but_the_wire() -> None:
 def test_a_trial_loads_only_itself() -> None:
     others = {name for name in EVERY if not within(name, ("draupnir.trial",))} - {"draupnir"}
     assert loaded({*others, "psycopg", "pydantic", "cryptography"}, "draupnir.trial.__main__") == ""
+
+
+def test_the_metadata_program_loads_nothing_of_the_daemon_but_the_settings() -> None:
+    rooms = ("draupnir.metadata", "draupnir.settings", "draupnir.addresses", "draupnir.identity.emails")
+    others = {name for name in modules_of("draupnir") if not within(name, rooms)} - {"draupnir", "draupnir.identity"}
+    assert loaded({*others, "psycopg", "starlette", "cryptography"}, "draupnir.metadata.__main__") == ""
 
 
 def test_the_daemon_loads_an_http_client_only_to_speak_to_an_identity_provider() -> None:

@@ -22,9 +22,9 @@ from draupnir import roles
 from draupnir.api.limits import Limits
 from draupnir.api.routes import ENDPOINTS
 from draupnir.app import create_app
+from draupnir.callers import Caller, Reach, Role, Scope, Token, TokenKind
 from draupnir.errors import Forbidden, HelperUnavailable
 from draupnir.helper import Helper
-from draupnir.models import Caller, Reach, Role, Scope, Token, TokenKind
 from draupnir.operations import pool, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks

@@ -12,8 +12,9 @@ import psycopg
 import pytest
 
 from draupnir.addresses import Address, Cidr
+from draupnir.callers import Caller, Reach, Role, Scope, Token, TokenKind
 from draupnir.errors import AllowListsOff, FilterMissing, HelperUnavailable, NotFound, TooManyAddresses
-from draupnir.models import Caller, Instance, Network, Reach, Role, Scope, Shape, Token, TokenKind
+from draupnir.models import Instance, Network, Shape
 from draupnir.operations import addresses, instances, pool, reconcile
 from draupnir.operations.context import Context
 from draupnir.settings import Settings
@@ -47,7 +48,7 @@ def networks(*texts: str | Address) -> set[Cidr]:
 
 async def create(context: Context, source: Address | None = HERE) -> Instance:
     image = await ready_image(context)
-    instance, _ = await instances.create(context, CALLER, image.id, source=source)
+    instance, _ = await instances.create(context, CALLER, image.id, client_address=source)
     return instance
 
 
@@ -175,7 +176,7 @@ async def test_the_pool_admits_nobody_and_a_claim_its_owner(context: Context, he
     await pool.fill(wide)
     (pooled,) = await pool.pooled(wide)
     assert admits(helper, pooled.id) == set()
-    instance, _ = await instances.create(wide, CALLER, image.id, source=HERE)
+    instance, _ = await instances.create(wide, CALLER, image.id, client_address=HERE)
     assert instance.id == pooled.id
     assert admits(helper, instance.id) == networks(HERE)
 

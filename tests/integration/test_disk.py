@@ -6,8 +6,9 @@ import asyncio
 
 import pytest
 
+from draupnir.callers import Caller, Reach, Role
 from draupnir.errors import CeilingTooHigh, NoRoom, WrongState
-from draupnir.models import Caller, Condition, Fullness, Image, Instance, InstanceStatus, Reach, Role, Shape
+from draupnir.models import Condition, Fullness, Image, Instance, InstanceStatus, Shape
 from draupnir.operations import disk, images, instances, observations, reconcile
 from draupnir.operations.context import Context
 from draupnir_helper import wire

@@ -10,9 +10,10 @@ import psycopg
 import pytest
 
 from draupnir import audit, lifecycles, store
+from draupnir.callers import Caller, Role
 from draupnir.errors import NoRoom
 from draupnir.lifecycles import CHANGES, INSTANCES, Event, Kind, Undo
-from draupnir.models import Caller, ImageStatus, InstanceStatus, Role
+from draupnir.models import ImageStatus, InstanceStatus
 from draupnir.operations import events, instances
 from draupnir.operations.context import Context
 from draupnir.store import events as events_table

@@ -6,6 +6,7 @@ import dataclasses
 import pytest
 from cryptography import x509
 
+from draupnir.callers import Caller, Role
 from draupnir.errors import (
     DirectRefused,
     Forbidden,
@@ -17,7 +18,7 @@ from draupnir.errors import (
     PostgresMissing,
     WrongState,
 )
-from draupnir.models import Caller, InstanceStatus, Network, Role, Shape
+from draupnir.models import InstanceStatus, Network, Shape
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.lifecycle import PORTS_TRIED

@@ -11,7 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from draupnir import metadata, settings
+from draupnir import settings
+from draupnir.metadata import __main__ as program
+from draupnir.metadata import cluster
 from tests.postgres import give_away, unprivileged
 
 
@@ -44,7 +46,7 @@ def answers(place: Path) -> None:
     """Start the cluster as the unit does, and sign in as the daemon does."""
     data = place / "metadata"
     major = int((data / "PG_VERSION").read_text())
-    argv = metadata.command(metadata.installed_majors()[major], data, place)
+    argv = cluster.command(cluster.installed_majors()[major], data, place)
     who = unprivileged()
     with subprocess.Popen(
         argv, stderr=subprocess.PIPE, text=True, cwd=place, user=who.get("user"), group=who.get("group")
@@ -68,11 +70,11 @@ def test_a_cluster_is_made_once_and_used_from_then_on(place: Path) -> None:
     give_away(place / "metadata.new" / "base")
     give_away(place / "metadata.new")
     data.mkdir()
-    assert as_nobody(lambda: metadata.prepare(data)) == 0
+    assert as_nobody(lambda: cluster.prepare(data)) == 0
     assert sorted(path.name for path in place.iterdir()) == ["metadata"]
     made = (data / "global/pg_control").stat().st_ino
     answers(place)
-    assert as_nobody(lambda: metadata.prepare(data)) == 0
+    assert as_nobody(lambda: cluster.prepare(data)) == 0
     assert (data / "global/pg_control").stat().st_ino == made
 
 
@@ -81,8 +83,8 @@ def test_a_preparation_that_fails_leaves_nothing_that_looks_like_a_cluster(tmp_p
     binaries.mkdir(parents=True)
     (binaries / "initdb").write_text("#!/bin/sh\necho 'no space left' >&2; exit 1\n")
     (binaries / "initdb").chmod(0o755)
-    with pytest.raises(metadata.PreparationFailed, match="no space left"):
-        metadata.prepare(tmp_path / "metadata", tmp_path / "postgresql")
+    with pytest.raises(cluster.PreparationFailed, match="no space left"):
+        cluster.prepare(tmp_path / "metadata", tmp_path / "postgresql")
     assert not (tmp_path / "metadata").exists()
 
 
@@ -90,28 +92,28 @@ def test_the_newest_server_makes_a_new_cluster(tmp_path: Path) -> None:
     for major in ("9.6", "15", "17", "common"):
         (tmp_path / major / "bin").mkdir(parents=True)
         (tmp_path / major / "bin/initdb").touch()
-    assert max(metadata.installed_majors(tmp_path)) == 17
+    assert max(cluster.installed_majors(tmp_path)) == 17
 
 
 def test_a_cluster_whose_server_is_gone_names_the_package(tmp_path: Path) -> None:
     data = tmp_path / "metadata"
     data.mkdir()
     (data / "PG_VERSION").write_text("13\n")
-    with pytest.raises(metadata.PreparationFailed, match="apt install postgresql-13"):
-        metadata.prepare(data, tmp_path)
+    with pytest.raises(cluster.PreparationFailed, match="apt install postgresql-13"):
+        cluster.prepare(data, tmp_path)
 
 
 def test_no_server_at_all_names_the_package(tmp_path: Path) -> None:
-    with pytest.raises(metadata.PreparationFailed, match="apt install postgresql"):
-        metadata.prepare(tmp_path / "metadata", tmp_path)
+    with pytest.raises(cluster.PreparationFailed, match="apt install postgresql"):
+        cluster.prepare(tmp_path / "metadata", tmp_path)
 
 
 def test_what_is_no_cluster_is_left_alone(tmp_path: Path) -> None:
     data = tmp_path / "metadata"
     data.mkdir()
     (data / "letters").touch()
-    with pytest.raises(metadata.PreparationFailed, match="neither empty nor"):
-        metadata.prepare(data)
+    with pytest.raises(cluster.PreparationFailed, match="neither empty nor"):
+        cluster.prepare(data)
     assert (data / "letters").exists()
 
 
@@ -125,9 +127,9 @@ def test_wanted_answers_as_an_exec_condition(
     path.write_text(text)
     loaded = settings.load
     monkeypatch.setattr(settings, "load", lambda: loaded(path))
-    assert metadata.main(["--wanted"]) == code
+    assert program.main(["--wanted"]) == code
 
 
 def test_unknown_arguments_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert metadata.main(["--help"]) == 2
+    assert program.main(["--help"]) == 2
     assert "usage" in capsys.readouterr().err

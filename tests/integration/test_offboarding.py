@@ -18,23 +18,11 @@ import psycopg
 import pytest
 
 from draupnir import audit
+from draupnir.callers import Caller, Identity, Reach, Role, Scope, Standing, TokenKind, User
 from draupnir.errors import NotFound, OwnerUnknown, Unauthorized, WrongState
 from draupnir.identity.encryption import Cipher
 from draupnir.identity.oidc import Provider
-from draupnir.models import (
-    Caller,
-    Condition,
-    Identity,
-    Image,
-    Instance,
-    InstanceStatus,
-    Reach,
-    Role,
-    Scope,
-    Standing,
-    TokenKind,
-    User,
-)
+from draupnir.models import Condition, Image, Instance, InstanceStatus
 from draupnir.operations import instances, observations, offboarding, people, reconcile, retention
 from draupnir.operations.context import Context, SignIn
 from draupnir.settings import OidcSettings
@@ -603,7 +591,7 @@ async def test_by_itself_it_finds_out_within_an_interval(
 
     async def counted() -> bool:
         found = await context.store.instances.get(hers.id)
-        return found is not None and found.closing is not None and found.closing.closed_s > 0
+        return found is not None and found.retained is not None and found.retained.closed_s > 0
 
     await until(counted)
     await end(running)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from draupnir.callers import Identity, Standing, User
 from draupnir.identity.encryption import Cipher
-from draupnir.models import Identity, Standing, User
 from draupnir.operations import people
 from draupnir.operations.context import Context, SignIn
 from tests.identity_provider import IdentityProvider

@@ -11,8 +11,9 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from draupnir.callers import Caller, Identity, Role, Scope
 from draupnir.errors import DraupnirError, TooManyInstances
-from draupnir.models import Caller, Identity, InstanceStatus, Role, Scope, Shape
+from draupnir.models import InstanceStatus, Shape
 from draupnir.operations import instances, lifecycle, pool, retention, tokens
 from draupnir.operations.context import Context
 from draupnir.settings import Settings

@@ -1,4 +1,4 @@
-"""Laws of too many connections: a source that holds many loses its own, and no other source's."""
+"""Laws of too many connections: a network that holds many loses its own, and no other network's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from ipaddress import ip_address, ip_network
 
 import pytest
 
-from draupnir.api.limits import Source
+from draupnir.api.limits import ClientNetwork
 from draupnir.serving.admission import Connections
 
 
 class Fake:
-    """A connection of a source that remembers whether it was cut."""
+    """A connection of a network that remembers whether it was cut."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, network: ClientNetwork) -> None:
+        self.network = network
         self.is_cut = False
 
     def cut(self) -> None:
@@ -24,8 +24,8 @@ class Fake:
 ONE, OTHER = ip_address("192.0.2.1"), ip_address("192.0.2.2")
 
 
-def admitted(connections: Connections, *sources: Source) -> list[Fake]:
-    links = [Fake(source) for source in sources]
+def admitted(connections: Connections, *sources: ClientNetwork) -> list[Fake]:
+    links = [Fake(network) for network in sources]
     for link in links:
         assert connections.admit(link)
     return links
@@ -36,7 +36,7 @@ def cut(links: list[Fake]) -> list[bool]:
 
 
 def test_a_source_that_has_too_many_loses_the_one_that_waited_longest() -> None:
-    connections = Connections(most=10, of_one_source=3)
+    connections = Connections(most=10, of_one_network=3)
     (others,) = admitted(connections, OTHER)
     links = admitted(connections, ONE, ONE, ONE)
     assert not any(cut([others, *links]))
@@ -46,14 +46,14 @@ def test_a_source_that_has_too_many_loses_the_one_that_waited_longest() -> None:
 
 
 def test_of_too_many_altogether_the_one_goes_that_waited_longest_whosever_it_is() -> None:
-    connections = Connections(most=3, of_one_source=3)
+    connections = Connections(most=3, of_one_network=3)
     links = admitted(connections, ONE, OTHER, None)
     admitted(connections, OTHER)
     assert cut(links) == [True, False, False]
 
 
 def test_what_is_being_answered_is_never_let_go_and_then_there_is_no_room() -> None:
-    connections = Connections(most=2, of_one_source=2)
+    connections = Connections(most=2, of_one_network=2)
     links = admitted(connections, ONE, ONE)
     for link in links:
         connections.works(link)
@@ -68,16 +68,16 @@ def test_what_is_being_answered_is_never_let_go_and_then_there_is_no_room() -> N
 def test_this_machine_and_trusted_proxies_have_no_limit_of_their_own() -> None:
     connections = Connections(proxies=[ip_network("10.1.0.0/24")])
     for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.1.0.7", None):
-        assert connections.source_of(host) is None
-    assert connections.source_of("10.2.0.7") == ip_address("10.2.0.7")
-    assert connections.source_of("::ffff:10.2.0.7") == ip_address("10.2.0.7")
-    assert connections.source_of("2001:db8::1%eth0") == connections.source_of("2001:db8::2")
-    crowd = Connections(most=100, of_one_source=2)
+        assert connections.network_of_host(host) is None
+    assert connections.network_of_host("10.2.0.7") == ip_address("10.2.0.7")
+    assert connections.network_of_host("::ffff:10.2.0.7") == ip_address("10.2.0.7")
+    assert connections.network_of_host("2001:db8::1%eth0") == connections.network_of_host("2001:db8::2")
+    crowd = Connections(most=100, of_one_network=2)
     assert not any(cut(admitted(crowd, *[None] * 100)))
 
 
 def test_a_revoked_user_no_longer_counts() -> None:
-    connections = Connections(most=2, of_one_source=1)
+    connections = Connections(most=2, of_one_network=1)
     for _ in range(5):
         (link,) = admitted(connections, ONE)
         connections.leave(link)
@@ -88,7 +88,7 @@ def test_a_revoked_user_no_longer_counts() -> None:
 
 
 def test_shedding_is_reported_once_and_not_for_each(caplog: pytest.LogCaptureFixture) -> None:
-    connections = Connections(most=100, of_one_source=2)
+    connections = Connections(most=100, of_one_network=2)
     admitted(connections, *[ONE] * 50)
     (record,) = caplog.records
     assert "192.0.2.1" in record.getMessage()

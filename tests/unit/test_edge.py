@@ -20,8 +20,8 @@ from draupnir.api import bodies
 from draupnir.api.auth import ANONYMOUS, caller_of
 from draupnir.api.limits import LINES_AT_ONCE, WRONG_TOKENS_AT_ONCE, limited
 from draupnir.app import create_app
+from draupnir.callers import Caller, Role
 from draupnir.helper import Helper
-from draupnir.models import Caller, Role
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings

@@ -12,10 +12,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from draupnir.callers import User
 from draupnir.cli import line_of
 from draupnir.doctor import findings
 from draupnir.doctor.findings import Finding, Verdict
-from draupnir.models import User
 from draupnir_helper.wire import ImageFound, InstanceState, Inventory, Job, JobKind, JobReport, JobState, Room, Storage
 
 GB = 10**9

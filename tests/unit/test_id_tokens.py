@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from authlib.jose import JsonWebKey
 
+from draupnir.callers import Identity
 from draupnir.identity import id_tokens
 from draupnir.identity.id_tokens import GOOGLE, Expected, IdTokenRefused, UnknownKey, check, import_keys
-from draupnir.models import Identity
 from tests.identity_provider import CLIENT_ID, FORGERIES, Signer, good_claims
 
 ISSUER = "https://id.example.com"

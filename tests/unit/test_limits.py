@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from draupnir.api.limits import MAX_REMEMBERED, Limit, Limits, together_with
+from draupnir.api.limits import MAX_REMEMBERED, Limit, Limits, network_of
 from draupnir.errors import TooManyRequests
 
 HERE, THERE = ip_address("10.0.0.1"), ip_address("10.0.0.2")
@@ -103,4 +103,4 @@ def test_no_token_is_kept(clock: Clock) -> None:
     ],
 )
 def test_addresses_that_one_customer_has_count_together(one: str, other: str, together: bool) -> None:
-    assert (together_with(ip_address(one)) == together_with(ip_address(other))) == together
+    assert (network_of(ip_address(one)) == network_of(ip_address(other))) == together

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from draupnir.api.schemas.requests import Attributes
 from draupnir.api.schemas.values import WrittenTime, write_time
-from draupnir.models import Caller, Role, Scope, Token, TokenKind
+from draupnir.callers import Caller, Role, Scope, Token, TokenKind
 
 # RFC 7636: what SHA-256 makes, and what it may be made of.
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")

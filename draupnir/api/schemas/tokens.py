@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from draupnir.api.schemas.requests import Attributes
 from draupnir.api.schemas.values import WrittenTime, write_time
-from draupnir.models import Caller, Scope, Token, TokenKind
+from draupnir.callers import Caller, Scope, Token, TokenKind
 
 DAY_S = 24 * 3600
 DEFAULT_LIFETIME_S, LONGEST_LIFETIME_S = 90 * DAY_S, 366 * DAY_S

@@ -14,22 +14,22 @@ from draupnir.settings import Settings
 _ELEMENT = re.compile(r"\[(?P<bracketed>[^\]]*)\](:[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}|(?P<bare>.*)", re.DOTALL)
 
 
-def source_of(scope: Scope, settings: Settings) -> Address | None:
+def client_address_of(scope: Scope, settings: Settings) -> Address | None:
     """The address of the client that sends the request; None only if the server itself does not know its peer's.
 
     X-Forwarded-For is read from the right, where the proxy nearest to us wrote, and only as long as whoever wrote it is
-    trusted: the first address that is not, or else the last that could be read, is the source.
+    trusted: the result is the first address that is not, or else the last that could be read.
     """
-    source = _peer(scope)
-    if source is None or not settings.use_x_forwarded_for:
-        return source
+    address = _peer(scope)
+    if address is None or not settings.use_x_forwarded_for:
+        return address
     elements = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")
-    while elements and any(source in cidr for cidr in settings.trusted_proxy_cidrs):
+    while elements and any(address in cidr for cidr in settings.trusted_proxy_cidrs):
         forwarded = _read_element(elements.pop().strip())
         if forwarded is None:
             break
-        source = forwarded
-    return source
+        address = forwarded
+    return address
 
 
 def _peer(scope: Scope) -> Address | None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from starlette.types import Scope
 
 from draupnir.addresses import Address
-from draupnir.api.sources import source_of
+from draupnir.api.client_addresses import client_address_of
 from draupnir.settings import Settings
 
 TRUSTED = ("10.0.0.0/8", "fd00::/8")
@@ -46,31 +46,31 @@ def test_the_source_is_the_last_that_a_trusted_proxy_vouches_for(
     data: st.DataObject, client: Address, peer: Address, chain: list[Address], said_by_client: bytes
 ) -> None:
     elements = [said_by_client] + [data.draw(written(each)) for each in (client, *chain)]
-    assert source_of(request(str(peer), b",".join(elements)), BEHIND_PROXIES) == client
+    assert client_address_of(request(str(peer), b",".join(elements)), BEHIND_PROXIES) == client
     # However many headers the chain is spread over.
-    assert source_of(request(str(peer), *elements), BEHIND_PROXIES) == client
+    assert client_address_of(request(str(peer), *elements), BEHIND_PROXIES) == client
 
 
 @hypothesis.given(STRANGERS, st.lists(GARBAGE, max_size=4))
 def test_nothing_that_a_stranger_sends_counts(peer: Address, headers: list[bytes]) -> None:
-    assert source_of(request(str(peer), *headers, b"10.0.0.1, 192.0.2.1"), BEHIND_PROXIES) == peer
+    assert client_address_of(request(str(peer), *headers, b"10.0.0.1, 192.0.2.1"), BEHIND_PROXIES) == peer
 
 
 @hypothesis.given(PROXIES, st.lists(GARBAGE, max_size=4))
 def test_without_the_setting_nothing_counts(peer: Address, headers: list[bytes]) -> None:
-    assert source_of(request(str(peer), *headers, b"192.0.2.1"), BY_ITSELF) == peer
+    assert client_address_of(request(str(peer), *headers, b"192.0.2.1"), BY_ITSELF) == peer
 
 
 @hypothesis.given(PROXIES, PROXIES, GARBAGE)
 def test_garbage_ends_the_chain_at_who_was_last_known(peer: Address, proxy: Address, garbage: bytes) -> None:
     header = b"192.0.2.1," + garbage.replace(b",", b"") + b"x," + str(proxy).encode()
-    assert source_of(request(str(peer), header), BEHIND_PROXIES) == proxy
+    assert client_address_of(request(str(peer), header), BEHIND_PROXIES) == proxy
 
 
 @hypothesis.given(st.one_of(st.none(), st.text(max_size=80)), st.lists(st.binary(max_size=80), max_size=4))
 def test_nothing_raises(peer: str | None, headers: list[bytes]) -> None:
     for settings in (BEHIND_PROXIES, BY_ITSELF):
-        source_of(request(peer, *headers), settings)
+        client_address_of(request(peer, *headers), settings)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,6 @@ def test_nothing_raises(peer: str | None, headers: list[bytes]) -> None:
     ],
 )
 def test_cases(peer: str, header: bytes, source: str | None) -> None:
-    found = source_of(request(peer, header), BEHIND_PROXIES)
+    found = client_address_of(request(peer, header), BEHIND_PROXIES)
     assert found == (None if source is None else ip_address(source))
     assert not (isinstance(found, IPv6Address) and found.ipv4_mapped)

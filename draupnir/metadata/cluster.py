@@ -1,26 +1,16 @@
-"""Prepares the private metadata cluster and becomes its Postgres: `python3 -m draupnir.metadata`. Runs as draupnir.
-
-With `--wanted` it only says, by its exit code, whether there is to be such a cluster: 0 yes, 1 no (the configuration
-names a database elsewhere), 255 the configuration is bad; the codes ExecCondition= understands.
-"""
+"""The private metadata cluster: a small Postgres of its own, made once and started as it is from then on."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
-
-from draupnir import settings
 
 DATA = Path("/var/lib/draupnir/metadata/cluster")
 SOCKET_DIRECTORY = Path("/run/draupnir-metadata")
 POSTGRES_ROOT = Path("/usr/lib/postgresql")
 DATABASE = "draupnir"
-
-NOT_WANTED = 1
-BAD_CONFIGURATION = 255
 
 # A few small tables and one client: as little memory as Postgres can do with.
 PARAMETERS = {
@@ -80,30 +70,6 @@ def command(binaries: Path, data: Path, socket_directory: Path) -> list[str]:
     return [str(binaries / "postgres"), "-D", str(data), *options]
 
 
-def main(arguments: list[str]) -> int:
-    """Answer `--wanted`, or prepare the cluster and become it; returns only to say what stands in the way."""
-    if arguments == ["--wanted"]:
-        return _wanted()
-    if arguments:
-        sys.stderr.write("usage: python3 -m draupnir.metadata [--wanted]\n")
-        return 2
-    try:
-        binaries = prepare()
-    except PreparationFailed as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    argv = command(binaries, DATA, SOCKET_DIRECTORY)
-    os.execv(argv[0], argv)  # noqa: S606, RET503
-
-
-def _wanted() -> int:
-    try:
-        return NOT_WANTED if settings.load().database_url else 0
-    except settings.SettingsError as error:
-        sys.stderr.write(f"{error}\n")
-        return BAD_CONFIGURATION
-
-
 def _create(data: Path, binaries: Path) -> None:
     """All of it beside its place, then one rename: a crash here leaves nothing that looks like a cluster."""
     draft = data.with_name(f"{data.name}.new")
@@ -131,7 +97,3 @@ def _run(argv: list[str], text: str = "") -> None:
         raise PreparationFailed(
             f"{argv[0]} could not prepare the metadata cluster (exit code {done.returncode}): {done.stderr.strip()}"
         )
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

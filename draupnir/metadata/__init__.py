@@ -1,0 +1,1 @@
+"""A program apart from the daemon: prepares the private metadata cluster and becomes its Postgres."""
