@@ -22,6 +22,7 @@ ISSUER = "http://127.0.0.1:9000"
 HERE = "http://127.0.0.1:8432"
 JANE, BOSS = "jane@example.com", "boss@example.com"
 PORT = 43210
+SECRET = "a-secret-for-tests-only"
 
 
 def new_provider() -> IdentityProvider:

@@ -12,23 +12,11 @@ from draupnir.identity.encryption import Cipher
 from draupnir.operations import people
 from draupnir.operations.context import Context, SignIn
 from tests.identity_provider import IdentityProvider
-from tests.sign_in import ISSUER, configured, new_provider
+from tests.sign_in import ISSUER
 
 pytestmark = pytest.mark.anyio
 
 JANE = Identity("jane@example.com", ISSUER, "subject of jane@example.com")
-
-
-@pytest.fixture
-def idp() -> IdentityProvider:
-    return new_provider()
-
-
-@pytest.fixture
-def signed(context: Context, idp: IdentityProvider) -> Context:
-    """The context of a daemon whose people sign in with the provider."""
-    settings, sign_in = configured(context.settings, idp)
-    return dataclasses.replace(context, settings=settings, sign_in=sign_in)
 
 
 async def jane(context: Context, idp: IdentityProvider) -> User:

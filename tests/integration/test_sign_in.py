@@ -20,28 +20,22 @@ from draupnir.identity import oidc
 from draupnir.operations.context import Context
 from draupnir.store import sign_ins
 from tests.identity_provider import CANARY, CLIENT_SECRET, FORGERIES, IdentityProvider
-from tests.sign_in import BOSS, HERE, ISSUER, JANE, PORT, Browser, Client, code_of, configured, new_provider, session
+from tests.sign_in import (
+    BOSS,
+    HERE,
+    ISSUER,
+    JANE,
+    PORT,
+    SECRET,
+    Browser,
+    Client,
+    code_of,
+    session,
+)
 
 pytestmark = pytest.mark.anyio
 
 MARK = "<script>mark</script>"
-SECRET = "a-secret-for-tests-only"
-
-
-@pytest.fixture
-def idp() -> IdentityProvider:
-    return new_provider()
-
-
-@pytest.fixture
-def signed(context: Context, idp: IdentityProvider) -> Context:
-    settings, sign_in = configured(context.settings, idp)
-    return dataclasses.replace(context, settings=settings, sign_in=sign_in)
-
-
-@pytest.fixture
-def app(signed: Context) -> Starlette:
-    return create_app(signed, SECRET.encode())
 
 
 @pytest.fixture

@@ -14,27 +14,9 @@ from starlette.applications import Starlette
 from draupnir.app import create_app
 from draupnir.operations.context import Context
 from tests.identity_provider import IdentityProvider
-from tests.sign_in import BOSS, JANE, Client, configured, new_provider, session
+from tests.sign_in import BOSS, JANE, SECRET, Client, session
 
 pytestmark = pytest.mark.anyio
-
-SECRET = "a-secret-for-tests-only"
-
-
-@pytest.fixture
-def idp() -> IdentityProvider:
-    return new_provider()
-
-
-@pytest.fixture
-def signed(context: Context, idp: IdentityProvider) -> Context:
-    settings, sign_in = configured(context.settings, idp)
-    return dataclasses.replace(context, settings=settings, sign_in=sign_in)
-
-
-@pytest.fixture
-def app(signed: Context) -> Starlette:
-    return create_app(signed, SECRET.encode())
 
 
 @pytest.fixture
