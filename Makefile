@@ -7,14 +7,14 @@ help:
 	@echo 'make check    format, lint, types, unit, contract and integration tests'
 	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
 	@echo 'make client   dist/draupnir_client-*: a wheel and a source archive of the client alone'
-	@echo 'make bench    how long things take, in a test machine; bench.json has it too (docs/BENCHMARKS.md)'
+	@echo 'make bench    benchmarks in a test machine, also written to bench.json (docs/BENCHMARKS.md)'
 	@echo 'make machine  a shell in a test machine with the packages installed'
 	@echo 'make clean    remove what was built here (the cached Debian is in $${DRAUPNIR_CACHE:-/var/cache/draupnir-build})'
 
 demo: deb
 	packaging/machine run --bare -- /usr/src/draupnir/packaging/demo
 
-# The checks calculate while the packages are downloaded for and built.
+# In parallel: the checks use the processor, while the build waits for downloads.
 test:
 	$(MAKE) --jobs=2 --output-sync=target check deb
 	packaging/system-tests
@@ -33,7 +33,7 @@ deb:
 client:
 	packaging/client
 
-# The table comes as it is measured, on stderr.
+# The table is printed to stderr during the measurement.
 bench: deb
 	packaging/machine run -- tests/bench/run --commit "$$(git describe --always --dirty)" $(BENCH) >bench.json; \
 	status=$$?; cat bench.json; exit $$status

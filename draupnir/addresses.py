@@ -1,4 +1,4 @@
-"""IP addresses and networks as the service compares them: IPv4 is always IPv4, also where IPv6 carries it."""
+"""Parses and normalises IP addresses and networks; an IPv4 address mapped into IPv6 becomes IPv4."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LONGEST_TEXT = 64
 
 
 def read_ip_address(text: str) -> Address:
-    """An address, without the zone (`%eth0`) that means something on one machine only; raises ValueError."""
+    """Parse an address, without its zone (`%eth0`), which has a meaning only on one machine. Raises ValueError."""
     if len(text) > _LONGEST_TEXT:
         raise ValueError("too long for an address")
     address = ip_address(text.partition("%")[0])
@@ -22,7 +22,7 @@ def read_ip_address(text: str) -> Address:
 
 
 def read_cidr(text: str) -> Cidr:
-    """A network such as `10.0.0.0/8`, or an address for itself alone; raises ValueError."""
+    """Parse a network such as `10.0.0.0/8`, or a single address. Raises ValueError."""
     if len(text) > _LONGEST_TEXT:
         raise ValueError("too long for a network")
     cidr = ip_network(text)
@@ -34,5 +34,5 @@ def read_cidr(text: str) -> Cidr:
 
 
 def write_cidr(cidr: Cidr) -> str:
-    """A network as people write it: an address by itself where it holds no other."""
+    """Format a network; one that has a single address as that address."""
     return str(cidr.network_address) if cidr.prefixlen == cidr.max_prefixlen else str(cidr)

@@ -1,4 +1,4 @@
-"""Composition root of the daemon's application: routes, error answers, the edge, and the life of store and tasks."""
+"""Composition root of the daemon's application: routes, error answers, middleware, and the lifespan of its loops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RESTART_S = 10.0
 
 
 def create_app(context: Context, secret: bytes) -> Starlette:
-    """The service as an ASGI application; as long as it lives it reconciles, fills the pool and watches the disk."""
+    """Return the ASGI application; while it runs, it reconciles, fills the pool and watches the disk."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -64,7 +64,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
 
 
 async def _try_to_open(context: Context, opened: asyncio.Event) -> None:
-    """Open the store; while the metadata do not answer, the service reports that to each caller."""
+    """Open the store; until it answers, the service reports that to each caller."""
     try:
         await context.store.open()
         await authorities.encrypt_plain(context)
@@ -87,13 +87,13 @@ async def _forever(loop: Callable[[Context], Awaitable[None]], context: Context,
         try:
             await loop(context)
         except Exception:
-            # The edge of all work that no request waits for: a fault in one pass must not end all later ones.
-            log.exception("%s failed unexpectedly and starts again", loop.__module__)
+            # The outermost handler of background work: an error in one pass must not prevent later ones.
+            log.exception("%s failed with an unexpected error and restarts", loop.__module__)
             await asyncio.sleep(RESTART_S)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancels until it has effect: before Python 3.12 asyncio.wait_for, with which psycopg waits, may lose one."""
+    """Cancel until it has effect: before Python 3.12 asyncio.wait_for, which psycopg uses, may lose a cancellation."""
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=1)

@@ -1,4 +1,4 @@
-"""The audit log: who changed what, from where, and how that went; in the journal, under an identifier of its own."""
+"""The audit log: who changed what, from where, with which result; in the journal, with its own identifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from draupnir.lifecycles import Event
 LOGGER = "draupnir.audit"
 MAX_VALUE_CHARS = 256
 
-# Of all that is refused, what tells of somebody trying doors.
+# The refusals that may indicate an attack.
 _SUSPICIOUS = frozenset({401, 403, 429})
 
 log = logging.getLogger(LOGGER)
@@ -23,7 +23,7 @@ log = logging.getLogger(LOGGER)
 
 @dataclass(slots=True)
 class Origin:
-    """On whose behalf something is done; work that nobody waits for any more has a line of its own."""
+    """The caller on whose behalf work is done; work that outlives its request gets a separate line."""
 
     caller: str = "draupnir"
     client_address: str = "-"
@@ -32,13 +32,13 @@ class Origin:
     reason: str = ""
 
 
-# Inherited by every task that a request starts; what the daemon does by itself has the default.
+# Inherited by every task that a request starts; the daemon's own work has the default.
 origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039
 
 
 @contextmanager
 def for_reason(reason: str) -> Iterator[None]:
-    """Work that begins in this block has that reason, such as `owner_left:jane@example.com`."""
+    """Set the reason of work that starts in this block, such as `owner_left:jane@example.com`."""
     before = origin.set(replace(origin.get(), reason=reason))
     try:
         yield
@@ -49,7 +49,7 @@ def for_reason(reason: str) -> Iterator[None]:
 def record_request(
     of: Origin, method: str, path: str, status: int, *, code: str = "", made: str = "", took_ms: int = 0
 ) -> None:
-    """A request that changed something, or was to; `code` says why it did not, `made` is the path of what is new."""
+    """Record a changing request; `code` is the reason of a refusal, `made` the path of a created resource."""
     fields = {"METHOD": method, "PATH": path, "MADE": made, "STATUS": str(status), "CODE": code, "MS": str(took_ms)}
     result = "done" if status < 400 else "refused" if status < 500 else "failed"
     grave = status in _SUSPICIOUS or status >= 500
@@ -57,14 +57,14 @@ def record_request(
 
 
 def record_event(of: Origin, event: Event) -> None:
-    """A change of a status that is committed."""
+    """Record a committed change of a status."""
     what = {"EVENT": event.name, "SUBJECT": f"{event.kind}_{event.subject_id}", "OWNER": event.owner or ""}
     change = {"BEFORE": event.before or "", "AFTER": event.after or ""}
     _write(logging.INFO, replace(of, reason=event.reason), "done", {**what, **change})
 
 
 def record_work(of: Origin, what: str, error: BaseException | None) -> None:
-    """Work that ended, such as `destroy instance 4`."""
+    """Record the end of work, such as `destroy instance 4`."""
     what = what.replace(" ", "_")
     code = error.code if isinstance(error, DraupnirError) else "internal" if error else ""
     level = logging.WARNING if error else logging.INFO
@@ -72,7 +72,7 @@ def record_work(of: Origin, what: str, error: BaseException | None) -> None:
 
 
 def _write(level: int, of: Origin, result: str, what: dict[str, str]) -> None:
-    """What anybody sent is escaped: a value has neither spaces nor line ends, so it cannot pose as another."""
+    """Write a line; values are escaped and contain neither spaces nor line ends, so they cannot forge others."""
     who = {"CALLER": of.caller, "SOURCE": of.client_address}
     every = {**who, **what, "REASON": of.reason, "RESULT": result, "REQUEST": of.request_id}
     fields = {

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """As what somebody acts; roles.py says what each may do. The daemon acts by itself when nobody has asked."""
+    """The role of a caller; roles.py defines the permissions. DAEMON is for work without a caller."""
 
     ANONYMOUS = "anonymous"
     USER = "user"
@@ -18,7 +18,7 @@ class Role(StrEnum):
 
 
 class Reach(StrEnum):
-    """Whose things somebody may touch in one way or another."""
+    """The scope of an access: none, own, or those of all users."""
 
     NOTHING = "nothing"
     OWN = "own"
@@ -27,9 +27,9 @@ class Reach(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a name that owns instances, a role, and whose things this request reaches.
+    """The caller of a request: a name that owns instances, a role, and the reach of this request.
 
-    `token` is what they have shown; None for the shared secret, and where no token is needed.
+    `token` is the token that authenticated the caller; None for the shared secret, and if no token is needed.
     """
 
     name: str
@@ -39,18 +39,18 @@ class Caller:
 
     @property
     def read_only(self) -> bool:
-        """Whether what they have shown changes nothing."""
+        """Return whether the token is read-only."""
         return self.token is not None and self.token.scope is Scope.READ_ONLY
 
     @property
     def confined_to(self) -> str | None:
-        """The one whose things are all there is for this caller; None where there are everybody's."""
+        """Return the only owner whose resources this caller can access; None for those of all users."""
         return None if self.reach is Reach.ALL else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom the identity provider vouched for: `email` in lower case, and the provider's own name for the person."""
+    """An identity that the provider confirmed: `email` in lower case, issuer and subject."""
 
     email: str
     issuer: str
@@ -59,11 +59,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person who has signed in; `refresh_token` is encrypted, and replaced each time it is renewed.
+    """A user who has signed in; `refresh_token` is encrypted, and replaced after each rotation.
 
-    `checked_at` is when the provider last vouched for them, `left_at` when it would not any more. `rotates` tells
-    whether it renews refresh tokens, None as long as that is not known; `unsettled` whether it may have renewed this
-    one unheard, and `refused_s` for how long it has been refusing it then.
+    `checked_at` is the provider's last confirmation, `left_at` the time of the revocation. `rotates`: whether the
+    provider rotates refresh tokens, None if unknown. `unsettled`: the answer with a new token may have been lost.
+    `refused_s`: how long the provider has refused the token after such a loss.
     """
 
     email: str
@@ -80,9 +80,9 @@ class User:
 
 
 class Standing(StrEnum):
-    """What the identity provider says of somebody who once signed in; an outage says nothing.
+    """The identity provider's answer about a user; UNKNOWN after an outage.
 
-    UNCLEAR is what is not known either, only that the refresh token may have been renewed, and the new one lost.
+    UNCLEAR is unknown, too, but the refresh token may have been rotated, and the new one lost.
     """
 
     VALID = "valid"
@@ -92,14 +92,14 @@ class Standing(StrEnum):
 
 
 class TokenKind(StrEnum):
-    """How a token came to be: by signing in, or made under a name for a program."""
+    """The kind of a token: a session from a sign-in, or a named token for a program."""
 
     SESSION = "session"
     NAMED = "named"
 
 
 class Scope(StrEnum):
-    """What the bearer of a token may do of what its owner may: all of it, or only look."""
+    """The scope of a token: all permissions of its owner, or only reading."""
 
     FULL = "full"
     READ_ONLY = "read_only"
@@ -107,7 +107,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is known of a token; the token itself only its bearer has. The name of a session says nothing."""
+    """A token without its secret, which only its bearer has. The name of a session has no meaning."""
 
     id: int
     owner: str

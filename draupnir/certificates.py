@@ -1,4 +1,4 @@
-"""Each instance's own certificate authority and what it issues; pure `cryptography`, touches no disk and no network."""
+"""The certificate authority of each instance and its certificates; pure computation with `cryptography`."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ CLIENT_LIFE = timedelta(days=30)
 # Many readers of PKCS#12 need a password, and pgjdbc looks for this one alias. Neither protects anything.
 PKCS12_PASSWORD = b"draupnir"
 PKCS12_ALIAS = b"user"
-# Of no meaning to anybody, so that a clock that is wrong when they are made, here or at a client, does no harm.
+# The start of validity is long ago, so that a wrong clock here or at a client does no harm.
 NOT_BEFORE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class ServerIdentity:
-    """What one Postgres server proves itself with: PEM of its certificate and of its private key."""
+    """The certificate and private key of one Postgres server, as PEM."""
 
     certificate: str
     key: str
 
 
 def create_authority() -> Authority:
-    """A new authority, good for ten years and for one instance."""
+    """Create an authority for one instance, valid for ten years."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Draupnir instance authority")])
     expires = datetime.now(UTC) + AUTHORITY_LIFE
@@ -53,7 +53,7 @@ def create_authority() -> Authority:
 
 
 def issue_server(authority: Authority, public_hostname: str) -> ServerIdentity:
-    """A server certificate for the public name or address, for localhost and for both loopback addresses."""
+    """Issue a server certificate for the public name or address, for localhost and for both loopback addresses."""
     names: list[x509.GeneralName] = [
         x509.DNSName("localhost"),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
@@ -73,7 +73,7 @@ def issue_server(authority: Authority, public_hostname: str) -> ServerIdentity:
 
 
 def issue_client(authority: Authority) -> Credentials:
-    """Thirty days' credentials; their common name is exactly the one role that may sign in."""
+    """Issue credentials for thirty days; their common name is the only role that may log in."""
     certificate, key = _issue(authority, CLIENT_NAME, ExtendedKeyUsageOID.CLIENT_AUTH, CLIENT_LIFE, None)
     return Credentials(
         ca_certificate=authority.certificate,
@@ -96,7 +96,7 @@ def _issue(
         raise TypeError("an authority's key is always an elliptic-curve key")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-    # A certificate that outlived its authority would be refused all the same, only with a worse message.
+    # A certificate must not outlive its authority: clients would refuse it with a misleading message.
     expires = min(datetime.now(UTC) + life, signer.not_valid_after_utc)
     builder = (
         _builder(name, signer.subject, key.public_key(), signer_key.public_key(), expires)

@@ -1,4 +1,4 @@
-"""The operator's command `draupnir`: serve, doctor, upload-key; the only edge where its errors become exit codes."""
+"""The operator's command `draupnir`: serve, doctor, upload-key; the only place that turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
 
 
 class _Misconfigured(click.ClickException):
-    """A fault that only the operator can fix; EX_CONFIG of sysexits.h, after which systemd does not restart."""
+    """A fault that only the operator can fix; exits with EX_CONFIG (sysexits.h), so that systemd does not restart."""
 
     exit_code = 78
 
@@ -38,7 +38,7 @@ def main() -> None:
 @main.command()
 def serve() -> None:
     """Run the daemon; started by systemd, as draupnir.service."""
-    # Imported here, for the other commands have no need of a web server.
+    # Imported here, because only this command needs a web server.
     from draupnir.app import create_app
     from draupnir.errors import FilterMissing, HelperUnavailable
     from draupnir.helper import HelperClient
@@ -78,7 +78,7 @@ def serve() -> None:
 
 
 def _cipher() -> Cipher | None:
-    """What encrypts the keys of instances; None if the key is missing; requests for instances then report that."""
+    """Return the cipher for the keys of instances; None if its key is missing, which requests then report."""
     from draupnir.identity import encryption
 
     try:
@@ -88,7 +88,7 @@ def _cipher() -> Cipher | None:
 
 
 def _sign_in(settings: Settings) -> SignIn | None:
-    """What signing in takes, if it is configured. Raises ClientSecretError, KeyMissing."""
+    """Return the dependencies of sign-in, or None if it is not configured. Raises ClientSecretError, KeyMissing."""
     if settings.oidc is None:
         return None
     from draupnir.identity import client_secret, encryption
@@ -113,7 +113,7 @@ def doctor(output: str) -> None:
 
     if os.geteuid() != 0:
         raise click.ClickException("doctor needs root; run `sudo draupnir doctor`.")
-    # A shell that `draupnir-client env` has prepared points libpq at an instance; the metadata are elsewhere.
+    # Variables from `draupnir-client env` in this shell would connect libpq to an instance instead of the metadata.
     for name in [name for name in os.environ if name.startswith("PG")]:
         del os.environ[name]
     found = examine()
@@ -127,7 +127,7 @@ def doctor(output: str) -> None:
 
 
 def line_of(finding: Finding) -> str:
-    """A finding as one line for people."""
+    """Format a finding as one line for people."""
     line = f"{MARKS[finding.verdict]} {finding.part}: {finding.text.rstrip('.')}"
     return f"{line}; {finding.advice}" if finding.advice else line
 

@@ -1,25 +1,25 @@
-"""Everything that can go wrong for a person, as exceptions with a stable code and a sentence; knows no HTTP.
+"""The errors of the service, as exceptions with a stable code and a sentence; independent of HTTP.
 
 DraupnirError
-├── InvalidRequest          the caller sent something that cannot be meant
-├── Unauthorized            who are you
+├── InvalidRequest          the request is invalid
+├── Unauthorized            the caller is not authenticated
 │   └── SignInRefused
-├── Forbidden               not yours to do
-├── NotFound                not there, or not yours
+├── Forbidden               the caller may not do this
+├── NotFound                does not exist, or belongs to another user
 │   └── SignInGone
-├── WrongState              there, but not in a state for this
+├── WrongState              exists, but in the wrong state
 │   ├── NothingUploaded
 │   └── TokenNameTaken
-├── Impossible              understood, and not possible as asked
+├── Impossible              valid, but not possible
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  NoFreeId  DirectRefused  PostgresMissing  OwnerUnknown
 │   ├── CeilingTooHigh
 │   ├── SignInNotConfigured  NotASession  AllowListsOff  TooManyAddresses  FilterMissing
 │   └── ImageFailed         carries the code of what failed
-├── TooManyRequests         slow down
-├── TooManyInstances        the owner has as many as one may have
+├── TooManyRequests         rate limit
+├── TooManyInstances        the owner has reached the limit
 ├── TooManyTokens           likewise
 ├── NoRoom                  the disk is full
-└── Unavailable             not now: a part of the service is away
+└── Unavailable             a part of the service does not answer
     ├── HelperUnavailable  MetadataUnavailable  StorageMissing  ProviderUnavailable
     └── EncryptionKeyMissing
 """
@@ -28,7 +28,7 @@ from __future__ import annotations
 
 
 class DraupnirError(Exception):
-    """An error for people: its `code` is stable, its `title` names the kind, its `detail` says what happened."""
+    """An error for people: `code` is stable, `title` names the kind, `detail` says what happened and what to do."""
 
     code = "internal"
     title = "Internal error"
@@ -39,14 +39,14 @@ class DraupnirError(Exception):
 
 
 class InvalidRequest(DraupnirError):
-    """The request cannot be meant as it stands; the detail names the attribute."""
+    """The request is invalid; the detail names the attribute."""
 
     code = "invalid_request"
     title = "Invalid request"
 
 
 class Unauthorized(DraupnirError):
-    """No token, or one that nobody has been given."""
+    """The token is missing or unknown."""
 
     code = "unauthorized"
     title = "Unauthorized"
@@ -60,7 +60,7 @@ class SignInRefused(Unauthorized):
 
 
 class Forbidden(DraupnirError):
-    """The caller is known, and this is not for its role or its token to do."""
+    """The caller's role or token does not allow this."""
 
     code = "forbidden"
     title = "Forbidden"
@@ -74,42 +74,42 @@ class NotFound(DraupnirError):
 
 
 class SignInGone(NotFound):
-    """The sign-in was used, has expired, or is another browser's."""
+    """The sign-in was used, has expired, or belongs to another browser."""
 
     code = "sign_in_gone"
     title = "Sign-in gone"
 
 
 class WrongState(DraupnirError):
-    """The thing is not in a state in which this can be done."""
+    """The state of the resource does not allow this."""
 
     code = "wrong_state"
     title = "Wrong state"
 
 
 class NothingUploaded(WrongState):
-    """The image was to be finalised before anything had been uploaded."""
+    """The image cannot be finalised, because nothing was uploaded."""
 
     code = "nothing_uploaded"
     title = "Nothing uploaded"
 
 
 class TokenNameTaken(WrongState):
-    """The owner has a token of that name."""
+    """The owner already has a token of that name."""
 
     code = "token_name_taken"
     title = "Token name taken"
 
 
 class Impossible(DraupnirError):
-    """Understood, and not possible as asked."""
+    """The request is valid, but not possible."""
 
     code = "impossible"
     title = "Not possible"
 
 
 class ImageNotReady(Impossible):
-    """An instance was asked of an image that is not ready."""
+    """The image of a requested instance is not ready."""
 
     code = "image_not_ready"
     title = "Image not ready"
@@ -123,28 +123,28 @@ class ImageHasInstances(Impossible):
 
 
 class NoFreePort(Impossible):
-    """Every port of the configured range is taken."""
+    """Every port of the configured range is in use."""
 
     code = "no_free_port"
     title = "No free port"
 
 
 class NoFreeId(Impossible):
-    """Every id is taken, by the metadata or by what lies on the data disk."""
+    """Every id is in use, in the metadata or on the data disk."""
 
     code = "no_free_id"
     title = "No free id"
 
 
 class DirectRefused(Impossible):
-    """The operator has not allowed instances without the network wall."""
+    """The operator has not allowed direct instances."""
 
     code = "direct_refused"
     title = "Direct instances not allowed"
 
 
 class CeilingTooHigh(Impossible):
-    """An instance was to be allowed to write more than the operator allows."""
+    """The requested ceiling is above the operator's maximum."""
 
     code = "ceiling_too_high"
     title = "Ceiling too high"
@@ -158,21 +158,21 @@ class OwnerUnknown(Impossible):
 
 
 class AllowListsOff(Impossible):
-    """The operator has not turned allow-lists of addresses on."""
+    """The operator has not enabled allowlists."""
 
     code = "allow_lists_off"
     title = "No allow-lists"
 
 
 class TooManyAddresses(Impossible):
-    """The instance has as many addresses as it may."""
+    """The allowlist of the instance is full."""
 
     code = "too_many_addresses"
     title = "Too many addresses"
 
 
 class FilterMissing(Impossible):
-    """The machine cannot hold addresses off a port."""
+    """The machine cannot filter addresses."""
 
     code = "filter_missing"
     title = "No address filter"
@@ -186,14 +186,14 @@ class PostgresMissing(Impossible):
 
 
 class SignInNotConfigured(Impossible):
-    """The operator has configured no identity provider."""
+    """No identity provider is configured."""
 
     code = "sign_in_not_configured"
     title = "Sign-in not configured"
 
 
 class NotASession(Impossible):
-    """The shared secret is not given out by signing in, so it cannot be given back."""
+    """The shared secret is not a session, so it cannot be signed out."""
 
     code = "not_a_session"
     title = "Not a session"
@@ -207,11 +207,11 @@ FAILURE_CODES = frozenset(
         *("timed_out", "trial_failed", "truncated_archive", "unclean_stop", "unsafe_archive"),
     }
 )
-"""Why an image may fail: the codes that the jobs report, and those of the finalise itself."""
+"""The codes of a failed image: those that the jobs report, and those of the finalise itself."""
 
 
 class ImageFailed(Impossible):
-    """Finalising failed; `code` is that of the failure."""
+    """Finalising failed; `code` is the code of the failure."""
 
     title = "Image failed"
 
@@ -221,7 +221,7 @@ class ImageFailed(Impossible):
 
 
 class TooManyRequests(DraupnirError):
-    """The network of the client has tried too often; `retry_after_s` is when it may again."""
+    """The client's network has sent too many requests; the next is allowed after `retry_after_s`."""
 
     code = "too_many_requests"
     title = "Too many requests"
@@ -232,14 +232,14 @@ class TooManyRequests(DraupnirError):
 
 
 class TooManyInstances(DraupnirError):
-    """The owner has as many instances as one user may have."""
+    """The owner has reached the limit of instances for one user."""
 
     code = "too_many_instances"
     title = "Too many instances"
 
 
 class TooManyTokens(DraupnirError):
-    """The owner has as many named tokens as one user may have."""
+    """The owner has reached the limit of named tokens for one user."""
 
     code = "too_many_tokens"
     title = "Too many tokens"
@@ -253,14 +253,14 @@ class NoRoom(DraupnirError):
 
 
 class Unavailable(DraupnirError):
-    """A part of the service is away just now."""
+    """A part of the service does not answer."""
 
     code = "unavailable"
     title = "Not available"
 
 
 class HelperUnavailable(Unavailable):
-    """The helper does not answer, or answers something else than the contract."""
+    """The helper does not answer, or its answer violates the contract."""
 
     code = "helper_unavailable"
     title = "Helper not available"
@@ -274,21 +274,21 @@ class MetadataUnavailable(Unavailable):
 
 
 class StorageMissing(Unavailable):
-    """The data filesystem is not mounted, or not as it has to be."""
+    """The data filesystem is not mounted, or has wrong mount options."""
 
     code = "storage_missing"
     title = "Storage missing"
 
 
 class EncryptionKeyMissing(Unavailable):
-    """The key that protects the keys of instances is missing, or is not the one they were encrypted under."""
+    """The key that encrypts the keys of instances is missing, or is not the one used for encryption."""
 
     code = "encryption_key_missing"
     title = "Encryption key missing"
 
 
 class ProviderUnavailable(Unavailable):
-    """The identity provider does not answer, or not as OpenID Connect has it; `reason` is for the operator."""
+    """The identity provider does not answer, or violates OpenID Connect; `reason` is for the operator."""
 
     code = "provider_unavailable"
     title = "Identity provider not available"

@@ -1,4 +1,4 @@
-"""The daemon's side of the helper's socket: one typed question, one answer; the only place that opens that socket."""
+"""The client of the helper's socket: one typed request, one reply; the only place that opens that socket."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ R = TypeVar("R", bound=wire.Wire)
 
 
 class PortInUse(Impossible):
-    """A process that is none of ours holds the port; another one may be tried."""
+    """Another program uses the port; the caller may try another port."""
 
     code = "port_in_use"
     title = "Port in use"
 
 
 class UnitFailed(DraupnirError):
-    """systemd could not start what the helper asked of it; the detail ends with the unit's own words."""
+    """systemd could not start a unit; the detail names it."""
 
     code = "unit_failed"
     title = "Unit failed"
@@ -59,23 +59,23 @@ _ERRORS: dict[wire.ErrorCode, type[DraupnirError]] = {
 
 
 class Helper(ABC):
-    """What the operations ask of the helper. Every request raises the DraupnirError its refusal stands for.
+    """The helper's interface for operations. A refused request raises the corresponding DraupnirError.
 
-    HelperUnavailable means that it is not known whether the thing was done; every request may be asked again.
+    After HelperUnavailable it is unknown whether the request was executed; every request can be repeated.
     """
 
     @abstractmethod
     async def exchange(self, request: wire.AnyRequest) -> bytes:
-        """Carry one request over and bring back the bytes of its Answer. Raises HelperUnavailable."""
+        """Send one request and return the bytes of its Answer. Raises HelperUnavailable."""
 
     async def ask(self, request: wire.Request[R]) -> R:
-        """Ask, and return the reply that belongs to the request. Raises Forbidden if roles.py has it so."""
+        """Send a request and return its reply. Raises Forbidden if roles.py does not allow it."""
         roles.check_request(type(request))
         text = await self.exchange(request)
         try:
             answer = wire.Answer.model_validate_json(text)
             if answer.reply is not None and answer.refusal is None:
-                # Validated as JSON, where strict still lets a string be an enum.
+                # Validated as JSON, because strict mode accepts a string for an enum only there.
                 return request.reply_type().model_validate_json(json.dumps(answer.reply))
         except ValidationError as error:
             raise _outside_the_contract(request) from error
@@ -84,18 +84,18 @@ class Helper(ABC):
         raise _ERRORS[answer.refusal.code](answer.refusal.detail)
 
     async def inspect(self) -> wire.Inspection:
-        """What the machine offers; what health checks ask."""
+        """Return the state of the machine, for health checks."""
         return await self.ask(wire.Inspect())
 
 
 class HelperClient(Helper):
-    """The helper behind its unix socket, one connection a request."""
+    """The helper behind its unix socket, with one connection for each request."""
 
     def __init__(self, socket_path: str = wire.SOCKET_PATH) -> None:
         self._socket_path = socket_path
 
     async def exchange(self, request: wire.AnyRequest) -> bytes:
-        """Ask; once more when a helper that was restarted under us cut the first connection."""
+        """Send a request; repeat it once if a restart of the helper closed the connection."""
         try:
             async with asyncio.timeout(request.deadline_s):
                 answer = await self._converse(request) or await self._converse(request)
@@ -116,7 +116,7 @@ class HelperClient(Helper):
         return answer
 
     async def _converse(self, request: wire.AnyRequest) -> bytes:
-        """One connection's answer; empty when the helper went away without one."""
+        """Return the answer of one connection; empty if the helper closed it without an answer."""
         reader, writer = await asyncio.open_unix_connection(self._socket_path)
         try:
             writer.write(request.model_dump_json().encode())

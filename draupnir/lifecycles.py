@@ -1,6 +1,6 @@
 """The life cycles of images and instances: each legal change of a status, its name, and how it is undone.
 
-Knows no HTTP and no SQL. The store refuses what does not stand here.
+Independent of HTTP and SQL. The store refuses all other changes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from draupnir.models import ImageStatus, InstanceStatus
 class Undo(StrEnum):
     """What happens when the work that follows a change of status fails.
 
-    DESTROY: nobody has seen it yet, so it is destroyed. RETRY: its data stay, and the reconciler tries again.
-    RETURN: the status from before comes back.
+    DESTROY: no caller has seen it yet, so it is destroyed. RETRY: its data stay, and the reconciler tries again.
+    RETURN: the previous status is restored.
     """
 
     DESTROY = "destroy"
@@ -27,7 +27,7 @@ class Undo(StrEnum):
 
 
 class Change(NamedTuple):
-    """A legal change of a status: how events call it, and what a failure of the work behind it leads to."""
+    """A legal change of a status: its name in events, and how to undo it if the work fails."""
 
     name: str
     undo: Undo
@@ -36,7 +36,7 @@ class Change(NamedTuple):
 _CREATING, _RUNNING, _STOPPED = InstanceStatus.CREATING, InstanceStatus.RUNNING, InstanceStatus.STOPPED
 _CLOSED, _DESTROYING = InstanceStatus.CLOSED, InstanceStatus.DESTROYING
 
-# From status to status; None is before the first and after the last.
+# From status to status; None is before the first and after the last status.
 INSTANCES: Mapping[tuple[str | None, str | None], Change] = {
     (None, _CREATING): Change("created", Undo.DESTROY),
     (_CREATING, _RUNNING): Change("started", Undo.RETRY),
@@ -71,7 +71,7 @@ CLAIMED = "claimed"
 
 
 class Kind(StrEnum):
-    """What an event is about."""
+    """The kind of an event's subject."""
 
     IMAGE = "image"
     INSTANCE = "instance"
@@ -82,9 +82,9 @@ CHANGES: Mapping[Kind, Mapping[tuple[str | None, str | None], Change]] = {Kind.I
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """That a status changed: of what, from and to which, on whose behalf and why.
+    """A change of a status: subject, status before and after, caller and reason.
 
-    `owner` is whose the instance was then; None of an image. `caller` is `draupnir` where the service acts by itself.
+    `owner` is the instance's owner at that time; None for an image. `caller` is `draupnir` for the service itself.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""Logging to the journal by way of stdout: each line opens with its priority in angle brackets, see sd-daemon(3)."""
+"""Logging to the journal through stdout: each line starts with its priority in angle brackets, see sd-daemon(3)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AUDIT_IDENTIFIER = "draupnir-audit"
 
 
 def priority_of(level: int) -> int:
-    """The syslog priority of a level of Python's logging."""
+    """Return the syslog priority of a level of Python's logging."""
     if level >= logging.CRITICAL:
         return CRITICAL
     if level >= logging.ERROR:
@@ -26,21 +26,21 @@ def priority_of(level: int) -> int:
 
 
 class JournalFormatter(logging.Formatter):
-    """One line an event; the lines of a traceback follow with the same priority, so that they are found together."""
+    """Formats one line for each record; lines of a traceback have the same priority, so that a filter finds them."""
 
     def __init__(self) -> None:
         super().__init__("%(name)s: %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record with `<priority>` before each of its lines, so that no text can pose as an event of its own."""
+        """Format the record with `<priority>` before each line, so that a text cannot forge a separate record."""
         prefix = f"<{priority_of(record.levelno)}>"
         return "\n".join(prefix + line for line in super().format(record).splitlines() or [""])
 
 
 class AuditHandler(logging.Handler):
-    """Writes to the journal itself, with a field for each value, see systemd.journal-fields(7).
+    """Writes to the journal's socket, with a field for each value, see systemd.journal-fields(7).
 
-    Where the journal does not take it, it goes the way of all other lines: it is late then rather than lost.
+    If the journal does not accept an entry, it goes to stdout like other lines, so that it is not lost.
     """
 
     def __init__(self, journal: Path, otherwise: logging.Handler) -> None:
@@ -50,7 +50,7 @@ class AuditHandler(logging.Handler):
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One entry; `record.fields` are of one line each."""
+        """Write one entry; each of `record.fields` is a single line."""
         fields = {
             "MESSAGE": record.getMessage(),
             "PRIORITY": str(priority_of(record.levelno)),
@@ -63,20 +63,19 @@ class AuditHandler(logging.Handler):
             self._otherwise.handle(record)
 
     def close(self) -> None:
-        """Gives the socket back."""
+        """Close the socket."""
         self._socket.close()
         super().close()
 
 
 def log_to_journal() -> None:
-    """Sends every logger to stdout in the journal's form, and the audit log to the journal itself."""
+    """Send every logger to stdout in the journal's format, and the audit log to the journal's socket."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(JournalFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger(audit.LOGGER).addHandler(AuditHandler(JOURNAL, handler))
     logging.getLogger(audit.LOGGER).propagate = False
-    # What uvicorn says at INFO is systemd's to say (started, stopped) or the access log's, and its warnings are of what
-    # any client can send.
+    # uvicorn's INFO messages duplicate those of systemd and the access log, and any client can cause its warnings.
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
-    # A line for each request of ours to the identity provider is no news.
+    # Do not log each of our requests to the identity provider.
     logging.getLogger("httpx").setLevel(logging.WARNING)

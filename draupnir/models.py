@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 
 class ImageStatus(StrEnum):
-    """The life of an image; transitions are compare-and-swap in the store."""
+    """The status of an image; the store changes it by compare-and-swap."""
 
     AWAITING_UPLOAD = "awaiting_upload"
     FINALISING = "finalising"
@@ -19,7 +19,7 @@ class ImageStatus(StrEnum):
 
 
 class FinaliseStep(StrEnum):
-    """Where a finalise stands; written before the step is taken, so that it can continue after a restart."""
+    """The step of a finalise; recorded before it is executed, so that the finalise can continue after a restart."""
 
     SEAL = "seal"
     EXTRACT = "extract"
@@ -29,10 +29,10 @@ class FinaliseStep(StrEnum):
 
 
 class InstanceStatus(StrEnum):
-    """The life of an instance as intended; what its units do is observed, not stored.
+    """The intended status of an instance; the state of its units is observed, not stored.
 
-    STOPPED is of one that wrote too much while the disk was nearly full: port and Postgres are stopped until it is
-    restarted. CLOSED is of a revoked user: likewise, and the data are retained for a while.
+    STOPPED: it wrote too much while the disk was nearly full; port and Postgres are stopped until a restart. CLOSED:
+    its owner was revoked; port and Postgres are stopped, and the data are retained for the grace period.
     """
 
     CREATING = "creating"
@@ -43,7 +43,7 @@ class InstanceStatus(StrEnum):
 
 
 class Purpose(StrEnum):
-    """Whom an instance is for: a person or program, the next claim, or the trial boot of its image."""
+    """The purpose of an instance: use, the warm pool, or the trial boot of its image."""
 
     USE = "use"
     POOL = "pool"
@@ -51,14 +51,14 @@ class Purpose(StrEnum):
 
 
 class Network(StrEnum):
-    """How an instance is reached: through the proxy on its port, or Postgres itself on the port."""
+    """The network of an instance: a proxy listens on its port, or Postgres itself."""
 
     PROXIED = "proxied"
     DIRECT = "direct"
 
 
 class Condition(StrEnum):
-    """How an instance is, intent and observation taken together; what people are shown as its status."""
+    """The condition of an instance, from status and observation; users see it as its status."""
 
     CREATING = "creating"
     RUNNING = "running"
@@ -73,10 +73,10 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What the units of an instance are built from: its idle timeout (seconds, 0 for never), its network, its ceiling.
+    """The configuration of an instance's units: idle timeout (seconds, 0 for never), network, ceiling.
 
-    The warm pool compares shapes; what only the metadata know of an instance is no part of it. `max_bytes` is None for
-    what is usual, and of an instance that was made before there were ceilings.
+    The warm pool compares shapes, so a shape has no fields that only the metadata use. `max_bytes` None is the
+    default, or an instance that was created before ceilings existed.
     """
 
     sleep_after_s: int
@@ -86,7 +86,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Fullness:
-    """Whether an instance has met its ceiling, and whether its reserve has been granted a second time since."""
+    """Whether an instance has reached its ceiling, and whether its reserve was granted a second time since."""
 
     full: bool = False
     reserve_granted: bool = False
@@ -97,7 +97,7 @@ NOT_FULL = Fullness()
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """How an instance is, and how many bytes of what it wrote are still there; None where that is not known."""
+    """The condition of an instance, and its written bytes, None if unknown."""
 
     condition: Condition
     written_bytes: int | None = None
@@ -105,7 +105,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a finalise is: what its job says it does now, bytes done of bytes in all, and since when."""
+    """The progress of a finalise: the job's activity, bytes done, bytes in total, and start time."""
 
     activity: str
     done_bytes: int | None = None
@@ -115,7 +115,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an image failed: a stable code, and a text for people (one sentence, then the tail of the log)."""
+    """Why an image failed: a stable code, and a sentence for people."""
 
     code: str
     detail: str
@@ -123,10 +123,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """A data set; `size_bytes` and `postgres_major` are known once it was finalised or extracted.
+    """A data set; `postgres_major` is known after the extraction, `size_bytes` after the finalise.
 
-    One of a list may have only the beginning of its script: then it is `script_truncated`.
-    `trigger_tables` are those to which triggers wrote while its script ran.
+    In a list, the script may be cut, and `script_truncated` is set. `trigger_tables` are tables to which triggers wrote
+    during the script.
     """
 
     id: int
@@ -154,7 +154,7 @@ class Authority:
 
 @dataclass(frozen=True, slots=True)
 class SealedAuthority:
-    """An authority as the metadata have it; `encrypted_key` is None until an older version's plain key is encrypted."""
+    """An authority in the metadata; `encrypted_key` is None until an older version's plain key is encrypted."""
 
     certificate: str
     encrypted_key: bytes | None
@@ -162,9 +162,7 @@ class SealedAuthority:
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """Of an instance that is closed: for how many seconds of the service's running, and whether the very person it was
-    closed for has signed in again.
-    """
+    """The state of a closed instance: seconds closed while the service ran, and whether its owner signed in again."""
 
     closed_s: float
     owner_is_back: bool
@@ -172,7 +170,7 @@ class Retained:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """A writable copy of an image behind a port; `postgres_major` is its image's, `retained` is there while CLOSED."""
+    """A writable copy of an image behind a port; `postgres_major` is that of its image, `retained` is set if CLOSED."""
 
     id: int
     image_id: int
@@ -191,7 +189,7 @@ class Instance:
 
 
 class AddressOrigin(StrEnum):
-    """Why an address is admitted: its owner was seen there, or said so."""
+    """The origin of an allowlist entry: seen as the owner's address, or added by the owner."""
 
     SEEN = "seen"
     ADDED = "added"
@@ -199,7 +197,7 @@ class AddressOrigin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AllowedAddress:
-    """An address, or a network of them, that the port of an instance admits until it expires."""
+    """An address or network on the allowlist of an instance, until it expires."""
 
     network: IPv4Network | IPv6Network
     origin: AddressOrigin
@@ -208,7 +206,7 @@ class AllowedAddress:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client needs to sign in to an instance, issued again each time and never stored; the texts are PEM."""
+    """A client's credentials for an instance, issued for each request and never stored; the texts are PEM."""
 
     ca_certificate: str
     client_certificate: str

@@ -1,4 +1,4 @@
-"""Runs the trial boot's sign-ins in a child process that can be killed; knows nothing of Postgres itself."""
+"""Runs the sign-in probes of the trial boot in a child process that can be killed; independent of Postgres."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from draupnir import certificates
 from draupnir.errors import ImageFailed
 from draupnir.models import Credentials
 
-# For all of it: Postgres comes up, and some hundred sign-ins are tried.
+# Deadline for everything: Postgres starts, and about a hundred sign-ins are tried.
 DEADLINE_S = 120.0
-# How much longer the process has to tell what kept it until the deadline.
+# Extra time for the process to report what took until the deadline.
 LAST_WORDS_S = 5.0
-# Each may use as much memory as trial/__main__.py says, and the service has a limit for all together.
+# Limit of concurrent trials. trial/__main__.py limits the memory of each, and the service has a limit for all together.
 AT_ONCE = 2
 MAX_ANSWER_BYTES = 4096
 MAX_FAULT_CHARACTERS = 600
@@ -31,7 +31,7 @@ class Probes:
         self._places = asyncio.Semaphore(AT_ONCE)
 
     async def __call__(self, port: int, credentials: Credentials) -> None:
-        """Try every way in to the server behind the port. Raises ImageFailed("trial_failed") naming what is wrong."""
+        """Run all probes against the server on the port. Raises ImageFailed("trial_failed") with the fault."""
         stranger = certificates.issue_client(certificates.create_authority())
         request = {
             "port": port,
@@ -53,8 +53,8 @@ class Probes:
 
 
 async def _ask_child(request: bytes, deadline_s: float) -> bytes:
-    """The answer of a process that is given the request; empty if it gives none in time. It is gone afterwards."""
-    # By stdin, since arguments and environment can be read by others; it ends with us, since its stdin then does.
+    """Run a process with the request, and return its answer; empty without an answer in time. Ends the process."""
+    # Through stdin, because others can read arguments and environment. The process ends when its stdin is closed.
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -68,7 +68,7 @@ async def _ask_child(request: bytes, deadline_s: float) -> bytes:
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        # A longer answer than it has to give is a ValueError.
+        # An answer that is too long raises ValueError.
         with suppress(TimeoutError, ConnectionError, ValueError):
             async with asyncio.timeout(deadline_s):
                 process.stdin.write(request)
@@ -76,7 +76,7 @@ async def _ask_child(request: bytes, deadline_s: float) -> bytes:
                 return await process.stdout.readline()
         return b""
     finally:
-        # Not process.kill(), which waits for a process that has ended, and asyncio would find it gone.
+        # Not process.kill(), which reaps a process that has ended, before asyncio can.
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)

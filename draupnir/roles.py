@@ -1,7 +1,7 @@
-"""Who may do what: the kinds of access that routes have, and every role against every request to the helper.
+"""Permissions: the access that each route gives to each role, and the requests to the helper that each role may cause.
 
-Whose things a caller reaches through a route is one of NO (403, or 401 for the anonymous), OWN (others' are not
-there: 404) and ALL. A read-only token may change nothing, except that it may revoke itself.
+The reach of a caller through a route is NO (403, or 401 without authentication), OWN (404 for resources of others) or
+ALL. A read-only token may not change anything, except that it may revoke itself.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from draupnir.errors import Forbidden
 from draupnir_helper import wire
 
 NO, OWN, ALL = Reach.NOTHING, Reach.OWN, Reach.ALL
-# The name of the shared secret's bearer; people are named by their e-mail address.
+# The name of the shared secret's bearer; users have their e-mail address as name.
 UPLOAD = "upload"
 COLUMNS = (Role.ANONYMOUS, Role.USER, Role.UPLOADER, Role.ADMIN)
 
 
 class Access(NamedTuple):
-    """What a route gives to callers of each role."""
+    """The reach that a route gives to each role."""
 
     anonymous: Reach
     user: Reach
@@ -30,18 +30,18 @@ class Access(NamedTuple):
     admin: Reach
 
     def of(self, role: Role) -> Reach:
-        """What it gives to one role."""
+        """Return the reach for one role."""
         return self[COLUMNS.index(role)]
 
     @property
     def is_public(self) -> bool:
-        """Whether the route needs no token."""
+        """Return whether the route needs no token."""
         return self.anonymous is not NO
 
 
 PUBLIC = Access(ALL, ALL, ALL, ALL)
-SHARED = Access(NO, ALL, ALL, ALL)  # what all users have in common
-KEPT = Access(NO, NO, ALL, ALL)  # for those who keep the images
+SHARED = Access(NO, ALL, ALL, ALL)  # resources that all users share
+KEPT = Access(NO, NO, ALL, ALL)  # for uploaders and admins
 OWNED = Access(NO, OWN, OWN, ALL)
 PERSONAL = Access(NO, OWN, OWN, OWN)
 RESERVED = Access(NO, NO, NO, ALL)
@@ -51,8 +51,8 @@ _KEEPERS = _DAEMON | {Role.UPLOADER, Role.ADMIN}
 _PEOPLE = _KEEPERS | {Role.USER}
 _ANYONE = _PEOPLE | {Role.ANONYMOUS}
 
-# Whose doing a request to the helper may be: of the caller whose request is being answered, or of work begun for it.
-# The daemon itself is whatever nobody waits for: the reconciler, the pool.
+# The roles that may cause a request to the helper, directly or through work that their request started. DAEMON is work
+# without a caller: the reconciler, the pool.
 HELPER_REQUESTS: dict[type[wire.AnyRequest], frozenset[Role]] = {
     wire.Inspect: _ANYONE,  # the health check
     wire.TakeInventory: _PEOPLE,  # the reconciler; create image and instance before its first pass
@@ -69,8 +69,8 @@ HELPER_REQUESTS: dict[type[wire.AnyRequest], frozenset[Role]] = {
     wire.KeepErrorText: _KEEPERS,  # finalise
     wire.ReadErrorText: _KEEPERS,  # show the error of an image
     wire.StartInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool; after a reboot
-    wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for somebody else
-    wire.CloseInstance: _PEOPLE,  # of a revoked user, or that wrote too much; restart and restore begin with it
+    wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for another owner
+    wire.CloseInstance: _PEOPLE,  # offboarding; instances that wrote too much; restart and restore start with it
     wire.AdmitAddresses: _PEOPLE,  # create and show instance, add and remove address
     wire.LimitInstance: _DAEMON,  # the watch over the disk
     wire.ObserveAddresses: _DAEMON,  # the reconciler
@@ -87,19 +87,19 @@ _A = {
     Role.DAEMON: "the daemon",
 }
 
-# Inherited by every task that a request starts, and by whatever those start.
+# Inherited by every task that a request starts, and by the tasks of those.
 acting: ContextVar[Role] = ContextVar("acting", default=Role.DAEMON)
 
 
 def admit(access: Access, caller: Caller, *, reading: bool) -> Caller:
-    """The caller with the reach that the route gives it; from here on all is done in its role. Raises Forbidden.
+    """Return the caller with the route's reach, and set its role for all later work. Raises Forbidden.
 
-    A read-only token may do what is `reading`, and nothing else.
+    A read-only token may only do requests that are `reading`.
     """
     reach = access.of(caller.role)
     if reach is NO:
         allowed = " or ".join(_A[role] for role in COLUMNS if access.of(role) is not NO)
-        raise Forbidden(f"{caller.name} is {_A[caller.role]}, and this is for {allowed} to do.")
+        raise Forbidden(f"{caller.name} is {_A[caller.role]}, and this requires {allowed}.")
     if caller.read_only and not reading:
         raise Forbidden("This token is read-only; use a token with full scope.")
     acting.set(caller.role)
@@ -107,16 +107,16 @@ def admit(access: Access, caller: Caller, *, reading: bool) -> Caller:
 
 
 def role_of(email: str, admins: Collection[str]) -> Role:
-    """As what a person who has signed in acts."""
+    """Return the role of a user who has signed in."""
     return Role.ADMIN if email.lower() in admins else Role.USER
 
 
 def role_of_secret(*, others_sign_in: bool) -> Role:
-    """As what the bearer of the shared secret acts: as long as nobody else can come in, they are all there is."""
+    """Return the role of the shared secret's bearer: admin as long as no users can sign in."""
     return Role.UPLOADER if others_sign_in else Role.ADMIN
 
 
 def check_request(kind: type[wire.AnyRequest]) -> None:
-    """Raises Forbidden if in the role now acting no request of that kind may reach the helper."""
+    """Raise Forbidden if the current role may not cause this kind of request to the helper."""
     if acting.get() not in HELPER_REQUESTS[kind]:
-        raise Forbidden(f"The helper is not asked {kind.__name__} on behalf of {_A[acting.get()]}.")
+        raise Forbidden(f"The helper's request {kind.__name__} is not allowed on behalf of {_A[acting.get()]}.")

@@ -1,4 +1,4 @@
-"""The administrator's configuration file as one frozen value; a bad file is refused with the line and what to do."""
+"""The administrator's configuration file as one frozen value; an error names the line and what to do."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from draupnir.identity import emails
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
 CALLBACK_PATH = "/oauth_callback"
-# Less is not enough for what Postgres writes by itself; draupnir_helper/wire/instances.py has it in bytes.
+# The minimum that Postgres itself needs; draupnir_helper/wire/instances.py has it in bytes.
 SMALLEST_MIB = 64
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 
@@ -48,7 +48,7 @@ def _email(value: object) -> str:
 
 
 def _duration(value: object) -> timedelta:
-    """As the Go program has it, such as "30m" or "1h30m"; a number is seconds."""
+    """Parse the duration format of the Go program, such as "30m" or "1h30m"; a number is seconds."""
     if isinstance(value, timedelta):
         return value
     seconds = 0
@@ -73,11 +73,11 @@ EmailAddress = Annotated[str, BeforeValidator(_email)]
 
 
 class SettingsError(Exception):
-    """The configuration cannot be used; the text names the file, the line and what to do."""
+    """The configuration is invalid; the text names the file, the line and what to do."""
 
 
 class Section(BaseModel):
-    """Base of the file's tables: frozen, no coercion between types, closed to unknown keys."""
+    """Base of the file's tables: frozen, strict types, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -101,7 +101,7 @@ class HttpSettings(Section):
 
 
 class OidcSettings(Section):
-    """The OpenID Connect provider that people sign in with, and what we are to it."""
+    """The OpenID Connect provider, and our client registration with it."""
 
     discovery_url: str = "https://accounts.google.com/.well-known/openid-configuration"
     client_id: Annotated[str, Field(pattern=r"^[\x21-\x7e]+$")]
@@ -123,7 +123,7 @@ class OidcSettings(Section):
 
 
 def is_private(url: str) -> bool:
-    """Whether what is sent to the address can be read by nobody on the way: https, or http to this machine itself."""
+    """Return whether connections to the url are private: https, or http to this machine."""
     return (
         re.fullmatch(
             r"(https://[A-Za-z0-9.-]+|http://(127\.0\.0\.1|localhost|\[::1\]))(:[0-9]{1,5})?(/\S*)?", url, re.ASCII
@@ -165,34 +165,34 @@ class Settings(Section):
 
     @property
     def redirect_url(self) -> str:
-        """Where the identity provider sends browsers back to; only for when there is one."""
+        """Return the url to which the identity provider redirects browsers; only with an [oidc] section."""
         assert self.oidc is not None
         port = (self.http.listen_address or "").rpartition(":")[2]
         return self.oidc.redirect_url or f"https://{self.public_hostname}:{port}{CALLBACK_PATH}"
 
     @property
     def public_url(self) -> str:
-        """Where browsers reach this server, without a slash at its end; only for when people sign in."""
+        """Return the url of this server for browsers, without a trailing slash; only with an [oidc] section."""
         return self.redirect_url.removesuffix(CALLBACK_PATH)
 
     def trusts(self, email: str) -> bool:
-        """Whether somebody of that address may sign in: its domain is exactly the trusted one."""
+        """Return whether the domain of the e-mail address is exactly the trusted one."""
         domain = self.trusted_user_email_domain
         return domain is not None and "@" + email.lower().partition("@")[2] == domain.lower()
 
     def instance_limit(self, owner: str) -> int | None:
-        """How many instances somebody may have; None of the shared secret's bearer unless the key is in the file."""
+        """Return the limit of instances of an owner; None for the shared secret's bearer unless the key is set."""
         is_person = "@" in owner
         return self.max_instances_per_user if is_person or "max_instances_per_user" in self.model_fields_set else None
 
     @property
     def dsn(self) -> str:
-        """Where the metadata is: the configured database, or the private cluster."""
+        """Return the dsn of the metadata: the configured database, or the private cluster."""
         return self.database_url or PRIVATE_DSN
 
     @property
     def instance_ports(self) -> range:
-        """The ports instances may have; `max_instance_port` is not among them."""
+        """Return the ports for instances, without `max_instance_port`."""
         return range(self.min_instance_port, self.max_instance_port)
 
     @field_validator("data_path")
@@ -254,7 +254,7 @@ class Settings(Section):
 
 
 def load(path: Path = CONFIG_PATH) -> Settings:
-    """Read the file; one that is not there means all defaults. Raises SettingsError."""
+    """Read the file; defaults if it does not exist. Raises SettingsError."""
     try:
         text = path.read_bytes().decode()
         return Settings.model_validate(tomllib.loads(text))
@@ -297,7 +297,7 @@ def _explain(path: Path, text: str, error: ErrorDetails) -> str:
 
 
 def _line_of(text: str, tables: list[str], key: str) -> int | None:
-    """The line that sets `key` of the table, else the line that opens the table; tomllib keeps no lines."""
+    """Return the line that sets `key` of the table, else the line of the table; tomllib does not report lines."""
     opens = None
     current: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):

@@ -1,4 +1,4 @@
-"""The shared secret of the service: where it lies, how it is read, and what makes it unfit."""
+"""The shared secret of the service: its location, how it is read and validated."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ MIN_BYTES = 32
 
 
 class SecretError(Exception):
-    """The secret cannot be used; the message says why and what to do."""
+    """The secret is unusable; the message says why and what to do."""
 
 
 def read(path: Path) -> bytes:
-    """The secret without the white space around it; raises SecretError, whose text never holds any of it."""
+    """Read the secret without surrounding white space. Raises SecretError, whose text never quotes it."""
     try:
         secret = path.read_bytes().strip()
     except OSError as error:
@@ -22,8 +22,8 @@ def read(path: Path) -> bytes:
         ) from error
     if len(secret) < MIN_BYTES:
         raise SecretError(
-            f"{path} holds {len(secret)} bytes and at least {MIN_BYTES} are needed; "
-            "remove it and run `systemctl restart draupnir-setup` to have a new one made."
+            f"{path} has {len(secret)} bytes and must have at least {MIN_BYTES}; "
+            "remove it and run `systemctl restart draupnir-setup` to create a new one."
         )
     if any(byte <= 0x20 or byte >= 0x7F for byte in secret):
         raise SecretError(f"{path} has bytes that are invalid in an HTTP header; write one line of plain ASCII to it.")

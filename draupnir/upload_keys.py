@@ -1,4 +1,4 @@
-"""The public keys that may upload: one OpenSSH key a line in a file that sshd has printed for the user `upload`."""
+"""The public keys that may upload: a file with one OpenSSH key on each line, which sshd reads for the user `upload`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _KEY_TYPE = re.compile(
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
 )
 
-# Digits alone would be taken for a number of the list.
+# A name of digits alone would be ambiguous with a number in the list.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9._@-]{1,100}", re.ASCII)
 
 
@@ -41,12 +41,12 @@ class UploadKey:
 
     @property
     def line(self) -> str:
-        """The key as sshd reads it."""
+        """Return the key in the format of sshd."""
         return f"{self.kind} {self.blob} {self.comment}".rstrip()
 
 
 def parse_file(content: bytes, source: str) -> UploadKey:
-    """The one public key of a `.pub` file; `source` names it in errors. Raises UploadKeyError."""
+    """Parse the only public key of a `.pub` file; `source` names it in errors. Raises UploadKeyError."""
     if len(content) > MAX_FILE_BYTES:
         raise UploadKeyError(f"{source} is longer than {MAX_FILE_BYTES} bytes; give the .pub file of one key.")
     try:
@@ -56,12 +56,12 @@ def parse_file(content: bytes, source: str) -> UploadKey:
 
 
 def parse(text: str, source: str) -> UploadKey:
-    """The one public key of the text; `source` names it in errors. Raises UploadKeyError."""
+    """Parse the only public key of the text; `source` names it in errors. Raises UploadKeyError."""
     if "PRIVATE KEY" in text:
         raise UploadKeyError(f"{source} is a private key; keep it secret and add its .pub file.")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     if len(lines) != 1:
-        raise UploadKeyError(f"{source} holds {len(lines)} keys; give a file with exactly one, such as id_ed25519.pub.")
+        raise UploadKeyError(f"{source} has {len(lines)} keys; give a file with exactly one, such as id_ed25519.pub.")
     kind, _, rest = lines[0].partition(" ")
     if not _KEY_TYPE.fullmatch(kind):
         raise UploadKeyError(
@@ -70,12 +70,12 @@ def parse(text: str, source: str) -> UploadKey:
         )
     blob, _, comment = rest.strip().partition(" ")
     if not lines[0].isprintable():
-        raise UploadKeyError(f"{source} holds unprintable characters; give the .pub file as ssh-keygen made it.")
+        raise UploadKeyError(f"{source} has unprintable characters; give the .pub file as ssh-keygen made it.")
     return UploadKey(kind, blob, comment.strip())
 
 
 def fingerprint(key: UploadKey) -> str:
-    """What `ssh-keygen -l` says of the key (bits, hash, comment, type); raises UploadKeyError if it is not one."""
+    """Return the output of `ssh-keygen -l` (bits, hash, comment, type). Raises UploadKeyError for an invalid key."""
     try:
         result = subprocess.run(
             ["ssh-keygen", "-l", "-f", "-"],
@@ -93,14 +93,14 @@ def fingerprint(key: UploadKey) -> str:
 
 
 def read_all(path: Path) -> list[UploadKey]:
-    """The keys of the file in their order, lines that are no plain key left out; raises UploadKeyError."""
+    """Return the keys of the file in order, ignoring other lines. Raises UploadKeyError."""
     return [key for _, key in _numbered_keys(_read_lines(path))]
 
 
 def add(path: Path, key: UploadKey, name: str | None = None) -> str:
-    """Adds a key that ssh-keygen accepts and answers its fingerprint; raises UploadKeyError, also for one there is.
+    """Add a key that ssh-keygen accepts, and return its fingerprint. Raises UploadKeyError, also for an existing key.
 
-    Lists and the journal name it by `name`, or else by its comment, with a number behind it if that is taken.
+    Lists and the journal show `name`, or else its comment, with a number appended if that exists already.
     """
     if name is not None and not _NAME.fullmatch(name):
         raise UploadKeyError(
@@ -129,7 +129,7 @@ def _free_name(wanted: str, taken: Collection[str]) -> str:
 
 
 def remove(path: Path, which: str) -> UploadKey:
-    """Removes the key with this number (as listed, from 1) or this name; raises UploadKeyError."""
+    """Remove the key with this number (as listed, from 1) or this name. Raises UploadKeyError."""
     with _locked(path):
         lines = _read_lines(path)
         keys = _numbered_keys(lines)
@@ -162,13 +162,13 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    """Puts a whole new file in place of the old one, so that sshd never reads half of it."""
+    """Replace the file atomically, so that sshd never reads a part of it."""
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.writelines(line + "\n" for line in lines)
-                # sshd's command reads it as nobody.
+                # sshd's command reads it as the user nobody.
                 os.fchmod(file.fileno(), 0o644)
                 file.flush()
                 os.fsync(file.fileno())

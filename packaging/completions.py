@@ -13,7 +13,7 @@ FILE_NAMES = {"bash": "{}", "zsh": "_{}", "fish": "{}.fish"}
 
 
 def completion(shell: str, command: str) -> str:
-    """The script that asks `command` itself for what may follow; it needs the command's name and not its code."""
+    """Return the completion script, which calls `command` for candidates; this needs only the name of the command."""
     complete = get_completion_class(shell)
     assert complete is not None
     variable = "_" + command.replace("-", "_").upper() + "_COMPLETE"

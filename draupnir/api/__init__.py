@@ -1,1 +1,1 @@
-"""The HTTP face of the daemon: parse, call one operation, answer; holds no sequence of steps of its own."""
+"""The HTTP API of the daemon: parse a request, call one operation, answer; multi-step work is in operations."""

@@ -1,4 +1,4 @@
-"""Handlers of /instances/N/addresses: from where the port of an instance is reached, where the operator has lists."""
+"""Handlers of /instances/N/addresses, the allowlist of an instance."""
 
 from __future__ import annotations
 

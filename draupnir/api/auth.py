@@ -1,4 +1,4 @@
-"""From credentials to caller: the shared secret, and the tokens that are given out here."""
+"""Authenticates a request: by the shared secret, or by a token of this service."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from draupnir.operations import tokens
 from draupnir.operations.context import Context
 
 Identify = Callable[[str], Awaitable[Caller | None]]
-"""From a bearer token to whom it stands for, or None."""
+"""Returns the caller of a bearer token, or None."""
 
 ANONYMOUS = Caller("-", Role.ANONYMOUS)
 
 
 def known_to(context: Context, secret: bytes) -> Identify:
-    """Knows the shared secret, whose bearer is `upload`, and our own tokens; raises ValueError if it is empty."""
+    """Return a function that identifies the shared secret, as `upload`, and tokens. ValueError for an empty secret."""
     if not secret:
         raise ValueError("the shared secret is empty")
     upload = Caller(roles.UPLOAD, roles.role_of_secret(others_sign_in=context.sign_in is not None))
     expected = hashlib.sha256(secret).digest()
 
     async def identify(token: str) -> Caller | None:
-        # Headers arrive as latin-1, and digests of equal length tell nothing of the secret's length.
+        # Headers arrive as latin-1. Digests have equal length, so the comparison does not reveal the secret's length.
         given = hashlib.sha256(token.encode("latin-1", "replace")).digest()
         return upload if hmac.compare_digest(given, expected) else await tokens.identify(context, token)
 
@@ -36,7 +36,7 @@ def known_to(context: Context, secret: bytes) -> Identify:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Return the caller of the request; raises Unauthorized, TooManyRequests. Leaves the caller for the logs."""
+    """Return the caller of the request, and record it for the logs. Raises Unauthorized, TooManyRequests."""
     scheme, _, token = request.headers.get("authorization", "").strip().partition(" ")
     if not scheme:
         raise errors.Unauthorized("The request has no Authorization header; send `Authorization: Bearer <token>`.")
@@ -51,6 +51,6 @@ async def caller_of(request: Request) -> Caller:
         raise errors.Unauthorized("The token is unknown, revoked or expired; sign in again.")
     limits.was_right(network, token.strip())
     request.state.caller = caller
-    # The edge has made it for this request, and tells of the same one in the end.
+    # edge.py created the origin for this request, and logs the same object at the end.
     audit.origin.get().caller = caller.name
     return caller

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from draupnir import errors
 
-# Reading a body holds up everybody's requests for as long, and what has come of a slow one takes memory.
+# Parsing a body blocks all other requests, and the received part of a slow body takes memory.
 MAX_BODY_BYTES = 64 * 1024
 MAX_SCRIPT_BODY_BYTES = 1024 * 1024
 MAX_DIGITS = 100
@@ -29,7 +29,7 @@ class InvalidJson(errors.InvalidRequest):
 
 
 class BodyTooLarge(errors.DraupnirError):
-    """The body is longer than the route takes."""
+    """The body exceeds the route's limit."""
 
     code = "body_too_large"
     title = "Body too large"
@@ -51,7 +51,7 @@ class BodyTooSlow(errors.DraupnirError):
 async def read_document(
     request: Request, absent: dict[str, object] | None = None, max_bytes: int = MAX_BODY_BYTES
 ) -> dict[str, object]:
-    """The body as a JSON object, `absent` if it is empty; raises InvalidJson, BodyTooLarge or BodyTooSlow."""
+    """Read the body as a JSON object; `absent` if it is empty. Raises InvalidJson, BodyTooLarge or BodyTooSlow."""
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             body = await _read_bytes(request, max_bytes)
@@ -75,7 +75,7 @@ async def _read_bytes(request: Request, max_bytes: int) -> bytes:
 
 
 def parse_document(body: bytes) -> dict[str, object]:
-    """The bytes as a JSON object; raises InvalidJson saying where and why, and what to write in its place."""
+    """Parse the bytes as a JSON object. Raises InvalidJson with position, reason and correction."""
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -133,7 +133,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def _short_integer(digits: str) -> int:
-    # Converting takes time with the square of their number, and Python refuses more than 4,300 by a ValueError.
+    # The conversion takes quadratic time, and Python raises ValueError for more than 4,300 digits.
     if len(digits) > MAX_DIGITS:
         raise InvalidJson("The JSON contains a number with too many digits; write a shorter one.")
     return int(digits)
@@ -147,6 +147,6 @@ def _finite_float(digits: str) -> float:
 
 
 def quote(value: object) -> str:
-    """The value as a short piece of ASCII JSON, safe to repeat in an answer or a log line."""
+    """Format the value as short ASCII JSON, safe to quote in an answer or a log line."""
     text = json.dumps(value, ensure_ascii=True, default=str)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,4 +1,4 @@
-"""Where a request comes from: the TCP peer, or what proxies say whom the operator has named as trusted."""
+"""The address of the client: the TCP peer, or the address reported by trusted proxies."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from starlette.types import Scope
 from draupnir.addresses import Address, read_ip_address
 from draupnir.settings import Settings
 
-# Proxies write addresses bare, in brackets, or with the port they saw.
+# Proxies write addresses bare, in brackets, or with a port.
 _ELEMENT = re.compile(r"\[(?P<bracketed>[^\]]*)\](:[0-9]{1,5})?|(?P<v4>[0-9.]+):[0-9]{1,5}|(?P<bare>.*)", re.DOTALL)
 
 
 def client_address_of(scope: Scope, settings: Settings) -> Address | None:
-    """The address of the client that sends the request; None only if the server itself does not know its peer's.
+    """Return the address of the client; None only if the address of the TCP peer is unknown.
 
-    X-Forwarded-For is read from the right, where the proxy nearest to us wrote, and only as long as whoever wrote it is
-    trusted: the result is the first address that is not, or else the last that could be read.
+    X-Forwarded-For is read from the right, where the nearest proxy wrote, as long as its writer is trusted. The result
+    is the first untrusted address, or else the last valid one.
     """
     address = _peer(scope)
     if address is None or not settings.use_x_forwarded_for:

@@ -1,4 +1,4 @@
-"""Writes the table of routes in docs/API.md from the endpoints: python3 -m draupnir.api.documents"""
+"""Writes the table of routes in docs/API.md from the endpoints: `python3 -m draupnir.api.documents`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _HEAD = (
     "| --- | --- | --- | --- | --- |\n"
 )
 _TABLE = re.compile(r"(?<=\n\n)\| method and path \|.*?\n(?=\n)", re.DOTALL)
-# Nearly every route may answer with these; the paragraph below the table names their statuses.
+# Almost every route may return these errors; the paragraph below the table lists their statuses.
 _USUAL = {*ALWAYS, *WITH_BODY, *WITH_TOKEN}
 _UNAVAILABLE = {500, 503}
 
 
 def rewrite(text: str) -> str:
-    """The text of docs/API.md with the table as it has to be."""
+    """Return the text of docs/API.md with an up-to-date table."""
     table = _HEAD + "".join(_row(each) for each in ENDPOINTS)
     return _TABLE.sub(lambda found: table, text, count=1)
 

@@ -1,4 +1,4 @@
-"""The outermost layer of the application: a request's id, its line in a log, headers, and what nobody else caught."""
+"""The outermost middleware: assigns request ids, logs requests, sets headers, and answers unexpected errors."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ access_log = logging.getLogger("draupnir.access")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 CLIENT_GONE = 499
-"""Written to the log in place of a status when the client went away before it had sent its request."""
+"""The status in the log if the client closed the connection before the end of its request."""
 
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
-# Answers are for programs, hold credentials now and then, and are never to be shown inside anything. An answer that
-# needs others, such as a page of the sign-in, sets them itself.
+# Answers are for programs, may contain credentials, and must not be embedded. An answer that needs other headers, such
+# as a page of the sign-in, sets them itself.
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# Only over TLS, where alone it means anything; a proxy in front has its own.
+# Only with TLS, since browsers ignore it otherwise; a reverse proxy sets its own.
 TLS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
 class Edge:
-    """Tags each answer with X-Request-Id (the client's own if it is plain), and logs one line an answer.
+    """Adds X-Request-Id to each answer (the client's own if it is plain), and logs one line for each answer.
 
-    What changes something goes to the audit log, the rest to the access log; neither ever holds a query. A network that
-    sends very many requests has no line of those that change nothing.
+    Changing requests go to the audit log, others to the access log, both without the query. A network that sends too
+    many requests gets no lines for requests that change nothing.
     """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
@@ -54,7 +54,7 @@ class Edge:
         self._lines = Lines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request; whatever the application raises, the client gets an answer and the journal the cause."""
+        """Answer one request; after any exception the client gets an answer, and the journal the cause."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -84,7 +84,7 @@ class Edge:
         except ClientDisconnect:
             status = CLIENT_GONE
         except asyncio.CancelledError:
-            # The server cancels what is still waiting when it stops; left to itself it would answer 500.
+            # The server cancels waiting requests when it stops; without this it would answer 500.
             if not status:
                 await problems.answer_stopping()(scope, receive, send_tagged)
         except Exception:
@@ -101,7 +101,7 @@ class Edge:
 
 
 def _is_ambiguous(scope: Scope) -> bool:
-    """Whether a proxy in front may see the end of the request elsewhere than we do, and what follows as another's."""
+    """Return whether a proxy may see another end of the request than we do, which allows request smuggling."""
     headers = Headers(scope=scope)
     return "transfer-encoding" in headers and ("content-length" in headers or scope["http_version"] != "1.1")
 
@@ -112,7 +112,7 @@ def _log(scope: Scope, origin: audit.Origin, status: int, made: str, took_ms: in
         code = state.get("error_code", "")
         audit.record_request(origin, method, path, status, code=code, made=made, took_ms=took_ms)
         return
-    # Health checks come every few seconds; only the bad ones are news.
+    # Health checks are frequent, so log only failed ones.
     level = logging.DEBUG if path == "/health_check" and status == 200 else logging.INFO
     access_log.log(
         level,

@@ -1,4 +1,4 @@
-"""What a route is: one entry, from which routing, roles, the OpenAPI document and the table of docs/API.md are made."""
+"""The description of a route, from which routing, roles, the OpenAPI document and docs/API.md derive."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from draupnir.api.schemas.requests import Attributes
 Errors = tuple[type[errors.DraupnirError], ...]
 
 PAGE = "text/html"
-"""In place of the type of an answer: a page for people."""
+"""Marks an answer that is a page for people instead of JSON."""
 
-# The metadata are asked for everything, and may be away, or on a disk that is full.
+# Every route uses the metadata, which may not answer, or whose disk may be full.
 ALWAYS: Errors = (errors.DraupnirError, errors.Unavailable, errors.MetadataUnavailable, errors.NoRoom)
 WITH_TOKEN: Errors = (errors.Unauthorized, errors.Forbidden, errors.TooManyRequests)
 WITH_BODY: Errors = (errors.InvalidRequest, InvalidJson, BodyTooLarge, BodyTooSlow)
@@ -29,19 +29,19 @@ WITH_BODY: Errors = (errors.InvalidRequest, InvalidJson, BodyTooLarge, BodyTooSl
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a request holds: the type of its resource, its attributes, and an example of them."""
+    """The body of a request: the type of its resource, its attributes, and an example."""
 
     kind: str
     attributes: type[Attributes]
     example: Mapping[str, object]
     required: bool = True
-    # Whether the resource is one that the path names, so that the body may repeat its id.
+    # Whether the path names the resource, so that the body may repeat its id.
     has_id: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a request may have in its query, or in a header."""
+    """A parameter of a request, in the query or in a header."""
 
     name: str
     schema: Mapping[str, object]
@@ -52,10 +52,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A method of a path: for whom, by what, and what goes in and comes out.
+    """A method of a path: its access, handler, inputs and answers.
 
-    `answers` has the type of the body for each status of a success: a TypedDict, PAGE, or None. `errors` are those
-    that it has beyond what follows from the rest of the entry. `does` is a line for people.
+    `answers` has the type of the body for each success status: a TypedDict, PAGE, or None. `errors` are those that do
+    not follow from the other fields. `does` is a description for people.
     """
 
     method: str
@@ -67,18 +67,18 @@ class Endpoint:
     body: Body | None = None
     parameters: tuple[Parameter, ...] = ()
     errors: Errors = ()
-    # What a read-only token may do although it is a change.
+    # Whether a read-only token may do it although it changes something.
     for_read_only: bool = False
-    # Where its errors are pages.
+    # Whether its errors are pages.
     for_people: bool = False
 
     @property
     def is_reading(self) -> bool:
-        """Whether a read-only token may do it."""
+        """Return whether a read-only token may do it."""
         return self.method == "GET" or self.for_read_only
 
     def codes(self) -> dict[int, set[str]]:
-        """Every code with which it may refuse, by status."""
+        """Return every error code that it may return, by status."""
         kinds = {*ALWAYS, *self.errors}
         if not self.access.is_public:
             kinds |= {*WITH_TOKEN}
@@ -95,7 +95,7 @@ class Endpoint:
 
 
 def route_all(endpoints: Iterable[Endpoint]) -> list[Route]:
-    """A route for each path, that calls the handler of the method with the caller; HEAD is as GET."""
+    """Return a route for each path, which calls the method's handler with the caller; HEAD is handled like GET."""
     paths: dict[str, dict[str, Endpoint]] = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method] = endpoint

@@ -19,7 +19,7 @@ MAX_EVENT_ID = 10**18 - 1
 
 
 async def list_some(request: Request, caller: Caller) -> Response:
-    """GET /events: the caller's last ones, with ?all=true everybody's, with ?after=ID the first after that one"""
+    """GET /events: the caller's last ones, with ?all=true those of all users, with ?after=ID the first after that"""
     context, after = context_of(request), _read_after(request)
     if read_flag(request.query_params, "all"):
         found = await events.list_everybodys(context, caller, after)

@@ -1,4 +1,4 @@
-"""Handler of /health_check: well only if the metadata, the helper and the storage answer and there is room to write."""
+"""Handler of /health_check: healthy if metadata, helper and storage answer and the disk has enough free space."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ PART_TIMEOUT_S = 5.0
 
 
 async def check(request: Request, caller: Caller) -> Response:
-    """GET /health_check: 200 {"status": "ok"}, or 503 with each part's "ok" or why it is not.
+    """GET /health_check: 200 {"status": "ok"}, or 503 with "ok" or the problem of each part.
 
-    While the disk is low, which is before anything has to be stopped, 200 has "disk": "low" beside the status.
+    While the disk is low, before instances are stopped, 200 also has "disk": "low".
     """
     context = context_of(request)
     rooms: list[wire.Room] = []
@@ -32,15 +32,15 @@ async def check(request: Request, caller: Caller) -> Response:
     for room in rooms:
         if disk.is_critical(room):
             parts["disk"] = (
-                f"The data disk is full but for {room.free_bytes >> 20} MiB, so the instances that write most are"
-                " being stopped; destroy instances or images, or enlarge the disk."
+                f"The data disk has only {room.free_bytes >> 20} MiB free, so the instances that write most are"
+                " stopped; destroy instances or images, or enlarge the disk."
             )
     away = [f"{part}: {state}" for part, state in parts.items() if state != "ok"]
     if not away:
         low = any(room.free_bytes < room.low_bytes for room in rooms)
         healthy: Health = {"status": "ok", "disk": "low"} if low else {"status": "ok"}
         return JSONResponse(healthy)
-    problem = errors_body(503, "unavailable", "Not available", " ".join(away) + " `draupnir doctor` says what to do.")
+    problem = errors_body(503, "unavailable", "Not available", " ".join(away) + " Run `draupnir doctor` on the server.")
     unhealthy: Unhealthy = {"status": "unavailable", "parts": parts, **problem}
     return JSONResponse(unhealthy, 503, HEADERS[503])
 

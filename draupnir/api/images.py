@@ -54,7 +54,7 @@ async def update(request: Request, caller: Caller) -> Response:
 
 
 async def finalise(request: Request, caller: Caller) -> Response:
-    """POST /images/N/done; blocks, unless the caller would rather be answered at once. A body is not looked at."""
+    """POST /images/N/done; blocks, unless the caller sends `Prefer: respond-async`. A body is ignored."""
     respond_async = _prefers_async(request)
     image = await images.finalise(context_of(request), path_id(request, "image"), wait=not respond_async)
     if not respond_async:
@@ -64,7 +64,7 @@ async def finalise(request: Request, caller: Caller) -> Response:
 
 
 async def show_error(request: Request, caller: Caller) -> Response:
-    """GET /images/N/error: why it failed, in full and raw"""
+    """GET /images/N/error: the full, raw error text"""
     image, text = await images.get_error(context_of(request), path_id(request, "image"))
     return JSONResponse({"data": write_image_error(image, text)})
 

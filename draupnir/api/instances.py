@@ -18,7 +18,7 @@ from draupnir.operations import addresses, events, instances, observations, rete
 
 
 async def list_some(request: Request, caller: Caller) -> Response:
-    """GET /instances: the caller's, with ?all=true everybody's"""
+    """GET /instances: the caller's, with ?all=true those of all users"""
     context = context_of(request)
     if read_flag(request.query_params, "all"):
         found = await instances.list_everybodys(context, caller)
@@ -95,14 +95,14 @@ def _answer(
 ) -> Response:
     context = context_of(request)
     hostname, destroy_at = context.settings.public_hostname, retention.destroy_at(context, instance)
-    # A private key is in it, so no proxy or cache on the way may keep it.
+    # The answer contains a private key, so no proxy or cache may store it.
     headers = {"Cache-Control": "no-store", **(headers or {})}
     data = write_instance(instance, observation, hostname, credentials, destroy_at, allowed, told)
     return JSONResponse({"data": data}, status, headers)
 
 
 async def _allowed(request: Request, caller: Caller, instance: Instance) -> list[AllowedAddress] | None:
-    """The allowlist as its owner sees it; None if every address is accepted."""
+    """Return the allowlist for its owner; None if every address is accepted."""
     context = context_of(request)
     if instance.owner != caller.name or not context.settings.enable_ip_whitelisting:
         return None

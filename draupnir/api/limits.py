@@ -1,8 +1,8 @@
-"""How often one network may try: to sign in, and with tokens that are wrong. Kept in memory, and bounded there.
+"""Rate limits for each client network, for sign-ins and for invalid tokens; in memory, with a bounded size.
 
-A network is an IPv4 address or an IPv6 /64, the smallest that a provider gives to one customer. A token that was right
-a short while ago, from the same network, is never delayed, so a client that guesses behind the same NAT cannot lock out
-others. This does not help to guess, since only right tokens are remembered.
+A network is an IPv4 address or an IPv6 /64, the smallest that a provider assigns to one customer. A token that was
+recently valid from the same network is never limited. So a guessing client behind the same NAT cannot lock out others.
+This does not help to guess, since only valid tokens are remembered.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from draupnir.errors import TooManyRequests
 
 MAX_REMEMBERED = 4096
 V6_PREFIX = 64
-# Tokens are random and cannot be guessed at any pace; this keeps the guessing cheap for us, and visible.
+# Random tokens cannot be guessed at any rate; this limit bounds the load of attempts, and makes them visible.
 WRONG_TOKENS_AT_ONCE, WRONG_TOKEN_INTERVAL_S = 100, 3.0
-# A device flow asks every five seconds, for everybody who is signing in behind one NAT.
+# A device flow polls every five seconds, for each user who signs in behind one NAT.
 SIGN_INS_AT_ONCE, SIGN_IN_INTERVAL_S = 60, 1.0
-# Of requests that change nothing. journald drops lines of a service that writes too many, those about changes, too.
+# For requests that change nothing. journald drops lines of a service that logs too much, also those about changes.
 LINES_AT_ONCE, LINE_INTERVAL_S = 1000, 0.1
 TELL_AGAIN_S = 60.0
 
 log = logging.getLogger(__name__)
 
 ClientNetwork = Address | Cidr | None
-"""Whose requests are counted together; None are all of those whose address the server does not know."""
+"""The unit of counting; None for all requests without a known address."""
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
 
 
 def network_of(address: Address | None) -> ClientNetwork:
-    """The network that the address belongs to."""
+    """Return the network of the address."""
     return IPv6Network((address, V6_PREFIX), strict=False) if isinstance(address, IPv6Address) else address
 
 
 class Limit:
-    """So many tries at once from each network, and another one each interval."""
+    """A token bucket for each network: `at_once` tries, and another one each interval."""
 
     def __init__(self, at_once: int, interval_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._tolerance_s = (at_once - 1) * interval_s
         self._interval_s = interval_s
         self._clock = clock
-        # When each network is as if it had never tried.
+        # For each network the time when its bucket is full again.
         self._clear_at: OrderedDict[ClientNetwork, float] = OrderedDict()
 
     def take(self, network: ClientNetwork) -> None:
-        """Count a try. Raises TooManyRequests when the network has had its share; that one does not count."""
+        """Count a try. Raises TooManyRequests if the bucket is empty; a refused try does not count."""
         now = self._clock()
         clear_at = max(self._clear_at.get(network, now), now)
         wait_s = clear_at - now - self._tolerance_s
@@ -66,18 +66,18 @@ class Limit:
             raise TooManyRequests(math.ceil(wait_s))
         self._clear_at[network] = clear_at + self._interval_s
         self._clear_at.move_to_end(network)
-        # A client with enough addresses to be forgotten this way could as well try once from each.
+        # This lets a client with many addresses reset its count, but it could also use each address once.
         if len(self._clear_at) > MAX_REMEMBERED:
             self._clear_at.popitem(last=False)
 
     def give_back(self, network: ClientNetwork) -> None:
-        """Take back a try that was none."""
+        """Uncount a try."""
         if network in self._clear_at:
             self._clear_at[network] -= self._interval_s
 
 
 class Lines:
-    """How many lines the journal gets of what changes nothing; it tells of those that are left out."""
+    """Limits log lines for requests that change nothing; logs a warning when it drops lines."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = Limit(LINES_AT_ONCE, LINE_INTERVAL_S, clock)
@@ -85,7 +85,7 @@ class Lines:
         self._told_at_s = -math.inf
 
     def admit(self, network: ClientNetwork) -> bool:
-        """Whether the network may have another line."""
+        """Return whether to log another line for the network."""
         try:
             self._limit.take(network)
         except TooManyRequests:
@@ -106,7 +106,7 @@ class Limits:
         self._key = secrets.token_bytes(32)
 
     def begin_trying(self, network: ClientNetwork, token: str) -> None:
-        """To be asked before a token is looked at; it counts as wrong until it turns out right.
+        """Call before a token is checked; it counts as invalid until `was_right`.
 
         Raises TooManyRequests.
         """
@@ -114,7 +114,7 @@ class Limits:
             self._wrong_tokens.take(network)
 
     def was_right(self, network: ClientNetwork, token: str) -> None:
-        """To be told when a token turned out right."""
+        """Call after a token was valid."""
         mark = self._mark(network, token)
         if mark not in self._right:
             self._wrong_tokens.give_back(network)
@@ -128,9 +128,9 @@ class Limits:
 
 
 def limited(answer: Handler) -> Handler:
-    """The handler, with a limit on how often a network may ask for it: for the routes by which people sign in.
+    """Wrap the handler of a sign-in route with a rate limit for each network.
 
-    Each try is in the audit log, be it a GET. The handler may set `request.state.caller`.
+    Each try is in the audit log, even a GET. The handler may set `request.state.caller`.
     """
 
     async def answer_within_limit(request: Request, caller: Caller) -> Response:

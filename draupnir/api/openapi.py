@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the endpoints and from the models that read the requests and type the answers."""
+"""Generates the OpenAPI 3.1 document from the endpoints, and from the models of requests and answers."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _DESCRIPTION = (
 
 
 class _Generator(GenerateJsonSchema):
-    """Without what says nothing: titles of fields, and None where an attribute is absent."""
+    """Omits noise: titles of fields, and defaults of None."""
 
     def field_title_should_be_set(self, schema: object) -> bool:
-        """No field has a title."""
+        """Omit titles."""
         return False
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """The schema with its default, unless that is None, which cannot be sent."""
+        """Omit a default of None, which cannot be sent."""
         return (
             self.generate_inner(schema["schema"]) if schema.get("default") is None else super().default_schema(schema)
         )
 
 
 def describe(endpoints: Iterable[Endpoint]) -> Schema:
-    """The document."""
+    """Return the document."""
     listed = tuple(endpoints)
     bodies = {each.body.attributes: TypeAdapter(each.body.attributes) for each in listed if each.body}
     answers: dict[object, TypeAdapter[object]] = {
@@ -69,7 +69,7 @@ def describe(endpoints: Iterable[Endpoint]) -> Schema:
     components["Problem"]["properties"]["code"]["enum"] = sorted({*codes, *ROUTING_CODES})
     for schema in components.values():
         if "enum" in schema:
-            # The docstring is about the code, the values speak for themselves.
+            # Docstrings describe the code, so they are removed here.
             schema.pop("description", None)
     known: dict[object, Schema] = {kind: schema for (kind, _), schema in schemas.items()}
     paths: dict[str, Schema] = {}
@@ -116,7 +116,7 @@ def _parameters(endpoint: Endpoint) -> Iterable[Schema]:
 
 
 def _request(body: Body, known: Mapping[object, Schema]) -> Schema:
-    """The envelope, whose type may be absent or empty, as the clients of the Go program send it."""
+    """Return the schema of the envelope; its type may be absent or empty, for clients of the Go program."""
     ids: list[Schema] = [{"const": ""}]
     if body.has_id:
         ids += [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"}]

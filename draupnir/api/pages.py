@@ -1,4 +1,4 @@
-"""The few pages that people see in a browser while they sign in: fixed texts, no script, nothing of the request."""
+"""The pages of the sign-in in a browser: fixed text, without scripts and without content of the request."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _SIGNED_IN = Page(
         " not started to sign in yourself, close this page.",
     ),
 )
-# The most particular class wins.
+# The most specific class wins.
 _FAILURES: dict[type[errors.DraupnirError], Page] = {
     errors.SignInGone: Page(
         "This sign-in cannot continue",
@@ -65,7 +65,7 @@ _FAILURES: dict[type[errors.DraupnirError], Page] = {
         ),
     ),
     errors.SignInNotConfigured: Page(
-        "Nobody can sign in here",
+        "Sign-in is not configured",
         ("No identity provider is configured on this server.", "Ask its administrator how to sign in."),
     ),
     errors.ProviderUnavailable: Page(
@@ -77,14 +77,14 @@ _FAILURES: dict[type[errors.DraupnirError], Page] = {
         ("There were too many sign-in attempts from your address.", "Wait a minute, then reload this page."),
     ),
     errors.DraupnirError: Page(
-        "Not just now",
-        ("This server cannot sign anybody in at the moment. Wait a moment and reload this page.",),
+        "Sign-in is unavailable",
+        ("This server cannot sign you in at the moment. Wait a moment and reload this page.",),
     ),
 }
 
 
 def for_people(answer: Handler) -> Handler:
-    """The handler, with errors shown as pages."""
+    """Wrap the handler to show errors as pages."""
 
     async def answer_for_people(request: Request, caller: Caller) -> Response:
         try:
@@ -98,7 +98,7 @@ def for_people(answer: Handler) -> Handler:
 
 
 def show_code(code: str) -> Response:
-    """The page with the code that is to be pasted; it is ours, and base64url."""
+    """Return the page with the code to paste; the code is our own, in base64url."""
     shown = Page(_SIGNED_IN.heading, tuple(each.format(code=code) for each in _SIGNED_IN.paragraphs))
     return _show(shown, HTTPStatus.OK, {})
 

@@ -1,4 +1,4 @@
-"""Turns errors into answers: the one table from error class to HTTP status, and the errors body."""
+"""Turns errors into answers: the only table from error class to HTTP status, and the errors body."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from draupnir.api.schemas.answers import Problems
 
 log = logging.getLogger(__name__)
 
-# The most particular class wins.
+# The most specific class wins.
 STATUSES: dict[type[errors.DraupnirError], int] = {
     errors.InvalidRequest: 400,
     errors.Unauthorized: 401,
@@ -40,52 +40,52 @@ HEADERS: dict[int, dict[str, str]] = {
 }
 
 
-# What is refused before a route is found, by status; connections.py sends those of slow and long headers.
+# Refusals before routing, by status; connections.py sends those for slow and long headers.
 EDGE_CODES: dict[int, tuple[str, ...]] = {
     400: ("invalid_http",),
     408: ("header_too_slow",),
     431: ("header_too_large",),
 }
-# Of paths and methods that no route has.
+# For unknown paths and methods.
 ROUTING_CODES = ("invalid_request", "method_not_allowed", "not_found")
 
 
 def status_of(error: errors.DraupnirError) -> int:
-    """The HTTP status of an error, by the nearest of its classes in the table."""
+    """Return the HTTP status of an error, by its most specific class in the table."""
     return status_of_kind(type(error))
 
 
 def status_of_kind(kind: type[errors.DraupnirError]) -> int:
-    """The HTTP status of a class of errors."""
+    """Return the HTTP status of a class of errors."""
     return next(STATUSES[each] for each in kind.__mro__ if each in STATUSES)
 
 
 def codes_of(kind: type[errors.DraupnirError]) -> frozenset[str]:
-    """The codes that an error of the class may have."""
+    """Return the codes of errors of the class."""
     return errors.FAILURE_CODES if kind is errors.ImageFailed else frozenset({kind.code})
 
 
 def headers_of(error: errors.DraupnirError) -> dict[str, str]:
-    """What the client is to be told of an error beside its body."""
+    """Return the additional headers of an error's answer."""
     if isinstance(error, errors.TooManyRequests):
         return {"Retry-After": str(error.retry_after_s)}
     return HEADERS.get(status_of(error), {})
 
 
 def errors_body(status: int, code: str, title: str, detail: str) -> Problems:
-    """The body of every answer that is not a success."""
+    """Return the body of every error."""
     return {"errors": [{"status": str(status), "code": code, "title": title, "detail": detail}]}
 
 
 def problem(status: int, code: str, title: str, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An answer that says what went wrong."""
+    """Return the answer for an error."""
     return JSONResponse(
         errors_body(status, code, title, detail), status, {**HEADERS.get(status, {}), **(headers or {})}
     )
 
 
 async def answer_error(request: Request, error: Exception) -> JSONResponse:
-    """The answer to a DraupnirError that an operation or the parsing of a request raised."""
+    """Answer a DraupnirError, raised by an operation or by the parser of a request."""
     assert isinstance(error, errors.DraupnirError)
     status = status_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -95,7 +95,7 @@ async def answer_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def answer_routing(request: Request, error: Exception) -> JSONResponse:
-    """The answer to a path or method that no route has."""
+    """Answer an unknown path or method."""
     assert isinstance(error, HTTPException)
     path = quote(request.url.path)
     if error.status_code == HTTPStatus.NOT_FOUND:
@@ -109,18 +109,18 @@ async def answer_routing(request: Request, error: Exception) -> JSONResponse:
 
 
 def answer_ambiguous() -> JSONResponse:
-    """The answer to a request that says in two ways how long it is; what comes behind it is not read."""
+    """Answer a request with an ambiguous length; the data after it is not read."""
     detail = "The request has Transfer-Encoding beside Content-Length, or in HTTP/1.0; send only one of them."
     return problem(400, "invalid_http", "Invalid HTTP", detail, {"Connection": "close"})
 
 
 def answer_unexpected(request_id: str) -> JSONResponse:
-    """The answer to a fault of our own; the journal has the rest under the same request id."""
+    """Answer an unexpected error; the journal has the details under the same request id."""
     detail = f"An unexpected error occurred in the service; its journal has the details under request {request_id}."
     return problem(500, "internal", "Internal error", detail)
 
 
 def answer_stopping() -> JSONResponse:
-    """The answer to a request that was still waiting when the service was stopped."""
+    """Answer a request that was still waiting when the service stopped."""
     detail = "The service is restarting, and running work continues after that; try again in a moment."
     return problem(503, "unavailable", "Not available", detail)

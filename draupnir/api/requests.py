@@ -1,4 +1,4 @@
-"""What handlers read of a request beside its body: the context, ids in the path and flags in the query."""
+"""Reads the parts of a request beside its body: the context, ids in the path and flags in the query."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from draupnir_helper.wire import MAX_ID
 
 
 def context_of(request: Request) -> Context:
-    """The context that the application serving the request was made with."""
+    """Return the context of the application."""
     context = request.app.state.context
     assert isinstance(context, Context)
     return context
 
 
 def path_id(request: Request, noun: str) -> int:
-    """The id of an `image`, `instance` or `token` in the path; raises NotFound if none could have it."""
+    """Return the id of an `image`, `instance` or `token` in the path. Raises NotFound for an impossible id."""
     return existing_id(request.path_params[f"{noun}_id"], noun)
 
 
 def existing_id(value: str | int, noun: str) -> int:
-    """The id of an `image` or `instance` that could exist; raises NotFound for any other text or number."""
+    """Parse the id of an `image` or `instance`. Raises NotFound for an impossible id."""
     text = str(value)
     if not is_decimal(text) or int(text) > MAX_ID:
         error = errors.NotFound(f"{noun.capitalize()} {quote(value)} not found; list them with GET /{noun}s.")
@@ -36,7 +36,7 @@ def existing_id(value: str | int, noun: str) -> int:
 
 
 def read_flag(parameters: Mapping[str, str], name: str) -> bool:
-    """A query parameter that is `true` or `false`, and false where it is absent; raises InvalidRequest."""
+    """Return a query parameter that is `true` or `false`, by default false. Raises InvalidRequest."""
     word = parameters.get(name, "false")
     if word not in ("true", "false"):
         raise errors.InvalidRequest(f"`{name}` must be true or false, not {quote(word)}.")

@@ -24,16 +24,16 @@ from draupnir.callers import Caller
 from draupnir.helper import PortInUse, UnitFailed
 from draupnir.roles import KEPT, OWNED, PERSONAL, PUBLIC, RESERVED, SHARED
 
-# What is done on the disk may find the helper away, or the disk not mounted.
+# Operations on the disk fail if the helper does not answer, or if the disk is not mounted.
 HELPER: Errors = (errors.HelperUnavailable, errors.StorageMissing)
-# What starts Postgres may also find a port taken, a unit that fails, or the certificates' key missing.
+# Operations that start Postgres also fail for a port in use, a failed unit, or a missing encryption key.
 START: Errors = (*HELPER, UnitFailed, PortInUse, errors.PostgresMissing, errors.EncryptionKeyMissing)
 ALLOWLIST: Errors = (errors.AllowListsOff, errors.FilterMissing)
 SIGN_IN: Errors = (errors.SignInNotConfigured, errors.EncryptionKeyMissing, errors.TooManyRequests)
 
 
 async def show_document(request: Request, caller: Caller) -> Response:
-    """GET /openapi.json; the same until the next version of the service"""
+    """GET /openapi.json; constant for a version of the service"""
     return Response(_document(), media_type="application/json", headers={"Cache-Control": "public, max-age=3600"})
 
 

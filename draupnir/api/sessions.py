@@ -1,4 +1,4 @@
-"""Handlers of /sessions: a token for a code, whom a token stands for, and signing out."""
+"""Handlers of /sessions: exchange a code for a token, show the current identity, sign out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from draupnir.operations import sign_in, tokens
 
 
 async def create(request: Request, caller: Caller) -> Response:
-    """POST /sessions: the only answer with its token"""
+    """POST /sessions; the only answer with its token"""
     wish = read_attributes(await read_document(request), "sessions", NewSession)
     made, token, role = await sign_in.redeem(context_of(request), wish.code, wish.code_verifier)
     request.state.caller = Caller(made.owner, role)
@@ -22,11 +22,11 @@ async def create(request: Request, caller: Caller) -> Response:
 
 
 async def show(request: Request, caller: Caller) -> Response:
-    """GET /sessions/current: who am I"""
+    """GET /sessions/current: the current identity"""
     return JSONResponse({"data": write_caller(caller)})
 
 
 async def destroy(request: Request, caller: Caller) -> Response:
-    """DELETE /sessions/current: revokes what the request carries"""
+    """DELETE /sessions/current: revokes the token of the request"""
     await tokens.sign_out(context_of(request), caller)
     return Response(status_code=204)

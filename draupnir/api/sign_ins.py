@@ -1,7 +1,7 @@
-"""Handlers of signing in: the client's wish, and the two stops that a browser makes here on its way.
+"""Handlers of sign-ins: the client's request, and the two requests of the browser before and after the provider.
 
-The browser is bound by a secret in a cookie: of this host alone, never shown to a script, never sent along with what
-another site embeds.
+A secret in a cookie binds the browser. The cookie is for this host only, hidden from scripts, and not sent with
+embedded requests of other sites.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ async def create(request: Request, caller: Caller) -> Response:
 
 
 async def authenticate(request: Request, caller: Caller) -> Response:
-    """GET /authenticate?sign_in=…: on to the identity provider"""
+    """GET /authenticate?sign_in=…: redirects to the identity provider"""
     context = context_of(request)
     url, secret = await sign_in.send_off(context, request.query_params.get("sign_in", ""))
     answer = RedirectResponse(url, 302)
@@ -42,7 +42,7 @@ async def authenticate(request: Request, caller: Caller) -> Response:
 
 
 async def come_back(request: Request, caller: Caller) -> Response:
-    """GET /oauth_callback: back from the identity provider, and on to where the client listens, if it does"""
+    """GET /oauth_callback: the return from the identity provider; redirects to the client's listener, if any"""
     context = context_of(request)
     query = request.query_params
     state, secret = query.get("state", ""), request.cookies.get(_cookie_name(context), "")
@@ -64,7 +64,7 @@ async def come_back(request: Request, caller: Caller) -> Response:
 
 
 def _to_client(port: int | None, **answer: str) -> RedirectResponse:
-    # The port is all that the client had a say in, so nobody is sent elsewhere than to their own machine.
+    # The client chooses only the port, so this cannot redirect to another machine.
     return RedirectResponse(LOOPBACK.format(port, urlencode(answer)), 302)
 
 
@@ -73,7 +73,7 @@ def _is_private(context: Context) -> bool:
 
 
 def _cookie_name(context: Context) -> str:
-    # With this prefix no other host of the domain can set it; without TLS browsers would not take it.
+    # With this prefix no other host of the domain can set the cookie; browsers accept the prefix only with TLS.
     return "__Host-draupnir_sign_in" if _is_private(context) else "draupnir_sign_in"
 
 

@@ -1,4 +1,4 @@
-"""Handlers of /tokens: the caller's sessions and the tokens they made for programs."""
+"""Handlers of /tokens: the caller's sessions and named tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def list_own(request: Request, caller: Caller) -> Response:
 
 
 async def create(request: Request, caller: Caller) -> Response:
-    """POST /tokens: the only answer with the token"""
+    """POST /tokens; the only answer with the token"""
     wish = read_attributes(await read_document(request), "tokens", NewToken)
     lifetime = timedelta(seconds=wish.expires_in)
     made, token = await tokens.create(context_of(request), caller, wish.name, wish.scope, lifetime)

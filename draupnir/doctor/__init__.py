@@ -1,1 +1,1 @@
-"""The room of `draupnir doctor`: the checks, and their report. Changes nothing."""
+"""`draupnir doctor`: its checks and their report. Changes nothing."""

@@ -1,4 +1,4 @@
-"""`draupnir doctor`: looks at every part of the service as it is on this machine; changes nothing."""
+"""The checks of `draupnir doctor`: examines every part of the service on this machine; changes nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ HTTP_TIMEOUT_S = 15
 
 
 def examine() -> list[Finding]:
-    """Every finding, in the order in which one part needs the next; to be run as root."""
+    """Return every finding, in the order of dependencies; needs root."""
     try:
         settings = load(CONFIG_PATH)
     except SettingsError as error:
@@ -62,14 +62,14 @@ def _examine_secret() -> Finding:
 
 
 def _examine_key() -> Finding:
-    """What encrypts authority keys and refresh tokens in the metadata."""
+    """Check the key that encrypts authority keys and refresh tokens in the metadata."""
     try:
         encryption.check_key(_read(encryption.PATH))
         mode = encryption.PATH.stat().st_mode
     except (encryption.KeyMissing, OSError) as error:
         return bad("encryption key", str(error), "then run `systemctl restart draupnir`")
     return findings.judge_private_file("encryption key", encryption.PATH, mode) or ok(
-        "encryption key", "present, for root alone"
+        "encryption key", "present, readable only by root"
     )
 
 
@@ -77,12 +77,12 @@ def _examine_embedded_disk() -> list[Finding]:
     if not EMBEDDED_DISK.exists():
         return []
     status, host = EMBEDDED_DISK.stat(), os.statvfs(EMBEDDED_DISK.parent)
-    # st_blocks counts units of 512 bytes whatever the filesystem's own block is, see stat(2).
+    # st_blocks counts units of 512 bytes on every filesystem, see stat(2).
     return [findings.judge_embedded_disk(status.st_size, status.st_blocks * 512, host.f_bavail * host.f_frsize)]
 
 
 def _examine_as_daemon(settings: Settings) -> list[Finding]:
-    """Asks helper and metadata as the daemon's user, so that what is seen is what the daemon sees."""
+    """Query helper and metadata as the daemon's user, to get the same results as the daemon."""
     try:
         with _acting_as(DAEMON_USER):
             return asyncio.run(_examine_helper_and_metadata(settings))
@@ -141,7 +141,7 @@ def _examine_sshd() -> Finding:
     running = active is not None and "active" in active.stdout.split()
     sshd = _run("sshd", "-T", "-C", "user=upload,host=localhost,addr=127.0.0.1")
     if sshd is not None and not running:
-        # Nor would it take any configuration then, for want of its directory in /run.
+        # A stopped sshd also lacks its directory in /run, so `sshd -T` would fail.
         return findings.judge_sshd(running, sshd.stdout)
     if sshd is None or sshd.returncode != 0:
         why = "sshd is not installed" if sshd is None else f"sshd refuses its configuration: {sshd.stderr.strip()}"
@@ -167,13 +167,13 @@ def _examine_certificate(settings: Settings) -> list[Finding]:
     except (tls.CertificateError, OSError) as error:
         return [bad("api certificate", str(error), "then run `systemctl reload-or-restart draupnir`")]
     except KeyError:
-        return []  # without the daemon's user; that has been said
+        return []  # the daemon's user does not exist, which is reported already
     served = _served_certificate(http.listen_address)
     return [findings.judge_certificate(http.tls_certificate, pem, served, settings.public_hostname, datetime.now(UTC))]
 
 
 def _served_certificate(listen_address: str) -> str | None:
-    """PEM of what the HTTPS listener shows to its clients; None if it does not answer."""
+    """Return the certificate that the HTTPS listener presents, as PEM; None if it does not answer."""
     host, _, port = listen_address.rpartition(":")
     host = {"": API_HOST, "0.0.0.0": API_HOST, "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
     try:
@@ -183,7 +183,7 @@ def _served_certificate(listen_address: str) -> str | None:
 
 
 def _examine_sign_in(settings: Settings) -> list[Finding]:
-    """Whether people can sign in: the client secret and the identity provider. The key has been looked at."""
+    """Check the client secret and the identity provider; the encryption key is checked separately."""
     if settings.oidc is None:
         return [ok("sign-in", "not configured, so users authenticate with the shared secret only")]
     try:
@@ -200,12 +200,12 @@ def _read(path: Path) -> bytes:
 
 
 def _examine_provider(settings: Settings, secret: str) -> Finding:
-    # Imported here, for only signing in needs an HTTP client.
+    # Imported here, because only sign-in needs an HTTP client.
     from draupnir.identity import oidc
 
     assert settings.oidc is not None
     url = settings.oidc.discovery_url
-    # What it has to say is said below.
+    # The finding below reports its errors.
     oidc.log.disabled = True
     try:
         provider = asyncio.run(oidc.Provider(settings, secret).describe())
@@ -220,7 +220,7 @@ def _examine_provider(settings: Settings, secret: str) -> Finding:
 
 @contextlib.contextmanager
 def _acting_as(user: str) -> Iterator[None]:
-    """Takes the user's identity for a while, as the kernel shows it to the sockets' other ends; raises KeyError."""
+    """Act as the user in this block, as peers of unix sockets see it. Raises KeyError."""
     entry = pwd.getpwnam(user)
     own_uid, own_gid, own_groups = os.geteuid(), os.getegid(), os.getgroups()
     os.initgroups(user, entry.pw_gid)
@@ -235,7 +235,7 @@ def _acting_as(user: str) -> Iterator[None]:
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str] | None:
-    """The command's result, or None where it is not installed or does not end."""
+    """Run a command and return its result; None if it is not installed or does not end."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""What doctor makes of what it sees: pure judgements, each from observed facts to findings in plain words."""
+"""The judgements of doctor: pure functions from observed facts to findings."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from draupnir_helper.wire import Inspection, Inventory, Storage
 WARN_FREE, BAD_FREE = 0.15, 0.05
 HOST_RESERVE_BYTES = 1024**3
 CHECKS_MISSED, CHECK_SLACK = 2, timedelta(minutes=1)
-# Certbot and its like renew a third of its life before a certificate's end, thirty days as a rule.
+# Certbot and similar tools renew a certificate after two thirds of its life, usually thirty days before its end.
 CERTIFICATE_WARN = timedelta(days=14)
 
 
 class Verdict(StrEnum):
-    """How a part is: fine, worth a look, or broken."""
+    """The state of a part: ok, warning, or broken."""
 
     OK = "ok"
     WARNING = "warning"
@@ -33,7 +33,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One part of the service, how it is, and (unless it is fine) what to do about it."""
+    """One part of the service, its state, and (unless it is ok) the advice."""
 
     verdict: Verdict
     part: str
@@ -42,22 +42,22 @@ class Finding:
 
 
 def ok(part: str, text: str) -> Finding:
-    """A part that is fine."""
+    """Return a finding that a part is ok."""
     return Finding(Verdict.OK, part, text)
 
 
 def warning(part: str, text: str, advice: str) -> Finding:
-    """A part that works and deserves a look."""
+    """Return a finding that a part works but needs attention."""
     return Finding(Verdict.WARNING, part, text, advice)
 
 
 def bad(part: str, text: str, advice: str) -> Finding:
-    """A part that does not work."""
+    """Return a finding that a part does not work."""
     return Finding(Verdict.BAD, part, text, advice)
 
 
 def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
-    """The shared secret may be read by the daemon and by nobody else."""
+    """Judge whether only root and the daemon can read the shared secret."""
     permissions = stat.S_IMODE(mode)
     if owner == "root" and group == "draupnir" and permissions == 0o640:
         return ok("shared secret", "present, readable by root and the daemon only")
@@ -70,16 +70,16 @@ def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
 
 
 def judge_private_file(part: str, path: Path, mode: int) -> Finding | None:
-    """A file that is for root alone; None if it is."""
+    """Judge whether only root can read a file; None if so."""
     permissions = stat.S_IMODE(mode)
     if not permissions & 0o077:
         return None
     advice = f"run `chown root:root {path} && chmod 0600 {path}`; if others could read it, replace it"
-    return bad(part, f"{path} is {permissions:04o} and must be readable by root alone", advice)
+    return bad(part, f"{path} is {permissions:04o} and must be readable only by root", advice)
 
 
 def judge_inspection(inspection: Inspection) -> list[Finding]:
-    """What the helper sees of the machine: storage, room, Postgres."""
+    """Judge the helper's report about storage, free space and Postgres."""
     findings = [ok("helper", f"answers; systemd {inspection.systemd_version}")]
     if inspection.storage is None:
         findings.append(
@@ -96,7 +96,7 @@ def judge_inspection(inspection: Inspection) -> list[Finding]:
 
 
 def judge_storage(storage: Storage) -> list[Finding]:
-    """The data filesystem: its mount options and its quotas."""
+    """Judge the mount options and quotas of the data filesystem."""
     kind = "the embedded disk" if storage.embedded else "a btrfs filesystem of your own"
     missing = ",".join(storage.missing_mount_options)
     quotas = ok("quotas", "simple quotas are on")
@@ -113,7 +113,7 @@ def judge_storage(storage: Storage) -> list[Finding]:
 
 
 def judge_room(storage: Storage) -> Finding:
-    """How much of the data filesystem is free."""
+    """Judge the free space of the data filesystem."""
     room = storage.room
     share = room.free_bytes / room.size_bytes if room.size_bytes else 0.0
     text = f"{gigabytes(room.free_bytes)} of {gigabytes(room.size_bytes)} free ({share:.0%})"
@@ -124,7 +124,7 @@ def judge_room(storage: Storage) -> Finding:
 
 
 def judge_embedded_disk(size_bytes: int, allocated_bytes: int, host_free_bytes: int) -> Finding:
-    """The sparse file grows as it is written to, and breaks under writers when its host filesystem is full."""
+    """Judge the sparse file of the embedded disk, whose writes fail when its host filesystem is full."""
     to_grow_bytes = max(0, size_bytes - allocated_bytes)
     text = f"may grow by {gigabytes(to_grow_bytes)}, and its host filesystem has {gigabytes(host_free_bytes)} free"
     advice = "free space on the filesystem of /var/lib/draupnir, or move the data to a separate disk"
@@ -136,14 +136,14 @@ def judge_embedded_disk(size_bytes: int, allocated_bytes: int, host_free_bytes: 
 
 
 def judge_postgres(majors: list[int]) -> Finding:
-    """At least one Postgres server has to be installed; an image needs the one of its own major."""
+    """Judge whether a Postgres server is installed; an image needs the one of its own major."""
     if not majors:
         return bad("postgres", "no Postgres server is installed", "install one, such as `apt install postgresql-17`")
     return ok("postgres", "installed: " + ", ".join(map(str, sorted(majors))))
 
 
 def judge_filter(on: bool, works: bool) -> list[Finding]:
-    """Whether ports admit only whom they are to; of no interest where they are to admit everybody."""
+    """Judge whether ports can filter addresses; no finding if allowlists are off."""
     if not on:
         return []
     if works:
@@ -159,7 +159,7 @@ def judge_filter(on: bool, works: bool) -> list[Finding]:
 
 
 def judge_sshd(running: bool, effective: str) -> Finding:
-    """`effective` is what `sshd -T` says of the user upload; it decides where uploads may go."""
+    """Judge sshd; `effective` is the output of `sshd -T` for the user upload."""
     if not running:
         return bad("uploads", "sshd is not running", "run `systemctl enable --now ssh`")
     words = dict(line.partition(" ")[::2] for line in effective.splitlines())
@@ -183,14 +183,14 @@ def judge_sshd(running: bool, effective: str) -> Finding:
 
 
 def judge_upload_keys(keys: int) -> Finding:
-    """Nobody can upload without a key."""
+    """Judge whether there is an upload key."""
     if not keys:
         return warning("upload keys", "none, so no one can upload", "run `draupnir upload-key add FILE.pub`")
     return ok("upload keys", f"{keys} present")
 
 
 def judge_checks(users: Collection[User], interval: timedelta, now: datetime) -> Finding:
-    """Whether the identity provider could be asked about everybody who has something to lose here."""
+    """Judge whether the identity provider has confirmed all users with instances, sessions or tokens recently."""
     if not users:
         return ok("people", "no signed-in user has an instance, a session or a token")
     longest_ago = min(users, key=lambda user: user.checked_at)
@@ -206,7 +206,7 @@ def judge_checks(users: Collection[User], interval: timedelta, now: datetime) ->
 
 
 def judge_health(status: int, parts: dict[str, str]) -> Finding:
-    """The daemon's own word, asked over HTTP as a monitor would."""
+    """Judge the daemon's health check."""
     if status == 200:
         return ok("daemon", "answers on 127.0.0.1:8432 and is healthy")
     away = "; ".join(f"{part}: {state}" for part, state in parts.items() if state != "ok") or f"status {status}"
@@ -214,7 +214,7 @@ def judge_health(status: int, parts: dict[str, str]) -> Finding:
 
 
 def judge_inventory(inventory: Inventory, image_ids: Iterable[int], instance_ids: Iterable[int]) -> list[Finding]:
-    """What lies on disk or runs and is in no metadata: never deleted by the service, so a person has to decide."""
+    """Judge images and instances that are missing in the metadata; the service never deletes them."""
     images, instances = set(image_ids), set(instance_ids)
     strays = [
         *_strays("upload", inventory.uploads, images),
@@ -253,7 +253,7 @@ def _strays(noun: str, found: Iterable[int], known: set[int]) -> list[str]:
 
 
 def judge_certificate(path: Path, pem: bytes, served: str | None, hostname: str, now: datetime) -> Finding:
-    """The API's own certificate, where one is configured; `served` is the one that clients are shown, if any is."""
+    """Judge the configured certificate of the API; `served` is the one that the listener presents, or None."""
     part = "api certificate"
     try:
         certificate = x509.load_pem_x509_certificate(pem)
@@ -282,7 +282,7 @@ def judge_certificate(path: Path, pem: bytes, served: str | None, hostname: str,
 
 
 def is_for(certificate: x509.Certificate, hostname: str) -> bool:
-    """Whether clients take the certificate for that of the host: by its alternative names, as they do."""
+    """Return whether the certificate is valid for the host, by its subject alternative names."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
@@ -291,10 +291,10 @@ def is_for(certificate: x509.Certificate, hostname: str) -> bool:
         return ipaddress.ip_address(hostname) in names.get_values_for_type(x509.IPAddress)
     except ValueError:
         known = {name.lower() for name in names.get_values_for_type(x509.DNSName)}
-        # A star stands for the first label, and for the whole of it.
+        # A wildcard matches exactly the first label.
         return not known.isdisjoint({hostname.lower(), "*." + hostname.lower().partition(".")[2]})
 
 
 def gigabytes(size_bytes: int) -> str:
-    """A size for people."""
+    """Format a size for people."""
     return f"{size_bytes / 1e9:.1f} GB"

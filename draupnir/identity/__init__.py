@@ -1,1 +1,1 @@
-"""The room of identity: the provider, its tokens, and what encrypts secrets in the metadata. Knows no HTTP API."""
+"""Identity: the provider, its tokens, and the encryption of secrets in the metadata; independent of the HTTP API."""

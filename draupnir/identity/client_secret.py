@@ -1,4 +1,4 @@
-"""The secret that the identity provider gave to this server: where it lies, how it is read, what makes it unfit."""
+"""The client secret from the identity provider: its location, how it is read and validated."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ PATH = Path("/etc/draupnir") / CREDENTIAL
 
 
 class ClientSecretError(Exception):
-    """There is no usable client secret; the message says what to do, and holds none of it."""
+    """The client secret is missing or unusable; the message says what to do, and does not quote it."""
 
 
 def read(directory: str | None) -> str:
-    """The secret from the directory of credentials ($CREDENTIALS_DIRECTORY); raises ClientSecretError."""
+    """Read the secret from the credentials directory ($CREDENTIALS_DIRECTORY). Raises ClientSecretError."""
     if directory is None:
         raise ClientSecretError("systemd passed no credentials; start the service with `systemctl start draupnir`.")
     try:
@@ -25,12 +25,12 @@ def read(directory: str | None) -> str:
 
 
 def parse(content: bytes) -> str:
-    """The secret without the white space around it; raises ClientSecretError."""
+    """Return the secret without surrounding white space. Raises ClientSecretError."""
     secret = content.strip()
     if not secret:
         raise ClientSecretError(
-            f"The configuration has an [oidc] and {PATH} is missing or empty; save the client secret from the"
-            " identity provider gave you, owned by root with mode 0600, or remove [oidc]."
+            f"The configuration has an [oidc] section, but {PATH} is missing or empty; save the client secret from the"
+            " identity provider there, owned by root with mode 0600, or remove [oidc]."
         )
     if any(byte <= 0x20 or byte >= 0x7F for byte in secret):
         raise ClientSecretError(f"{PATH} has more than one line of ASCII; it must contain only the client secret.")

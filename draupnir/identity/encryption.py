@@ -1,7 +1,6 @@
-"""Encrypts secrets in the metadata: AES-256-GCM under a key that systemd hands to the daemon alone.
+"""Encrypts secrets in the metadata: AES-256-GCM with a key that systemd passes only to the daemon.
 
-The secrets are the refresh tokens of people and the authority keys of instances. The file with the key has its name
-from the first of the two.
+The secrets are the refresh tokens of users and the authority keys of instances. The key file is named after the first.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ _NONCE_BYTES = 12
 
 
 class KeyMissing(Exception):
-    """There is no usable key; the message says what to do."""
+    """The key is missing or unusable; the message says what to do."""
 
 
 class CannotDecrypt(Exception):
-    """It was encrypted under another key or for another owner, or was tampered with."""
+    """The text was encrypted with another key or for another owner, or was modified."""
 
 
 class Cipher:
-    """Encrypts texts under one key, each for its owner (a person, a row): it can be decrypted for no other."""
+    """Encrypts texts with one key, each for an owner (a user, a row); only with the same owner it can be decrypted."""
 
     def __init__(self, key: bytes) -> None:
         self._aead = AESGCM(key)
 
     def encrypt(self, text: str, owner: str) -> bytes:
-        """A fresh random nonce, and the text encrypted under it."""
+        """Return a random nonce, followed by the encrypted text."""
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, text.encode(), owner.encode())
 
     def decrypt(self, encrypted: bytes, owner: str) -> str:
-        """The text again; raises CannotDecrypt."""
+        """Return the text. Raises CannotDecrypt."""
         try:
             return self._aead.decrypt(encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:], owner.encode()).decode()
         except (InvalidTag, ValueError) as error:
@@ -46,7 +45,7 @@ class Cipher:
 
 
 def read_key(directory: str | None) -> bytes:
-    """The key from the directory of credentials ($CREDENTIALS_DIRECTORY); raises KeyMissing."""
+    """Read the key from the credentials directory ($CREDENTIALS_DIRECTORY). Raises KeyMissing."""
     if directory is None:
         raise KeyMissing("systemd passed no credentials; start the service with `systemctl start draupnir`.")
     try:
@@ -56,16 +55,16 @@ def read_key(directory: str | None) -> bytes:
 
 
 def check_key(key: bytes) -> bytes:
-    """The same key, if it is one; raises KeyMissing."""
+    """Return the key if it is valid. Raises KeyMissing."""
     if not key.strip():
         raise KeyMissing(
-            f"{PATH} is missing or empty; restore the former file. If there never was one, remove it and run"
-            " `systemctl restart draupnir-setup`, which creates one."
+            f"{PATH} is missing or empty; restore the former file. If the file never existed, run"
+            " `systemctl restart draupnir-setup`, which creates it; remove an empty file before."
         )
     if len(key) != KEY_BYTES:
         raise KeyMissing(
-            f"{PATH} holds {len(key)} bytes and has to hold {KEY_BYTES}; restore the former file. If it is lost,"
-            " remove this one, run `systemctl restart draupnir-setup` to make a new one, and destroy the instances"
-            " there are; everybody has to sign in again."
+            f"{PATH} has {len(key)} bytes and must have {KEY_BYTES}; restore the former file. If it is lost,"
+            " remove this one, run `systemctl restart draupnir-setup` to create a new one, and destroy all existing"
+            " instances; all users have to sign in again."
         )
     return key

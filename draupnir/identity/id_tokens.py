@@ -1,4 +1,4 @@
-"""Checks an ID token in full, and says whom it names: the one gate between the identity provider's word and ours."""
+"""Validates an ID token and returns its identity; the only place that accepts claims of the identity provider."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from draupnir.identity import emails
 GOOGLE = "https://accounts.google.com"
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512")
 LEEWAY_S = 60
-# A code is exchanged at once, so a token that was made long ago is another sign-in's.
+# A code is exchanged at once, so an old token belongs to another sign-in.
 MAX_AGE_S = 600
 MAX_BYTES = 16 * 1024
 
@@ -28,16 +28,16 @@ _KEY_TYPES = {"RS": "RSA", "PS": "RSA", "ES": "EC"}
 
 
 class IdTokenRefused(Exception):
-    """The token is not to be believed; the message says why, for the journal, and repeats nothing of it."""
+    """The token is invalid; the message has the reason for the journal, and does not quote the token."""
 
 
 class UnknownKey(IdTokenRefused):
-    """The token names a key that is not among those given; the provider may have new ones."""
+    """The token names an unknown key; the provider may have new ones."""
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a token has to say: who made it, for whom, for which sign-in, and of whom (`domain` starts with @)."""
+    """The required claims: issuer, audience, nonce, and the domain of the e-mail address (`domain` starts with @)."""
 
     issuer: str
     client_id: str
@@ -46,7 +46,7 @@ class Expected:
 
 
 def import_keys(document: object) -> KeySet:
-    """The signing keys of a JWK set; kinds that are not understood are passed over, as RFC 7517 section 5 wants it."""
+    """Return the signing keys of a JWK set; ignore unknown key types, as RFC 7517 section 5 requires."""
     found = document.get("keys") if isinstance(document, Mapping) else None
     keys = []
     for each in found if isinstance(found, list) else []:
@@ -60,7 +60,7 @@ def import_keys(document: object) -> KeySet:
 
 
 def check(token: object, keys: KeySet, expected: Expected, access_token: str | None = None) -> Identity:
-    """Whom the token names. Raises IdTokenRefused, and its subclass UnknownKey."""
+    """Return the identity in the token. Raises IdTokenRefused, and its subclass UnknownKey."""
     if not isinstance(token, str) or len(token) > MAX_BYTES or not _SIGNED_JWT.fullmatch(token):
         raise IdTokenRefused("it is not a signed JWT")
     try:
@@ -106,7 +106,7 @@ def _key_for(header: Mapping[str, Any], keys: KeySet) -> Any:
 
 
 def _check_types(claims: Mapping[str, object]) -> None:
-    """JSON has values that compare with anything, such as NaN, and Authlib takes them."""
+    """Check the types of the claims, because Authlib accepts values such as NaN, which pass comparisons."""
     for name, kind in {"exp": int, "iat": int, "sub": str, "nonce": str}.items():
         if type(claims.get(name)) is not kind:
             raise IdTokenRefused(f"its {name} is missing or of the wrong type")
@@ -128,7 +128,7 @@ def _identity(claims: Mapping[str, Any], expected: Expected) -> Identity:
     domain = expected.domain.lower()
     if not hmac.compare_digest("@" + email.lower().partition("@")[2], domain):
         raise IdTokenRefused("its e-mail address is of another domain")
-    # With Google an address of the domain may be a private account that was made with it.
+    # With Google, a private account can have an e-mail address of the domain.
     if (hosted_domain is not None or expected.issuer == GOOGLE) and hosted_domain != domain[1:]:
         raise IdTokenRefused("its account is not in the domain")
     return Identity(email.lower(), expected.issuer, claims["sub"])

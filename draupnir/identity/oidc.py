@@ -1,4 +1,4 @@
-"""Speaks to the OpenID Connect provider: where to send people, who came back, and whether they may still come."""
+"""The client of the OpenID Connect provider: authorization urls, identities, and checks of refresh tokens."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from draupnir.settings import DISCOVERY_PATH, Settings, is_private
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
-# How long what the provider publishes of itself is believed, so that a key it has withdrawn is not trusted for days.
+# How long the provider's metadata and keys are cached. A withdrawn key is trusted no longer than this.
 FRESH_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What the provider says of itself: its addresses, how we prove who we are, and what it can be asked for."""
+    """The provider's metadata: its endpoints, the client authentication method, and the scopes."""
 
     issuer: str
     authorization_endpoint: str
@@ -41,7 +41,7 @@ class Metadata:
 
 
 class Provider:
-    """The one provider of this server. Every method may raise ProviderUnavailable."""
+    """The configured provider. Every method may raise ProviderUnavailable."""
 
     def __init__(
         self, settings: Settings, client_secret: str, transport: httpx.AsyncBaseTransport | None = None
@@ -53,7 +53,7 @@ class Provider:
         self._redirect_url = settings.redirect_url
         self._client_secret = client_secret
         self._transport = transport
-        # Loading the machine's authorities takes 25 ms, and is for nothing where no connection is ours.
+        # Loading the machine's authorities takes 25 ms, and a given transport does not need them.
         self._tls = ssl.create_default_context() if transport is None else True
         self._metadata: Metadata | None = None
         self._stale_at_s = 0.0
@@ -61,13 +61,13 @@ class Provider:
         self._failures = 0
 
     async def describe(self) -> Metadata:
-        """What the provider says of itself, fetched again if it is not fresh."""
+        """Return the provider's metadata, fetched again if the cache has expired."""
         return await self._discover()
 
     async def authorization_url(self, state: str, nonce: str, verifier: str) -> str:
-        """Where to send a browser to sign in."""
+        """Return the url at the provider where a browser signs in."""
         metadata = await self._discover()
-        # Google gives a refresh token only to whom it asks for consent, and knows no scope for it.
+        # Google returns a refresh token only with prompt=consent, and does not support the scope for it.
         extra = {"access_type": "offline", "prompt": "consent"} if metadata.issuer == GOOGLE else {}
         async with self._client(metadata) as client:
             url, _ = client.create_authorization_url(
@@ -76,11 +76,11 @@ class Provider:
         return str(url)
 
     async def identify(self, code: str, issuer: str | None, nonce: str, verifier: str) -> tuple[Identity, str]:
-        """Who came back with the code, and their refresh token. Raises SignInRefused, which says why to the journal."""
+        """Exchange the code for an identity and a refresh token. Raises SignInRefused with a reason for the journal."""
         metadata = await self._discover()
-        # RFC 9207: with several providers in play, a code of one must not be shown to another.
+        # RFC 9207: a code of one provider must not be sent to another.
         if issuer != metadata.issuer and (issuer is not None or metadata.names_itself):
-            raise SignInRefused("the answer is another provider's")
+            raise SignInRefused("the answer comes from another provider")
         try:
             async with asyncio.timeout(TIMEOUT_S), self._client(metadata) as client:
                 tokens = await client.fetch_token(
@@ -93,13 +93,13 @@ class Provider:
         identity = await self._check(metadata, tokens, nonce)
         refresh_token = tokens.get("refresh_token")
         if not isinstance(refresh_token, str) or not refresh_token:
-            raise SignInRefused("the provider gave no refresh token; allow this client offline access there")
+            raise SignInRefused("the provider returned no refresh token; allow this client offline access there")
         return identity, refresh_token
 
     async def check_refresh_token(self, refresh_token: str) -> tuple[Standing, str]:
-        """What the provider says of it, and the one to use from now on; nothing is raised.
+        """Return the provider's answer about the refresh token, and the token to use from now on. Never raises.
 
-        An outage is UNKNOWN, or UNCLEAR if the provider may have got the question and answered by a new one.
+        An outage is UNKNOWN. It is UNCLEAR if the provider may have received the request and issued a new token.
         """
         try:
             metadata = await self._discover()
@@ -109,7 +109,7 @@ class Provider:
         except OAuthError as error:
             if error.error == "invalid_grant":
                 return Standing.REVOKED, refresh_token
-            # What is wrong with us, such as invalid_client, says nothing of the person.
+            # An error of this server, such as invalid_client, says nothing about the user.
             log.warning("the identity provider could not be queried: it answers %.60r", error.error)
             return Standing.UNKNOWN, refresh_token
         except (ProviderUnavailable, httpx.HTTPError, TimeoutError, TypeError, ValueError) as error:
@@ -134,7 +134,7 @@ class Provider:
         failures = self._failures
         async with self._lock:
             if self._metadata is None or anew or time.monotonic() >= self._stale_at_s:
-                # A task that waited while another failed would otherwise wait as long again, one after the other.
+                # Without this, tasks that waited for a failed attempt would each repeat it, one after the other.
                 if failures != self._failures:
                     raise ProviderUnavailable("it did not answer another request at the same time")
                 try:
@@ -164,7 +164,7 @@ class Provider:
             authorization_endpoint=endpoints[0],
             token_endpoint=endpoints[1],
             jwks_uri=jwks_uri,
-            # Providers disagree on how Basic escapes what is not alphanumeric.
+            # Providers disagree about the escaping of special characters in Basic authentication.
             auth_method="client_secret_post" if "client_secret_post" in methods else "client_secret_basic",
             scope="openid email offline_access" if offline else "openid email",
             names_itself=document.get("authorization_response_iss_parameter_supported") is True,
@@ -186,14 +186,14 @@ class Provider:
 
 
 def _was_not_heard(error: Exception) -> bool:
-    """Whether what went wrong did so before the provider could do anything about the question."""
+    """Return whether the error happened before the provider could process the request."""
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code < 500
     return isinstance(error, ProviderUnavailable | httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
 
 
 def _require_an_answer(response: httpx.Response) -> httpx.Response:
-    """Only these are the token endpoint's own word (RFC 6749 section 5); others are of something on the way."""
+    """Return the response if its status can come from the token endpoint (RFC 6749 section 5), not from a proxy."""
     if response.status_code not in (200, 400, 401):
         raise httpx.HTTPStatusError(f"status {response.status_code}", request=response.request, response=response)
     return response

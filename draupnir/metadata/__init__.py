@@ -1,1 +1,1 @@
-"""A program apart from the daemon: prepares the private metadata cluster and becomes its Postgres."""
+"""A program separate from the daemon: prepares the private metadata cluster and executes its Postgres."""

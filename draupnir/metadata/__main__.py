@@ -1,4 +1,4 @@
-"""`python3 -m draupnir.metadata`: prepares the private metadata cluster and becomes its Postgres. Runs as draupnir.
+"""`python3 -m draupnir.metadata`: prepares the private metadata cluster and executes its Postgres. Runs as draupnir.
 
 `--wanted` reports by the exit code whether this server needs such a cluster: 0 yes, 1 no (the configuration names
 another database), 255 the configuration is invalid. These are the codes of ExecCondition=.
@@ -17,7 +17,7 @@ BAD_CONFIGURATION = 255
 
 
 def main(arguments: list[str]) -> int:
-    """Answer `--wanted`, or prepare the cluster and become it; returns only to say what stands in the way."""
+    """Answer `--wanted`, or prepare the cluster and execute its Postgres; returns only after a failure."""
     if arguments == ["--wanted"]:
         return _wanted()
     if arguments:

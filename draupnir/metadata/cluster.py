@@ -1,4 +1,4 @@
-"""The private metadata cluster: a small Postgres of its own, made once and started as it is from then on."""
+"""The private metadata cluster: a small separate Postgres, created once, then started unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOCKET_DIRECTORY = Path("/run/draupnir-metadata")
 POSTGRES_ROOT = Path("/usr/lib/postgresql")
 DATABASE = "draupnir"
 
-# A few small tables and one client: as little memory as Postgres can do with.
+# The minimum of memory, for a few small tables and one client.
 PARAMETERS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -31,11 +31,11 @@ PARAMETERS = {
 
 
 class PreparationFailed(Exception):
-    """The cluster cannot be brought up; the text says why and what to do."""
+    """The cluster cannot start; the text says why and what to do."""
 
 
 def prepare(data: Path = DATA, root: Path = POSTGRES_ROOT) -> Path:
-    """Make the cluster if there is none, and return the `bin` directory of its Postgres. Raises PreparationFailed."""
+    """Create the cluster if it is missing, and return the `bin` directory of its Postgres. Raises PreparationFailed."""
     majors = installed_majors(root)
     if (data / "PG_VERSION").exists():
         major = int((data / "PG_VERSION").read_text(encoding="utf-8"))
@@ -46,16 +46,16 @@ def prepare(data: Path = DATA, root: Path = POSTGRES_ROOT) -> Path:
             )
         return majors[major]
     if not majors:
-        raise PreparationFailed(f"There is no Postgres server under {root}; run apt install postgresql.")
+        raise PreparationFailed(f"No Postgres server found under {root}; run apt install postgresql.")
     if data.exists() and any(data.iterdir()):
-        raise PreparationFailed(f"{data} is neither empty nor a Postgres cluster; move what is in it elsewhere.")
+        raise PreparationFailed(f"{data} is neither empty nor a Postgres cluster; move its content elsewhere.")
     binaries = majors[max(majors)]
     _create(data, binaries)
     return binaries
 
 
 def installed_majors(root: Path = POSTGRES_ROOT) -> dict[int, Path]:
-    """The `bin` directory of each installed server by its major, as Debian's packages lay them out."""
+    """Return the `bin` directory of each server installed by Debian's packages, by major."""
     return {
         int(found.parent.parent.name): found.parent
         for found in root.glob("*/bin/initdb")
@@ -64,18 +64,18 @@ def installed_majors(root: Path = POSTGRES_ROOT) -> dict[int, Path]:
 
 
 def command(binaries: Path, data: Path, socket_directory: Path) -> list[str]:
-    """The argv of the cluster's Postgres; Debian's tells systemd by itself when it is ready."""
+    """Return the argv of the cluster's Postgres; Debian's build notifies systemd when it is ready."""
     parameters = PARAMETERS | {"unix_socket_directories": str(socket_directory)}
     options = [option for name, value in parameters.items() for option in ("-c", f"{name}={value}")]
     return [str(binaries / "postgres"), "-D", str(data), *options]
 
 
 def _create(data: Path, binaries: Path) -> None:
-    """All of it beside its place, then one rename: a crash here leaves nothing that looks like a cluster."""
+    """Create the cluster in a temporary directory, then rename it, so that a crash leaves no partial cluster."""
     draft = data.with_name(f"{data.name}.new")
     if draft.exists():
         shutil.rmtree(draft)
-    # Nobody but draupnir reaches the socket through its 0700 directory, and root needs no password to anything.
+    # Only draupnir and root can access the socket, whose directory has mode 0700, so it needs no password.
     authentication = ["--auth-local=trust", "--auth-host=reject", f"--username={DATABASE}"]
     encoding = ["--locale=C.UTF-8", "--encoding=UTF8", "--data-checksums"]
     _run([str(binaries / "initdb"), "--pgdata", str(draft), *authentication, *encoding])

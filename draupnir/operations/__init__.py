@@ -1,1 +1,1 @@
-"""The stories of images and instances: intent to the metadata, idempotent steps, then what was observed."""
+"""Operations on images and instances: write the intent to the metadata, run idempotent steps, return the result."""

@@ -1,7 +1,7 @@
-"""From where the ports of instances are reached: what the metadata say, put onto the ports and held against them.
+"""Allowlists of instances: changes them in the metadata, applies them to the ports, and corrects differences.
 
-With enable_ip_whitelisting a port admits the addresses that its owner was seen from and those that they added, each
-until it expires; one of the pool admits nobody. The server itself is always admitted (wire.LOOPBACK).
+With enable_ip_whitelisting, a port accepts the addresses from which its owner called the API, and those that the owner
+added, each until it expires. A port of the pool accepts none. The server itself is always accepted (wire.LOOPBACK).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 async def require_filter(helper: Helper) -> None:
-    """Raises FilterMissing where addresses cannot be held off a port, and systemd would say nothing of it."""
+    """Raise FilterMissing if the machine cannot filter addresses, for which systemd reports no error."""
     if not (await helper.inspect()).filters_addresses:
         raise FilterMissing(
             "enable_ip_whitelisting is on, and this machine cannot filter addresses: systemd needs the unified cgroup"
@@ -31,7 +31,7 @@ async def require_filter(helper: Helper) -> None:
 
 
 async def note(context: Context, instance: Instance, client_address: Address | None) -> bool:
-    """Remember from where the owner was seen; whether the port does not admit that yet."""
+    """Record the owner's address, and return whether the allowlist of the port lacks it."""
     if not context.settings.enable_ip_whitelisting or client_address is None:
         return False
     ttl_s = context.settings.whitelist_ttl_s
@@ -39,13 +39,13 @@ async def note(context: Context, instance: Instance, client_address: Address | N
 
 
 async def list_of(context: Context, instance: Instance) -> list[AllowedAddress]:
-    """What the port of the instance admits. Raises AllowListsOff."""
+    """Return the allowlist of the instance. Raises AllowListsOff."""
     _require_on(context)
     return await context.store.addresses.list_of(instance.id)
 
 
 async def add(context: Context, instance: Instance, network: Cidr, ttl_s: int | None) -> AllowedAddress:
-    """Admit a network, for so long. Raises AllowListsOff, TooManyAddresses, Unavailable."""
+    """Add a network to the allowlist for `ttl_s`. Raises AllowListsOff, TooManyAddresses, Unavailable."""
     _require_on(context)
     ttl_s = context.settings.whitelist_ttl_s if ttl_s is None else ttl_s
     added = await context.store.addresses.add(instance.id, network, ttl_s)
@@ -54,34 +54,34 @@ async def add(context: Context, instance: Instance, network: Cidr, ttl_s: int | 
 
 
 async def remove(context: Context, instance: Instance, network: Cidr) -> None:
-    """Admit a network no longer; who is connected from there is cut off.
+    """Remove a network from the allowlist, and cut its connections.
 
     Raises AllowListsOff, NotFound, Unavailable.
     """
     _require_on(context)
     if not await context.store.addresses.remove(instance.id, network):
         raise NotFound(
-            f"Instance {instance.id} has no {write_cidr(network)} on its list;"
-            f" `draupnir-client instances show {instance.id}` lists its addresses."
+            f"{write_cidr(network)} is not on the allowlist of instance {instance.id};"
+            f" `draupnir-client instances show {instance.id}` shows its allowlist."
         )
     await apply(context, instance)
 
 
 async def admitted(context: Context, instance: Instance) -> list[Cidr] | None:
-    """From where the port is to be reached just now; None is from everywhere. A trial listens on loopback alone."""
+    """Return the current allowlist of the port; None for no restriction. A trial listens only on loopback."""
     if not context.settings.enable_ip_whitelisting or instance.purpose is Purpose.TRIAL:
         return None
     return [each.network for each in await context.store.addresses.list_of(instance.id)]
 
 
 async def apply(context: Context, instance: Instance) -> None:
-    """Have the port admit what the metadata say, if it is open."""
+    """Apply the allowlist in the metadata to the port, if it is open."""
     before: list[Cidr] | None = []
     wanted = await admitted(context, instance)
     while True:
         await context.helper.ask(wire.AdmitAddresses(instance_id=instance.id, addresses=wanted))
         before, wanted = wanted, await admitted(context, instance)
-        # Two who change it at once may reach the helper in the wrong order; the one who comes last sees it here.
+        # Two concurrent changes may reach the helper in the wrong order; the later one notices it here.
         if before == wanted:
             return
 
@@ -103,7 +103,7 @@ async def reconcile_once(context: Context) -> None:
 
 
 def _same(wanted: Iterable[Cidr] | None, found: Iterable[Cidr] | None) -> bool:
-    """Whether both admit the same; systemd leaves out what lies within another."""
+    """Return whether both lists are equivalent; systemd drops networks that others contain."""
     if wanted is None or found is None:
         return wanted is found
     return _simple(wanted) == _simple(found)
@@ -120,6 +120,6 @@ def _simple(networks: Iterable[Cidr]) -> tuple[list[IPv4Network], list[IPv6Netwo
 def _require_on(context: Context) -> None:
     if not context.settings.enable_ip_whitelisting:
         raise AllowListsOff(
-            "The ports of this server admit every address; its operator may have each admit only those of its owner,"
-            " by enable_ip_whitelisting = true in /etc/draupnir/config.toml."
+            "The ports of this server accept every address, because it has no allowlists; its operator can enable them"
+            " with enable_ip_whitelisting = true in /etc/draupnir/config.toml."
         )

@@ -1,6 +1,6 @@
-"""Authority keys of instances: encrypted before the metadata get them, decrypted only to issue a certificate.
+"""Authority keys of instances: stored encrypted, and decrypted only to issue a certificate.
 
-Each is encrypted for its row and for the certificate in it, so neither can be put into another row.
+Each is encrypted for its row and its certificate, so neither works in another row.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def create(context: Context, instance_id: int) -> SealedAuthority:
-    """A new authority for an instance. Raises EncryptionKeyMissing."""
+    """Create an authority for an instance. Raises EncryptionKeyMissing."""
     return _seal(_cipher(context), instance_id, certificates.create_authority())
 
 
 def opened(context: Context, instance: Instance) -> Authority:
-    """The authority of an instance, with its key. Raises EncryptionKeyMissing."""
+    """Decrypt the authority of an instance. Raises EncryptionKeyMissing."""
     sealed = instance.authority
     if sealed.encrypted_key is None:
         raise EncryptionKeyMissing(
@@ -34,15 +34,15 @@ def opened(context: Context, instance: Instance) -> Authority:
         key = _cipher(context).decrypt(sealed.encrypted_key, _purpose(instance.id, sealed.certificate))
     except CannotDecrypt as error:
         raise EncryptionKeyMissing(
-            f"The authority key of instance {instance.id} was encrypted under another key than the one in"
-            f" {encryption.PATH}; ask the administrator to restore the former file back and run"
+            f"The authority key of instance {instance.id} was encrypted with another key than the one in"
+            f" {encryption.PATH}; ask the administrator to restore the former file and run"
             " `systemctl restart draupnir`, or destroy the instance."
         ) from error
     return Authority(sealed.certificate, key)
 
 
 def issue_client(context: Context, instance: Instance) -> Credentials:
-    """Fresh credentials for an instance. Raises EncryptionKeyMissing."""
+    """Issue new credentials for an instance. Raises EncryptionKeyMissing."""
     return certificates.issue_client(opened(context, instance))
 
 
@@ -65,7 +65,7 @@ def _seal(cipher: Cipher, instance_id: int, authority: Authority) -> SealedAutho
 
 
 def _purpose(instance_id: int, certificate: str) -> str:
-    """Whom a key is encrypted for; no e-mail address, for whom refresh tokens are, looks like it."""
+    """Return the owner for which a key is encrypted; it differs from e-mail addresses, which own refresh tokens."""
     return f"authority of instance {instance_id}\n{certificate}"
 
 
@@ -77,6 +77,6 @@ def _cipher(context: Context) -> Cipher:
 
 def _missing() -> EncryptionKeyMissing:
     return EncryptionKeyMissing(
-        f"{encryption.PATH}, which encrypts the keys of instances, is missing or unusable; have the administrator run"
-        " `draupnir doctor`."
+        f"{encryption.PATH}, which encrypts the keys of instances, is missing or unusable; ask the administrator to"
+        " run `draupnir doctor`."
     )

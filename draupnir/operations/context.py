@@ -1,4 +1,4 @@
-"""What every operation is given: the settings, the metadata, the helper and the tasks under way."""
+"""The context of every operation: settings, metadata, helper, and running tasks."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from draupnir.store import Store
 from draupnir_helper import wire
 
 if TYPE_CHECKING:
-    # Loaded only where an identity provider is configured.
+    # Imported only if an identity provider is configured.
     from draupnir.identity.oidc import Provider
 
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """What signing in takes: the identity provider, and what encrypts the refresh tokens it gives."""
+    """Dependencies of sign-in: the identity provider, and the cipher for its refresh tokens."""
 
     provider: Provider
     cipher: Cipher
@@ -31,7 +31,7 @@ class SignIn:
 
 @dataclass(slots=True)
 class Seen:
-    """What was seen last: by the watch over the disk, and by the reconciler."""
+    """The last observations of the disk watch and of the reconciler."""
 
     room: wire.Room | None = None
     image_ids: frozenset[int] | None = None
@@ -40,20 +40,20 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One daemon's hands; made once by the composition root."""
+    """The dependencies of one daemon, created once by the composition root."""
 
     settings: Settings
     store: Store
     helper: Helper
     tasks: Tasks
-    # The trial boot's sign-in probes: port and credentials in, ImageFailed out. The one thing that needs a live server.
+    # The sign-in probes of the trial boot: takes port and credentials, raises ImageFailed. Needs a running server.
     probe: Callable[[int, Credentials], Awaitable[None]] = field(default_factory=probes.Probes)
-    # What wakes an instance, given its port; systemd starts the proxy only for a connection.
+    # Wakes an instance through its port, because systemd starts the proxy only for a connection.
     wake: Callable[[int], Awaitable[None]] = wake_ups.wake
-    # Set by each claim of an instance from the pool.
+    # Set when an instance of the pool is claimed.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)
     seen: Seen = field(default_factory=Seen)
-    # What encrypts the authority keys of instances; None where its key is missing.
+    # Encrypts the authority keys of instances; None if its key is missing.
     cipher: Cipher | None = None
-    # None where the operator has configured no identity provider.
+    # None without a configured identity provider.
     sign_in: SignIn | None = None

@@ -1,9 +1,9 @@
-"""The watch over the disk: holds instances to their ceilings, and stops what writes most before the disk is full.
+"""The disk watch: enforces the ceilings of instances, and stops the largest writers before the disk is full.
 
-Uploads do not grow any more then, and finalise.py gives up its jobs.
+It also freezes uploads then, and finalise.py stops its jobs.
 
-At its ceiling an instance becomes read-only by default, and has a reserve for its log above it. Where Postgres
-has met the end of that reserve, it is granted once more, so that it can start and be cleared out.
+At its ceiling an instance becomes read-only by default; above it, a reserve is left for WAL. If Postgres has used up
+the reserve, it is granted a second time, so that Postgres can start and data can be deleted.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
 INTERVAL_S = 1.0
-# Of its ceiling; below that an instance may write again.
+# Fraction of the ceiling below which an instance may write again.
 NOT_FULL_ANY_MORE = 0.9
-# Postgres writes this much without any request.
+# Postgres writes this much without client activity.
 UNREMARKABLE_BYTES = 16 * 1024 * 1024
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Watch:
-    """What all had written when the disk ran low, or at the last look while it has not; and whether uploads may grow,
-    None while that is not known.
+    """Written bytes of each instance when the disk became low, or at the last check before; and whether uploads are
+    frozen, None if unknown.
     """
 
     before: Mapping[int, int] = field(default_factory=dict)
@@ -49,13 +49,13 @@ async def run(context: Context) -> None:
             watch.fault = ""
         except DraupnirError as error:
             if watch.fault != error.detail:
-                log.warning("the disk is not watched: %s", error.detail)
+                log.warning("the disk watch failed and continues: %s", error.detail)
             watch.fault = error.detail
         await asyncio.sleep(INTERVAL_S)
 
 
 async def look_once(context: Context, watch: Watch) -> None:
-    """One look at all instances and the disk. Raises Unavailable, having done nothing, when it cannot see."""
+    """Check all instances and the disk once. Raises Unavailable, without changes, if they cannot be observed."""
     observed = await context.helper.ask(wire.ObserveInstances())
     context.seen.room = observed.room
     running = await context.store.ceilings.list_running()
@@ -79,27 +79,27 @@ async def look_once(context: Context, watch: Watch) -> None:
 
 
 def judge(known: Fullness, written_bytes: int, max_bytes: int, *, failed: bool) -> Fullness:
-    """Whether an instance is full now: from its ceiling on, until it has come down well below it."""
+    """Return whether an instance is full: from its ceiling on, until it is well below it."""
     if written_bytes < max_bytes * (NOT_FULL_ANY_MORE if known.full else 1):
         return Fullness()
     return Fullness(full=True, reserve_granted=known.reserve_granted or failed)
 
 
 def writers(before: Mapping[int, int], now: Mapping[int, int], running: set[int]) -> dict[int, int]:
-    """Who wrote most of those that run, at least half as much as the first, and how many bytes each."""
+    """Return the running instances that wrote at least half as much as the largest writer, with the bytes."""
     since = {each: now[each] - before.get(each, 0) for each in running if each in now}
     most = max(since.values(), default=0)
     return {each: size for each, size in since.items() if size > UNREMARKABLE_BYTES and size * 2 >= most}
 
 
 def begin_limiting(context: Context, instance_id: int, fullness: Fullness) -> None:
-    """Have an instance keep to what it may write now; tried again at the next look if it cannot be done."""
+    """Apply the current write limit of an instance; after a failure the next check tries again."""
     subject = Subject("instance", instance_id)
     context.tasks.start(Work.LIMIT, subject, lambda: _limit(context, instance_id, fullness))
 
 
 def begin_stopping(context: Context, instance_id: int, since_bytes: int, room: wire.Room) -> None:
-    """Stop an instance that writes while there is next to no room."""
+    """Stop an instance that writes while the disk is almost full."""
     reason = (
         f"The data disk had {room.free_bytes >> 20} MiB left, and this instance had written {since_bytes >> 20} MiB"
         " since it ran low."
@@ -110,23 +110,23 @@ def begin_stopping(context: Context, instance_id: int, since_bytes: int, room: w
 
 
 async def stop_again(context: Context, instance_id: int) -> None:
-    """Stop what runs of an instance that is meant to be stopped."""
+    """Stop running units of an instance that should be stopped."""
     await context.tasks.run(
         Work.STOP_AGAIN, Subject("instance", instance_id), lambda: _stop_again(context, instance_id)
     )
 
 
 async def require_room(context: Context) -> None:
-    """Nothing new is made while the disk is low. Raises NoRoom, StorageMissing, Unavailable."""
+    """Raise NoRoom while the disk is low, because nothing new is created then. Raises StorageMissing, Unavailable."""
     if short := await shortage(context, (await room(context)).low_bytes):
         raise NoRoom(
-            f"The data disk is full but for {short.free_bytes >> 20} MiB, and the last {short.low_bytes >> 20} MiB are"
+            f"The data disk has {short.free_bytes >> 20} MiB free, and the last {short.low_bytes >> 20} MiB are"
             " reserved for existing data; destroy instances or images, or ask the operator for a larger disk."
         )
 
 
 async def room(context: Context) -> wire.Room:
-    """The room on the disk as last seen. Raises StorageMissing, Unavailable."""
+    """Return the last observed free space. Raises StorageMissing, Unavailable."""
     if context.seen.room is None:
         context.seen.room = (await context.helper.ask(wire.ObserveInstances())).room
     if context.seen.room is None:
@@ -135,7 +135,7 @@ async def room(context: Context) -> wire.Room:
 
 
 async def shortage(context: Context, least_bytes: int) -> wire.Room | None:
-    """The room, if it is less than that now and not only when last seen. Raises StorageMissing, Unavailable."""
+    """Return the free space if it is now below `least_bytes`, else None. Raises StorageMissing, Unavailable."""
     if (await room(context)).free_bytes >= least_bytes:
         return None
     context.seen.room = None
@@ -144,12 +144,12 @@ async def shortage(context: Context, least_bytes: int) -> wire.Room | None:
 
 
 def is_critical(found: wire.Room) -> bool:
-    """Whether what writes is being stopped."""
+    """Return whether writing instances are stopped."""
     return found.free_bytes < found.critical_bytes
 
 
 async def _let_uploads(context: Context, watch: Watch, *, frozen: bool) -> None:
-    """An upload that takes the last of the disk can be stopped by its limit alone; sftp knows nothing of it."""
+    """Freeze or unfreeze uploads, through their limits, because sftp does not check the disk."""
     if watch.frozen is not frozen:
         await context.helper.ask(wire.LimitUploads(frozen=frozen))
         watch.frozen = frozen
@@ -159,7 +159,7 @@ async def _limit(context: Context, instance_id: int, fullness: Fullness) -> None
     instance = await context.store.instances.get(instance_id)
     if instance is None or instance.status is not InstanceStatus.RUNNING or instance.shape.max_bytes is None:
         return
-    # Written down when it is done: until then the next look finds the same to do.
+    # Recorded afterwards: until then, the next check does the same again.
     await context.helper.ask(
         wire.LimitInstance(instance_id=instance_id, ceiling=ceiling_of(instance.shape.max_bytes, fullness))
     )
@@ -168,7 +168,7 @@ async def _limit(context: Context, instance_id: int, fullness: Fullness) -> None
 
 
 def ceiling_of(max_bytes: int, fullness: Fullness) -> wire.Ceiling:
-    """What the helper is asked to hold an instance to."""
+    """Return the ceiling for the helper."""
     return wire.Ceiling(max_bytes=max_bytes, read_only=fullness.full, extended=fullness.reserve_granted)
 
 

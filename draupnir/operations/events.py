@@ -1,4 +1,4 @@
-"""Asking what happened to images and instances; the stores write it down."""
+"""Lists events of images and instances; the stores write them."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ MOST_SHOWN = 5  # with an instance
 
 
 async def list_own(context: Context, caller: Caller, after: int | None) -> list[Event]:
-    """Those of the caller's instances and those the caller caused: the first after an id, without one the last."""
+    """Return events of the caller's instances and actions: the first after an id, or else the last."""
     return await _list(context, caller.name, after)
 
 
 async def list_everybodys(context: Context, caller: Caller, after: int | None) -> list[Event]:
-    """All of them, likewise. Raises Forbidden."""
+    """Return events of all users, likewise. Raises Forbidden."""
     if caller.confined_to is not None:
         raise Forbidden("Only admins can list the events of all users; omit `all` to list yours.")
     return await _list(context, None, after)
 
 
 async def list_of_instance(context: Context, caller: Caller, instance_id: int) -> list[Event]:
-    """The last few of an instance that the caller may see, as far as the caller may see them."""
+    """Return the last events of an instance, restricted to those visible to the caller."""
     return await context.store.events.list_of(Kind.INSTANCE, instance_id, caller.confined_to, MOST_SHOWN)
 
 

@@ -1,4 +1,4 @@
-"""Why a job failed, in words that the metadata can hold and a terminal may show."""
+"""Describes why a job failed, in text that is safe for the metadata and for a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from draupnir_helper import wire
 
 
 def of_job(job: wire.Job) -> Failure:
-    """A failed job's own words, or systemd's where it had none left to say any."""
+    """Return the error that a failed job reported, or else the one that systemd reports."""
     if job.report.error_code and job.report.error:
         return Failure(job.report.error_code, printable(job.report.error))
     doing = f" while {printable(job.report.step)}" if job.report.step else ""
@@ -19,7 +19,7 @@ def of_job(job: wire.Job) -> Failure:
             return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; add memory to the server.")
         case result:
             unit = f"draupnir-{job.kind}-{job.image_id}"
-            # It did not succeed; systemd just has not seen how it ended.
+            # The job failed, but systemd did not see its exit status.
             how = "" if result == "success" else f" ({result})"
             return Failure(
                 "job_killed", f"The {job.kind} job ended{doing} without a reason{how}; see `journalctl -u {unit}`."
@@ -27,12 +27,12 @@ def of_job(job: wire.Job) -> Failure:
 
 
 def error_of(failure: Failure) -> DraupnirError:
-    """The failure as an exception for the waiting caller."""
+    """Return the failure as an exception for the waiting caller."""
     if failure.code == NoRoom.code:
         return NoRoom(failure.detail)
     return ImageFailed(failure.code, failure.detail)
 
 
 def printable(text: str) -> str:
-    """Text of a job, which may be anything, as text that the metadata can hold and a terminal may show."""
+    """Make untrusted text of a job safe for the metadata and for a terminal."""
     return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)

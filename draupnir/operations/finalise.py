@@ -1,7 +1,7 @@
-"""How an upload becomes an image: seal, extract, finalise, publish, trial boot; each step recorded, then taken.
+"""Turns an upload into an image: seal, extract, finalise, publish, trial boot; each step is recorded, then executed.
 
-Whatever cuts it short, `finish` takes it up again at the step that the metadata shows. A step of half-done work goes
-back to the extraction; nothing is ever published but the work of a job that has succeeded.
+After an interruption, `finish` continues with the recorded step. If the work of that step is incomplete, it starts
+again from the extraction. Only the work of a successful job is published.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIRST_ACTIVITY = "sealing the upload"
 TRYING_OUT = "trial boot"
 WAITING_FOR_PORT = "waiting for a free port"
 POLL_S = 0.5
-# A job is asked again after a small part of the time it has taken so far, so that its end is noticed late by no more.
+# The pause between two checks of a job is a small fraction of its run time, and so is the delay at its end.
 FIRST_POLL_S = 0.02
 POLLS_PER_JOB = 20
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class _NoLongerFinalising(Exception):
-    """The row is not where this finalise left it: the image is being destroyed."""
+    """The row was changed by others: the image is being destroyed."""
 
 
 def start(context: Context, image_id: int) -> asyncio.Task[Image]:
@@ -50,9 +50,9 @@ def start(context: Context, image_id: int) -> asyncio.Task[Image]:
 
 
 async def finish(context: Context, image_id: int) -> Image:
-    """Take it up, or join who did, until the image is ready.
+    """Continue the finalise, or join a running one, until the image is ready.
 
-    Raises NothingUploaded, WrongState, Unavailable (then the work goes on later), and ImageFailed or NoRoom.
+    Raises NothingUploaded, WrongState, Unavailable (the work continues later), and ImageFailed or NoRoom.
     """
     while True:
         try:
@@ -63,11 +63,11 @@ async def finish(context: Context, image_id: int) -> Image:
             image = await context.store.images.get(image_id)
             if image is None or image.step is None:
                 raise
-            # What failed was an earlier attempt in its last moments; the one that was asked for has only been recorded.
+            # An earlier attempt has just failed, while the requested one was only recorded.
 
 
 async def clear_up(context: Context, image_id: int) -> None:
-    """Drop what finalising left beside an image that is no longer finalising."""
+    """Remove leftovers of a finalise from an image that is no longer finalising."""
     await context.tasks.run(Work.CLEAR_UP, Subject("image", image_id), lambda: _clear_up(context, image_id))
 
 
@@ -87,7 +87,7 @@ async def _carry_on(context: Context, image_id: int) -> Image:
             raise _destroyed_meanwhile(image_id) from error
         raise
     except Exception as error:
-        # Tried again it would break again, and the image would stay finalising without a reason.
+        # A retry would fail again, and the image would stay finalising without a reason.
         log.exception("finalising image %s failed unexpectedly", image_id)
         broken = ImageFailed("internal", "An unexpected error occurred in the service; see journalctl -u draupnir.")
         if not await _record_failure(context, image_id, broken):
@@ -105,7 +105,7 @@ async def _carry_on(context: Context, image_id: int) -> Image:
 
 
 async def _seal(context: Context, image: Image) -> Image:
-    # What an earlier attempt may have left, published or not, must not be taken for this one's.
+    # Leftovers of an earlier attempt, even a published snapshot, must not be mistaken for this one's.
     await context.helper.ask(wire.StopJobs(image_id=image.id))
     await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["work", "image"]))
     sealed = await context.helper.ask(wire.SealUpload(image_id=image.id))
@@ -130,7 +130,7 @@ async def _extract(context: Context, image: Image) -> Image:
 
 async def _finalise(context: Context, image: Image) -> Image:
     if await _job_state(context, image, wire.JobKind.FINALISE) is wire.JobState.ABSENT:
-        # Only work that comes fresh from its extraction may be started on.
+        # The finalise job may only start on freshly extracted work.
         if await _job_state(context, image, wire.JobKind.EXTRACT) is not wire.JobState.SUCCEEDED:
             return await _extract_anew(context, image)
         await context.helper.ask(
@@ -195,14 +195,14 @@ _STEPS: dict[FinaliseStep, Callable[[Context, Image], Awaitable[Image]]] = {
 
 
 async def _extract_anew(context: Context, image: Image) -> Image:
-    # Before the step is changed: at `extract`, a job that succeeded would be believed.
+    # Before the step changes: at `extract`, a successful job of the earlier attempt would be accepted.
     await context.helper.ask(wire.StopJobs(image_id=image.id))
     await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["work", "image"]))
     return _still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
 
 
 async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.JobReport:
-    """Wait for a job and pass on what it says of itself. Raises ImageFailed or NoRoom with the reason it failed for."""
+    """Wait for a job, and record its progress. Raises ImageFailed or NoRoom with its reason."""
     began = time.monotonic()
     while True:
         job = await context.helper.ask(wire.InspectJob(kind=kind, image_id=image.id))
@@ -220,18 +220,18 @@ async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.Jo
 
 
 async def _require_room(context: Context, kind: wire.JobKind) -> None:
-    """A job can be done again, so it gives way before any instance has to. Raises NoRoom, and the job is stopped."""
+    """Stop the job and raise NoRoom if the disk is low; a job can be repeated, so it stops before instances do."""
     room = await disk.room(context)
     least_bytes = room.low_bytes if kind is wire.JobKind.EXTRACT else room.critical_bytes
     if short := await disk.shortage(context, least_bytes):
         raise NoRoom(
-            f"The data disk is full but for {short.free_bytes >> 20} MiB; destroy instances or images, or give it more"
-            " room, and finalise again."
+            f"The data disk has only {short.free_bytes >> 20} MiB free; destroy instances or images, or enlarge the"
+            " disk, and finalise again."
         )
 
 
 async def _note(context: Context, image: Image, activity: str, done: int | None, total: int | None) -> Image:
-    """Write down how far it is, if that is news; notices also that the image came to be destroyed."""
+    """Record the progress if it changed; this also detects that the image is being destroyed."""
     known = image.progress
     activity = failures.printable(activity) or (known.activity if known else "")
     if known is None or (known.activity, known.done_bytes, known.total_bytes) != (activity, done, total):
@@ -240,7 +240,7 @@ async def _note(context: Context, image: Image, activity: str, done: int | None,
 
 
 async def _current(context: Context, image: Image) -> Image:
-    """The row as it is, provided that it still is at this step."""
+    """Return the current row if it is still at this step."""
     now = await context.store.images.get(image.id)
     return _still(now if now is not None and now.step is image.step else None)
 
@@ -257,9 +257,9 @@ async def _end_trials(context: Context, image_id: int) -> None:
 
 
 async def _record_failure(context: Context, image_id: int, error: DraupnirError) -> bool:
-    """Write down why, and drop all but the upload; False if the image is no longer finalising. Raises Unavailable."""
+    """Record the failure, and discard all but the upload. False if the image is not finalising. Raises Unavailable."""
     await _end_trials(context, image_id)
-    # Before anybody can ask for it, and before the work goes.
+    # Before callers can request it, and before the work is discarded.
     await context.helper.ask(wire.KeepErrorText(image_id=image_id))
     failed = await context.store.images.mark_failed(image_id, Failure(error.code, failures.printable(error.detail)))
     if failed is not None:
@@ -268,7 +268,7 @@ async def _record_failure(context: Context, image_id: int, error: DraupnirError)
 
 
 def _clear_up_later(context: Context, image_id: int) -> None:
-    """As a task of its own: the outcome is known, and what cannot be tidied now the reconciler tidies."""
+    """Start the cleanup as a separate task; after a failure the reconciler repeats it."""
     context.tasks.start(Work.CLEAR_UP, Subject("image", image_id), lambda: _clear_up(context, image_id))
 
 

@@ -1,4 +1,4 @@
-"""Which ids are taken on the machine, so that nothing new gets one: it would find there what is not its own."""
+"""Tracks ids in use on the machine, so that a new image or instance never finds foreign data under its id."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from draupnir_helper import wire
 
 
 def note(context: Context, inventory: wire.Inventory) -> None:
-    """Remember what has an id. Ids that nothing can have are left out."""
+    """Record the ids of the inventory, except impossible ones."""
     jobs = (job.image_id for job in inventory.jobs)
     images = (found.image_id for found in inventory.images)
     units = (unit.instance_id for unit in inventory.instance_units)
-    # A foreign file may have an id for its name.
+    # A foreign file may have a number as its name.
     names = (name.rpartition("/")[2] for name in inventory.unknown)
     foreign = [int(name) for name in names if name.isascii() and name.isdecimal()]
     context.seen.image_ids = _possible(*inventory.uploads, *inventory.seals, *inventory.work, *images, *jobs, *foreign)
@@ -19,7 +19,7 @@ def note(context: Context, inventory: wire.Inventory) -> None:
 
 
 async def of_images(context: Context) -> frozenset[int]:
-    """The ids of images that are taken. Raises Unavailable."""
+    """Return the ids of images in use. Raises Unavailable."""
     if context.seen.image_ids is None:
         await _look(context)
     assert context.seen.image_ids is not None
@@ -27,7 +27,7 @@ async def of_images(context: Context) -> frozenset[int]:
 
 
 async def of_instances(context: Context) -> frozenset[int]:
-    """The ids of instances that are taken. Raises Unavailable."""
+    """Return the ids of instances in use. Raises Unavailable."""
     if context.seen.instance_ids is None:
         await _look(context)
     assert context.seen.instance_ids is not None
@@ -35,7 +35,7 @@ async def of_instances(context: Context) -> frozenset[int]:
 
 
 async def _look(context: Context) -> None:
-    """Before the first pass of the reconciler nobody has looked yet."""
+    """Take an inventory if the reconciler has not run yet."""
     note(context, await context.helper.ask(wire.TakeInventory()))
 
 

@@ -1,4 +1,4 @@
-"""The stories of images: made, described, finalised, destroyed. finalise.py has the steps of a finalise."""
+"""Operations on images: create, list, update, finalise, destroy. finalise.py has the steps of a finalise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 async def create(context: Context, backed_up_at: datetime, anonymisation_script: str) -> Image:
-    """A new image whose upload folder is there. Raises InvalidRequest, NoFreeId, NoRoom, Unavailable."""
+    """Create an image with its upload folder. Raises InvalidRequest, NoFreeId, NoRoom, Unavailable."""
     _check_script(anonymisation_script)
     taken_ids = await ids.of_images(context)
     image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids)
@@ -32,7 +32,7 @@ async def create(context: Context, backed_up_at: datetime, anonymisation_script:
 
 
 async def get(context: Context, image_id: int) -> Image:
-    """The image. Raises NotFound."""
+    """Return the image. Raises NotFound."""
     image = await context.store.images.get(image_id)
     if image is None:
         raise NotFound(f"Image {image_id} not found; `draupnir-client images list` lists the images.")
@@ -40,9 +40,9 @@ async def get(context: Context, image_id: int) -> Image:
 
 
 async def get_error(context: Context, image_id: int) -> tuple[Image, str]:
-    """A failed image, and all that was said of its failure. Raises NotFound, Unavailable.
+    """Return a failed image, and its full error text. Raises NotFound, Unavailable.
 
-    The text quotes raw data, so only uploaders and admins get it, and the daemon neither stores nor logs it.
+    The text quotes raw data, so only uploaders and admins get it, and the daemon does not store or log it.
     """
     image = await get(context, image_id)
     if image.status is not ImageStatus.FAILED:
@@ -56,14 +56,14 @@ async def get_error(context: Context, image_id: int) -> tuple[Image, str]:
 
 
 async def list_all(context: Context) -> list[Image]:
-    """All images, by id."""
+    """Return all images, by id."""
     return await context.store.images.list_all()
 
 
 async def update(
     context: Context, image_id: int, *, backed_up_at: datetime | None, anonymisation_script: str | None
 ) -> Image:
-    """Change what is not None. Raises InvalidRequest, NotFound, and WrongState once it is finalising or ready."""
+    """Change the values that are not None. Raises InvalidRequest, NotFound, or WrongState if finalising or ready."""
     if anonymisation_script is not None:
         _check_script(anonymisation_script)
     image = await context.store.images.update(
@@ -79,7 +79,7 @@ async def update(
 
 
 async def finalise(context: Context, image_id: int, *, wait: bool) -> Image:
-    """Start to finalise, or join who does; the work goes on whether or not anybody waits for it.
+    """Start to finalise, or join a running finalise; the work continues if the caller stops waiting.
 
     Raises NotFound, WrongState, NothingUploaded, and, when waiting, ImageFailed or NoRoom for an image that failed.
     """
@@ -97,7 +97,7 @@ async def finalise(context: Context, image_id: int, *, wait: bool) -> Image:
 
 
 async def destroy(context: Context, image_id: int, *, cascade: bool) -> None:
-    """Gone when this returns, with its instances if `cascade`. A finalise under way notices and ends first.
+    """Destroy the image, and with `cascade` its instances. A running finalise ends first.
 
     Raises NotFound, ImageHasInstances, Unavailable.
     """
@@ -106,12 +106,12 @@ async def destroy(context: Context, image_id: int, *, cascade: bool) -> None:
 
 
 async def make_upload(context: Context, image_id: int) -> None:
-    """Make the upload folder of an image whose creation was interrupted, or that has lost it."""
+    """Create the missing upload folder of an image, such as after an interrupted creation."""
     await context.tasks.run(Work.MAKE_UPLOAD, Subject("image", image_id), lambda: _make_upload(context, image_id))
 
 
 async def tear_down(context: Context, image_id: int) -> None:
-    """Finish the destruction of an image that is meant to be gone, or join who does."""
+    """Finish the destruction of an image, or join a running one."""
     await context.tasks.run(Work.DESTROY_IMAGE, Subject("image", image_id), lambda: _tear_down(context, image_id))
 
 
@@ -130,7 +130,7 @@ async def _make_upload_or_undo(context: Context, image_id: int) -> None:
 
 
 async def _undo(context: Context, image_id: int, change: Change) -> None:
-    """Take back a change whose work failed, as the life cycle has it. What cannot be done now, the reconciler does."""
+    """Roll back a change whose work failed, as the life cycle defines; after another failure the reconciler does it."""
     if change.undo is not Undo.DESTROY:
         return
     try:

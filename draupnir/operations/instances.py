@@ -1,4 +1,4 @@
-"""What people do with instances: create, look at, restart and destroy them."""
+"""Operations of users on instances: create, get, list, restart and destroy."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from draupnir.operations.context import Context
 async def create(
     context: Context, caller: Caller, image_id: int, shape: Shape | None = None, client_address: Address | None = None
 ) -> tuple[Instance, Credentials]:
-    """A running instance of a ready image, from the pool where there is one, and what it takes to sign in.
+    """Create a running instance of a ready image, if possible from the pool, and return it with credentials.
 
-    Its port admits `client_address` from the first moment.
+    Its allowlist has `client_address` from the start.
     Raises NotFound, ImageNotReady, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId, TooManyInstances, NoRoom,
     Unavailable.
     """
@@ -35,7 +35,7 @@ async def create(
 async def get(
     context: Context, caller: Caller, instance_id: int, client_address: Address | None = None
 ) -> tuple[Instance, Credentials | None]:
-    """One of the instances in the caller's reach. Its owner gets fresh credentials, and the port admits their address.
+    """Return an instance visible to the caller; for its owner, issue credentials and allow their address.
 
     Raises NotFound, Unavailable.
     """
@@ -48,21 +48,21 @@ async def get(
 
 
 async def list_own(context: Context, caller: Caller) -> list[Instance]:
-    """The caller's instances, by id."""
+    """Return the caller's instances, by id."""
     return await context.store.instances.list_used(caller.name)
 
 
 async def list_everybodys(context: Context, caller: Caller) -> list[Instance]:
-    """All instances that belong to somebody, by id. Raises Forbidden."""
+    """Return the instances of all users, by id. Raises Forbidden."""
     if caller.confined_to is not None:
         raise Forbidden("Only admins can list the instances of all users; omit `all` to list yours.")
     return await context.store.instances.list_used(None)
 
 
 async def restart(context: Context, caller: Caller, instance_id: int) -> Instance:
-    """Open the port again of an instance that was stopped, or stop and start one that runs; its data stay.
+    """Restart a running instance, or start a stopped one; its data stay.
 
-    Raises NotFound, WrongState, NoRoom, Unavailable, or what keeps it from starting: then the reconciler goes on.
+    Raises NotFound, WrongState, NoRoom, Unavailable. If the start fails, raises its error; the reconciler continues.
     """
     instance = await reached(context, caller, instance_id)
     if instance.status not in {InstanceStatus.RUNNING, InstanceStatus.STOPPED}:
@@ -80,14 +80,14 @@ async def restart(context: Context, caller: Caller, instance_id: int) -> Instanc
 
 
 async def destroy(context: Context, caller: Caller, instance_id: int) -> None:
-    """Gone when this returns, and never back once it was accepted. Raises NotFound, Unavailable."""
+    """Destroy the instance; an accepted request cannot be undone. Raises NotFound, Unavailable."""
     instance = await reached(context, caller, instance_id)
     await context.store.instances.begin_destroying(instance.id)
     await lifecycle.tear_down(context, instance.id)
 
 
 async def reached(context: Context, caller: Caller, instance_id: int) -> Instance:
-    """The instance, if it is in the caller's reach. Raises NotFound."""
+    """Return the instance if it is visible to the caller. Raises NotFound."""
     instance = await context.store.instances.get_used(instance_id, caller.confined_to)
     if instance is None:
         raise NotFound(f"Instance {instance_id} not found; `draupnir-client instances list` lists yours.")
@@ -95,7 +95,7 @@ async def reached(context: Context, caller: Caller, instance_id: int) -> Instanc
 
 
 async def _reserve(context: Context, caller: Caller, image_id: int, shape: Shape) -> Instance:
-    """A row and a port; the pool has ports only as long as nobody else needs them."""
+    """Reserve a row and a port; take a port from the pool if none is free."""
     while True:
         try:
             return await lifecycle.reserve(context, image_id, caller.name, Purpose.USE, shape)

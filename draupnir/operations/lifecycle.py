@@ -1,6 +1,6 @@
-"""The life cycle of an instance: a row and a port, a copy of the image, its units; started again, and taken down.
+"""The life cycle of an instance: reserve a row and a port, copy the image, start its units, restart, destroy.
 
-Everything here may be done again: it continues whatever was interrupted. Who may ask for it is decided in instances.py.
+Every function is idempotent and continues interrupted work. instances.py decides who may call it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
-# A port may be held by a process that the metadata knows nothing of; so many may be met before giving up.
+# Other programs may use ports of the range; give up after this many.
 PORTS_TRIED = 5
 
-# Who owns what is not made for anybody.
+# The owner of instances without a user.
 NOBODY = "draupnir"
 
 log = logging.getLogger(__name__)
 
 
 async def reserve(context: Context, image_id: int, owner: str, purpose: Purpose, shape: Shape) -> Instance:
-    """A row and a port. Raises NotFound, ImageNotReady, NoFreePort, NoFreeId, TooManyInstances, Unauthorized."""
+    """Reserve row and port. Raises NotFound, ImageNotReady, NoFreePort, NoFreeId, TooManyInstances, Unauthorized."""
     return await context.store.instances.insert(
         image_id,
         owner,
@@ -42,46 +42,46 @@ async def reserve(context: Context, image_id: int, owner: str, purpose: Purpose,
 
 
 async def reserve_trial(context: Context, image: Image) -> Instance:
-    """A row and a port for the trial boot of an image. Raises NoFreePort, ImageNotReady if it is being destroyed."""
+    """Reserve row and port for the trial boot of an image. Raises NoFreePort, or ImageNotReady if it is destroyed."""
     return await reserve(context, image.id, NOBODY, Purpose.TRIAL, await shapes.with_ceiling(context, Shape(0)))
 
 
 async def wake(context: Context, instance: Instance) -> None:
-    """Start its Postgres by a connection, as anybody does; what keeps it from waking shows when it is observed."""
+    """Start its Postgres by a connection, as a client would; a failure shows in its observed state."""
     await context.wake(instance.port)
 
 
 async def bring_up(context: Context, instance_id: int) -> Instance:
-    """Finish the creation of an instance whose row is there, or join who does; undone if it cannot be finished."""
+    """Finish the creation of a reserved instance, or join a running one; roll it back after a failure."""
     subject = Subject("instance", instance_id)
     return await context.tasks.run(Work.CREATE_INSTANCE, subject, lambda: _bring_up(context, instance_id))
 
 
 async def start_again(context: Context, instance_id: int) -> None:
-    """Open the port of an instance that is meant to run; its data stay as they are."""
+    """Open the port of an instance that should run; its data stay."""
     subject = Subject("instance", instance_id)
     await context.tasks.run(Work.START, subject, lambda: _start_again(context, instance_id))
 
 
 async def restart(context: Context, instance_id: int) -> None:
-    """Stop and start an instance that runs, or open one that was stopped; its data stay."""
+    """Restart a running instance, or start a stopped one; its data stay."""
     await context.tasks.run(Work.RESTART, Subject("instance", instance_id), lambda: _restart(context, instance_id))
 
 
 async def tear_down(context: Context, instance_id: int) -> None:
-    """Finish the destruction of an instance that is meant to be gone, or join who does."""
+    """Finish the destruction of an instance, or join a running one."""
     subject = Subject("instance", instance_id)
     await context.tasks.run(Work.DESTROY_INSTANCE, subject, lambda: _tear_down(context, instance_id))
 
 
 async def write_down_owner(context: Context, instance_id: int) -> None:
-    """Have the manifest beside the data say whose a running instance is by now."""
+    """Write the current owner of a running instance to its manifest."""
     subject = Subject("instance", instance_id)
     await context.tasks.run(Work.ASSIGN, subject, lambda: _write_down_owner(context, instance_id))
 
 
 async def assign(context: Context, instance: Instance) -> wire.InstanceState:
-    """Have the helper write down whose the instance is; how its units are."""
+    """Make the helper record the owner of the instance; return the state of its units."""
     return await context.helper.ask(
         wire.AssignInstance(
             instance_id=instance.id,
@@ -105,7 +105,7 @@ async def _bring_up(context: Context, instance_id: int) -> Instance:
         await _undo(context, instance_id, INSTANCES[None, InstanceStatus.CREATING])
         raise
     if not await context.store.instances.change_status(instance_id, InstanceStatus.CREATING, InstanceStatus.RUNNING):
-        # A destroy waits for this task to end, then takes it down.
+        # A destroy waits for the end of this task, then removes the instance.
         raise _destroyed_meanwhile(instance_id)
     running = await context.store.instances.get(instance_id)
     if running is None:
@@ -158,7 +158,7 @@ async def _start(context: Context, instance: Instance, *, new: bool) -> None:
 
 
 async def _undo(context: Context, instance_id: int, change: Change) -> None:
-    """Take back a change whose work failed, as the life cycle has it. What cannot be done now, the reconciler does."""
+    """Roll back a change whose work failed, as the life cycle defines; after another failure the reconciler does it."""
     if change.undo is not Undo.DESTROY:
         return
     try:

@@ -1,4 +1,4 @@
-"""How instances are: what is meant, and what the helper sees of their units and their data."""
+"""The condition of instances: combines the intended status with the helper's observation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONDITIONS = {
 
 
 async def observe(context: Context, found: Collection[Instance]) -> dict[int, Observation]:
-    """How each of the instances is; UNKNOWN where the helper cannot tell just now."""
+    """Return the condition of each instance; UNKNOWN if the helper is unavailable."""
     try:
         observed = await context.helper.ask(wire.ObserveInstances())
     except Unavailable:
@@ -34,7 +34,7 @@ async def observe(context: Context, found: Collection[Instance]) -> dict[int, Ob
 
 
 def _condition(instance: Instance, state: wire.InstanceState | None) -> Condition:
-    """Of an instance that is meant to run."""
+    """Return the condition of an instance that should run."""
     match state:
         case wire.InstanceState(postgres="failed") | wire.InstanceState(listening=False) | None:
             return Condition.FAILED

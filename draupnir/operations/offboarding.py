@@ -1,6 +1,6 @@
 """Finds revoked users: asks the identity provider about each user with an instance, session or token, once an interval.
 
-Only the provider's definite word counts. What it could not say is asked again, ever more seldom, and closes nothing.
+Only a definite answer of the provider counts. Otherwise the check is repeated with growing pauses, and closes nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from draupnir.operations.context import Context
 MAX_PAUSE_S = 10.0
 AT_ONCE = 4
 FIRST_RETRY_S = 15.0
-# People who once were asked about in the same moment drift apart again.
+# Spreads the checks of users who were checked at the same time.
 EARLIEST = 0.8
-# At the end of the daemon what the provider is saying just now is heard out: it takes each refresh token once.
+# When the daemon stops, wait for running checks, because the provider accepts each refresh token only once.
 LAST_WORDS_S = 5.0
 
 _NOT_FOUND_OUT = frozenset({Standing.UNKNOWN, Standing.UNCLEAR})
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 class Rounds:
-    """When to ask about whom, by a clock that nobody can set."""
+    """The schedule of checks, by the monotonic clock."""
 
     def __init__(self, interval: timedelta) -> None:
         self._interval_s = interval.total_seconds()
@@ -42,7 +42,7 @@ class Rounds:
         self._failures: dict[str, int] = {}
 
     def due(self, users: Collection[User]) -> list[User]:
-        """The users to check now; forgets those who are no longer among the users."""
+        """Return the users to check now, and forget users who are no longer in the list."""
         emails = {user.email for user in users}
         self._due_s = {email: due_s for email, due_s in self._due_s.items() if email in emails}
         self._failures = {email: failures for email, failures in self._failures.items() if email in emails}
@@ -52,29 +52,29 @@ class Rounds:
         return [user for user in users if self._due_s[user.email] <= time.monotonic()]
 
     def note(self, user: User, standing: Standing) -> None:
-        """What came of asking."""
+        """Record the result of a check."""
         failures = self._failures.get(user.email, 0) + 1 if standing in _NOT_FOUND_OUT else 0
         self._failures[user.email] = failures
-        # No more doublings than a float can take.
+        # Limited, because a float overflows.
         retry_s = FIRST_RETRY_S * 2 ** min(failures - 1, 30)
         pause_s = min(self._interval_s, retry_s) if failures else self._interval_s
         self._due_s[user.email] = time.monotonic() + pause_s * random.uniform(EARLIEST, 1)  # noqa: S311
 
     def _first_pause_s(self, user: User) -> float:
-        """What is left of the interval; those for whom nothing is are not asked about in one moment."""
+        """Return the rest of the interval; overdue checks are spread over a tenth of it."""
         age_s = (datetime.now(UTC) - user.checked_at).total_seconds()
         left_s = self._interval_s * EARLIEST - max(0.0, age_s)
         return max(left_s, random.uniform(0, self._interval_s / 10))  # noqa: S311
 
 
 async def run(context: Context) -> None:
-    """Check users, and count the time of closed instances, until cancelled."""
+    """Check users, and count the retention time of closed instances, until cancelled."""
     rounds = Rounds(context.settings.clean_interval)
     pause_s = min(MAX_PAUSE_S, context.settings.clean_interval.total_seconds() / 4)
     counted_at_s = time.monotonic()
     while True:
         await asyncio.sleep(pause_s)
-        # Time in which the metadata could not be reached is not counted: nobody could have restored anything.
+        # Do not count time without metadata, because instances could not be restored then.
         elapsed_s = time.monotonic() - counted_at_s
         counted_at_s += elapsed_s
         try:
@@ -87,7 +87,7 @@ async def run(context: Context) -> None:
 
 
 async def ask_about_all(context: Context, rounds: Rounds) -> None:
-    """Ask about all who are due, a few at once. Raises MetadataUnavailable."""
+    """Check all users who are due, a few at a time. Raises MetadataUnavailable."""
     waiting = deque(rounds.due(await context.store.users.list_concerned()))
 
     async def ask_in_turn() -> None:
@@ -122,7 +122,7 @@ async def _ask_about(context: Context, user: User) -> Standing:
 
 
 async def _lock_out(context: Context, user: User) -> None:
-    """Revoke a user and close their instances; a Postgres that stops slowly delays no other check."""
+    """Revoke a user and close their instances, without waiting for Postgres to stop."""
     left_behind = await context.store.users.leave(user)
     if left_behind is not None:
         with audit.for_reason(f"owner_left:{user.email}"):
@@ -131,7 +131,7 @@ async def _lock_out(context: Context, user: User) -> None:
 
 
 async def _hear_out(askers: Collection[asyncio.Task[None]]) -> None:
-    """Until they have ended or the time is up, however often this is cancelled until then."""
+    """Wait for the tasks or a timeout, even if cancelled repeatedly."""
     deadline_s = time.monotonic() + LAST_WORDS_S
     while (left_s := deadline_s - time.monotonic()) > 0 and not all(asker.done() for asker in askers):
         with suppress(asyncio.CancelledError):

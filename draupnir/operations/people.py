@@ -1,4 +1,4 @@
-"""The stories of people who once signed in: whether their company still vouches for them."""
+"""Checks whether the identity provider still confirms a user."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ log = logging.getLogger(__name__)
 
 
 async def check(context: Context, user: User) -> Standing:
-    """Ask the identity provider about somebody: REVOKED only on its definite word, and only if that can be theirs.
+    """Ask the identity provider about a user; REVOKED only after a definite answer about this user's current token.
 
-    A provider that renews refresh tokens refuses the old one, also when the new one was lost on its way here. So it is
-    written down before asking that one may be under way; a refusal after one that may have been lost is UNCLEAR, and
-    they have to sign in again. It counts once they have not done so for as long as a closed instance is kept.
+    A provider that rotates refresh tokens refuses the old one, even if the new one was lost in transit. So the request
+    is recorded before it is sent. A refusal after a possible loss is UNCLEAR, and the user has to sign in again. A user
+    who does not do so within the grace period is revoked.
     Raises MetadataUnavailable.
     """
     if context.sign_in is None or context.settings.oidc is None:
         return Standing.UNKNOWN
     if context.settings.oidc.discovery_url != f"{user.issuer.rstrip('/')}{DISCOVERY_PATH}":
-        # Nor is a refresh token to be shown to anybody but who gave it.
+        # A refresh token must be sent only to its issuer.
         log.warning("%s signed in with another identity provider than the configured one", user.email)
         return Standing.UNKNOWN
     try:
@@ -51,7 +51,7 @@ async def check(context: Context, user: User) -> Standing:
 async def _judge_refusal(context: Context, user: User) -> Standing:
     current = await context.store.users.get(user.email)
     if current is None or current.refresh_token != user.refresh_token:
-        # They have signed in again since, and the refused token is no longer theirs.
+        # The user has signed in again since, so the refused token is not the current one.
         return Standing.UNKNOWN
     if not user.unsettled or (user.refused_s or 0) >= context.settings.grace_period.total_seconds():
         return Standing.REVOKED

@@ -1,9 +1,8 @@
-"""The warm pool: instances made ahead, so that creating one only assigns an owner.
+"""The warm pool: instances that are created ahead, so that a request only has to assign an owner.
 
-The newest ready images have a few each; they have a port, certificates and a Postgres like any other, belong to nobody
-and are in nobody's list. A claim takes one and tells `vacancies`; the refill waits until no
-creation is under way, so that waiting callers come first. Under pressure the pool is given up, and it ends where it
-would make that pressure itself.
+The newest ready images have a few each. Like others they have a port, certificates and a Postgres, but no owner, and
+they are not listed. A claim takes one and sets `vacancies`. The refill waits until no creation is running, so that
+waiting callers come first. The pool is emptied if memory or disk become scarce, and it does not grow so far itself.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from draupnir.operations.context import Context
 from draupnir.operations.tasks import Work
 
 INTERVAL_S = 10.0
-# After the last creation: its owner is about to connect, and needs the processor more.
+# Pause after the last creation, whose owner is about to connect and needs the processor.
 QUIET_S = 0.5
-# Of memory and of disk; with less than that free nothing is kept for later.
+# Free fraction of memory and disk below which the pool is emptied.
 LEAST_FREE = 0.1
-# With less than that nothing is added, or the pool would bring about by itself what it is given up for.
+# Free fraction below which the pool does not grow, so that it does not itself cause its emptying.
 ENOUGH_FREE = 0.2
 
 log = logging.getLogger(__name__)
@@ -45,9 +44,9 @@ async def run(context: Context) -> None:
 
 
 async def fill(context: Context) -> None:
-    """Give up what is too much, make what is missing, one at a time, and wake what is to be awake.
+    """Destroy surplus instances, create missing ones, one at a time, and wake those that should be awake.
 
-    Raises Unavailable, NoRoom, or what keeps an instance from starting.
+    Raises Unavailable, NoRoom, or the error of a failed start.
     """
     wanted = await _wanted(context)
     kept = []
@@ -72,12 +71,12 @@ async def fill(context: Context) -> None:
                 instance = await reserve(context, image_id)
                 await lifecycle.bring_up(context, instance.id)
             except (NoFreePort, NotFound, ImageNotReady):
-                # Ports are for people first; and the image may be destroyed by now.
+                # Users need the ports first, or the image was destroyed.
                 break
 
 
 async def claim(context: Context, caller: Caller, image_id: int, client_address: Address | None) -> Instance | None:
-    """An instance of the pool, now the caller's; None if there is none. One still being created is waited for."""
+    """Assign an instance of the pool to the caller, if necessary wait for its creation; None if the pool is empty."""
     limit = context.settings.instance_limit(caller.name)
     instance = await context.store.instances.claim(image_id, caller.name, await shapes.usual(context), limit)
     if instance is None:
@@ -94,7 +93,7 @@ async def claim(context: Context, caller: Caller, image_id: int, client_address:
 
 
 async def give_up_one(context: Context) -> bool:
-    """Destroy an instance of the pool, for its port; False if there is none."""
+    """Destroy an instance of the pool to free its port; False if the pool is empty."""
     for instance in await pooled(context):
         if await _give_up(context, instance):
             return True
@@ -102,18 +101,18 @@ async def give_up_one(context: Context) -> bool:
 
 
 async def reserve(context: Context, image_id: int) -> Instance:
-    """A row and a port for an instance that is nobody's yet. Raises NotFound, ImageNotReady, NoFreePort."""
+    """Reserve a row and a port for an instance without an owner. Raises NotFound, ImageNotReady, NoFreePort."""
     return await lifecycle.reserve(context, image_id, lifecycle.NOBODY, Purpose.POOL, await shapes.usual(context))
 
 
 async def pooled(context: Context) -> list[Instance]:
-    """The instances of the pool, by id."""
+    """Return the instances of the pool, by id."""
     found = await context.store.instances.list_all()
     return [each for each in found if each.purpose is Purpose.POOL and each.status is not InstanceStatus.DESTROYING]
 
 
 async def _give_up(context: Context, instance: Instance) -> bool:
-    """Destroy an instance of the pool; False if somebody has claimed it by now."""
+    """Destroy an instance of the pool; False if it was claimed since."""
     given_up = await context.store.instances.give_up_pooled(instance.id)
     if given_up:
         await lifecycle.tear_down(context, instance.id)
@@ -121,7 +120,7 @@ async def _give_up(context: Context, instance: Instance) -> bool:
 
 
 async def _wanted(context: Context) -> dict[int, int]:
-    """How many instances each image is to have in the pool."""
+    """Return the target number of instances for each image."""
     if context.settings.pool_size == 0 or await _free(context) < LEAST_FREE:
         return {}
     ready = [image for image in await context.store.images.list_all() if image.status is ImageStatus.READY]
@@ -130,7 +129,7 @@ async def _wanted(context: Context) -> dict[int, int]:
 
 
 async def _free(context: Context) -> float:
-    """How much of the memory and of the data disk is free, as a share of 1, whichever is less."""
+    """Return the free fraction of memory or of the data disk, whichever is lower."""
     found = await context.helper.inspect()
     if found.storage is None:
         return 0.0
@@ -139,7 +138,7 @@ async def _free(context: Context) -> float:
 
 
 async def _quiet(context: Context) -> None:
-    """Until no creation has been under way for a moment."""
+    """Wait until no creation has been running for a moment."""
     while True:
         await asyncio.sleep(QUIET_S)
         if not context.tasks.doing(Work.CREATE_INSTANCE):

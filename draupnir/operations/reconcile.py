@@ -1,7 +1,7 @@
-"""What keeps the machine as the metadata mean it: compares the two, then finishes or undoes what was interrupted.
+"""The reconciler: compares the machine with the metadata, and finishes or rolls back interrupted work.
 
-It acts through the same tasks as the operations, never beside one. It never deletes data that it does not know; units
-without data and metadata it stops.
+It uses the same tasks as the operations, so it never runs beside one. It never deletes unknown data. It stops units
+that have neither data nor metadata.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
 
 INTERVAL_S = 10.0
-# After a reboot every instance is to be started; so many at a time.
+# Limit of concurrent repairs, because after a reboot every instance has to start.
 AT_ONCE = 8
 
 log = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ Repair = Callable[[], Awaitable[object]]
 
 
 class Complaints:
-    """What was last found wrong that no repair is known for; logged when it appears, not each time it is seen."""
+    """The last list of problems without an automatic repair; each is logged only when it appears."""
 
     def __init__(self) -> None:
         self._known: set[str] = set()
 
     def replace(self, found: set[str]) -> None:
-        """These are all there are now."""
+        """Replace the list."""
         for complaint in sorted(found - self._known):
             log.error("%s", complaint)
         self._known = found
@@ -43,7 +43,7 @@ class Complaints:
 async def run(context: Context) -> None:
     """Reconcile at once and then every ten seconds, until cancelled."""
     complaints = Complaints()
-    filters_wrong = True  # as they may be since before a restart, of the daemon with another configuration
+    filters_wrong = True  # the daemon may have been restarted with another configuration
     while True:
         try:
             await reconcile_once(context, complaints)
@@ -57,15 +57,15 @@ async def run(context: Context) -> None:
 
 
 async def reconcile_once(context: Context, complaints: Complaints | None = None) -> None:
-    """One pass; repairs that take minutes (a finalise, the trash) are started and not waited for.
+    """Run one pass; start long repairs (a finalise, the trash) without waiting for them.
 
-    Raises Unavailable, having done nothing, when it cannot see what is meant or what is there.
+    Raises Unavailable, without changes, if the metadata or the helper do not answer.
     """
     before = await _rows(context)
     inventory = await context.helper.ask(wire.TakeInventory())
     ids.note(context, inventory)
     after = await _rows(context)
-    # A row that changed while the inventory was taken is in somebody's hands: judged by the next pass.
+    # A row that changed during the inventory is being worked on; the next pass judges it.
     rows = {subject: row for subject, row in after.items() if before.get(subject) == row}
     idle = {subject: row for subject, row in rows.items() if not context.tasks.busy(subject)}
 
@@ -91,12 +91,12 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
     if inventory.trash or inventory.idle_quota_groups:
         trash.empty(context)
     gate = asyncio.Semaphore(AT_ONCE)
-    # The tasks have logged what went wrong; one row that cannot be repaired must not keep the others from it.
+    # The tasks have logged their failures; a failed repair must not prevent the others.
     await asyncio.gather(*(_attempt(gate, repair) for repair in repairs), return_exceptions=True)
 
 
 async def _rows(context: Context) -> dict[Subject, Image | Instance]:
-    # Instances first: a trial seen here whose image is seen later as not finalising is nobody's any more.
+    # Instances first: a trial is stale if its image, read later, is not finalising.
     found: list[tuple[str, Image | Instance]] = []
     found += [("instance", each) for each in await context.store.instances.list_all()]
     found += [("image", each) for each in await context.store.images.list_all()]
@@ -160,7 +160,7 @@ def _instance_repairs(
 
 
 def _closed_repairs(context: Context, instance: Instance, inventory: wire.Inventory) -> Iterator[Repair]:
-    """Keep closed instances closed, even if a unit of them was started, until they are destroyed or restored."""
+    """Keep closed instances closed, even if somebody started a unit, until they are destroyed or restored."""
     if instance.retained is not None and instance.retained.owner_is_back:
         yield partial(retention.take_back, context, instance)
     elif not retention.left_of_grace(context, instance):
@@ -192,24 +192,24 @@ async def _end_trial(context: Context, instance: Instance) -> None:
 
 
 def _unexplained(inventory: wire.Inventory, known: set[Subject]) -> set[Subject]:
-    """Images and instances that are on the machine and have no row."""
+    """Return images and instances on the machine without a row."""
     image_ids = {*inventory.uploads, *inventory.seals, *inventory.work, *(it.image_id for it in inventory.images)}
     there = {Subject("image", each) for each in image_ids}
     return (there | {Subject("instance", each) for each in inventory.instances}) - known
 
 
 def _mere_units(inventory: wire.Inventory) -> set[Subject]:
-    """Instances of which there are units and no data: nothing can be lost with those."""
+    """Return instances that have units but no data, which can be stopped without loss."""
     with_units = {unit.instance_id for unit in inventory.instance_units}
     return {Subject("instance", each) for each in with_units - {*inventory.instances}}
 
 
 def _complaint(subject: Subject) -> str:
-    return f"There is an {subject.kind} {subject.id} on the server that is not in the metadata; not touched."
+    return f"The {subject.kind} {subject.id} exists on the server but not in the metadata; it was left unchanged."
 
 
 def _foreign(name: str) -> str:
-    return f"{name!r} on the data disk does not belong to Draupnir; not touched."
+    return f"{name!r} on the data disk does not belong to Draupnir; it was left unchanged."
 
 
 def _undeletable(entry: str) -> str:

@@ -1,6 +1,6 @@
-"""The stories of closed instances of revoked users: closed at once, retained, then destroyed or opened again.
+"""Closed instances of revoked users: closed at once, retained, then destroyed or restored.
 
-One that is opened again has another authority, so that no certificate of before is good for it.
+A restored instance gets a new authority, which invalidates its old certificates.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ log = logging.getLogger(__name__)
 
 
 def left_of_grace(context: Context, instance: Instance) -> timedelta | None:
-    """How long a closed instance is still kept, not below zero; None of one that is not closed."""
+    """Return the remaining grace period of a closed instance, at least zero; None if it is not closed."""
     if instance.retained is None:
         return None
     return max(timedelta(), context.settings.grace_period - timedelta(seconds=instance.retained.closed_s))
 
 
 def destroy_at(context: Context, instance: Instance) -> datetime | None:
-    """When a closed instance will be destroyed if the service runs until then; None of one that is not closed."""
+    """Return when a closed instance will be destroyed, if the service runs until then; None if it is not closed."""
     left = left_of_grace(context, instance)
     return None if left is None else datetime.now(UTC) + left
 
 
 async def close(context: Context, instance_id: int) -> None:
-    """Stop the port, with every connection through it, and Postgres, of an instance that is meant to be closed."""
+    """Close port and connections of an instance that should be closed, and stop its Postgres."""
     await context.tasks.run(Work.CLOSE, Subject("instance", instance_id), lambda: _close(context, instance_id))
 
 
 async def stop_units(context: Context, instance_id: int) -> None:
-    """Stop whatever runs of an instance that has neither a row nor data; its destruction was interrupted."""
+    """Stop the units of an instance without row and data, whose destruction was interrupted."""
     log.warning("stopping the units of instance %s, which has neither metadata nor data", instance_id)
     request = wire.CloseInstance(instance_id=instance_id)
     await context.tasks.run(Work.STOP_UNITS, Subject("instance", instance_id), partial(context.helper.ask, request))
 
 
 def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
-    """Close all these, a few at once, waiting for none; what cannot be closed now the reconciler closes."""
+    """Close these instances in the background, a few at a time; after a failure the reconciler closes them."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def close_in_turn(instance_id: int) -> None:
@@ -63,21 +63,21 @@ def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
 
 
 async def expire(context: Context, instance: Instance) -> None:
-    """Destroy an instance that has been closed for the whole grace period; not one that was opened since."""
+    """Destroy an instance that was closed for the whole grace period, unless it was restored since."""
     if await context.store.retention.expire(instance.id, context.settings.grace_period.total_seconds()):
         with audit.for_reason(f"grace_over:{instance.owner}"):
             await lifecycle.tear_down(context, instance.id)
 
 
 async def restore(context: Context, caller: Caller, instance_id: int, owner: str | None = None) -> Instance:
-    """Open a closed instance again, with its data, for its owner or for another; one that is open stays as it is.
+    """Open a closed instance again, with its data, for its owner or another; an open one stays unchanged.
 
-    Raises NotFound, WrongState, OwnerUnknown, TooManyInstances, Unavailable, or what keeps it from starting: then the
-    reconciler goes on.
+    Raises NotFound, WrongState, OwnerUnknown, TooManyInstances, Unavailable. If the start fails, raises its error, and
+    the reconciler continues.
     """
     if not _is_restored(await instances.reached(context, caller, instance_id), owner):
         subject = Subject("instance", instance_id)
-        # Two who hand it to different people must not join.
+        # Requests with different new owners must not join one task.
         await context.tasks.run(
             Work.RESTORE, subject, lambda: _restore(context, instance_id, owner), variant=owner or ""
         )
@@ -88,7 +88,7 @@ async def restore(context: Context, caller: Caller, instance_id: int, owner: str
 
 
 def _is_restored(instance: Instance, owner: str | None) -> bool:
-    """Whether it is open already, for that owner. Raises WrongState if it is neither that nor closed."""
+    """Return whether it is open already, for that owner. Raises WrongState if it is neither that nor closed."""
     if instance.status is InstanceStatus.RUNNING and owner in {None, instance.owner}:
         return True
     if instance.status is not InstanceStatus.CLOSED:
@@ -97,7 +97,7 @@ def _is_restored(instance: Instance, owner: str | None) -> bool:
 
 
 async def take_back(context: Context, instance: Instance) -> None:
-    """Open the instance of somebody who has signed in again as the same person who was revoked."""
+    """Open the instance of a revoked user who has signed in again with the same identity."""
     subject = Subject("instance", instance.id)
     with audit.for_reason(f"owner_is_back:{instance.owner}"):
         await context.tasks.run(Work.TAKE_BACK, subject, lambda: _take_back(context, instance.id))
@@ -112,10 +112,10 @@ async def _close(context: Context, instance_id: int) -> None:
 
 async def _restore(context: Context, instance_id: int, owner: str | None) -> None:
     instance = await context.store.instances.get(instance_id)
-    # Other work may have opened or destroyed it before this work's turn came.
+    # Other work may have opened or destroyed it before this task started.
     if instance is None or _is_restored(instance, owner):
         return
-    # One that still listens would go on with the authority it has.
+    # A port that still listens would keep the old authority.
     await context.helper.ask(wire.CloseInstance(instance_id=instance.id))
     limit = None if owner is None else context.settings.instance_limit(owner)
     if not await context.store.retention.reopen(instance.id, authorities.create(context, instance.id), owner, limit):

@@ -1,4 +1,4 @@
-"""The shape of an instance: what is asked for, what is usual, and what the operator allows."""
+"""The shape of an instance: the requested values, the defaults, and the operator's limits."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from draupnir.operations.context import Context
 
 
 async def usual(context: Context) -> Shape:
-    """The default shape, which every instance of the pool has. Raises Unavailable."""
+    """Return the default shape, which all instances of the pool have. Raises Unavailable."""
     return Shape(context.settings.sleep_after_s, max_bytes=(await disk.room(context)).max_instance_bytes)
 
 
 async def with_ceiling(context: Context, shape: Shape) -> Shape:
-    """The shape with a ceiling, the usual one where none is asked for. Raises CeilingTooHigh, Unavailable."""
+    """Return the shape with a ceiling, by default the configured one. Raises CeilingTooHigh, Unavailable."""
     highest = (await disk.room(context)).max_instance_bytes
     if shape.max_bytes is None:
         return dataclasses.replace(shape, max_bytes=highest)
@@ -29,7 +29,7 @@ async def with_ceiling(context: Context, shape: Shape) -> Shape:
 
 
 async def allowed(context: Context, shape: Shape) -> Shape:
-    """The shape with a ceiling, as far as the operator allows it. Raises DirectRefused, CeilingTooHigh, Unavailable."""
+    """Return the shape with a ceiling, if it is allowed. Raises DirectRefused, CeilingTooHigh, Unavailable."""
     found = await with_ceiling(context, shape)
     if found.network is Network.DIRECT and not context.settings.direct_instances:
         raise DirectRefused(

@@ -1,8 +1,8 @@
-"""The story of signing in: a client's wish, its browser's way through the identity provider, and a session for a code.
+"""Signing in: a client starts it, a browser goes through the identity provider, the client gets a session for a code.
 
-Each step can be taken once and by one party only. The link goes to the client that asked; the state is bound to the
-browser that followed the link by a secret in a cookie; the code is useless without the client's verifier. What
-the provider is shown (nonce, verifier) follows from the browser's secret, so what is stored signs nobody in.
+Each step works once and for one party. The link goes to the client that asked. A secret in a cookie binds the state to
+the browser that followed the link. The code is useless without the client's verifier. Nonce and verifier for the
+provider derive from the browser's secret, so the stored values are not enough to sign in.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ LIFETIME = timedelta(minutes=10)
 CODE_LIFETIME = timedelta(seconds=60)
 AUTHENTICATE_PATH = "/authenticate"
 _RANDOM_BYTES = 32
-# Of RFC 6749 section 4.1.2.1, those by which the provider says that it is in trouble itself.
+# The error codes of RFC 6749 section 4.1.2.1 that mean a problem of the provider.
 _OUTAGES = frozenset({"server_error", "temporarily_unavailable"})
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the provider sends a browser back with: a code or an error, and who it says it is."""
+    """The parameters of the provider's redirect: a code or an error, and the issuer."""
 
     code: str | None
     error: str | None
@@ -43,7 +43,7 @@ class Answer:
 
 
 async def begin(context: Context, code_challenge: str, loopback_port: int | None) -> tuple[str, datetime]:
-    """A client wants to sign somebody in: the address for a browser, and until when.
+    """Start a sign-in for a client; return the url for a browser, and its expiry.
 
     Raises SignInNotConfigured.
     """
@@ -55,9 +55,9 @@ async def begin(context: Context, code_challenge: str, loopback_port: int | None
 
 
 async def send_off(context: Context, link: str) -> tuple[str, str]:
-    """A browser has followed the link: where to send it, and the secret it is bound by from now on.
+    """Use the link; return the url at the provider for the browser, and a secret that binds the browser.
 
-    Raises SignInNotConfigured, SignInGone, ProviderUnavailable; the last leaves the link as it was.
+    Raises SignInNotConfigured, SignInGone, ProviderUnavailable; after the last, the link can be used again.
     """
     provider = _configured(context).provider
     browser, state = secrets.token_urlsafe(_RANDOM_BYTES), secrets.token_urlsafe(_RANDOM_BYTES)
@@ -68,7 +68,7 @@ async def send_off(context: Context, link: str) -> tuple[str, str]:
 
 
 async def come_back(context: Context, state: str, browser: str) -> Pending:
-    """The browser is back, and it is the same one; the state is used up. Raises SignInNotConfigured, SignInGone."""
+    """Check that the same browser has returned, and use up the state. Raises SignInNotConfigured, SignInGone."""
     _configured(context)
     pending = await context.store.sign_ins.come_back(digest_of(state), digest_of(browser))
     if pending is None:
@@ -77,9 +77,9 @@ async def come_back(context: Context, state: str, browser: str) -> Pending:
 
 
 async def vouch(context: Context, pending: Pending, state: str, browser: str, answer: Answer) -> tuple[str, str]:
-    """The provider has said who it is: their address, and the code for which the client gets a session.
+    """Get the identity from the provider; return the e-mail address, and the code for the client.
 
-    Raises SignInRefused, ProviderUnavailable; nothing is left of the sign-in then.
+    Raises SignInRefused, ProviderUnavailable; both end the sign-in.
     """
     sign_in = _configured(context)
     try:
@@ -101,7 +101,7 @@ async def vouch(context: Context, pending: Pending, state: str, browser: str, an
 
 
 async def redeem(context: Context, code: str, verifier: str) -> tuple[Token, str, Role]:
-    """The client shows its code and is given a session; the code is used up, right or wrong. Raises SignInRefused."""
+    """Exchange the client's code for a session; the code is used up in any case. Raises SignInRefused."""
     _configured(context)
     found = await context.store.sign_ins.redeem(digest_of(code))
     if found is None or not hmac.compare_digest(_challenge(verifier).encode(), found[1].encode()):
@@ -113,7 +113,7 @@ def _configured(context: Context) -> SignIn:
     if context.sign_in is None:
         raise SignInNotConfigured(
             "Sign-in is not possible, because no identity provider is configured; use the shared secret with"
-            " `draupnir-client authenticate --token-file FILE`, or have the administrator configure [oidc]."
+            " `draupnir-client authenticate --token-file FILE`, or ask the administrator to configure [oidc]."
         )
     return context.sign_in
 

@@ -1,4 +1,4 @@
-"""The daemon's work under way: tasks that callers join and may leave, never two at once on one subject."""
+"""The daemon's running tasks, which callers join and may leave; at most one at a time for each subject."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @unique
 class Work(Enum):
-    """What a task does, in words that end before the id of its subject.
+    """The kind of work of a task; the value is text before the id of its subject.
 
     Callers of the same work share its task and its outcome, so two kinds of work never share a member.
     """
@@ -45,14 +45,14 @@ class Work(Enum):
 
 
 class Subject(NamedTuple):
-    """The one thing a task works on, such as ("image", 4)."""
+    """The image or instance that a task works on, such as ("image", 4)."""
 
     kind: str
     id: int
 
 
 class Key(NamedTuple):
-    """What makes two tasks one; `variant` tells work apart that is done with different values, such as a new owner."""
+    """The identity of a task; `variant` distinguishes work with different values, such as a new owner."""
 
     work: Work
     subject: Subject
@@ -64,7 +64,7 @@ class Key(NamedTuple):
 
 class Tasks:
     """Work on subjects. Callers of the same work on the same subject join one task; other work on that subject waits
-    for it. So work must never join other work on its own subject.
+    for it. So work must never join other work on its own subject, which would deadlock.
     """
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Tasks:
     def start(
         self, work: Work, subject: Subject, run: Callable[[], Awaitable[T]], *, variant: str = ""
     ) -> asyncio.Task[T]:
-        """The task under way, or a new one; it goes on whatever becomes of the caller."""
+        """Return the running task, or start one; it continues if the caller is cancelled."""
         key = Key(work, subject, variant)
         task = self._running.get(key)
         if task is None:
@@ -85,9 +85,9 @@ class Tasks:
         return task
 
     async def run(self, work: Work, subject: Subject, run: Callable[[], Awaitable[T]], *, variant: str = "") -> T:
-        """Start or join, and return or raise what the work does. Raises Unavailable if the daemon stops first."""
+        """Start or join the work, and return its result or raise its error. Raises Unavailable if the daemon stops."""
         task = self.start(work, subject, run, variant=variant)
-        # Unlike awaiting the task itself, this leaves it alone when the caller is cancelled.
+        # Unlike awaiting the task itself, this does not cancel it when the caller is cancelled.
         await asyncio.wait([task])
         if task.cancelled():
             raise Unavailable(
@@ -96,16 +96,16 @@ class Tasks:
         return task.result()
 
     def busy(self, subject: Subject) -> bool:
-        """Whether anything is under way, or waits, on the subject."""
+        """Return whether a task is running or waiting for the subject."""
         return any(key.subject == subject for key in self._running)
 
     def doing(self, work: Work) -> bool:
-        """Whether that work is under way on any subject."""
+        """Return whether that kind of work is running for any subject."""
         return any(key.work is work for key in self._running)
 
     async def close(self) -> None:
-        """Cancel everything, as a crash would; interrupted work continues from the metadata."""
-        # Again until it has effect: before Python 3.12 asyncio.wait_for, with which psycopg waits, may lose one.
+        """Cancel all tasks, like a crash; interrupted work continues from the metadata."""
+        # Repeated, because before Python 3.12 asyncio.wait_for, which psycopg uses, may lose a cancellation.
         while tasks := list(self._running.values()):
             for task in tasks:
                 task.cancel()
@@ -120,7 +120,7 @@ class Tasks:
         del self._running[key]
         if task.cancelled():
             return
-        # Asking for the exception also tells asyncio that somebody has seen it, when no caller stayed.
+        # Reading the exception also prevents asyncio's warning about it if no caller waits any more.
         error = task.exception()
         if origin.answered:
             audit.record_work(origin, str(key), error)

@@ -1,7 +1,7 @@
-"""The stories of tokens: whom one stands for, and how sessions and named tokens are made and revoked.
+"""Operations on tokens: identify a caller; create and revoke sessions and named tokens.
 
-A token is random and is kept by its bearer alone; the metadata know its SHA-256. Whom it stands for is decided each
-time that it is shown: whether its owner is still there and still trusted, and in which role they act.
+A token is random and only its bearer has it; the metadata contain its SHA-256. Each use checks whether its owner is
+still an active and trusted user, and in which role the owner acts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"dru_[A-Za-z0-9_-]{43}")
 
 
 async def identify(context: Context, token: str) -> Caller | None:
-    """Whom the token stands for; None if it was never given out, or to somebody who may not come in any more."""
+    """Return the identity of the token; None if it is unknown, or if its owner may no longer sign in."""
     if not _TOKEN.fullmatch(token):
         return None
     found = await context.store.tokens.use(digest_of(token))
@@ -40,7 +40,7 @@ def _role_of(context: Context, owner: str) -> Role | None:
 
 
 async def start_session(context: Context, email: str) -> tuple[Token, str, Role]:
-    """A session for somebody who has signed in: what is known of it, the token, and their role."""
+    """Create a session for a user who has signed in; return it with its secret and the user's role."""
     token = _random()
     expires_at = datetime.now(UTC) + timedelta(seconds=context.settings.session_lifetime_s)
     made = await context.store.tokens.insert(
@@ -50,9 +50,9 @@ async def start_session(context: Context, email: str) -> tuple[Token, str, Role]
 
 
 async def create(context: Context, caller: Caller, name: str, scope: Scope, lifetime: timedelta) -> tuple[Token, str]:
-    """A named token of the caller's, and the token itself. Raises TokenNameTaken, TooManyTokens.
+    """Create a named token of the caller; return it with its secret. Raises TokenNameTaken, TooManyTokens.
 
-    One that is made with a named token dies no later than that, or it would have no end.
+    If the caller uses a named token, the new one expires no later, so that tokens cannot renew themselves.
     """
     token = _random()
     expires_at = datetime.now(UTC) + lifetime
@@ -63,29 +63,29 @@ async def create(context: Context, caller: Caller, name: str, scope: Scope, life
 
 
 async def list_own(context: Context, caller: Caller) -> list[Token]:
-    """The caller's sessions and named tokens."""
+    """Return the caller's sessions and named tokens."""
     return await context.store.tokens.list_of(caller.name)
 
 
 async def revoke(context: Context, caller: Caller, token_id: int) -> None:
-    """Revoke one of the caller's. Raises NotFound, also for others'."""
+    """Revoke a token of the caller. Raises NotFound, also for tokens of others."""
     if not await context.store.tokens.delete(caller.name, token_id):
         raise NotFound(f"Token {token_id} not found; list yours with GET /tokens.")
 
 
 async def sign_out(context: Context, caller: Caller) -> None:
-    """Revoke the very token that the caller has shown. Raises NotASession."""
+    """Revoke the token that authenticates the caller. Raises NotASession."""
     if caller.token is None:
         raise NotASession(
-            "The shared secret cannot be signed out; the administrator replaces it on the server. On your"
-            " machine you only have to forget it."
+            "The shared secret cannot be signed out; only the administrator can replace it, on the server."
+            " `draupnir-client sign-out --local` removes it from your machine."
         )
-    # Somebody may have been quicker, and then it is done.
+    # A concurrent request may have revoked it already, which is fine.
     await context.store.tokens.delete(caller.name, caller.token.id)
 
 
 def digest_of(secret: str) -> bytes:
-    """What the metadata keep of a secret that was made here."""
+    """Return the digest of a secret, which the metadata store."""
     return hashlib.sha256(secret.encode(errors="replace")).digest()
 
 

@@ -1,4 +1,4 @@
-"""What was thrown away is deleted behind everybody's back, since that can take minutes."""
+"""Empties the trash in the background, because that can take minutes."""
 
 from __future__ import annotations
 
@@ -12,5 +12,5 @@ _TRASH = Subject("trash", 0)
 
 
 def empty(context: Context) -> None:
-    """Begin to delete what lies in the trash, unless that is under way; what is left the reconciler comes back to."""
+    """Start to empty the trash, unless that is running; the reconciler repeats it for leftovers."""
     context.tasks.start(Work.EMPTY_TRASH, _TRASH, partial(context.helper.ask, wire.EmptyTrash()))

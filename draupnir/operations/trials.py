@@ -1,4 +1,4 @@
-"""The trial boot of an image: every way in is tried, for as long as its Postgres runs."""
+"""The trial boot of an image: runs the sign-in probes, and fails if its Postgres fails."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from draupnir.operations.context import Context
 from draupnir_helper import wire
 
 POLL_S = 0.5
-# One that was started before its data were there fails once, and is started again.
+# If Postgres starts before its data exist, it fails once, and systemd restarts it.
 FAILURES = 2
 
 
 async def run(context: Context, instance: Instance) -> None:
-    """Try the instance out, unless its Postgres fails. Raises ImageFailed, Unavailable."""
+    """Run the probes against the instance, unless its Postgres fails. Raises ImageFailed, Unavailable."""
     credentials = authorities.issue_client(context, instance)
     try:
         async with asyncio.TaskGroup() as group:
@@ -28,14 +28,14 @@ async def run(context: Context, instance: Instance) -> None:
 
 
 async def _watch(context: Context, instance_id: int) -> None:
-    """Until its unit has failed, which systemd goes on starting. Raises ImageFailed."""
+    """Watch the unit of Postgres, which systemd restarts. Raises ImageFailed when it has failed."""
     failures = 0
     while failures < FAILURES:
         await asyncio.sleep(POLL_S)
         try:
             observed = await context.helper.ask(wire.ObserveInstances())
         except DraupnirError:
-            continue  # the trial has a deadline of its own
+            continue  # the probes have their own deadline
         failures += _has_failed(observed, instance_id)
     raise ImageFailed(
         "trial_failed",
@@ -45,5 +45,5 @@ async def _watch(context: Context, instance_id: int) -> None:
 
 
 def _has_failed(observed: wire.Observed, instance_id: int) -> bool:
-    """Whether the instance's Postgres has failed, or waits to be started again."""
+    """Return whether the instance's Postgres has failed, or waits for a restart."""
     return any(unit.instance_id == instance_id and unit.postgres == "failed" for unit in observed.instance_units)

@@ -1,1 +1,1 @@
-"""The room of the listeners: sockets from systemd, TLS, and the bounds on connections."""
+"""Serving: sockets from systemd, TLS, and the limits of connections."""

@@ -1,4 +1,4 @@
-"""How many connections of the API are open, of whom, and which of them goes when there are too many."""
+"""Counts the API's connections by client network, and closes some if there are too many."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from draupnir.api.limits import TELL_AGAIN_S, ClientNetwork, Lines, network_of
 
 log = logging.getLogger(__name__)
 
-# One over TLS comes to a third of a megabyte of memory; MemoryMax= and LimitNOFILE= have room for these.
+# A TLS connection takes a third of a megabyte of memory; MemoryMax= and LimitNOFILE= allow this number.
 MAX_CONNECTIONS = 1000
 MAX_OF_ONE_NETWORK = 256
 
 
 class Link(Protocol):
-    """One of the open connections, as far as it matters to the others."""
+    """The interface of an open connection."""
 
     network: ClientNetwork
 
     def cut(self) -> None:
-        """Ends it at once."""
+        """Close it at once."""
 
 
 class Connections:
     """Every connection from its acceptance to its end.
 
-    Above the limit, the connection is closed that has waited longest for its client. A network with many connections
-    loses its own, and keeps nobody out.
+    Above the limit, the connection that has waited longest for its client is closed. A network with many connections
+    loses its own, so it cannot exclude others.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Connections:
         self.lines = Lines()
 
     def network_of_host(self, host: str | None) -> ClientNetwork:
-        """With whom a peer is counted; None for those behind whom there are many: this machine, and trusted proxies."""
+        """Return the network of a peer; None for this machine and trusted proxies, which have many clients."""
         if host is None:
             return None
         address = read_ip_address(host)
@@ -54,7 +54,7 @@ class Connections:
         return network_of(address)
 
     def admit(self, link: Link) -> bool:
-        """Counts it in, if there is room for it or can be made."""
+        """Count a new connection, if necessary close another one; return whether it is admitted."""
         network = link.network
         if network is not None and self._counts.get(network, 0) >= self._of_one_network:
             longest = next((other for other in self._waiting if other.network == network), None)
@@ -70,17 +70,17 @@ class Connections:
         return True
 
     def waits(self, link: Link) -> None:
-        """From now on it waits for its client."""
+        """Mark it as waiting for its client."""
         if link in self._open:
             self._waiting[link] = None
             self._waiting.move_to_end(link)
 
     def works(self, link: Link) -> None:
-        """From now on its client waits for us."""
+        """Mark it as working: its client waits for us."""
         self._waiting.pop(link, None)
 
     def leave(self, link: Link) -> None:
-        """It has ended; may be told more than once."""
+        """Remove an ended connection; may be called more than once."""
         if link not in self._open:
             return
         self._open.remove(link)

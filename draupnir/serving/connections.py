@@ -1,8 +1,8 @@
-"""An open connection of the API: in which phase it is, and how long each phase may take.
+"""An open connection of the API: its phase, and the time limit of each phase.
 
-uvicorn closes connections that idle between two requests, and waits without limit for the rest of a header or a body
-and for a reader of its answer. Here each connection is in one phase, and each phase in which the client is waited
-for has an end.
+uvicorn only limits the idle time between two requests. It waits without limit for the rest of a header or body, and for
+a client that does not read its answer. Here each connection is in one phase, and each phase that waits for the client
+has a time limit.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from draupnir.serving.admission import Connections
 log = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 16 * 1024
-# Longer than clients and reverse proxies keep one (httpx 5 s, nginx 60 s): who else ends it may meet a request.
+# Longer than idle timeouts of clients and reverse proxies (httpx 5 s, nginx 60 s), to not close during a request.
 KEEP_ALIVE_S = 75
 
 
 class Phase(Enum):
-    """What a connection is about; all but ANSWER is waiting for the client."""
+    """The phase of a connection; in all but ANSWER it waits for the client."""
 
     HANDSHAKE = "handshake"
     HEADER = "header"
@@ -46,26 +46,26 @@ class Phase(Enum):
 
 HANDSHAKE_TIMEOUT_S = 10.0
 CLOSING_TIMEOUT_S = 5.0
-# When the service stops: for a client who has connected just now and whose request is on its way.
+# When the service stops: for a new client whose first request is on its way.
 LAST_REQUEST_S = 1.0
 # The handshake's end is asyncio's to watch, that of idleness uvicorn's.
 TIMEOUTS_S = {
     Phase.HEADER: 10.0,
-    # A handler that reads the body answers 408 by itself, in time before this.
+    # A handler that reads the body answers 408 before this limit.
     Phase.BODY: BODY_TIMEOUT_S + 5,
-    # An answer that is more than the kernel and the transport hold for a client who does not read.
+    # For an answer that exceeds the buffers of kernel and transport, if the client does not read.
     Phase.UNREAD: 60.0,
-    # The rest of a request that is answered already; not to take it would be to take the answer back.
+    # For the rest of a request that is answered already: without reading it, the client may lose the answer.
     Phase.LEFT_OVER: 5.0,
     Phase.CLOSING: CLOSING_TIMEOUT_S,
 }
 
 
 class BoundedHeaders(h11.Connection):
-    """h11 bounds a header only while a part of it is missing; here one that arrives in one piece is bounded, too."""
+    """h11 with a limit also for a header that arrives in one piece; h11 itself only limits incomplete headers."""
 
     def next_event(self) -> Any:
-        """The next event. Raises RemoteProtocolError 431 for a header, or trailers, of more than MAX_HEADER_BYTES."""
+        """Return the next event. Raises RemoteProtocolError 431 for headers or trailers above MAX_HEADER_BYTES."""
         before_bytes = self._unread_bytes()
         event = super().next_event()
         headers = isinstance(event, h11.Request | h11.EndOfMessage)
@@ -74,12 +74,12 @@ class BoundedHeaders(h11.Connection):
         return event
 
     def _unread_bytes(self) -> int:
-        # Not trailing_data, which copies: a body passes through here as well.
+        # Not trailing_data, which copies, because bodies pass through here, too.
         return len(self._receive_buffer)
 
 
 class Connection(H11Protocol):
-    """One client's connection, from its acceptance on."""
+    """A connection of one client."""
 
     def __init__(self, connections: Connections, network: ClientNetwork, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -94,7 +94,7 @@ class Connection(H11Protocol):
         self._stopping = False
 
     def cut(self) -> None:
-        """Ends the connection at once, whatever it is about."""
+        """Close the connection at once, in any phase."""
         if self._phase is Phase.HANDSHAKE:
             assert self.handshake is not None
             self.handshake.cancel()
@@ -102,12 +102,12 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """The client is there, over TLS after the handshake."""
+        """Start after the client connected, with TLS after the handshake."""
         super().connection_made(transport)
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has ended, by whomever."""
+        """Clean up after either side closed it."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         if self._deadline is not None:
@@ -115,47 +115,47 @@ class Connection(H11Protocol):
         self._connections.leave(self)
 
     def data_received(self, data: bytes) -> None:
-        """The client has sent something; behind what was refused it is thrown away, so that the answer gets through."""
+        """Process received data, or discard it after a refusal, so that the client gets the answer."""
         if not self._refused:
             super().data_received(data)
-            # Who speaks HTTP/2 without having been asked to would take anything that follows for nonsense.
+            # A client that uses HTTP/2 with prior knowledge could not parse our answer.
             last = self._stopping or self.conn.their_http_version not in {b"1.0", b"1.1"}
             if last and self.cycle is not None:
                 self.cycle.keep_alive = False
             self._look()
 
     def handle_events(self) -> None:
-        """Takes what the client has sent so far, as far as it goes."""
+        """Process the received events."""
         try:
             super().handle_events()
         except ValueError:
-            # Debian 13's h11 has int() read a Content-Length of any number of digits, and int() takes only so many.
+            # Debian 13's h11 calls int() for a Content-Length of any length, which raises for too many digits.
             self.send_400_response("")
 
     def on_response_complete(self) -> None:
-        """An answer has been written."""
+        """Update the phase after an answer was written."""
         super().on_response_complete()
         self._look()
 
     def timeout_keep_alive_handler(self) -> None:
-        """No other request came."""
+        """Close the connection after the idle timeout."""
         super().timeout_keep_alive_handler()
         self._look()
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as we write."""
+        """Update the phase when the client reads slower than we write."""
         super().pause_writing()
         self._unread = True
         self._look()
 
     def resume_writing(self) -> None:
-        """The client has read."""
+        """Update the phase after the client has read."""
         super().resume_writing()
         self._unread = False
         self._look()
 
     def shutdown(self) -> None:
-        """The service stops: ends what idles, and lets what is being answered be the last."""
+        """Close an idle connection when the service stops, or else close it after the current answer."""
         if self.transport.is_closing():
             return
         if self._phase is Phase.HEADER:
@@ -206,7 +206,7 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP, in the form of all our answers; called while h11's error is being handled."""
+        """Answer invalid HTTP in the format of all our answers; called while h11's error is being handled."""
         error = sys.exc_info()[1]
         if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             detail = f"The request's header is longer than {MAX_HEADER_BYTES} bytes (16 KiB); send a shorter one."
@@ -216,12 +216,12 @@ class Connection(H11Protocol):
             self._refuse(400, "invalid_http", "Invalid HTTP", detail)
 
     def _refuse(self, status: int, code: str, title: str, detail: str) -> None:
-        """Answers a request that never came to be one, and closes."""
+        """Answer an invalid or incomplete request, and close."""
         if self.cycle is not None:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
-            # Another answer is on its way, which this can only interrupt.
+            # Another answer is being sent, and this one would corrupt it.
             self.transport.abort()
             return
         request_id = secrets.token_hex(8)
@@ -239,7 +239,7 @@ class Connection(H11Protocol):
             h11.EndOfMessage(),
         ):
             self.transport.write(self.conn.send(event) or b"")
-        # Closed with something unread in it, a connection is reset, and the client may never see the answer.
+        # Closing with unread data resets the connection, and the client may lose the answer.
         self._refused = self.transport.can_write_eof()
         if self._refused:
             self.transport.write_eof()

@@ -1,4 +1,4 @@
-"""Serves the application on the sockets that systemd hands over, and tells systemd how the service is.
+"""Serves the application on the sockets that systemd passes, and notifies systemd of the service's state.
 
 The two protocols of systemd used here, LISTEN_FDS and NOTIFY_SOCKET, are small and stable: see sd_listen_fds(3)
 and sd_notify(3). systemd also keeps the HTTPS listener while the daemon is restarted, see FileDescriptorStoreMax=.
@@ -47,14 +47,14 @@ class ServingError(Exception):
 
 @dataclass(frozen=True)
 class Inherited:
-    """What systemd hands over: the sockets of draupnir.socket, and the HTTPS listener that an earlier daemon left."""
+    """The sockets from systemd: those of draupnir.socket, and the HTTPS listener that an earlier daemon stored."""
 
     sockets: Sequence[socket.socket] = ()
     kept: socket.socket | None = None
 
 
 def inherit() -> Inherited:
-    """The listening sockets handed over by systemd, none if they are meant for another process."""
+    """Return the listening sockets from systemd, none if they are for another process."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return Inherited()
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -69,18 +69,18 @@ def inherit() -> Inherited:
 
 
 def notify(state: str, *sockets: socket.socket) -> None:
-    """Tells systemd the state, such as `READY=1`; does nothing where systemd does not ask for it."""
+    """Notify systemd of a state, such as `READY=1`; do nothing without NOTIFY_SOCKET."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-        # A name that opens with @ is in the abstract namespace, which the kernel writes with a NUL.
+        # A name that starts with @ is in the abstract namespace, for which the kernel uses a NUL.
         notifier.connect("\0" + address[1:] if address.startswith("@") else address)
         socket.send_fds(notifier, [state.encode()], [each.fileno() for each in sockets])
 
 
 def watchdog_interval_s() -> float | None:
-    """How often to tell systemd that we are alive: half of what it allows; None if it does not watch us."""
+    """Return the interval of watchdog notifications, half of systemd's limit; None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     allowed_us = int(os.environ.get("WATCHDOG_USEC", "0"))
@@ -88,10 +88,9 @@ def watchdog_interval_s() -> float | None:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which leaves signals to the daemon and says when it has begun to serve or has given up.
+    """uvicorn's server, without signal handlers, and with an event that is set when it serves or has failed to start.
 
-    It accepts connections itself: they are counted before their TLS handshake, which is begun with `context`, whichever
-    that is by then.
+    It accepts connections itself, to count them before their TLS handshake, which uses the current `context`.
     """
 
     def __init__(self, config: uvicorn.Config, connections: Connections, context: ssl.SSLContext | None = None) -> None:
@@ -104,11 +103,11 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Takes no signal: two servers share one process, and `serve` stops both."""
+        """Install no signal handlers: two servers share one process, and `serve` stops both."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Starts to serve; afterwards `settled` is set, and `started` tells whether it serves."""
+        """Start to serve; then `settled` is set, and `started` is true if it succeeded."""
         try:
             await super().startup([])
         finally:
@@ -117,7 +116,7 @@ class Server(uvicorn.Server):
             self._accepting = [asyncio.create_task(self._accept(each)) for each in sockets or ()]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accepts no more, and lets what is being answered come to its end, for STOP_TIMEOUT_S."""
+        """Stop accepting, and wait up to STOP_TIMEOUT_S for running requests."""
         for accepting in self._accepting:
             accepting.cancel()
         await asyncio.gather(*self._accepting, return_exceptions=True)
@@ -134,15 +133,15 @@ class Server(uvicorn.Server):
                 log.warning("connections cannot be accepted now: %s", error)
                 await asyncio.sleep(ACCEPT_AGAIN_S)
             except Exception:
-                # The edge of accepting: a fault with one client must not make us deaf for all others.
+                # The outermost handler: an error with one client must not stop the accept loop.
                 log.exception("a connection could not be accepted")
-            # Where many come at once, sock_accept never waits, and those who are connected would.
+            # With many new clients sock_accept never yields, and established connections would starve.
             await asyncio.sleep(0)
 
     def _admit(self, accepted: socket.socket, peer: object) -> None:
         connection = Connection(
             self._connections,
-            # A socket in the file system, which an operator may give us, has no names for its peers.
+            # An operator may configure a unix socket, whose peers have no address.
             self._connections.network_of_host(str(peer[0]) if isinstance(peer, tuple) else None),
             config=self.config,
             server_state=self.server_state,
@@ -163,12 +162,12 @@ class Server(uvicorn.Server):
                 lambda: connection, accepted, ssl=self.context, **(timeouts_s if self.context else {})
             )
         except OSError:
-            # No handshake: a client without TLS, one that does not trust us, or one that was too slow.
+            # The handshake failed: the client does not use TLS, does not trust the certificate, or was too slow.
             self._connections.leave(connection)
 
 
 def https_listener(listen_address: str, kept: socket.socket | None) -> socket.socket:
-    """The listener on `host:port` or `[v6]:port`: the one that was kept, or a new one, kept from now on.
+    """Return the listener on `host:port` or `[v6]:port`: the stored one, or a new one, which is stored with systemd.
 
     Raises ServingError.
     """
@@ -190,14 +189,14 @@ def https_listener(listen_address: str, kept: socket.socket | None) -> socket.so
 
 
 def forget(kept: socket.socket | None) -> None:
-    """Closes a listener that is no longer configured, here and where systemd keeps it."""
+    """Close a listener that is no longer configured, and remove it from systemd's store."""
     if kept is not None:
         notify(f"FDSTOREREMOVE=1\nFDNAME={KEPT_LISTENER}")
         kept.close()
 
 
 async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT, and loads the certificate again on SIGHUP; raises ServingError."""
+    """Serve until SIGTERM or SIGINT, and reload the certificate on SIGHUP. Raises ServingError."""
     http = settings.http
     connections = Connections(proxies=settings.trusted_proxy_cidrs if settings.use_x_forwarded_for else ())
     servers = [(Server(_config(app), connections), list(inherited.sockets))]
@@ -229,7 +228,7 @@ async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
         if not server.started:
             stop()
             await asyncio.gather(*running)
-            raise ServingError("the service could not start; the lines above say why.")
+            raise ServingError("the service could not start; see the reason in the lines above.")
     notify("READY=1")
     watchdog = asyncio.create_task(_feed_watchdog())
     await asyncio.gather(*running)
@@ -237,7 +236,7 @@ async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
 
 
 def _reload_certificate(server: Server | None, http: HttpSettings) -> None:
-    """Serves new connections with the certificate that is there now, or goes on with that from before."""
+    """Use the current certificate file for new connections, or keep the old certificate if it is invalid."""
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     if server is not None:
         try:

@@ -1,4 +1,4 @@
-"""The API's own certificate: read from its files as a whole or not at all, and what is spoken with it."""
+"""The API's own certificate: loads it with its key, and sets the TLS parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from draupnir.settings import HttpSettings
 
-# For TLS 1.2; those of 1.3 are all good. Forward secrecy and authenticated encryption, nothing else.
+# For TLS 1.2: only ciphers with forward secrecy and authenticated encryption. All ciphers of TLS 1.3 have both.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
@@ -16,9 +16,9 @@ class CertificateError(Exception):
 
 
 def load(http: HttpSettings) -> ssl.SSLContext:
-    """What a connection over TLS is begun with; raises CertificateError.
+    """Load certificate and key into a TLS context. Raises CertificateError.
 
-    A context of its own each time: one that a broken pair was loaded into would be left with half of it.
+    The context is always new, because loading a broken pair into an existing one would change half of it.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -44,5 +44,5 @@ def _advice(error: Exception) -> str:
 
 
 def _no_passphrase() -> NoReturn:
-    """Instead of OpenSSL's question on a terminal that nobody looks at."""
+    """Raise for an encrypted key, for which OpenSSL would prompt on the terminal."""
     raise ValueError("the key is encrypted; store it without a passphrase")

@@ -1,4 +1,4 @@
-"""The metadata in Postgres; the only place that knows psycopg. Raises MetadataUnavailable and NoRoom."""
+"""The metadata in Postgres; the only package that imports psycopg. Raises MetadataUnavailable and NoRoom."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from draupnir.store.users import Users
 
 
 class Store:
-    """What the daemon remembers. Nothing works before `open`."""
+    """The metadata store. Call `open` first."""
 
     def __init__(self, dsn: str) -> None:
         self._database = Database(dsn)
@@ -31,10 +31,10 @@ class Store:
         self.sign_ins = SignIns(self._database)
 
     async def open(self, *, migrating: bool = True) -> None:
-        """Connect and bring the schema up to date, or only check it; may be tried again after it raised.
+        """Connect and migrate the schema, or only check it; can be called again after an error.
 
-        Raises MetadataUnavailable; its subclasses SchemaTooNew, when a newer Draupnir has migrated the database, and
-        SchemaTooOld, when it is not up to date and not to be changed.
+        Raises MetadataUnavailable, or its subclasses: SchemaTooNew if a newer Draupnir has migrated the database, and
+        SchemaTooOld if a migration is necessary but not allowed.
         """
         await self._database.open()
         try:
@@ -47,10 +47,10 @@ class Store:
             raise
 
     async def close(self) -> None:
-        """Give up the connections."""
+        """Close the connections."""
         await self._database.close()
 
     async def ping(self) -> None:
-        """Return if the database answers a query, raise MetadataUnavailable otherwise."""
+        """Return if the database answers a query. Raises MetadataUnavailable."""
         async with self._database.connection() as connection:
             await connection.execute("SELECT 1")

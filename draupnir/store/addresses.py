@@ -1,4 +1,4 @@
-"""The addresses table: from where the port of each instance may be reached, so many at most, and until when."""
+"""The addresses table: the allowlist of each instance, with a maximum length and an expiry for each entry."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from draupnir_helper.wire import MAX_ADDRESSES
 
 
 class Addresses:
-    """Rows of addresses that have not expired; the others are swept out by the way."""
+    """Rows of addresses. Expired ones are ignored, and deleted by later changes."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def see(self, instance_id: int, network: Cidr, ttl_s: int) -> bool:
-        """Note from where the owner was seen, for so long at least; whether the address was not on the list before.
+        """Record an address of the owner for at least `ttl_s`; return whether it is new on the list.
 
-        On a full list it takes the place of what was seen and expires first; where all was added, it gets none.
+        On a full list it replaces the `seen` entry that expires first. If the owner added all entries, it is dropped.
         """
         async with self._database.connection() as connection:
             if await _is_full(connection, instance_id, network):
@@ -40,7 +40,7 @@ class Addresses:
             return bool(row["inserted"])
 
     async def add(self, instance_id: int, network: Cidr, ttl_s: int) -> AllowedAddress:
-        """Put a network on the list for so long, whatever was said of it before. Raises TooManyAddresses."""
+        """Add a network to the list for `ttl_s`, or replace its entry. Raises TooManyAddresses."""
         async with self._database.connection() as connection:
             if await _is_full(connection, instance_id, network):
                 raise TooManyAddresses(
@@ -57,7 +57,7 @@ class Addresses:
             return _address(row)
 
     async def remove(self, instance_id: int, network: Cidr) -> bool:
-        """Take a network off the list; False if it is not on it."""
+        """Remove a network from the list; False if it is not on it."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "DELETE FROM addresses WHERE instance_id = %s AND network = %s AND expires_at > now()",
@@ -66,7 +66,7 @@ class Addresses:
             return cursor.rowcount == 1
 
     async def list_of(self, instance_id: int) -> list[AllowedAddress]:
-        """The addresses of one instance, in order."""
+        """Return the addresses of one instance, in order."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "SELECT * FROM addresses WHERE instance_id = %s AND expires_at > now() ORDER BY network", [instance_id]
@@ -74,7 +74,7 @@ class Addresses:
             return [_address(row) async for row in cursor]
 
     async def list_all(self) -> dict[int, list[AllowedAddress]]:
-        """The addresses of all instances that have any."""
+        """Return the addresses of all instances that have any."""
         found: dict[int, list[AllowedAddress]] = {}
         async with self._database.connection() as connection:
             cursor = await connection.execute("SELECT * FROM addresses WHERE expires_at > now() ORDER BY network")
@@ -84,7 +84,7 @@ class Addresses:
 
 
 async def _is_full(connection: Connection, instance_id: int, network: Cidr) -> bool:
-    """Whether the list has no place for the network; it is locked and swept first."""
+    """Lock the list, delete expired entries, and return whether the network does not fit."""
     await connection.execute("SELECT FROM instances WHERE id = %s FOR NO KEY UPDATE", [instance_id])
     await connection.execute("DELETE FROM addresses WHERE instance_id = %s AND expires_at <= now()", [instance_id])
     cursor = await connection.execute(

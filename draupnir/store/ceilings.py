@@ -1,4 +1,4 @@
-"""What of the instances table concerns their ceilings: who has met theirs, and who was stopped for writing."""
+"""The part of the instances table about ceilings: whether each is reached, and who was stopped for writing."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from draupnir.store.transitions import take_turn
 
 
 class Ceilings:
-    """Rows of instances, as the watch over the disk sees them."""
+    """Rows of instances for the disk watch."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def list_running(self) -> list[tuple[int, int | None, Fullness]]:
-        """Of each instance that runs its id, its ceiling, and whether it has met it; cheap."""
+        """Return id, ceiling and fullness of each running instance; cheap."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "SELECT id, max_bytes, is_full, reserve_granted FROM instances WHERE status = 'running' ORDER BY id"
@@ -25,7 +25,7 @@ class Ceilings:
             ]
 
     async def note_fullness(self, instance_id: int, fullness: Fullness) -> None:
-        """Write down whether it has met its ceiling."""
+        """Record whether the instance has reached its ceiling."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE instances SET is_full = %s, reserve_granted = %s, updated_at = now() WHERE id = %s",
@@ -33,7 +33,7 @@ class Ceilings:
             )
 
     async def stop(self, instance_id: int, reason: str) -> bool:
-        """Mean a running instance to be stopped, for that reason; False if it does not run any more."""
+        """Mark a running instance as stopped, with the reason; False if it is not running."""
         async with take_turn(self._database) as turn:
             stopped = await turn.change(
                 Kind.INSTANCE,

@@ -1,4 +1,4 @@
-"""The pool of connections, and the one place where psycopg's errors become ours."""
+"""The connection pool, and the only place that translates psycopg's errors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Connection = psycopg.AsyncConnection[DictRow]
 Row = dict[str, Any]
 
 MAX_CONNECTIONS = 8
-# How long a caller waits for a connection. The pool's own attempts end sooner: while one lasts, with ever longer
-# pauses, it would start no other, and a database that came back would go unnoticed for minutes.
+# How long a caller waits for a connection. The pool's own attempts end sooner: during an attempt, with its growing
+# pauses, it starts no other, and would notice a recovered database only after minutes.
 PATIENCE_S = 10.0
 RECONNECT_S = 5.0
 
 
 class Database:
-    """A pool that is opened once; each use of a connection is one transaction."""
+    """A connection pool; each use of a connection is one transaction."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -43,9 +43,9 @@ class Database:
             open=False,
         )
         try:
-            # The pool keeps the reason why it cannot connect to the log, so this is asked first.
+            # Connect once without the pool, because the pool only logs why it cannot connect.
             await (await psycopg.AsyncConnection.connect(self._dsn, connect_timeout=int(PATIENCE_S))).close()
-            # A query before the pool's first connection exists makes the pool open a second one.
+            # Wait, because a query before the pool's first connection exists makes the pool open a second one.
             await pool.open(wait=True, timeout=PATIENCE_S)
         except psycopg.Error as error:
             raise _unavailable(error) from error
@@ -59,15 +59,15 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """One transaction: committed at the end, rolled back by an exception. Raises MetadataUnavailable, NoRoom."""
+        """Run a transaction: commit at the end, roll back after an exception. Raises MetadataUnavailable, NoRoom."""
         if self._pool is None:
             raise MetadataUnavailable("The metadata database is not open yet; try again in a moment.")
         pool = self._pool
         with _no_cancellation_lost():
             try:
-                # Connections to a server that was restarted are passed over, each being replaced as it is given back.
-                # The pool could check by itself, but that is one more question to the server each time, and it pauses
-                # for seconds after each that it finds broken.
+                # Skip connections to a server that was restarted; the pool replaces each when it is returned.
+                # The pool's own check would cost a round trip each time, and would pause for seconds after each broken
+                # connection.
                 while True:
                     async with AsyncExitStack() as stack:
                         connection = await pool.getconn()
@@ -86,7 +86,7 @@ class Database:
 
 @contextmanager
 def _no_cancellation_lost() -> Iterator[None]:
-    """Before Python 3.12 asyncio.wait_for, with which psycopg waits, loses one that comes together with an answer."""
+    """Repeat a lost cancellation: before Python 3.12 asyncio.wait_for, which psycopg uses, may swallow one."""
     task = asyncio.current_task()
     assert task is not None
     before = task.cancelling()

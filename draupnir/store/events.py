@@ -1,4 +1,4 @@
-"""The events table: what happened to images and instances; only transitions.py writes it."""
+"""The events table: changes of images and instances; only transitions.py writes it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from draupnir.lifecycles import Event, Kind
 from draupnir.store.database import Database
 from draupnir.store.transitions import event
 
-# The oldest go when there are more: one is about 150 bytes.
+# The oldest are deleted above this number; a row has about 150 bytes.
 MAX_KEPT = 200_000
 
 _SELECT = """
@@ -20,25 +20,25 @@ _LAST = _SELECT.format(order="id DESC").encode()
 
 
 class Events:
-    """Rows of events, in the order in which they happened. A person sees their own: of their instances, or by them."""
+    """Rows of events, in order. A user sees events of the own instances and actions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def list_after(self, event_id: int, person: str | None, limit: int) -> list[Event]:
-        """The first events after that one; None is everybody's."""
+        """Return the first events after that id; `person` None is all users."""
         return await self._list(_FIRST, event_id, None, person, limit)
 
     async def list_last(self, person: str | None, limit: int) -> list[Event]:
-        """The last events; None is everybody's."""
+        """Return the last events; `person` None is all users."""
         return (await self._list(_LAST, 0, None, person, limit))[::-1]
 
     async def list_of(self, kind: Kind, subject_id: int, person: str | None, limit: int) -> list[Event]:
-        """The last events of one image or instance; None is everybody's."""
+        """Return the last events of one image or instance; `person` None is all users."""
         return (await self._list(_LAST, 0, (kind, subject_id), person, limit))[::-1]
 
     async def prune(self) -> None:
-        """Delete the oldest of too many."""
+        """Delete the oldest events above the maximum."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - %s", [MAX_KEPT])
 

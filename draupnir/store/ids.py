@@ -1,4 +1,4 @@
-"""Ids of new rows: the next of a sequence that neither the metadata nor the data disk has; each sequence is a cycle."""
+"""Ids of new rows: the next value of a cyclic sequence that is unused in the metadata and on the data disk."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Collection
 from draupnir.errors import NoFreeId
 from draupnir.store.database import Connection
 
-# The number of tries is enough to pass over all that is taken. No more are drawn than are needed: the subquery is not
-# merged with the rest, since it calls a volatile function.
+# Enough tries to skip all ids in use. Only as many as necessary are drawn, because the subquery is not flattened: it
+# calls a volatile function.
 _DRAW = """
 SELECT id
   FROM (SELECT nextval(%(sequence)s)::integer AS id
@@ -21,12 +21,12 @@ _DRAW_INSTANCE = _DRAW.format(table="instances").encode()
 
 
 async def draw_image_id(connection: Connection, taken: Collection[int]) -> int:
-    """An id that no image has, and none of those that are taken on the disk. Raises NoFreeId."""
+    """Return an image id that is unused in the metadata and not in `taken`. Raises NoFreeId."""
     return await _draw(connection, _DRAW_IMAGE, "image_ids", taken)
 
 
 async def draw_instance_id(connection: Connection, sequence: str, taken: Collection[int]) -> int:
-    """An id of the sequence that no instance has, and none of those that are taken on the disk. Raises NoFreeId."""
+    """Return an instance id that is unused in the metadata and not in `taken`. Raises NoFreeId."""
     return await _draw(connection, _DRAW_INSTANCE, sequence, taken)
 
 

@@ -1,4 +1,4 @@
-"""The images table. Every change of status or step is a compare-and-swap: None says that somebody else was first."""
+"""The images table. Every change of status or step is a compare-and-swap, which returns None if it lost a race."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from draupnir.store.instances import destroy_all_of
 from draupnir.store.transitions import take_turn
 
 MAX_LISTED_SCRIPT_CHARS = 8192
-# Whatever may be destroyed.
+# The statuses from which an image can be destroyed.
 _LIVING = tuple(before for before, after in IMAGES if after == ImageStatus.DESTROYING and before is not None)
 
 
@@ -25,7 +25,7 @@ class Images:
         self._database = database
 
     async def insert(self, backed_up_at: datetime, anonymisation_script: str, taken_ids: Collection[int]) -> Image:
-        """A new image, awaiting its upload, with none of those ids. Raises NoFreeId."""
+        """Insert an image that awaits its upload, with an id not in `taken_ids`. Raises NoFreeId."""
         async with take_turn(self._database) as turn:
             image_id = await draw_image_id(turn.connection, taken_ids)
             cursor = await turn.connection.execute(
@@ -38,11 +38,11 @@ class Images:
             return _image(row)
 
     async def get(self, image_id: int) -> Image | None:
-        """The image, if there is one."""
+        """Return the image, or None."""
         return await self._one("SELECT * FROM images WHERE id = %s", [image_id])
 
     async def list_all(self) -> list[Image]:
-        """All images, by id, with no more than the beginning of each script: all of all would be without bound."""
+        """Return all images, by id, with only the beginning of each script, to bound the size."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "SELECT id, status, backed_up_at, left(anonymisation_script, %(most)s) AS anonymisation_script,"
@@ -56,7 +56,7 @@ class Images:
     async def update(
         self, image_id: int, *, backed_up_at: datetime | None, anonymisation_script: str | None
     ) -> Image | None:
-        """Change what is not None, while the image awaits its upload or has failed."""
+        """Change the values that are not None, if the image awaits its upload or has failed."""
         return await self._one(
             "UPDATE images SET backed_up_at = coalesce(%s, backed_up_at),"
             " anonymisation_script = coalesce(%s, anonymisation_script), updated_at = now()"
@@ -65,7 +65,7 @@ class Images:
         )
 
     async def begin_finalising(self, image_id: int, activity: str) -> Image | None:
-        """From awaiting_upload or failed to the first step."""
+        """Move an image from awaiting_upload or failed to the first step."""
         return await self._change(
             [ImageStatus.AWAITING_UPLOAD, ImageStatus.FAILED],
             ImageStatus.FINALISING,
@@ -85,7 +85,7 @@ class Images:
         size_bytes: int | None = None,
         trigger_tables: Sequence[str] | None = None,
     ) -> Image | None:
-        """From the step the image was seen at to another, with what was learnt."""
+        """Move the image to another step, and record new facts."""
         return await self._one(
             "UPDATE images SET step = %s, activity = %s, step_started_at = now(), done_bytes = NULL,"
             " total_bytes = NULL, postgres_major = coalesce(%s, postgres_major),"
@@ -103,7 +103,7 @@ class Images:
         )
 
     async def note_progress(self, image: Image, activity: str, done: int | None, total: int | None) -> Image | None:
-        """What the step now under way says of itself; bytes are unsigned and bounded here, for jobs are not trusted."""
+        """Record the progress of the current step; bound the numbers, because jobs are not trusted."""
         bound = 2**63 - 1
         return await self._one(
             "UPDATE images SET activity = %s, done_bytes = %s, total_bytes = %s, updated_at = now()"
@@ -118,7 +118,7 @@ class Images:
         )
 
     async def mark_ready(self, image: Image) -> Image | None:
-        """From the last step to ready."""
+        """Move the image from the last step to ready."""
         return await self._change(
             [ImageStatus.FINALISING],
             ImageStatus.READY,
@@ -128,7 +128,7 @@ class Images:
         )
 
     async def mark_failed(self, image_id: int, failure: Failure) -> Image | None:
-        """From any step to failed."""
+        """Move the image from any step to failed."""
         return await self._change(
             [ImageStatus.FINALISING],
             ImageStatus.FAILED,
@@ -139,7 +139,7 @@ class Images:
         )
 
     async def leave_finalising(self, image_id: int) -> Image | None:
-        """Back to what the image was before it was to be finalised."""
+        """Return the image to its status before the finalise."""
         for after, had_failed in ((ImageStatus.AWAITING_UPLOAD, "IS NULL"), (ImageStatus.FAILED, "IS NOT NULL")):
             left = await self._change(
                 [ImageStatus.FINALISING],
@@ -154,9 +154,9 @@ class Images:
         return None
 
     async def begin_destroying(self, image_id: int, *, cascade: bool) -> None:
-        """Mean the image to be gone, and with `cascade` its instances; a trial instance never stands in the way.
+        """Mark the image for destruction, and with `cascade` its instances; trial instances never prevent it.
 
-        The lock on the row prevents new instances until then. Raises NotFound, ImageHasInstances.
+        A lock on the row prevents new instances until then. Raises NotFound, ImageHasInstances.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection
@@ -183,7 +183,7 @@ class Images:
             )
 
     async def delete(self, image_id: int) -> None:
-        """Forget an image that was being destroyed and has no instances left."""
+        """Delete the row of an image whose destruction is complete."""
         async with take_turn(self._database) as turn:
             await turn.delete(Kind.IMAGE, image_id, ImageStatus.DESTROYING)
 

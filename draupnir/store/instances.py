@@ -1,4 +1,4 @@
-"""The instances table: a port belongs to one row at most, and a row to an image that may have instances."""
+"""The instances table: each port belongs to at most one row, and each row to an image that may have instances."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SELECT = (
     " LEFT JOIN users ON users.email = instances.owner AND users.left_at IS NULL"
     " AND (users.issuer, users.subject) = (leaver_issuer, leaver_subject) "
 )
-# What was closed since its owner left is in the hands of those who reach everybody's.
+# Closed instances are visible only to callers who can access those of all users.
 _USED_BY = "purpose = 'use' AND (%(owner)s::text IS NULL OR owner = %(owner)s AND instances.status <> 'closed')"
 _FREE_PORT = (
     "SELECT port FROM generate_series(%(first)s::integer, %(last)s::integer) AS port"
@@ -52,10 +52,10 @@ RETURNING id
 _SEQUENCES = {Purpose.USE: "instance_ids", Purpose.POOL: "instance_ids", Purpose.TRIAL: "trial_ids"}
 
 
-# Whatever may be destroyed.
+# The statuses from which an instance can be destroyed.
 _LIVING = tuple(before for before, after in INSTANCES if after == InstanceStatus.DESTROYING and before is not None)
 
-# Given the id that a new instance will have.
+# Called with the id of the new instance.
 Seal = Callable[[int], SealedAuthority]
 
 
@@ -76,11 +76,11 @@ class Instances:
         limit: int | None,
         taken_ids: Collection[int],
     ) -> Instance:
-        """A new instance being created, on a free port chosen at random, with none of those ids.
+        """Insert an instance with status creating, a random free port, and an id not in `taken_ids`.
 
-        The image is locked until the row is there: for a trial it has to be at that step, otherwise ready. With it
-        the owner has no more instances than the limit. Raises NotFound, ImageNotReady, NoFreePort, NoFreeId,
-        TooManyInstances, Unauthorized.
+        The image is locked until the row exists. It has to be at the trial step for a trial, else ready. The owner's
+        limit includes the new instance. Raises NotFound, ImageNotReady, NoFreePort, NoFreeId, TooManyInstances,
+        Unauthorized.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection
@@ -100,7 +100,7 @@ class Instances:
                 "certificate": sealed.certificate,
                 "key": sealed.encrypted_key,
             }
-            # No row means that somebody took the port a moment ago, so every try is another's success.
+            # No row means that a concurrent insert took the port, so each retry follows another's success.
             while True:
                 values["port"] = await _free_port(connection, ports, avoided=())
                 cursor = await connection.execute(_INSERT, values)
@@ -112,7 +112,7 @@ class Instances:
             return _instance(found)
 
     async def claim(self, image_id: int, owner: str, shape: Shape, limit: int | None) -> Instance | None:
-        """Give an instance of the pool to its owner, one that runs rather than one being created; never one twice.
+        """Assign an instance of the pool to an owner, preferably a running one; never the same one twice.
 
         Raises TooManyInstances, Unauthorized.
         """
@@ -134,33 +134,33 @@ class Instances:
         return None if row is None else await self.get(row["id"])
 
     async def give_up_pooled(self, instance_id: int) -> bool:
-        """Mean an instance of the pool to be gone; False if somebody has claimed it by now."""
+        """Mark an instance of the pool for destruction; False if it was claimed since."""
         return await self._change(instance_id, _LIVING, InstanceStatus.DESTROYING, where="purpose = 'pool'")
 
     async def get(self, instance_id: int) -> Instance | None:
-        """The instance, if there is one."""
+        """Return the instance, or None."""
         found = await self._list("WHERE instances.id = %s", [instance_id])
         return found[0] if found else None
 
     async def get_used(self, instance_id: int, owner: str | None) -> Instance | None:
-        """The instance, if it is there for the owner to use; None is any owner."""
+        """Return the instance if the owner can use it; `owner` None is any."""
         found = await self._list(f"WHERE instances.id = %(id)s AND {_USED_BY}", {"id": instance_id, "owner": owner})
         return found[0] if found else None
 
     async def list_used(self, owner: str | None) -> list[Instance]:
-        """The instances that the owner has for use, by id; None is any owner."""
+        """Return the instances that the owner can use, by id; `owner` None is any."""
         return await self._list(f"WHERE {_USED_BY}", {"owner": owner})
 
     async def list_all(self) -> list[Instance]:
-        """All instances, those of trials too, by id."""
+        """Return all instances, including those of trials, by id."""
         return await self._list("", [])
 
     async def list_of_image(self, image_id: int) -> list[Instance]:
-        """All instances of an image, those of trials too, by id."""
+        """Return all instances of an image, including those of trials, by id."""
         return await self._list("WHERE image_id = %s", [image_id])
 
     async def move(self, instance: Instance, ports: range, avoided: Collection[int]) -> Instance | None:
-        """Give an instance that is being created another port, none of `avoided`. Raises NoFreePort."""
+        """Change the port of an instance that is being created to one not in `avoided`. Raises NoFreePort."""
         while True:
             try:
                 async with self._database.connection() as connection:
@@ -174,11 +174,11 @@ class Instances:
             return await self.get(instance.id)
 
     async def change_status(self, instance_id: int, before: InstanceStatus, after: InstanceStatus) -> bool:
-        """Compare and swap; whether the status was `before`."""
+        """Compare and swap the status; return whether it was `before`."""
         return await self._change(instance_id, [before], after)
 
     async def replace_plain_keys(self, seal: Callable[[int, Authority], SealedAuthority]) -> int:
-        """Seal every key that is there in plain text, all or none; returns how many there were."""
+        """Encrypt all plain-text keys in one transaction; return their number."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "SELECT id, authority_certificate, plain_authority_key FROM instances"
@@ -192,18 +192,18 @@ class Instances:
                     [sealed.encrypted_key, row["id"]],
                 )
             if plain:
-                # Rewrites the table's file, or the plain keys would stay in it until they are overwritten.
+                # Rewrite the table's file, which would otherwise contain the plain keys until they are overwritten.
                 await connection.execute(
                     "ALTER TABLE instances ALTER COLUMN authority_key TYPE bytea USING authority_key || ''::bytea"
                 )
         return len(plain)
 
     async def begin_destroying(self, instance_id: int) -> None:
-        """Mean the instance to be gone, whatever it is now."""
+        """Mark the instance for destruction, from any status."""
         await self._change(instance_id, _LIVING, InstanceStatus.DESTROYING)
 
     async def delete(self, instance_id: int) -> None:
-        """Forget an instance that was being destroyed; its port is free from now on."""
+        """Delete the row of an instance whose destruction is complete, which frees its port."""
         async with take_turn(self._database) as turn:
             await turn.delete(Kind.INSTANCE, instance_id, InstanceStatus.DESTROYING)
 
@@ -226,7 +226,7 @@ class Instances:
 
 
 async def destroy_all_of(turn: Turn, image_id: int) -> None:
-    """Mean all instances of an image to be gone."""
+    """Mark all instances of an image for destruction."""
     await turn.change(
         Kind.INSTANCE,
         _LIVING,
@@ -237,7 +237,7 @@ async def destroy_all_of(turn: Turn, image_id: int) -> None:
 
 
 async def _require_present(connection: Connection, owner: str) -> None:
-    """Holds the owner, if it is a person, until the row exists: a revocation happens before or after."""
+    """Lock the owner's row until the instance exists, so that a revocation happens before or after."""
     cursor = await connection.execute("SELECT left_at FROM users WHERE email = %s FOR SHARE", [owner])
     row = await cursor.fetchone()
     if row is not None and row["left_at"] is not None:

@@ -1,4 +1,4 @@
-"""Numbered SQL files, each applied once and in one transaction with its number, one daemon at a time."""
+"""Applies numbered SQL files, each once, in one transaction with its number, and by one daemon at a time."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from importlib.resources import files
 from draupnir.errors import MetadataUnavailable
 from draupnir.store.database import Connection, Database
 
-# Any number that no other program uses as an advisory lock in this database.
+# An arbitrary number that no other program uses as an advisory lock in this database.
 _LOCK = 0x64_72_61_75
 
 
 class SchemaTooNew(MetadataUnavailable):
-    """A newer version has migrated this database; an older one would misread it."""
+    """A newer version has migrated this database, so this one cannot use it."""
 
 
 class SchemaTooOld(MetadataUnavailable):
-    """The daemon of this version has not migrated this database yet."""
+    """This version's daemon has not migrated this database yet."""
 
 
 def migrations() -> dict[int, str]:
-    """The SQL of each migration by its number, ascending."""
+    """Return the SQL of each migration by its number, ascending."""
     found = {}
     for file in files("draupnir.store").joinpath("migrations").iterdir():
         if number := re.fullmatch(r"(\d{4})_[a-z0-9_]+\.sql", file.name):
@@ -30,7 +30,7 @@ def migrations() -> dict[int, str]:
 
 
 async def check(database: Database) -> None:
-    """Compare the schema with this version's, changing nothing. Raises SchemaTooNew, SchemaTooOld."""
+    """Compare the schema with this version's, without changes. Raises SchemaTooNew, SchemaTooOld."""
     known = migrations()
     async with database.connection() as connection:
         cursor = await connection.execute("SELECT to_regclass('migrations') IS NOT NULL AS present")
@@ -45,7 +45,7 @@ async def check(database: Database) -> None:
 
 
 async def run(database: Database) -> None:
-    """Apply what is missing. Raises SchemaTooNew, MetadataUnavailable."""
+    """Apply missing migrations. Raises SchemaTooNew, MetadataUnavailable."""
     known = migrations()
     async with database.connection() as connection:
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])

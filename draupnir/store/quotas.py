@@ -1,20 +1,18 @@
-"""How many instances and named tokens one owner may have, held by a lock on the owner, so that many requests at once
-cannot pass it.
-"""
+"""Limits of instances and named tokens for one owner; a lock on the owner enforces them for concurrent requests."""
 
 from __future__ import annotations
 
 from draupnir.errors import TooManyInstances, TooManyTokens
 from draupnir.store.database import Connection
 
-# Any number that no other program uses with two-part advisory locks in this database.
+# An arbitrary number that no other program uses for two-part advisory locks in this database.
 _LOCK = 0x64_72_61_76
 MAX_NAMED_TOKENS = 100
-# So many are named; a person who has more than that looks at the list.
+# Number of instances that the error lists.
 MAX_NAMED = 20
 
-# What is being destroyed counts no more; what the service has stopped does. A closed instance counts for its very owner
-# who has signed in again, and is about to have it back; not for somebody else who was given their address.
+# Instances in destruction do not count; stopped ones do. A closed instance counts if its owner has signed in again, and
+# will get it back. It does not count for another user to whom the provider assigned the same e-mail address.
 _IDS = (
     "SELECT instances.id FROM instances LEFT JOIN users ON users.email = instances.owner AND users.left_at IS NULL"
     " AND (users.issuer, users.subject) = (leaver_issuer, leaver_subject)"
@@ -25,9 +23,9 @@ _IDS = (
 
 
 async def require_place(connection: Connection, owner: str, limit: int | None) -> None:
-    """Hold the owner until the end of the transaction, so that one more instance of theirs stays within the limit.
+    """Lock the owner until the end of the transaction, and check that one more instance is within the limit.
 
-    To be called before anything else is locked; does nothing without a limit. Raises TooManyInstances.
+    Call it before any other lock. Does nothing without a limit. Raises TooManyInstances.
     """
     if limit is None:
         return
@@ -43,7 +41,7 @@ async def require_place(connection: Connection, owner: str, limit: int | None) -
 
 
 async def require_place_for_token(connection: Connection, owner: str) -> None:
-    """Hold the owner until the end of the transaction, so that they may have one more named token.
+    """Lock the owner until the end of the transaction, and check that one more named token is within the limit.
 
     Raises TooManyTokens.
     """

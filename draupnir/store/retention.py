@@ -22,14 +22,14 @@ class Retention:
         self._database = database
 
     async def count_closed(self, elapsed_s: float) -> None:
-        """Add this time to all closed instances."""
+        """Add this time to the closed time of all closed instances."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE instances SET closed_s = closed_s + %s WHERE status = 'closed'", [elapsed_s]
             )
 
     async def expire(self, instance_id: int, grace_s: float) -> bool:
-        """Mean an instance to be gone that has been closed for so long; False if it has not, or is open again."""
+        """Mark an instance for destruction if it was closed for `grace_s`; False if not, or if it is open again."""
         async with take_turn(self._database) as turn:
             expired = await turn.change(
                 Kind.INSTANCE,
@@ -43,7 +43,7 @@ class Retention:
     async def reopen(
         self, instance_id: int, authority: SealedAuthority, owner: str | None = None, limit: int | None = None
     ) -> bool:
-        """Mean a closed instance to run again, under another authority, and be `owner`'s if one is named.
+        """Mark a closed instance as running, with a new authority, and with a new owner if `owner` is given.
 
         False if it is not closed. Raises OwnerUnknown, TooManyInstances.
         """
@@ -53,15 +53,15 @@ class Retention:
                 await _require_known(turn.connection, owner)
             reopened = await _reopen(turn, instance_id, authority, owner)
             if reopened and owner is not None:
-                # From where its port was reached was its former owner's business.
+                # The allowlist belonged to the former owner.
                 await turn.connection.execute("DELETE FROM addresses WHERE instance_id = %s", [instance_id])
             return reopened
 
     async def take_back(self, instance_id: int, authority: SealedAuthority) -> bool:
-        """Reopen an instance whose owner is back; False if it is not closed, or they are revoked again."""
+        """Reopen an instance whose owner signed in again; False if it is not closed, or its owner is revoked again."""
         async with take_turn(self._database) as turn:
             connection = turn.connection
-            # Locked, or they could be revoked between the check and the change.
+            # Lock the owner, who could otherwise be revoked between the check and the change.
             await connection.execute(
                 "SELECT FROM users WHERE email = (SELECT owner FROM instances WHERE id = %s) FOR SHARE", [instance_id]
             )
@@ -72,7 +72,7 @@ class Retention:
 
 
 async def close_all_of(turn: Turn, owner: str, issuer: str, subject: str) -> list[int]:
-    """Close what the owner, whom the provider knew so, has running; what is still being made is not worth keeping."""
+    """Close the running instances of an owner with this identity, and destroy those that are still being created."""
     values = {"owner": owner, "issuer": issuer, "subject": subject}
     where = "owner = %(owner)s AND purpose = 'use'"
     also = "closed_s = 0, leaver_issuer = %(issuer)s, leaver_subject = %(subject)s"
@@ -105,5 +105,5 @@ async def _require_known(connection: Connection, owner: str) -> None:
     cursor = await connection.execute("SELECT FROM users WHERE email = %s AND left_at IS NULL FOR SHARE", [owner])
     if await cursor.fetchone() is None:
         raise OwnerUnknown(
-            f"Nobody who may sign in has done so as {owner} yet; correct the address, or let them sign in first."
+            f"{owner} has never signed in, or was revoked; correct the address, or ask the user to sign in first."
         )

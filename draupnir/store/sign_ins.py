@@ -1,4 +1,4 @@
-"""The sign_ins table: people on their way through the identity provider; each step can be taken once."""
+"""The sign_ins table: pending sign-ins; each step can be done once."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import timedelta
 
 from draupnir.store.database import Database
 
-# One network alone cannot begin so many before the first of them have expired (api/limits.py).
+# A single network cannot start so many before the first ones expire (api/limits.py).
 MAX_PENDING = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A sign-in that is back from the provider: whose code it will take, and where the client listens, if it does."""
+    """A sign-in after the provider's redirect: the client's code challenge, and its port if it listens."""
 
     id: int
     code_challenge: str
@@ -21,7 +21,7 @@ class Pending:
 
 
 class SignIns:
-    """Rows of sign-ins under way; those that have expired count as gone and are swept out by the next one."""
+    """Rows of pending sign-ins. Expired ones are ignored, and the next sign-in deletes them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -29,12 +29,12 @@ class SignIns:
     async def insert(
         self, link_digest: bytes, code_challenge: str, loopback_port: int | None, lifetime: timedelta
     ) -> None:
-        """A client wants to sign somebody in.
+        """Insert a sign-in.
 
-        Where too many do, the oldest that no browser has followed yet gives way: it is the likeliest to be nobody's.
+        If there are too many, delete the oldest whose link was not followed, which is the most likely to be abandoned.
         """
         async with self._database.connection() as connection:
-            # Two at once would both find room for one.
+            # Without the lock, two concurrent inserts could both take the last place.
             await connection.execute("LOCK TABLE sign_ins IN SHARE ROW EXCLUSIVE MODE")
             await connection.execute("DELETE FROM sign_ins WHERE expires_at <= now()")
             await connection.execute(
@@ -49,7 +49,7 @@ class SignIns:
             )
 
     async def open(self, link_digest: bytes, browser_digest: bytes, state_digest: bytes) -> bool:
-        """A browser has followed the link, which is used up; False if it was, or has expired."""
+        """Use the link for a browser; False if it was used already or has expired."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE sign_ins SET link_digest = NULL, browser_digest = %s, state_digest = %s"
@@ -59,7 +59,7 @@ class SignIns:
             return cursor.rowcount == 1
 
     async def come_back(self, state_digest: bytes, browser_digest: bytes) -> Pending | None:
-        """The same browser is back from the provider, and the state is used; None if there is no sign-in."""
+        """Use the state for the browser that got it, and return its sign-in; None if there is none."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE sign_ins SET state_digest = NULL"
@@ -71,7 +71,7 @@ class SignIns:
         return None if row is None else Pending(row["id"], row["code_challenge"], row["loopback_port"])
 
     async def vouch(self, pending: Pending, email: str, code_digest: bytes, lifetime: timedelta) -> None:
-        """The provider has said who it is; the client gets its token for the code."""
+        """Record the identity that the provider confirmed, and the code for which the client gets its token."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE sign_ins SET email = %s, code_digest = %s, expires_at = now() + %s WHERE id = %s",
@@ -79,7 +79,7 @@ class SignIns:
             )
 
     async def redeem(self, code_digest: bytes) -> tuple[str, str] | None:
-        """The address behind a code, and the challenge that its client has to meet; the code is used up."""
+        """Use up a code, and return its e-mail address and code challenge; None if it is unknown or expired."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "DELETE FROM sign_ins WHERE code_digest = %s"
@@ -90,6 +90,6 @@ class SignIns:
         return (row["email"], row["code_challenge"]) if row is not None and row["valid"] else None
 
     async def abandon(self, pending: Pending) -> None:
-        """The provider said no, and nothing more will come."""
+        """Delete a sign-in that the provider refused."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM sign_ins WHERE id = %s", [pending.id])

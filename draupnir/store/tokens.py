@@ -1,4 +1,4 @@
-"""The tokens table: sessions and named tokens, found by the SHA-256 of what their bearer shows."""
+"""The tokens table: sessions and named tokens, by the SHA-256 of their secret."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from draupnir.errors import TokenNameTaken
 from draupnir.store.database import Database, Row
 from draupnir.store.quotas import require_place_for_token
 
-# When a token was last used is for people, who need it no finer than this.
+# Resolution of last_used_at, which saves writes.
 _USE_NOTED_EVERY = "5 minutes"
 
 
 class Tokens:
-    """Rows of tokens that have not expired; the others are swept out by the way."""
+    """Rows of tokens. Expired ones are ignored, and deleted by later inserts."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -24,7 +24,7 @@ class Tokens:
     async def insert(
         self, owner: str, kind: TokenKind, name: str, scope: Scope, digest: bytes, expires_at: datetime
     ) -> Token:
-        """A new token. Raises TokenNameTaken if its owner has one of that name, TooManyTokens."""
+        """Insert a token. Raises TooManyTokens, or TokenNameTaken if its owner has one of that name."""
         try:
             async with self._database.connection() as connection:
                 if kind is TokenKind.NAMED:
@@ -43,10 +43,10 @@ class Tokens:
         return _token(row)
 
     async def use(self, digest: bytes) -> Token | None:
-        """The token with that digest, if it has not expired and its owner is still there; notes that it was used."""
+        """Return the token with that digest if it is valid and its owner is not revoked; record its use."""
         async with self._database.connection() as connection:
-            # A caller without an e-mail address has never signed in. Who was just signing in as they left has a
-            # code on the way that is good for a token.
+            # Only owners with an e-mail address have a row in users. The check is necessary, because a user who was
+            # revoked during a sign-in may still exchange the code for a token.
             cursor = await connection.execute(
                 "SELECT * FROM tokens WHERE digest = %s AND expires_at > now() AND (owner NOT LIKE '%%@%%'"
                 " OR EXISTS (SELECT FROM users WHERE email = owner AND left_at IS NULL))",
@@ -63,7 +63,7 @@ class Tokens:
         return _token(row)
 
     async def list_of(self, owner: str) -> list[Token]:
-        """The sessions and tokens of somebody, by id."""
+        """Return the sessions and tokens of an owner, by id."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "SELECT * FROM tokens WHERE owner = %s AND expires_at > now() ORDER BY id", [owner]
@@ -71,13 +71,13 @@ class Tokens:
             return [_token(row) async for row in cursor]
 
     async def delete(self, owner: str, token_id: int) -> bool:
-        """Revoke one; False if its owner has none of that id."""
+        """Revoke a token; False if the owner does not have it."""
         async with self._database.connection() as connection:
             cursor = await connection.execute("DELETE FROM tokens WHERE owner = %s AND id = %s", [owner, token_id])
             return cursor.rowcount == 1
 
     async def delete_all_of(self, owner: str) -> None:
-        """Revoke all that somebody has."""
+        """Revoke all tokens of an owner."""
         async with self._database.connection() as connection:
             await connection.execute("DELETE FROM tokens WHERE owner = %s", [owner])
 

@@ -1,7 +1,7 @@
-"""The one statement that changes a status, and the event that it writes in the same transaction.
+"""The only statement that changes a status, with the event that it writes in the same transaction.
 
-Changes take turns, by a lock: events are committed in the order of their ids, so that a reader of those after one
-misses none. A turn begins before anything else is locked, which keeps two of them from waiting for each other.
+A lock serialises the changes. So events are committed in the order of their ids, and a reader of later events misses
+none. The lock is taken before all others, which prevents deadlocks.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from draupnir import audit, lifecycles
 from draupnir.lifecycles import CHANGES, Event, Kind
 from draupnir.store.database import Connection, Database, Row
 
-# Any number that no other program uses with one-part advisory locks in this database.
+# An arbitrary number that no other program uses for one-part advisory locks in this database.
 _LOCK = 0x64_72_61_76_6E_69_72
 _TABLES = {Kind.IMAGE: "images", Kind.INSTANCE: "instances"}
-# `where` and `also` come from the stores' own code.
+# `where` and `also` come only from the stores' own code.
 _CHANGE = """
 WITH old AS (SELECT id, status FROM {table} WHERE status = ANY(%(befores)s) AND ({where}) ORDER BY id FOR UPDATE)
 UPDATE {table} AS changed SET status = %(after)s, updated_at = now(){also}
@@ -51,9 +51,9 @@ class Turn:
         also: str = "",
         reason: str | None = None,
     ) -> list[Row]:
-        """Give every row that meets `where` another status, if it has one of `befores`; returns those, as they are now.
+        """Change the status of rows that match `where` and have one of `befores`; return the changed rows.
 
-        `also` is more to set, such as `step = NULL`. Raises KeyError for a change that the life cycle does not have.
+        `also` sets more columns, such as `step = NULL`. Raises KeyError for a change that is not in the life cycle.
         """
         names = {before: CHANGES[kind][before, after].name for before in befores}
         query = _CHANGE.format(table=_TABLES[kind], where=where, also=f", {also}" if also else "")
@@ -66,15 +66,15 @@ class Turn:
         return rows
 
     async def made(self, kind: Kind, row: Row) -> None:
-        """Tell of a row that was inserted."""
+        """Write the event of an inserted row."""
         await self._tell(kind, row, CHANGES[kind][None, row["status"]].name, None, row["status"], None)
 
     async def claimed(self, row: Row) -> None:
-        """Tell of an instance of the pool that has got its owner."""
+        """Write the event of an instance of the pool that got its owner."""
         await self._tell(Kind.INSTANCE, row, lifecycles.CLAIMED, row["status"], row["status"], None)
 
     async def delete(self, kind: Kind, subject_id: int, before: str) -> None:
-        """Delete the row, if it has that status."""
+        """Delete the row if it has that status, and write the event."""
         query = _DELETE.format(table=_TABLES[kind])
         cursor = await self.connection.execute(query.encode(), [subject_id, before])
         for row in await cursor.fetchall():
@@ -104,7 +104,7 @@ class Turn:
 
 @asynccontextmanager
 async def take_turn(database: Database) -> AsyncIterator[Turn]:
-    """A transaction, when all earlier turns are over; its events go into the audit log once it is committed.
+    """Run a transaction after all earlier turns; after the commit, write its events to the audit log.
 
     Raises MetadataUnavailable, NoRoom.
     """
@@ -117,5 +117,5 @@ async def take_turn(database: Database) -> AsyncIterator[Turn]:
 
 
 def event(row: Row) -> Event:
-    """A row of the events table."""
+    """Convert a row of the events table."""
     return Event(**{**row, "kind": Kind(row["kind"])})

@@ -1,4 +1,4 @@
-"""The users table: people who have signed in, by their e-mail address, and whether they are revoked."""
+"""The users table: users who have signed in, by e-mail address, and whether they are revoked."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Users:
         self._database = database
 
     async def save(self, identity: Identity, refresh_token: bytes) -> None:
-        """Note that somebody has signed in, for the first time or again.
+        """Record that a user has signed in, for the first time or again.
 
-        An address that the provider has given to somebody else since takes no session, token or instance along.
+        If the provider has assigned the address to another person since, they get no session, token or instance.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection
@@ -41,20 +41,20 @@ class Users:
             )
 
     async def get(self, email: str) -> User | None:
-        """The user, if they ever signed in."""
+        """Return the user, or None."""
         async with self._database.connection() as connection:
             cursor = await connection.execute("SELECT * FROM users WHERE email = %s", [email])
             row = await cursor.fetchone()
         return None if row is None else _user(row)
 
     async def list_all(self) -> list[User]:
-        """All users, by address."""
+        """Return all users, by address."""
         async with self._database.connection() as connection:
             cursor = await connection.execute("SELECT * FROM users ORDER BY email")
             return [_user(row) async for row in cursor]
 
     async def list_concerned(self) -> list[User]:
-        """Those who have instances, sessions or tokens to lose, by address."""
+        """Return the active users with instances, sessions or tokens, by address."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "SELECT * FROM users WHERE left_at IS NULL AND ("
@@ -65,7 +65,7 @@ class Users:
             return [_user(row) async for row in cursor]
 
     async def note_unsettled(self, user: User, unsettled: bool) -> None:
-        """Whether the user's refresh token may be renewed, or have been, without its successor being known here."""
+        """Record whether the provider may have rotated the user's refresh token without us receiving the new one."""
         async with self._database.connection() as connection:
             await connection.execute(
                 "UPDATE users SET unsettled = %s WHERE email = %s AND refresh_token = %s",
@@ -73,7 +73,7 @@ class Users:
             )
 
     async def doubt(self, user: User) -> bool:
-        """The user has to sign in again: their sessions are ended, and the time runs. False if it did before."""
+        """Require the user to sign in again: end their sessions, start to count. False if it was required already."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE users SET refused_s = 0 WHERE email = %s AND refresh_token = %s AND refused_s IS NULL",
@@ -93,9 +93,9 @@ class Users:
             )
 
     async def note_valid(self, user: User, refresh_token: bytes) -> bool:
-        """The provider vouches for the user, whose refresh token this is from now on.
+        """Record that the provider confirmed the user, and the new refresh token.
 
-        False if they have signed in again since.
+        False if the user has signed in again since.
         """
         async with self._database.connection() as connection:
             cursor = await connection.execute(
@@ -106,9 +106,9 @@ class Users:
             return cursor.rowcount == 1
 
     async def leave(self, user: User) -> list[int] | None:
-        """Revoke a user with all tokens, and close their instances, whose ids are returned.
+        """Revoke a user with all tokens, close their instances, and return the ids of those.
 
-        None if they have signed in again since.
+        None if the user has signed in again since.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection

@@ -1,4 +1,4 @@
-"""The trial boot's sign-ins, in a process of their own: the one place that speaks to a server whose data is hostile.
+"""The sign-in probes of the trial boot, in a separate process: the only code that connects to a hostile server.
 
-Knows the Postgres protocol and nothing of the daemon; must import only the standard library.
+It implements the Postgres protocol, is independent of the daemon, and must import only the standard library.
 """

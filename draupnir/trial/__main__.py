@@ -1,6 +1,6 @@
-"""The process of one trial boot: reads a port and certificates from stdin, and answers with one line of JSON.
+"""The process of one trial boot: reads a port and certificates from stdin, and writes one line of JSON.
 
-The daemon starts it, kills it at the deadline, and is the only one who may end it: it ends when its stdin does.
+The daemon starts it, and kills it at the deadline. It also ends when its stdin is closed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from draupnir.trial import checks
 
 MAX_REQUEST_BYTES = 64 * 1024
-# What a hostile server could make it use: address space, processor time, file sizes, open files.
+# Limits for what a hostile server can consume: address space, processor time, file sizes, open files.
 MAX_ADDRESS_SPACE_BYTES = 192 * 1024 * 1024
 MAX_CPU_S = 60
 MAX_FILE_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ MAX_FILES = 64
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """PEM of the instance's authority, and of a client's certificate with its key."""
+    """The PEM texts of the instance's authority, and of a client certificate with its key."""
 
     authority: str
     certificate: str
@@ -35,20 +35,20 @@ class Credentials:
 
 
 def main() -> None:
-    """Try the server, and write `{"fault": null}` or what is wrong with it."""
-    # systemd sends it to all processes of the service; stopping the daemon must not fail an image.
+    """Check the server, and write `{"fault": null}` or the fault."""
+    # systemd sends SIGTERM to all processes of the service; a stop of the daemon must not fail an image.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     limit_resources()
     request = json.loads(sys.stdin.buffer.readline(MAX_REQUEST_BYTES))
     fault = asyncio.run(_try(request["port"], request["deadline_s"], _ways(request)))
     sys.stdout.write(json.dumps({"fault": fault}) + "\n")
     sys.stdout.flush()
-    # Connections that are still being closed are nobody's business any more.
+    # Do not wait for connections that are being closed.
     os._exit(0)
 
 
 def limit_resources() -> None:
-    """Bound what this process can use; it can start no other."""
+    """Limit the resources of this process, and prevent child processes."""
     limits = {
         resource.RLIMIT_AS: MAX_ADDRESS_SPACE_BYTES,
         resource.RLIMIT_CPU: MAX_CPU_S,
@@ -62,7 +62,7 @@ def limit_resources() -> None:
 
 
 async def _try(port: int, deadline_s: float, ways: checks.Ways) -> str | None:
-    # Nothing more is ever sent, so it becomes readable when the daemon is gone.
+    # The daemon sends nothing more, so stdin becomes readable only when the daemon has ended.
     asyncio.get_running_loop().add_reader(sys.stdin.fileno(), os._exit, 1)
     try:
         async with asyncio.timeout(deadline_s):
@@ -92,7 +92,7 @@ def _ways(request: dict[str, str]) -> checks.Ways:
 
 def _context(credentials: Credentials) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=credentials.authority)
-    # OpenSSL takes a certificate from a file only; these have no name, so that none is left behind.
+    # OpenSSL loads a certificate only from a file; these are unnamed, so that none is left behind.
     with tempfile.TemporaryFile() as certificate, tempfile.TemporaryFile() as key:
         for file, text in ((certificate, credentials.certificate), (key, credentials.key)):
             file.write(text.encode())

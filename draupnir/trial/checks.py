@@ -1,6 +1,6 @@
-"""What the trial boot tries: who can sign in, who cannot, and what the role draupnir may do.
+"""The checks of the trial boot: who can log in, who cannot, and what the role draupnir may do.
 
-Nothing that the server says of itself is believed. Lists of roles and databases only say what else to try.
+The server's own statements are not trusted. Its lists of roles and databases only add more attempts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from draupnir.trial.protocol import Address, PasswordAsked, Refusal, Refused, Se
 
 ROLE = "draupnir"
 BOOTSTRAP = "postgres"
-# The one database that no cluster is without.
+# The only database that every cluster has.
 DATABASE = "template1"
 AT_ONCE = 8
 INVENTED_NAMES = 10
@@ -25,26 +25,26 @@ MAX_LISTED = 100
 FIRST_PAUSE_S = 0.02
 LONGEST_PAUSE_S = 0.5
 
-# A server on its way up refuses with 57P03, or systemd's proxy has nobody behind it yet. All else is for good.
+# A starting server refuses with 57P03, or systemd's proxy cannot connect yet. Other errors are permanent.
 _STARTING = frozenset({Refusal.UNREACHABLE, Refusal.CLOSED, "57P03"})
 _FORBIDDEN = frozenset({"42501"})
 _NO_SUCH_ROLE = frozenset({"22023", "42704"})
 
 _SUPERUSERS = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper LIMIT 100"
 _SIGNING_IN = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin LIMIT 100"
-# An owner can lift a limit of connections from another database, so a database that takes none is not broken.
+# The owner can change the connection limit from another database, so a database with limit 0 is not broken.
 _DATABASES = (
     "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit OPERATOR(pg_catalog.<>) 0 LIMIT 100"
 )
 
 
 class Fault(Exception):
-    """The image is not fit for use; the text is the rest of a sentence."""
+    """The image must not be used; the text is the rest of a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """How a client shows who it is; `tls` is None for a connection in the clear."""
+    """A way to authenticate; `tls` is None for an unencrypted connection."""
 
     text: str
     tls: ssl.SSLContext | None
@@ -52,7 +52,7 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The right way in, and the wrong ones."""
+    """The right way to authenticate, and the wrong ones."""
 
     right: Way
     wrong: tuple[Way, ...]
@@ -60,14 +60,14 @@ class Ways:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """A statement of the role draupnir, and the SQLSTATEs of which one has to come back."""
+    """A statement of the role draupnir, and the expected SQLSTATEs."""
 
     text: str
     statement: str
     expected: frozenset[str] = _FORBIDDEN
 
 
-# Each is for a superuser only, and is refused by Postgres itself: nothing in the catalogs can make it look refused.
+# Each needs a superuser, and Postgres's own code refuses it, so catalogs of the data cannot fake the refusal.
 _ACTS = (
     Act("run a program", "COPY (SELECT) TO PROGRAM 'true'"),
     Act("write a file", "COPY (SELECT) TO '/srv/pgdata/draupnir-trial'"),
@@ -76,7 +76,7 @@ _ACTS = (
     Act("define an internal function", "CREATE FUNCTION pg_temp.trial() RETURNS text LANGUAGE internal AS 'version'"),
     Act("create roles", "CREATE ROLE draupnir_trial"),
     Act("become a superuser", f"ALTER ROLE {ROLE} SUPERUSER"),
-    # From 17 on the command line forbids it to everybody.
+    # From 17 on, a setting on the command line forbids it for all roles.
     Act("change the server's settings", "ALTER SYSTEM SET work_mem = '4MB'", _FORBIDDEN | {"0A000"}),
     Act("change system catalogs", "SET allow_system_table_mods = on"),
     Act(
@@ -91,12 +91,12 @@ _ACTS = (
     Act("read passwords", "SELECT FROM pg_catalog.pg_authid"),
     Act("read raw statistics", "SELECT FROM pg_catalog.pg_statistic"),
 )
-# The name is taken, which Postgres looks at only if the role may create databases.
+# The name exists, which Postgres checks only if the role may create databases.
 _CREATES_DATABASES = Act("create databases", f"CREATE DATABASE {DATABASE}", frozenset({"42P04"}))
 
 
 async def run(port: int, ways: Ways) -> None:
-    """Try everything. Raises Fault for the first thing that does not end as it has to; sets no deadline."""
+    """Run all checks, without a deadline. Raises Fault for the first that fails."""
     here = Address("127.0.0.1", port)
     async with _await_session(here, ways.right) as control:
         addresses = [here, *await _other_families(port, ways.right)]
@@ -109,12 +109,12 @@ async def run(port: int, ways: Ways) -> None:
                 *(_check_database(here, ways, each, superusers) for each in sorted({DATABASE, *databases})),
             ]
         )
-        # A server that has died by now refuses everybody and proves nothing.
+        # A server that has crashed since would refuse everything, which proves nothing.
         await _execute(control, "SELECT 1")
 
 
 def _invented() -> Iterator[str]:
-    """Invented names: rules for everybody admit them, even if the role does not exist."""
+    """Yield invented role names, which match rules for all roles even if the role does not exist."""
     return (f"r{secrets.token_hex(8)}" for _ in range(INVENTED_NAMES))
 
 
@@ -125,14 +125,14 @@ def _refusals(addresses: Iterable[Address], ways: Ways, roles: Iterable[str]) ->
                 yield _must_be_refused(address, way, role)
         for way in ways.wrong:
             yield _must_be_refused(address, way, ROLE)
-        # Rules for replication are apart from all others.
+        # Replication has separate rules.
         for role in (ROLE, BOOTSTRAP):
             for way in (ways.right, *ways.wrong):
                 yield _must_be_refused(address, way, role, replication=True)
 
 
 async def _check_database(address: Address, ways: Ways, database: str, superusers: Iterable[str]) -> None:
-    """Rules, grants and event triggers may be of one database alone."""
+    """Check one database, because rules, grants and event triggers may apply to a single one."""
     for way in ways.wrong:
         await _must_be_refused(address, way, ROLE, database)
     await _must_be_refused(address, ways.right, BOOTSTRAP, database)
@@ -155,7 +155,7 @@ def _becoming(superusers: Iterable[str]) -> Iterator[Act]:
 
 
 async def _try(session: Session, act: Act) -> str | None:
-    """The SQLSTATE that the act ends with; None if it succeeds."""
+    """Return the SQLSTATE of the act; None if it succeeds."""
     try:
         await session.execute(act.statement)
     except Refused as refused:
@@ -183,26 +183,26 @@ async def _must_be_refused(
             raise Fault(f"{what} could not be tried: {refused.text}.") from refused
         return
     except PasswordAsked:
-        raise Fault(f"{what} was asked for a password, which must not be.") from None
+        raise Fault(f"{what} was asked for a password, but must be refused.") from None
     finally:
         if session is not None:
             session.close()
-    raise Fault(f"{what} could sign in, which must not be.")
+    raise Fault(f"{what} could sign in, but must be refused.")
 
 
 async def _listed(address: Address, way: Way, query: str) -> list[str]:
-    """What the server lists, no more than the query's limit, whatever it sends."""
+    """Return the server's list, at most up to the query's limit."""
     async with _session(address, way, DATABASE) as session:
         try:
             found = await session.first_column(query, MAX_LISTED)
         except Refused as refused:
             raise Fault(f"the server does not list its roles and databases: {refused.text}.") from refused
-    # What ends a text in the protocol is in no name that Postgres itself has made.
+    # NUL, which ends a text in the protocol, cannot be in a name of Postgres.
     return [name for name in found if name and "\0" not in name]
 
 
 async def _other_families(port: int, way: Way) -> list[Address]:
-    """IPv6, unless the machine has none: then nothing listens there."""
+    """Return the IPv6 address, unless the machine has no IPv6, where nothing listens."""
     address = Address("::1", port)
     try:
         (await protocol.connect(address, None)).close()
@@ -214,7 +214,7 @@ async def _other_families(port: int, way: Way) -> list[Address]:
 
 @asynccontextmanager
 async def _session(address: Address, way: Way, database: str) -> AsyncIterator[Session]:
-    """Sign in as draupnir, which must succeed."""
+    """Log in as draupnir, which must succeed."""
     try:
         session = await _sign_in(address, way, database)
     except (Refused, PasswordAsked) as error:
@@ -227,7 +227,7 @@ async def _session(address: Address, way: Way, database: str) -> AsyncIterator[S
 
 @asynccontextmanager
 async def _await_session(address: Address, way: Way) -> AsyncIterator[Session]:
-    """Signed in as draupnir, as soon as the server is up."""
+    """Log in as draupnir when the server has started."""
     pause_s = FIRST_PAUSE_S
     while True:
         try:
@@ -269,7 +269,7 @@ async def _execute(session: Session, statement: str) -> None:
 
 
 async def _at_once(attempts: Iterable[Coroutine[None, None, None]]) -> None:
-    """All of them, a few at a time, in order. Raises the first Fault."""
+    """Run all attempts in order, a few at a time. Raises the first Fault."""
     waiting = list(reversed(list(attempts)))
 
     async def in_turn() -> None:

@@ -1,6 +1,6 @@
-"""As much of a Postgres client as the trial needs, with a bound on everything the server sends.
+"""A minimal Postgres client for the trial, with limits for everything the server sends.
 
-libpq collects whole messages of up to 1 GB and hides the SQLSTATE of a refused connection; both matter here.
+libpq does not fit: it buffers messages of up to 1 GB, and hides the SQLSTATE of a refused connection.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Of one message, and of all that one connection is sent.
+# Limits of one message, and of all messages of a connection.
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_CONNECTION_BYTES = 1024 * 1024
 SERVER_NAME = "localhost"
 _PROTOCOL_3_0 = 3 << 16
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-# Notices, parameters, notifications, the key for cancelling and the protocol version mean nothing here.
+# Ignored: notices, parameters, notifications, the cancel key and the protocol version.
 _IGNORED = (b"N", b"S", b"A", b"K", b"v")
 
 
 class Refusal(StrEnum):
-    """Why the server let somebody not in, where it sent no SQLSTATE."""
+    """Why the connection failed without a SQLSTATE."""
 
     UNREACHABLE = "nothing listens on the port"
     CLOSED = "it closed the connection without an answer"
@@ -34,7 +34,7 @@ class Refusal(StrEnum):
 
 
 class Refused(Exception):
-    """The server did not let the client in, or refused a statement: its SQLSTATE or what happened instead."""
+    """The server refused the connection or a statement: its SQLSTATE, or what happened instead."""
 
     def __init__(self, reason: Refusal | str) -> None:
         super().__init__(reason)
@@ -42,24 +42,24 @@ class Refused(Exception):
 
     @property
     def text(self) -> str:
-        """The reason as the end of a sentence."""
+        """Return the reason as the end of a sentence."""
         return self.reason if isinstance(self.reason, Refusal) else f"SQLSTATE {self.reason}"
 
 
 class PasswordAsked(Exception):
-    """The server asked for a password or another proof, so its rules are not the ones an instance has."""
+    """The server asked for a password or other credentials, so its pg_hba.conf is not that of an instance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where the server listens."""
+    """The address of the server."""
 
     host: str
     port: int
 
 
 class Session:
-    """An authenticated connection. Raises Refused when it stops answering as Postgres does."""
+    """An authenticated connection. Raises Refused if the server violates the protocol."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -67,12 +67,12 @@ class Session:
         self._left_bytes = MAX_CONNECTION_BYTES
 
     async def execute(self, statement: str) -> None:
-        """Run a statement to its end and forget its rows. Raises Refused with its SQLSTATE."""
+        """Run a statement to its end, and discard its rows. Raises Refused with its SQLSTATE."""
         async for _ in self.rows(statement):
             pass
 
     async def first_column(self, query: str, limit: int) -> list[str]:
-        """The first column of at most so many rows; the connection is of no more use if there were more."""
+        """Return the first column of at most `limit` rows; with more rows the connection becomes unusable."""
         found: list[str] = []
         async for value in self.rows(query):
             found.append(value)
@@ -81,7 +81,7 @@ class Session:
         return found
 
     async def rows(self, statement: str) -> AsyncIterator[str]:
-        """The first column of each row, one row at a time."""
+        """Yield the first column of each row."""
         await self._send(b"Q", statement.encode() + b"\0")
         refused: Refused | None = None
         while True:
@@ -98,7 +98,7 @@ class Session:
                 raise Refused(Refusal.NONSENSE)
 
     async def authenticate(self, user: str, database: str, *, replication: bool = False) -> None:
-        """Returns once the server takes the user for the one they say. Raises Refused, PasswordAsked."""
+        """Authenticate as the user. Raises Refused, PasswordAsked."""
         parameters = {"user": user, "database": database, "application_name": "draupnir trial boot"}
         if replication:
             parameters["replication"] = "true"
@@ -113,7 +113,7 @@ class Session:
             raise PasswordAsked
 
     async def await_ready(self) -> None:
-        """Wait until the session takes statements. Raises Refused."""
+        """Wait until the session is ready for statements. Raises Refused."""
         while True:
             kind, body = await self._receive()
             if kind == b"Z":
@@ -121,7 +121,7 @@ class Session:
             raise Refused(_sqlstate(body) if kind == b"E" else Refusal.NONSENSE)
 
     def close(self) -> None:
-        """Sign out, without waiting for the server to take notice."""
+        """Close the connection, without waiting for the server."""
         self._writer.write(struct.pack("!ci", b"X", 4))
         self._writer.close()
 
@@ -133,7 +133,7 @@ class Session:
             raise Refused(Refusal.CLOSED) from error
 
     async def _receive(self) -> tuple[bytes, bytes]:
-        """The next message that means something."""
+        """Return the next relevant message."""
         while True:
             try:
                 kind, length = struct.unpack("!ci", await self._reader.readexactly(5))
@@ -142,7 +142,7 @@ class Session:
                     raise Refused(Refusal.NONSENSE)
                 body = await self._reader.readexactly(length - 4)
             except ssl.SSLError as error:
-                # Since TLS 1.3 a client certificate is looked at only after the handshake.
+                # With TLS 1.3 the server checks a client certificate only after the handshake.
                 raise Refused(Refusal.TLS_FAILED) from error
             except (OSError, EOFError) as error:
                 raise Refused(Refusal.CLOSED) from error
@@ -151,7 +151,7 @@ class Session:
 
 
 async def connect(address: Address, tls: ssl.SSLContext | None) -> Session:
-    """A connection to the server, with TLS if there is a context. Raises Refused."""
+    """Connect to the server, with TLS if there is a context. Raises Refused."""
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         reader, writer = await asyncio.open_connection(
@@ -189,6 +189,6 @@ def _first_field(body: bytes) -> str:
 
 
 def _sqlstate(body: bytes) -> str:
-    """The SQLSTATE of an ErrorResponse, whose fields are a letter and a text each."""
+    """Return the SQLSTATE of an ErrorResponse, whose fields are a letter and a text each."""
     code = next((field[1:] for field in body.split(b"\0") if field.startswith(b"C")), b"")
     return code.decode() if len(code) == 5 and code.isalnum() and code.isascii() else "XX000"

@@ -386,7 +386,7 @@ async def test_without_a_provider_users_learn_how_to_authenticate(context: Conte
     assert "[oidc]" in told
     the_error(await client.redeem("code"), 422, "sign_in_not_configured")
     for path in ("/authenticate", "/oauth_callback"):
-        assert_page(await Browser(app, idp).http.get(HERE + path), 422, "Nobody can sign in here")
+        assert_page(await Browser(app, idp).http.get(HERE + path), 422, "Sign-in is not configured")
 
 
 async def test_the_audit_log_says_who_signed_in_and_no_log_says_a_secret(

@@ -82,4 +82,4 @@ def test_a_disk_that_is_mounted_is_used_and_a_purge_says_so_and_leaves_it(device
 
     assert run("findmnt", "--noheadings", "--output=SOURCE", DATA).stdout.strip() == device
     assert kept.read_text() == "a database"
-    assert f"images and instances are kept in {DATA}; to delete them for good:" in said
+    assert f"images and instances are retained in {DATA}; to delete them for good:" in said

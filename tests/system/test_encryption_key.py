@@ -44,6 +44,6 @@ def test_without_the_key_no_instance_is_made_and_doctor_says_what_to_do(
     assert str(KEY_FILE) in error["detail"]
     done = run("draupnir", "doctor", ok=False)
     assert done.returncode == 1
-    assert f"✗ encryption key: {KEY_FILE} holds 5 bytes" in done.stdout
+    assert f"✗ encryption key: {KEY_FILE} has 5 bytes" in done.stdout
     listed = service.ask("GET", "/instances").json()["data"]
     assert [int(each["id"]) for each in listed] == [short_key]

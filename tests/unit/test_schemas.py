@@ -127,7 +127,7 @@ def test_an_id_in_the_body_is_that_of_the_path_or_refused() -> None:
     attributes = {"image_id": 1}
     for same in (4, "4"):
         assert read_attributes(envelope(attributes, id=same), "instances", NewInstance, 4).image_id == 1
-    assert "make them the same" in refusal(envelope(attributes, id=5), expected_id=4)
+    assert "make them equal" in refusal(envelope(attributes, id=5), expected_id=4)
     assert "chosen by the service" in refusal(envelope(attributes, id=5))
     assert "`data.id` must be a positive integer" in refusal(envelope(attributes, id=True), expected_id=1)
 

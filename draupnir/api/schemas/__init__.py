@@ -1,1 +1,1 @@
-"""What requests ask and answers hold, a module a resource: requests are read tolerantly, answers are typed."""
+"""Bodies of requests and answers, one module for each resource: requests are parsed leniently, answers are typed."""

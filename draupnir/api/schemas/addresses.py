@@ -1,4 +1,4 @@
-"""Bodies about the addresses that the port of an instance admits."""
+"""Bodies of the allowlist of an instance."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NewAddress(Attributes):
 
 
 class AddressAttributes(TypedDict):
-    """An address or network, why it is admitted and until when."""
+    """An entry of the allowlist: address or network, origin and expiry."""
 
     address: Annotated[str, Field(description="In CIDR notation.")]
     origin: AddressOrigin
@@ -29,7 +29,7 @@ class AddressAttributes(TypedDict):
 
 
 class AddressResource(TypedDict):
-    """An address that a port admits."""
+    """An entry of the allowlist."""
 
     type: Literal["addresses"]
     id: str
@@ -37,12 +37,12 @@ class AddressResource(TypedDict):
 
 
 def write_address(allowed: AllowedAddress) -> AddressResource:
-    """The resource object of an address that a port admits."""
+    """Return the resource object of an entry of the allowlist."""
     return {"type": "addresses", "id": write_cidr(allowed.network), "attributes": write_address_attributes(allowed)}
 
 
 def write_address_attributes(allowed: AllowedAddress) -> AddressAttributes:
-    """An entry of the allowlist, alone and with its instance."""
+    """Return the attributes of an entry of the allowlist."""
     return {
         "address": write_cidr(allowed.network),
         "origin": allowed.origin,

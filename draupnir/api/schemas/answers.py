@@ -1,4 +1,4 @@
-"""What every answer has around its resources, and the one body of every answer that is not a success."""
+"""The envelopes of answers: one resource, many resources, or errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, NotRequired, TypeVar
 
 from pydantic import Field
 
-# pydantic takes those of `typing` only from Python 3.12 on.
+# pydantic accepts the version of `typing` only from Python 3.12 on.
 from typing_extensions import TypedDict
 
 Resource = TypeVar("Resource")
@@ -25,7 +25,7 @@ class Many(TypedDict, Generic[Resource]):
 
 
 class Problem(TypedDict):
-    """What went wrong: a stable code, and a sentence that says what to do."""
+    """An error: a stable code, and a sentence that says what to do."""
 
     status: Annotated[str, Field(description="The HTTP status as text.")]
     code: Annotated[str, Field(description="Stable; meant for programs.")]
@@ -47,7 +47,7 @@ class Health(TypedDict):
 
 
 class HealthParts(TypedDict):
-    """Each part's `ok`, or what is wrong with it."""
+    """The state of each part: `ok`, or its problem."""
 
     metadata: str
     helper: str

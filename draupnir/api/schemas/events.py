@@ -12,23 +12,23 @@ from draupnir.lifecycles import Event, Kind
 
 
 class Subject(TypedDict):
-    """What an event is about."""
+    """The subject of an event."""
 
     type: Literal["images", "instances"]
     id: str
 
 
-# `from` is a word of Python's.
+# `from` is a Python keyword.
 EventAttributes = TypedDict(
     "EventAttributes",
     {
         "happened_at": WrittenTime,
         "event": Annotated[str, Field(description="Such as `created`, `started` or `destroyed`.")],
         "subject": Subject,
-        "from": Annotated[str | None, Field(description="The status before; null for what is new.")],
-        "to": Annotated[str | None, Field(description="The status after; null for what is gone.")],
+        "from": Annotated[str | None, Field(description="The status before; null if it was created.")],
+        "to": Annotated[str | None, Field(description="The status after; null if it was destroyed.")],
         "owner": Annotated[str | None, Field(description="The owner of the instance at that time; null for images.")],
-        "caller": Annotated[str, Field(description="Who caused it; `draupnir` where the service acted by itself.")],
+        "caller": Annotated[str, Field(description="Who caused it; `draupnir` for the service itself.")],
         "reason": str | None,
         "request_id": str,
     },
@@ -44,7 +44,7 @@ class EventResource(TypedDict):
 
 
 def write_event(event: Event) -> EventResource:
-    """The resource object of an event."""
+    """Return the resource object of an event."""
     attributes: EventAttributes = {
         "happened_at": write_time(event.happened_at),
         "event": event.name,

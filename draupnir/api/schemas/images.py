@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 
-# pydantic takes those of `typing` only from Python 3.12 on.
+# pydantic accepts the version of `typing` only from Python 3.12 on.
 from typing_extensions import TypedDict
 
 from draupnir.api.schemas.requests import Attributes
@@ -23,21 +23,21 @@ class NewImage(Attributes):
 
 
 class ImageChange(Attributes):
-    """The attributes of PATCH /images/N; what is absent stays."""
+    """The attributes of PATCH /images/N; absent ones stay unchanged."""
 
     backed_up_at: Annotated[datetime | None, TIME] = None
     anonymisation_script: Annotated[str | None, TEXT] = None
 
 
 class ImageFailure(TypedDict):
-    """Why an image failed: a stable code and a text without any row of the data."""
+    """The error of an image: a stable code, and a text without rows of the data."""
 
     code: str
     detail: str
 
 
 class ImageProgress(TypedDict):
-    """How far a finalise is."""
+    """The progress of a finalise."""
 
     step: FinaliseStep
     activity: str
@@ -47,7 +47,7 @@ class ImageProgress(TypedDict):
 
 
 class ImageAttributes(TypedDict):
-    """What is known of an image."""
+    """The attributes of an image."""
 
     backed_up_at: WrittenTime
     created_at: WrittenTime
@@ -76,7 +76,7 @@ class ImageResource(TypedDict):
 
 
 class ImageErrorAttributes(TypedDict):
-    """Why an image failed, in full; code and detail are there if a job reported them."""
+    """The full error of an image; with code and detail if a job reported them."""
 
     code: NotRequired[str]
     detail: NotRequired[str]
@@ -92,7 +92,7 @@ class ImageErrorResource(TypedDict):
 
 
 def write_image(image: Image, now: datetime) -> ImageResource:
-    """The resource object of an image."""
+    """Return the resource object of an image."""
     attributes: ImageAttributes = {
         "backed_up_at": write_time(image.backed_up_at),
         "created_at": write_time(image.created_at),
@@ -112,7 +112,7 @@ def write_image(image: Image, now: datetime) -> ImageResource:
 
 
 def write_image_error(image: Image, text: str) -> ImageErrorResource:
-    """The resource object of all that was said of why an image failed; it may quote raw data."""
+    """Return the resource object of an image's full error text, which may quote raw data."""
     failure = _write_failure(image)
     attributes: ImageErrorAttributes = {"text": text} if failure is None else {**failure, "text": text}
     return {"type": "image_errors", "id": image.id, "attributes": attributes}

@@ -19,7 +19,7 @@ from draupnir.models import AllowedAddress, Condition, Credentials, Instance, Ne
 
 
 def read_network(value: object) -> Network:
-    """One of the networks by name; raises ValueError."""
+    """Parse the name of a network. Raises ValueError."""
     if isinstance(value, str) and value in set(Network):
         return Network(value)
     raise ValueError(f"must be {' or '.join(repr(network.value) for network in Network)}")
@@ -29,7 +29,7 @@ NETWORK = BeforeValidator(read_network, json_schema_input_type=Network)
 
 
 class NewInstance(Attributes):
-    """The attributes of POST /instances; an id above MAX_ID is read, for it names an image that is not there."""
+    """The attributes of POST /instances; an image_id above MAX_ID is accepted, because it leads to NotFound."""
 
     image_id: Annotated[int, ID]
     sleep_after: Annotated[int | None, SECONDS, Field(description="Idle timeout in seconds; 0 for never.")] = None
@@ -37,7 +37,7 @@ class NewInstance(Attributes):
     max_bytes: Annotated[int | None, CEILING, Field(description="How much it may write.")] = None
 
     def shape(self, default: Shape) -> Shape:
-        """What was asked for, and for the rest the default; a direct instance never sleeps."""
+        """Return the requested shape, with defaults for missing values; a direct instance never sleeps."""
         network = self.network or default.network
         sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
         max_bytes = default.max_bytes if self.max_bytes is None else self.max_bytes
@@ -55,7 +55,7 @@ class Restoration(Attributes):
 
 
 class InstanceCredentials(TypedDict):
-    """What a client signs in with, issued again with each answer: PEM texts, and PKCS#12 for those who need it."""
+    """The credentials of a client, issued for each answer: PEM texts, and PKCS#12 for clients that need it."""
 
     ca_certificate: str
     client_certificate: str
@@ -67,7 +67,7 @@ class InstanceCredentials(TypedDict):
 
 
 class InstanceAttributes(TypedDict):
-    """What is known of an instance."""
+    """The attributes of an instance."""
 
     created_at: WrittenTime
     updated_at: WrittenTime
@@ -109,7 +109,7 @@ def write_instance(
     allowed: Sequence[AllowedAddress] | None = None,
     events: Sequence[Event] = (),
 ) -> InstanceResource:
-    """The resource object of an instance; credentials and allowed addresses only where its owner asked for this one."""
+    """Return the resource object of an instance; credentials and allowlist only for its owner, and not in lists."""
     attributes: InstanceAttributes = {
         "created_at": write_time(instance.created_at),
         "updated_at": write_time(instance.updated_at),

@@ -1,4 +1,4 @@
-"""The body of a request: the envelope that every resource has, and attributes that each has of its own."""
+"""Parses the body of a request: the envelope of every resource, and the attributes of each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from draupnir import errors
 from draupnir.api.bodies import quote
 from draupnir.api.schemas.values import read_id
 
-# Of what is wrong with a body; an answer is not to be many times as long as the request.
+# Limit of errors about a body, so that the answer is not much longer than the request.
 MOST_EXPLAINED = 10
 
 
 class Attributes(BaseModel):
-    """Base of what can be asked: frozen, and closed to attributes that cannot be set, lest they be lost unsaid.
+    """Base of the attributes of requests: frozen; unknown attributes are errors, so that none is ignored silently.
 
-    What was given for one of `unrepeatable` is in no answer, for it might be a secret with a slip in it.
+    Errors do not quote the value of an attribute in `unrepeatable`, because it might be a mistyped secret.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -30,7 +30,7 @@ AnyAttributes = TypeVar("AnyAttributes", bound=Attributes)
 def read_attributes(
     document: dict[str, object], kind: str, attributes: type[AnyAttributes], expected_id: int | None = None
 ) -> AnyAttributes:
-    """The attributes of `{"data": {"type", "id", "attributes"}}`; raises InvalidRequest naming what is wrong.
+    """Parse the attributes of `{"data": {"type", "id", "attributes"}}`. Raises InvalidRequest, which names the error.
 
     `type` and `id` may be absent or empty (clients of the Go program send them empty); `id` must be `expected_id`.
     """
@@ -63,7 +63,7 @@ def _check_id(value: object, expected_id: int | None) -> None:
     if expected_id is None:
         raise errors.InvalidRequest("`data.id` is chosen by the service; leave it out.")
     if given_id != expected_id:
-        raise errors.InvalidRequest(f"`data.id` is {given_id} and the path says {expected_id}; make them the same.")
+        raise errors.InvalidRequest(f"`data.id` is {given_id} but the path has {expected_id}; make them equal.")
 
 
 def _explain(error: ValidationError, attributes: type[Attributes]) -> str:

@@ -1,4 +1,4 @@
-"""Bodies about signing in and sessions."""
+"""Bodies of sign-ins and sessions."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from draupnir.api.schemas.requests import Attributes
 from draupnir.api.schemas.values import WrittenTime, write_time
 from draupnir.callers import Caller, Role, Scope, Token, TokenKind
 
-# RFC 7636: what SHA-256 makes, and what it may be made of.
+# RFC 7636: the syntax of code challenge and code verifier.
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 
 
 def read_challenge(value: object) -> str:
-    """An S256 code challenge; raises ValueError."""
+    """Parse an S256 code challenge. Raises ValueError."""
     if isinstance(value, str) and _CHALLENGE.fullmatch(value):
         return value
     raise ValueError("must be the SHA-256 of the code verifier in base64url, 43 characters")
 
 
 def read_port(value: object) -> int | None:
-    """A port that anybody may listen on, or null for none; raises ValueError."""
+    """Parse an unprivileged port, or null. Raises ValueError."""
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and 1024 <= value <= 65535):
         return value
     raise ValueError("must be a port from 1024 to 65535, or null if nobody listens")
 
 
 def read_code(value: object) -> str:
-    """A one-time code, which is looked up and not looked at; raises ValueError."""
+    """Parse a one-time code, whose syntax is not checked. Raises ValueError."""
     if isinstance(value, str):
         return value
     raise ValueError("must be the code from the sign-in")
 
 
 def read_verifier(value: object) -> str:
-    """A code verifier; raises ValueError."""
+    """Parse a code verifier. Raises ValueError."""
     if isinstance(value, str) and _VERIFIER.fullmatch(value):
         return value
     raise ValueError("must be a code verifier of 43 to 128 letters, digits, dots, _, ~ and -")
@@ -57,7 +57,7 @@ VERIFIER = BeforeValidator(
 
 
 class NewSignIn(Attributes):
-    """The attributes of POST /sign_ins; without a port the code is shown to be pasted."""
+    """The attributes of POST /sign_ins; without a port, a page shows the code to paste."""
 
     code_challenge: Annotated[str, CHALLENGE]
     loopback_port: Annotated[int | None, PORT] = None
@@ -72,21 +72,21 @@ class NewSession(Attributes):
 
 
 class SignInAttributes(TypedDict):
-    """Where a browser goes on, and until when."""
+    """The url for a browser, and its expiry."""
 
     url: str
     expires_at: WrittenTime
 
 
 class SignInResource(TypedDict):
-    """A sign-in that has begun."""
+    """A started sign-in."""
 
     type: Literal["sign_ins"]
     attributes: SignInAttributes
 
 
 class NewSessionAttributes(TypedDict):
-    """A session that was just made; its token is in no other answer."""
+    """A new session; only this answer contains its token."""
 
     token: str
     email: str
@@ -95,7 +95,7 @@ class NewSessionAttributes(TypedDict):
 
 
 class NewSessionResource(TypedDict):
-    """A session that was just made."""
+    """A new session."""
 
     type: Literal["sessions"]
     id: int
@@ -121,12 +121,12 @@ class SessionResource(TypedDict):
 
 
 def write_sign_in(url: str, expires_at: datetime) -> SignInResource:
-    """The resource object of a sign-in."""
+    """Return the resource object of a sign-in."""
     return {"type": "sign_ins", "attributes": {"url": url, "expires_at": write_time(expires_at)}}
 
 
 def write_new_session(made: Token, token: str, role: Role) -> NewSessionResource:
-    """The resource object of a session that was just made."""
+    """Return the resource object of a new session."""
     attributes: NewSessionAttributes = {
         "token": token,
         "email": made.owner,
@@ -137,7 +137,7 @@ def write_new_session(made: Token, token: str, role: Role) -> NewSessionResource
 
 
 def write_caller(caller: Caller) -> SessionResource:
-    """The resource object of what the caller has shown: who they are by it, and for how long."""
+    """Return the resource object of the caller's session or token: identity and expiry."""
     token = caller.token
     attributes: SessionAttributes = {
         "name": caller.name,

@@ -1,4 +1,4 @@
-"""Bodies about tokens."""
+"""Bodies of tokens."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 def read_name(value: object) -> str:
-    """The name of a token; raises ValueError."""
+    """Parse the name of a token. Raises ValueError."""
     if isinstance(value, str) and _NAME.fullmatch(value):
         return value
     raise ValueError("must be 1 to 64 letters, digits, dots, _ and -")
 
 
 def read_scope(value: object) -> Scope:
-    """One of the scopes by name; raises ValueError."""
+    """Parse the name of a scope. Raises ValueError."""
     if isinstance(value, str) and value in set(Scope):
         return Scope(value)
     raise ValueError(f"must be {' or '.join(repr(scope.value) for scope in Scope)}")
 
 
 def read_lifetime(value: object) -> int:
-    """Whole seconds, from one to a year of them; raises ValueError."""
+    """Parse whole seconds, from one to a year. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LONGEST_LIFETIME_S:
         return value
     raise ValueError(f"must be a number of seconds from 1 to {LONGEST_LIFETIME_S}, which is 366 days")
@@ -53,7 +53,7 @@ class NewToken(Attributes):
 
 
 class TokenAttributes(TypedDict):
-    """What is known of a session or a token."""
+    """The attributes of a session or a token."""
 
     name: str
     kind: TokenKind
@@ -74,9 +74,9 @@ class TokenResource(TypedDict):
 
 
 def write_token(token: Token, caller: Caller, secret: str | None = None) -> TokenResource:
-    """The resource object of a session or named token; `current` is the one that the caller has shown.
+    """Return the resource object of a session or named token; `current` marks the one that the caller uses.
 
-    The secret is the token itself, returned only to the user who has just made it.
+    The secret is the token itself, returned only when it is created.
     """
     attributes: TokenAttributes = {
         "name": token.name,

@@ -1,4 +1,4 @@
-"""The single values in the bodies of requests and answers: how each is read, written and described."""
+"""Values in the bodies of requests and answers: parsers, formatters and their descriptions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
 LONGEST_SLEEP_AFTER_S = 30 * 24 * 3600
 MAX_MAX_BYTES = 2**60 - 1
 SHORTEST_ADMISSION_S, LONGEST_ADMISSION_S = 60, 365 * 24 * 3600
-# A list is to keep people out: what holds more than a large provider does is taken for a slip.
+# An allowlist restricts access, so a network larger than that of a large provider is refused as a mistake.
 WIDEST_V4, WIDEST_V6 = 8, 32
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -25,12 +25,12 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def is_decimal(text: str) -> bool:
-    """Whether the text is a positive integer as the service writes them."""
+    """Return whether the text is a positive integer in canonical form."""
     return _DECIMAL.fullmatch(text) is not None
 
 
 def read_time(value: object) -> datetime:
-    """An RFC 3339 time with a zone, in UTC; raises ValueError."""
+    """Parse an RFC 3339 time with a zone, converted to UTC. Raises ValueError."""
     if not isinstance(value, str) or not _TIME.fullmatch(value):
         raise ValueError('must be a time with its zone, such as "2017-05-01T12:00:00Z"')
     try:
@@ -43,7 +43,7 @@ def read_time(value: object) -> datetime:
 
 
 def read_text(value: object) -> str:
-    """A text that Postgres can store; raises ValueError."""
+    """Parse a text that Postgres can store. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError("must be a string")
     if found := _UNSTORABLE.search(value):
@@ -54,7 +54,7 @@ def read_text(value: object) -> str:
 
 
 def read_id(value: object) -> int:
-    """A positive integer, also written as a decimal string; raises ValueError."""
+    """Parse a positive integer, also as a decimal string. Raises ValueError."""
     if isinstance(value, str) and is_decimal(value):
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and value > 0:
@@ -63,21 +63,21 @@ def read_id(value: object) -> int:
 
 
 def read_seconds(value: object) -> int:
-    """Whole seconds up to thirty days, 0 for never; raises ValueError."""
+    """Parse whole seconds up to thirty days, 0 for never. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_SLEEP_AFTER_S:
         return value
     raise ValueError(f"must be a number of seconds from 0 (never) to {LONGEST_SLEEP_AFTER_S}")
 
 
 def read_ceiling(value: object) -> int:
-    """How many bytes an instance may write; raises ValueError. How many are too many the operator has decided."""
+    """Parse the ceiling of an instance in bytes; the maximum is checked elsewhere. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and MIN_MAX_BYTES <= value <= MAX_MAX_BYTES:
         return value
     raise ValueError(f"must be a number of bytes, {MIN_MAX_BYTES} or more")
 
 
 def read_admissible(value: object) -> Cidr:
-    """An address or network that a port may admit; raises ValueError."""
+    """Parse an address or network for an allowlist. Raises ValueError."""
     if not isinstance(value, str):
         raise ValueError("must be an address or a network in a string, such as '192.0.2.7' or '192.0.2.0/24'")
     try:
@@ -90,21 +90,21 @@ def read_admissible(value: object) -> Cidr:
 
 
 def read_admission(value: object) -> int:
-    """For how many seconds an address is admitted; raises ValueError."""
+    """Parse the lifetime of an allowlist entry in seconds. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and SHORTEST_ADMISSION_S <= value <= LONGEST_ADMISSION_S:
         return value
     raise ValueError(f"must be a number of seconds from {SHORTEST_ADMISSION_S} to {LONGEST_ADMISSION_S}")
 
 
 def read_email_address(value: object) -> str:
-    """An e-mail address, in lower case; raises ValueError."""
+    """Parse an e-mail address, converted to lower case. Raises ValueError."""
     if isinstance(value, str) and emails.PATTERN.fullmatch(value):
         return value.lower()
     raise ValueError("must be an e-mail address")
 
 
 def write_time(time: datetime) -> str:
-    """A time as `2017-05-01T12:00:00Z`, cut to whole seconds."""
+    """Format a time as `2017-05-01T12:00:00Z`, truncated to whole seconds."""
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -134,4 +134,4 @@ ADMISSION = BeforeValidator(
 EMAIL = BeforeValidator(read_email_address, json_schema_input_type=str)
 
 WrittenTime = Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-"""What write_time makes."""
+"""A time in the format of write_time."""

@@ -1,4 +1,4 @@
--- Images and instances. Ids are never given twice, and stay below wire.MAX_ID because uids are made from them.
+-- Images and instances. Ids stay below wire.MAX_ID, because uids derive from them.
 
 CREATE SEQUENCE image_ids AS integer MAXVALUE 67108863;
 
@@ -12,7 +12,7 @@ CREATE TABLE images (
     done_bytes bigint,
     total_bytes bigint,
     step_started_at timestamptz,
-    -- Kept while the image is finalised again: what it goes back to when nothing has been uploaded.
+    -- Retained while the image is finalised again: if nothing was uploaded, it returns to this state.
     failure_code text,
     failure_detail text,
     postgres_major integer,
@@ -24,7 +24,7 @@ CREATE TABLE images (
     CHECK (status <> 'ready' OR postgres_major IS NOT NULL)
 );
 
--- People count their own instances from 1, so trials are numbered apart.
+-- Trials have a separate sequence, so that the ids of users' instances start at 1.
 CREATE SEQUENCE instance_ids AS integer MAXVALUE 49999999;
 CREATE SEQUENCE trial_ids AS integer MINVALUE 50000000 MAXVALUE 67108863;
 

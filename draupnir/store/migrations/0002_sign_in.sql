@@ -1,5 +1,5 @@
--- People, the tokens they were given, and sign-ins under way. Nothing in here signs anybody in: of every secret there is
--- only the SHA-256, and refresh tokens are encrypted with a key that is not in the database.
+-- Users, their tokens, and pending sign-ins. The content is not enough to sign in: secrets are stored as SHA-256, and refresh
+-- tokens are encrypted with a key that is not in the database.
 
 CREATE TABLE users (
     email text PRIMARY KEY,
@@ -10,8 +10,8 @@ CREATE TABLE users (
     signed_in_at timestamptz NOT NULL DEFAULT now()
 );
 
--- Whoever signs in gets a session; a token is what they make for a program. The shared secret's bearer has no row in
--- users and may have tokens, hence no foreign key.
+-- A sign-in creates a session; users create named tokens for programs. The bearer of the shared secret may have tokens, but
+-- has no row in users, so there is no foreign key.
 CREATE TABLE tokens (
     id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     owner text NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_owner_idx ON tokens (owner);
 CREATE UNIQUE INDEX tokens_owner_name_idx ON tokens (owner, name) WHERE kind = 'named';
 
--- One row from the client's wish to sign in until it has its token. Each digest goes when what it is of was used.
+-- One row for each sign-in, from the client's request until it has its token. Each digest is cleared when it is used.
 CREATE TABLE sign_ins (
     id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     link_digest bytea UNIQUE,

@@ -1,5 +1,5 @@
--- From where the port of an instance may be reached, where the operator has turned allow-lists on. An address that its
--- owner was seen from is renewed by being seen again; one that they added stays what it is.
+-- Allowlists of instances, if the operator has enabled them. A later request from the same address renews a `seen` entry; an
+-- `added` entry does not change.
 
 CREATE TABLE addresses (
     instance_id integer NOT NULL REFERENCES instances (id) ON DELETE CASCADE,

@@ -1,5 +1,5 @@
--- Who has left, and what is to become of their instances. Time is counted while the daemon runs and not read off a clock,
--- so that one that is set wrongly destroys nothing.
+-- Revoked users, and the retention of their instances. The daemon counts the time while it runs, so that a wrong clock does not
+-- destroy an instance.
 
 ALTER TABLE users
     ADD COLUMN checked_at timestamptz NOT NULL DEFAULT now(),
@@ -9,7 +9,7 @@ ALTER TABLE instances
     DROP CONSTRAINT instances_status_check,
     ADD CONSTRAINT instances_status_check CHECK (status IN ('creating', 'running', 'closed', 'destroying')),
     ADD COLUMN closed_s double precision CHECK (closed_s >= 0),
-    -- Whom the provider knew its owner as. The address may be given to somebody else, who is to have nothing of it.
+    -- The owner's identity at the provider. The provider may assign the e-mail address to another user, who gets no access.
     ADD COLUMN leaver_issuer text,
     ADD COLUMN leaver_subject text,
     ADD CHECK (status <> 'closed' OR closed_s IS NOT NULL);

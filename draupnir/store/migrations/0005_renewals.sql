@@ -1,5 +1,5 @@
--- Whether the provider renews somebody's refresh tokens, as far as is known; whether it may have renewed this one unheard;
--- and for how many seconds of the daemon's running it has been refusing one of which that is so.
+-- Whether the provider rotates the user's refresh tokens, if known; whether the answer with a new token may have been lost;
+-- and for how many seconds of the daemon's run time the provider has refused the token after such a loss.
 
 ALTER TABLE users
     ADD COLUMN rotates boolean,

@@ -1,5 +1,5 @@
--- Authority keys are encrypted. Those that an earlier version has written in plain text stay in a column of their own
--- until the daemon, which alone has the key, has encrypted them.
+-- Authority keys are encrypted. Plain-text keys of an earlier version move to a separate column until the daemon, which has the
+-- encryption key, has encrypted them.
 
 ALTER TABLE instances RENAME COLUMN authority_key TO plain_authority_key;
 ALTER TABLE instances

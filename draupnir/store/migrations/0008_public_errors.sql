@@ -1,3 +1,3 @@
--- Of a failure only what may be published is kept here: earlier versions put the end of a log behind the first line.
+-- Store only the public part of a failure: earlier versions appended the end of a log to the first line.
 
 UPDATE images SET failure_detail = split_part(failure_detail, E'\n', 1) WHERE failure_detail LIKE E'%\n%';

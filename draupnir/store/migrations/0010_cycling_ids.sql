@@ -1,5 +1,5 @@
--- Ids begin again at the end of their range. What is on the disk could otherwise bring a sequence to its end, for good.
--- Whoever inserts a row passes over the ids that the metadata or the disk have.
+-- Sequences restart at the end of their range; otherwise an id found on the disk could exhaust a sequence for good. Inserts
+-- skip ids that are in use in the metadata or on the disk.
 
 ALTER SEQUENCE image_ids CYCLE;
 ALTER SEQUENCE instance_ids CYCLE;

@@ -1,4 +1,4 @@
--- What happened to images and instances, one row for each change of a status, written with the change itself.
+-- Events of images and instances: one row for each change of a status, in the same transaction.
 
 CREATE TABLE events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -6,10 +6,10 @@ CREATE TABLE events (
     kind text NOT NULL CHECK (kind IN ('image', 'instance')),
     subject_id integer NOT NULL,
     name text NOT NULL,
-    -- NULL before the first status and after the last.
+    -- NULL before the first status, and after the last one.
     before text,
     after text,
-    -- Whose the instance was then; NULL for images.
+    -- The owner of the instance at that time; NULL for images.
     owner text,
     caller text NOT NULL,
     reason text NOT NULL,
