@@ -68,6 +68,7 @@ HELPER_REQUESTS: dict[type[wire.AnyRequest], frozenset[Role]] = {
     wire.DestroyImage: _KEEPERS,  # destroy image
     wire.KeepErrorText: _KEEPERS,  # finalise
     wire.ReadErrorText: _KEEPERS,  # show the error of an image
+    wire.ReadReport: _PEOPLE,  # show the report of an image
     wire.StartInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool; after a reboot
     wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for another owner
     wire.CloseInstance: _PEOPLE,  # offboarding; instances that wrote too much; restart and restore start with it

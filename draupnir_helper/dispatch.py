@@ -31,6 +31,7 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], Wire]
             wire.DestroyImage.by(images.destroy_image),
             wire.KeepErrorText.by(images.keep_error_text),
             wire.ReadErrorText.by(images.read_error_text),
+            wire.ReadReport.by(images.read_report),
             wire.StartInstance.by(lambda request: instances.start_instance(request, settings)),
             wire.AssignInstance.by(instances.assign_instance),
             wire.CloseInstance.by(instances.close_instance),

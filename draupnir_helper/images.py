@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from draupnir_helper import (
     btrfs,
-    error_texts,
     files,
+    job_texts,
     layout,
     manifests,
     postgres,
@@ -66,7 +66,7 @@ def seal_upload(request: wire.SealUpload) -> wire.Sealed:
     """Snapshot the upload read-only, replacing an earlier seal; all later work reads only the seal."""
     with storage.root() as root:
         _require(root, Place.UPLOADS, request.image_id, "This image has no upload.")
-        error_texts.remove(root, request.image_id)
+        _forget_texts(root, request.image_id)
         subvolumes.discard(root, Place.SEALS, request.image_id)
         subvolumes.copy(root, Place.UPLOADS, Place.SEALS, request.image_id, request.image_id, owner=None)
         with subvolumes.opened(root, Place.SEALS, request.image_id) as seal, os.scandir(seal) as entries:
@@ -140,6 +140,7 @@ def publish_image(request: wire.PublishImage) -> wire.Published:
             if job_state(JobKind.FINALISE, image_id).state is not JobState.SUCCEEDED:
                 raise HelperError(ErrorCode.WRONG_STATE, "The image has not been finalised.")
             manifests.write(root, Place.IMAGES, image_id, request)
+            job_texts.keep(root, job_texts.REPORT, image_id)
             subvolumes.copy(root, Place.WORK, Place.IMAGES, image_id, image_id, owner=None)
             with btrfs.directory(Place.IMAGES, root) as parent:
                 os.fsync(parent)
@@ -159,7 +160,7 @@ def discard_parts(request: wire.DiscardParts) -> wire.Done:
         if "image" in request.parts:
             manifests.remove(root, Place.IMAGES, request.image_id)
         if "upload" in request.parts:
-            error_texts.remove(root, request.image_id)
+            job_texts.remove(root, job_texts.ERROR, request.image_id)
     return wire.Done()
 
 
@@ -172,21 +173,28 @@ def destroy_image(request: wire.DestroyImage) -> wire.Done:
         for place in (Place.IMAGES, Place.WORK, Place.SEALS, Place.UPLOADS):
             subvolumes.discard(root, place, image_id)
         manifests.remove(root, Place.IMAGES, image_id)
-        error_texts.remove(root, image_id)
+        _forget_texts(root, image_id)
     return wire.Done()
 
 
 def keep_error_text(request: wire.KeepErrorText) -> wire.Done:
-    """Save the error text of a failed job, before its work is discarded."""
+    """Save the error text and the report of a failed job, before its work is discarded."""
     with storage.root() as root:
-        error_texts.keep(root, request.image_id)
+        for text in (job_texts.ERROR, job_texts.REPORT):
+            job_texts.keep(root, text, request.image_id)
     return wire.Done()
 
 
 def read_error_text(request: wire.ReadErrorText) -> wire.ErrorText:
     """Return the saved error text of the image."""
     with storage.root() as root:
-        return wire.ErrorText(text=error_texts.read(root, request.image_id))
+        return wire.ErrorText(text=job_texts.read(root, job_texts.ERROR, request.image_id))
+
+
+def read_report(request: wire.ReadReport) -> wire.ReportText:
+    """Return the saved report of the image."""
+    with storage.root() as root:
+        return wire.ReportText(text=job_texts.read(root, job_texts.REPORT, request.image_id))
 
 
 def job_state(kind: JobKind, image_id: int) -> wire.Job:
@@ -234,6 +242,11 @@ def _stop_jobs(image_id: int) -> None:
     units.stop(*(layout.job_unit(kind, image_id) for kind in JobKind), kill=True)
     files.remove_directory(layout.image_run_directory(image_id))
     users.remove(*layout.image_user(image_id))
+
+
+def _forget_texts(root: int, image_id: int) -> None:
+    for text in (job_texts.ERROR, job_texts.REPORT):
+        job_texts.remove(root, text, image_id)
 
 
 def _await_deletion(root: int, quotas: Quotas, image_id: int, limit_bytes: int) -> None:

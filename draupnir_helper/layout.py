@@ -46,6 +46,7 @@ _GROUP_LEVEL = 1 << 48  # the upper sixteen bits of a quota group's id are its l
 NEW_PREFIX = ".new-"
 MANIFEST_SUFFIX = ".json"
 ERROR_TEXT_SUFFIX = ".error"
+REPORT_SUFFIX = ".report"
 
 
 def image_user(image_id: int) -> tuple[str, int]:
@@ -134,8 +135,3 @@ def instance_run_directory(instance_id: int) -> Path:
 def manifest_name(some_id: int) -> str:
     """Return the name of the manifest beside a published image or an instance, for a loss of the metadata."""
     return f"{some_id}{MANIFEST_SUFFIX}"
-
-
-def error_text_name(image_id: int) -> str:
-    """Return the name of the file beside an upload with the full error text, which quotes raw data."""
-    return f"{image_id}{ERROR_TEXT_SUFFIX}"

@@ -19,7 +19,7 @@ from draupnir_helper.layout import Place
 _undeletable: dict[str, str] = {}
 
 # Suffixes of files beside subvolumes.
-_FILES = (layout.MANIFEST_SUFFIX, layout.ERROR_TEXT_SUFFIX)
+_FILES = (layout.MANIFEST_SUFFIX, layout.ERROR_TEXT_SUFFIX, layout.REPORT_SUFFIX)
 
 log = logging.getLogger(__name__)
 

@@ -69,6 +69,7 @@ class Disk:
     made_with: dict[int, wire.StartInstance] = field(default_factory=dict)
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
     error_texts: dict[int, str] = field(default_factory=dict)
+    reports: dict[int, str] = field(default_factory=dict)
     trash: int = 0
     undeletable: int = 0
     unknown: list[str] = field(default_factory=list)
@@ -96,7 +97,9 @@ class FakeHelper(Helper):
         }
         self.outcomes: dict[JobKind, JobState] = {}
         self.result = "success"
-        self.error_text: str | None = None  # what a job leaves in its work directory
+        # What jobs leave in the work directory.
+        self.error_text: str | None = None
+        self.report = "[]"
         self.answers: dict[type[wire.Wire], Callable[[wire.AnyRequest], wire.Wire]] = {}
         self.gates: dict[type[wire.Wire], asyncio.Event] = {}
         self.arrived: dict[type[wire.Wire], asyncio.Event] = {}
@@ -206,7 +209,7 @@ class FakeHelper(Helper):
             case wire.SealUpload(image_id=image_id):
                 if image_id not in disk.uploads:
                     raise Refused(ErrorCode.NOT_FOUND)
-                disk.error_texts.pop(image_id, None)
+                self._forget_texts(image_id)
                 disk.seals[image_id] = disk.uploads[image_id]
                 return wire.Sealed(empty=not disk.seals[image_id])
             case wire.StartExtract(image_id=image_id):
@@ -241,13 +244,18 @@ class FakeHelper(Helper):
                     if disk.jobs.get((JobKind.FINALISE, image_id)) is not JobState.SUCCEEDED:
                         raise Refused(ErrorCode.WRONG_STATE)
                     disk.images[image_id] = disk.work[image_id]
+                    disk.reports[image_id] = self.report
                 return wire.Published(uuid=_uuid(image_id))
             case wire.KeepErrorText(image_id=image_id):
-                disk.error_texts.pop(image_id, None)
+                self._forget_texts(image_id)
+                if image_id in disk.work:
+                    disk.reports[image_id] = self.report
                 if self.error_text is not None and image_id in disk.work and image_id in disk.uploads:
                     disk.error_texts[image_id] = self.error_text
             case wire.ReadErrorText(image_id=image_id):
                 return wire.ErrorText(text=disk.error_texts.get(image_id))
+            case wire.ReadReport(image_id=image_id):
+                return wire.ReportText(text=disk.reports.get(image_id))
             case wire.DiscardParts(image_id=image_id, parts=parts):
                 if any(disk.jobs.get((kind, image_id)) is JobState.RUNNING for kind in JobKind):
                     raise Refused(ErrorCode.IN_USE)
@@ -263,7 +271,7 @@ class FakeHelper(Helper):
                 for kind in JobKind:
                     disk.jobs.pop((kind, image_id), None)
                 self._discard(image_id, disk.uploads, disk.seals, disk.work, disk.images)
-                disk.error_texts.pop(image_id, None)
+                self._forget_texts(image_id)
             case _:
                 raise AssertionError(request)
         return wire.Done()
@@ -327,6 +335,10 @@ class FakeHelper(Helper):
     def _require_room(self) -> None:
         if self.room.free_bytes < self.room.low_bytes:
             raise Refused(ErrorCode.NO_ROOM)
+
+    def _forget_texts(self, image_id: int) -> None:
+        self.disk.error_texts.pop(image_id, None)
+        self.disk.reports.pop(image_id, None)
 
     def _discard(self, image_id: int, *places: dict[int, str]) -> None:
         for place in places:

@@ -17,9 +17,10 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from draupnir_helper import postgres
+from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.notify import escape, notify
 
 PRIVATE_NAME = ".draupnir-error"
@@ -70,9 +71,10 @@ NO_ROOM = (
 
 
 class Reporter:
-    """Sets the unit's status; progress at most twice a second."""
+    """Sets the unit's status, progress at most twice a second; collects the rows of the image's report."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path) -> None:
+        self.rows = Rows(directory)
         self._last_s = 0.0
 
     def step(self, activity: str) -> None:
@@ -100,21 +102,29 @@ def _status(report: Report) -> str:
 def run(job: Callable[[Reporter], Report]) -> None:
     """Run the job, report what it returns or why it failed, and exit accordingly."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    reporter = Reporter(Path(postgres.PGDATA))
     try:
-        send(job(Reporter())._replace(finished=True))
-    except JobError as error:
-        _fail(error)
-    except OSError as error:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            _fail(JobError("no_room", NO_ROOM, traceback.format_exc()))
-        why = os.strerror(error.errno) if error.errno else "an input or output error"
-        _fail(JobError("job_failed", f"The server could not continue: {why}.", traceback.format_exc()))
+        finished = job(reporter)
     except Exception as error:  # noqa: BLE001 - reported, and the end of the job
-        detail = f"The job failed with an unexpected error ({type(error).__name__})."
-        _fail(JobError("job_failed", detail, traceback.format_exc()))
+        reporter.rows.leave()
+        _fail(_reason(error))
+    reporter.rows.leave()
+    send(finished._replace(finished=True))
 
 
-def _fail(error: JobError) -> None:
+def _reason(error: Exception) -> JobError:
+    if isinstance(error, JobError):
+        return error
+    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return JobError("no_room", NO_ROOM, traceback.format_exc())
+    if isinstance(error, OSError):
+        why = os.strerror(error.errno) if error.errno else "an input or output error"
+        return JobError("job_failed", f"The server could not continue: {why}.", traceback.format_exc())
+    detail = f"The job failed with an unexpected error ({type(error).__name__})."
+    return JobError("job_failed", detail, traceback.format_exc())
+
+
+def _fail(error: JobError) -> NoReturn:
     log.error("%s: %s", error.code, error.detail)
     leave_private(Path(postgres.PGDATA), error.private)
     send(failure_report(error))

@@ -34,6 +34,8 @@ from draupnir_helper.wire.images import (
     Published,
     PublishImage,
     ReadErrorText,
+    ReadReport,
+    ReportText,
     Sealed,
     SealUpload,
 )
@@ -181,7 +183,9 @@ __all__ = [
     "PublishImage",
     "Published",
     "ReadErrorText",
+    "ReadReport",
     "Refusal",
+    "ReportText",
     "Request",
     "Room",
     "Script",

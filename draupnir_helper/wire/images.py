@@ -73,9 +73,9 @@ class DestroyImage(Request[Done]):
 
 
 class KeepErrorText(Request[Done]):
-    """Keep the error text of a failed job beside the upload, for as long as the upload exists.
+    """Keep the error text of a failed job beside the upload, for as long as the upload exists, and its report.
 
-    The text quotes raw data. A new seal deletes it.
+    The text quotes raw data. A new seal deletes both.
     """
 
     op: Literal["keep_error_text"] = "keep_error_text"
@@ -92,4 +92,17 @@ class ReadErrorText(Request[ErrorText]):
     """Return the text that KeepErrorText kept."""
 
     op: Literal["read_error_text"] = "read_error_text"
+    image_id: ImageId
+
+
+class ReportText(Wire):
+    """The report of an image as its jobs wrote it, JSON of at most 1 MiB; None if there is none. It is untrusted."""
+
+    text: str | None
+
+
+class ReadReport(Request[ReportText]):
+    """Return the report that PublishImage or KeepErrorText kept. A new seal deletes it."""
+
+    op: Literal["read_report"] = "read_report"
     image_id: ImageId

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -105,8 +106,9 @@ def test_a_job_that_was_never_started_is_absent(rig: Rig) -> None:
         assert (job.state, job.report, job.result) == (JobState.ABSENT, wire.JobReport(), "")
 
 
-def test_there_is_no_error_text_of_what_has_not_failed(rig: Rig) -> None:
+def test_what_has_not_ended_has_no_error_text_and_no_report(rig: Rig) -> None:
     assert rig.ask(wire.ReadErrorText(image_id=rig.image_id())).text is None
+    assert rig.ask(wire.ReadReport(image_id=rig.image_id())).text is None
 
 
 @pytest.mark.parametrize("image_id", [-1, 0, wire.MAX_ID + 1])
@@ -189,7 +191,19 @@ def test_a_major_that_is_not_installed_is_refused(rig: Rig) -> None:
     assert parts(rig, image_id) == {"upload", "seal", "work", "extract job"}
 
 
-def test_the_error_text_is_retained_until_the_next_seal(rig: Rig) -> None:
+def test_a_published_image_has_a_report_until_it_is_destroyed(rig: Rig) -> None:
+    image_id = extracted(rig)
+    rig.ask(finalise(rig, image_id))
+    assert rig.job(JobKind.FINALISE, image_id).state is JobState.SUCCEEDED
+    rig.ask(publish(rig, image_id))
+    rig.ask(wire.StopJobs(image_id=image_id))
+    rig.ask(wire.DiscardParts(image_id=image_id, parts=["upload", "seal", "work"]))
+    assert isinstance(json.loads(rig.ask(wire.ReadReport(image_id=image_id)).text or ""), list)
+    rig.ask(wire.DestroyImage(image_id=image_id))
+    assert rig.ask(wire.ReadReport(image_id=image_id)).text is None
+
+
+def test_the_error_text_and_the_report_are_retained_until_the_next_seal(rig: Rig) -> None:
     image_id = extracted(rig)
     rig.ask(finalise(rig, image_id, rig.failing_script()))
     assert rig.job(JobKind.FINALISE, image_id).state is JobState.FAILED
@@ -200,5 +214,7 @@ def test_the_error_text_is_retained_until_the_next_seal(rig: Rig) -> None:
     rig.ask(wire.StopJobs(image_id=image_id))
     rig.ask(wire.DiscardParts(image_id=image_id, parts=["seal", "work"]))
     assert rig.ask(wire.ReadErrorText(image_id=image_id)).text is not None
+    assert rig.ask(wire.ReadReport(image_id=image_id)).text is not None
     rig.ask(wire.SealUpload(image_id=image_id))
     assert rig.ask(wire.ReadErrorText(image_id=image_id)).text is None
+    assert rig.ask(wire.ReadReport(image_id=image_id)).text is None

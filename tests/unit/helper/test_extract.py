@@ -43,7 +43,7 @@ def write_tree(directory: Path, content: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("prefix", ["", "./", "main/", "./main/", "17/"])
 def test_the_data_directory_may_stand_at_the_top_or_in_one_folder(tmp_path: Path, prefix: str) -> None:
     write_tar(tmp_path / "seal/backup.tar", {prefix + name: data for name, data in MINIMAL.items()})
-    report = extract.main(Reporter())
+    report = extract.main(Reporter(extract.TARGET))
     assert report.postgres_major == 17
     assert (tmp_path / "pgdata/global/pg_control").read_bytes() == b"control"
     assert not (tmp_path / "pgdata/.incoming").exists()
@@ -52,7 +52,7 @@ def test_the_data_directory_may_stand_at_the_top_or_in_one_folder(tmp_path: Path
 @pytest.mark.parametrize("prefix", ["", "main/"])
 def test_a_directory_copied_in_unpacked_is_taken_as_it_is(tmp_path: Path, prefix: str) -> None:
     write_tree(tmp_path / "seal", {prefix + name: data for name, data in MINIMAL.items()})
-    extract.main(Reporter())
+    extract.main(Reporter(extract.TARGET))
     assert (tmp_path / "pgdata/PG_VERSION").read_bytes() == b"17\n"
     assert (tmp_path / "seal" / prefix / "PG_VERSION").exists(), "the seal is only read"
 
@@ -60,7 +60,7 @@ def test_a_directory_copied_in_unpacked_is_taken_as_it_is(tmp_path: Path, prefix
 def test_the_archives_of_a_base_backup_belong_together(tmp_path: Path) -> None:
     write_tar(tmp_path / "seal/base.tar", MINIMAL)
     write_tar(tmp_path / "seal/pg_wal.tar", {"000000010000000000000001": b"wal"})
-    extract.main(Reporter())
+    extract.main(Reporter(extract.TARGET))
     assert (tmp_path / "pgdata/pg_wal/000000010000000000000001").read_bytes() == b"wal"
 
 
@@ -75,7 +75,7 @@ LEFTOVERS = [
 @pytest.mark.parametrize("name", LEFTOVERS)
 def test_what_the_old_server_left_is_gone(tmp_path: Path, name: str) -> None:
     write_tar(tmp_path / "seal/backup.tar", MINIMAL | {name: b"secret"})
-    extract.main(Reporter())
+    extract.main(Reporter(extract.TARGET))
     assert not (tmp_path / "pgdata" / name).exists()
 
 
@@ -84,14 +84,14 @@ def test_settings_of_the_old_server_are_emptied_and_its_backup_label_kept(tmp_pa
         tmp_path / "seal/backup.tar",
         MINIMAL | {"postgresql.auto.conf": b"archive_command = 'evil'", "backup_label": b"START WAL"},
     )
-    extract.main(Reporter())
+    extract.main(Reporter(extract.TARGET))
     assert (tmp_path / "pgdata/postgresql.auto.conf").read_bytes() == b""
     assert (tmp_path / "pgdata/backup_label").read_bytes() == b"START WAL"
 
 
 def refused(tmp_path: Path) -> JobError:
     with pytest.raises(JobError) as caught:
-        extract.main(Reporter())
+        extract.main(Reporter(extract.TARGET))
     assert not (tmp_path / "pgdata/PG_VERSION").exists(), "nothing refused is lifted into place"
     return caught.value
 
@@ -157,7 +157,7 @@ def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
     directory.mkdir(parents=True)
     (tmp_path / "seal" / "data" / "PG_VERSION").write_bytes(b"17")
     with pytest.raises(JobError, match="folders 64 deep") as raised:
-        extract.main(Reporter())
+        extract.main(Reporter(extract.TARGET))
     assert raised.value.code == "unsafe_archive"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from draupnir_helper import btrfs, error_texts, layout, subvolumes
+from draupnir_helper import btrfs, job_texts, layout, subvolumes
 from draupnir_helper.jobs.reports import PRIVATE_NAME
 from draupnir_helper.layout import Place
 
@@ -147,9 +147,9 @@ def test_the_error_text_of_a_job_is_read_through_no_link(root: int, disk: Path) 
     work = made(root, disk)
     subvolumes.make(root, Place.UPLOADS, 1, uid=UID, gid=UID, group=None)
     (work / PRIVATE_NAME).write_text("row 7")
-    error_texts.keep(root, 1)
-    assert error_texts.read(root, 1) == "row 7"
+    job_texts.keep(root, job_texts.ERROR, 1)
+    assert job_texts.read(root, job_texts.ERROR, 1) == "row 7"
     (work / PRIVATE_NAME).unlink()
     (work / PRIVATE_NAME).symlink_to("/etc/hostname")
-    error_texts.keep(root, 1)
-    assert error_texts.read(root, 1) is None
+    job_texts.keep(root, job_texts.ERROR, 1)
+    assert job_texts.read(root, job_texts.ERROR, 1) is None

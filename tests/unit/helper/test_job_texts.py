@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from draupnir_helper import error_texts, subvolumes
-from draupnir_helper.jobs.reports import PRIVATE_MAX_BYTES, PRIVATE_NAME
+from draupnir_helper import job_texts, subvolumes
+from draupnir_helper.jobs.reports import PRIVATE_NAME
 from draupnir_helper.layout import Place
 
 
@@ -33,34 +33,34 @@ def left(disk: Path) -> Path:
 
 def test_what_a_job_leaves_is_kept_for_root_alone_until_it_is_removed(disk: Path, root: int) -> None:
     left(disk).write_bytes(b"Failing row contains (\xff).")
-    error_texts.keep(root, 7)
-    assert error_texts.read(root, 7) == "Failing row contains (\N{REPLACEMENT CHARACTER})."
+    job_texts.keep(root, job_texts.ERROR, 7)
+    assert job_texts.read(root, job_texts.ERROR, 7) == "Failing row contains (\N{REPLACEMENT CHARACTER})."
     (kept,) = (path for path in (disk / Place.UPLOADS).iterdir() if path.name != "7")
     assert kept.stat().st_mode & 0o777 == 0o600
     assert subvolumes.ids(root, Place.UPLOADS) == ([7], [])
-    error_texts.remove(root, 7)
-    assert error_texts.read(root, 7) is None
+    job_texts.remove(root, job_texts.ERROR, 7)
+    assert job_texts.read(root, job_texts.ERROR, 7) is None
 
 
 def test_a_failure_without_a_text_leaves_none_of_the_one_before(disk: Path, root: int) -> None:
     left(disk).write_text("first")
-    error_texts.keep(root, 7)
+    job_texts.keep(root, job_texts.ERROR, 7)
     left(disk).unlink()
-    error_texts.keep(root, 7)
-    assert error_texts.read(root, 7) is None
+    job_texts.keep(root, job_texts.ERROR, 7)
+    assert job_texts.read(root, job_texts.ERROR, 7) is None
 
 
 def test_without_an_upload_nothing_is_kept(disk: Path, root: int) -> None:
     left(disk).write_text("first")
     (disk / Place.UPLOADS / "7").rmdir()
-    error_texts.keep(root, 7)
-    assert error_texts.read(root, 7) is None
+    job_texts.keep(root, job_texts.ERROR, 7)
+    assert job_texts.read(root, job_texts.ERROR, 7) is None
 
 
 def test_no_more_than_a_mebibyte_is_kept(disk: Path, root: int) -> None:
-    left(disk).write_bytes(b"x" * (PRIVATE_MAX_BYTES + 1))
-    error_texts.keep(root, 7)
-    assert len(error_texts.read(root, 7) or "") == PRIVATE_MAX_BYTES
+    left(disk).write_bytes(b"x" * (job_texts.MAX_BYTES + 1))
+    job_texts.keep(root, job_texts.ERROR, 7)
+    assert len(job_texts.read(root, job_texts.ERROR, 7) or "") == job_texts.MAX_BYTES
 
 
 @pytest.mark.parametrize("place", ["link", "pipe", "directory"])
@@ -74,8 +74,8 @@ def test_what_is_not_a_file_is_not_read(disk: Path, root: int, tmp_path: Path, p
             os.mkfifo(left(disk))
         case "directory":
             left(disk).mkdir()
-    error_texts.keep(root, 7)
-    assert error_texts.read(root, 7) is None
+    job_texts.keep(root, job_texts.ERROR, 7)
+    assert job_texts.read(root, job_texts.ERROR, 7) is None
 
 
 def test_a_work_directory_that_is_a_link_is_not_followed(disk: Path, root: int, tmp_path: Path) -> None:
@@ -83,5 +83,5 @@ def test_a_work_directory_that_is_a_link_is_not_followed(disk: Path, root: int, 
     (tmp_path / "elsewhere" / PRIVATE_NAME).write_text("a secret of the machine")
     (disk / Place.WORK / "7").rmdir()
     (disk / Place.WORK / "7").symlink_to(tmp_path / "elsewhere")
-    error_texts.keep(root, 7)
-    assert error_texts.read(root, 7) is None
+    job_texts.keep(root, job_texts.ERROR, 7)
+    assert job_texts.read(root, job_texts.ERROR, 7) is None
