@@ -25,8 +25,9 @@ def shell(reached: Connection) -> str:
 def url(reached: Connection) -> str:
     """Return a URL as libpq's manual defines it ("Connection URIs")."""
     files = reached.files
-    # node-postgres does not decode these in a path, and no reader needs them encoded.
-    database = _percent(reached.database, safe="$&+,:;=@")
+    # node-postgres does not decode these in a path, and no reader needs them encoded. It does not decode : and @
+    # either, but SQLAlchemy would look for the host behind them.
+    database = _percent(reached.database, safe="$&+,;=")
     query = _query(
         sslmode="verify-full",
         sslrootcert=str(files.ca_certificate),

@@ -16,8 +16,8 @@ NODE_MODULES = Path("/usr/local/lib/node_modules")
 
 
 def test_node_postgres(place: Place) -> None:
-    # It decodes the path of a URL with a function that leaves these three encoded.
-    name = ANYTHING.translate(dict.fromkeys(map(ord, "#/?")))
+    # It decodes the path of a URL with a function that leaves these encoded.
+    name = ANYTHING.translate(dict.fromkeys(map(ord, "#/:?@")))
     with place.database(name):
         for database in (PLAIN, name):
             url = place.env("url", database)
@@ -27,7 +27,7 @@ def test_node_postgres(place: Place) -> None:
 
 
 def test_node_postgres_with_dotenv(place: Place, tmp_path: Path) -> None:
-    name = "it's =%&+;:@(x) é"
+    name = "it's =%&+;(x) é"
     simple = replace(place, home=tmp_path / "it's =#%&+;@(x) é")
     simple.home.mkdir()
     with simple.database(name):
@@ -56,26 +56,34 @@ def test_pgjdbc(place: Place) -> None:
             assert place.ask(*java, environment={"JDBC_URL": with_pkcs12}) == answer_of(database)
 
 
-def test_lib_pq(place: Place, tmp_path: Path) -> None:
-    build = ("go", "build", "-o", tmp_path / "lib_pq", PROGRAMS / "lib_pq.go")
-    place.ask(
-        *build, environment={"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(tmp_path / "cache")}
-    )
-    with place.database(ANYTHING):
-        for database in (PLAIN, ANYTHING):
-            for environment in ({"DATABASE_URL": place.env("url", database)}, place.variables(database)):
-                assert place.ask(tmp_path / "lib_pq", WHERE, environment=environment) == answer_of(database)
+@pytest.mark.parametrize("driver", ["lib_pq", "pgx"])
+def test_drivers_of_go(place: Place, tmp_path: Path, driver: str) -> None:
+    gopath = {"GO111MODULE": "off", "GOPATH": "/usr/share/gocode", "GOCACHE": str(tmp_path / "cache")}
+    place.ask("go", "build", "-o", tmp_path / driver, PROGRAMS / f"{driver}.go", environment=gopath)
+    _connects(place, tmp_path / driver)
 
 
 def test_ruby_pg(place: Place) -> None:
+    _connects(place, "ruby", PROGRAMS / "ruby_pg.rb")
+
+
+def test_sqlalchemy_connects_with_the_url(place: Place) -> None:
+    """It does not decode the name of the database."""
+    url = {"DATABASE_URL": place.env("url", PLAIN)}
+    assert place.ask("python3", PROGRAMS / "with_sqlalchemy.py", WHERE, environment=url) == answer_of(PLAIN)
+
+
+@pytest.mark.parametrize("program", ["with_django.py", "with_pg8000.py", "with_sqlalchemy.py"])
+def test_programs_that_connect_with_the_variables(place: Place, program: str) -> None:
+    with place.database(ANYTHING):
+        for database in (PLAIN, ANYTHING):
+            told = place.ask("python3", PROGRAMS / program, WHERE, environment=place.variables(database))
+            assert told == answer_of(database)
+
+
+def _connects(place: Place, *program: str | Path) -> None:
+    """The program connects with the URL, and with the variables."""
     with place.database(ANYTHING):
         for database in (PLAIN, ANYTHING):
             for environment in ({"DATABASE_URL": place.env("url", database)}, place.variables(database)):
-                assert place.ask("ruby", PROGRAMS / "ruby_pg.rb", WHERE, environment=environment) == answer_of(database)
-
-
-def test_pg8000(place: Place) -> None:
-    with place.database(ANYTHING):
-        for database in (PLAIN, ANYTHING):
-            told = place.ask("python3", PROGRAMS / "with_pg8000.py", WHERE, environment=place.variables(database))
-            assert told == answer_of(database)
+                assert place.ask(*program, WHERE, environment=environment) == answer_of(database)
