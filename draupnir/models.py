@@ -145,6 +145,17 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportRow:
+    """A row of an image's report: a stable code, the database and object if any, what was found, and what to do."""
+
+    code: str
+    database: str
+    object: str
+    detail: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Authority:
     """The certificate authority of one instance: PEM of its certificate and of its private key."""
 

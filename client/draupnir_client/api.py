@@ -12,7 +12,17 @@ import httpx
 from draupnir_client import __version__, problems
 from draupnir_client.config import Config
 from draupnir_client.errors import BadAnswer, ConfigError, Unauthorized
-from draupnir_client.models import Event, Image, Instance, read_event, read_image, read_image_error, read_instance
+from draupnir_client.models import (
+    Event,
+    Image,
+    Instance,
+    ReportRow,
+    read_event,
+    read_image,
+    read_image_error,
+    read_instance,
+    read_report,
+)
 from draupnir_client.people import (
     Caller,
     NewSession,
@@ -89,6 +99,10 @@ class DraupnirAPI:
     def get_image_error(self, image_id: int) -> str:
         """Return the full error of a failed image; it quotes raw data, so it is only for uploaders and admins."""
         return read_image_error(self._data("GET", f"/images/{image_id}/error", f"show the error of image {image_id}"))
+
+    def get_image_report(self, image_id: int) -> list[ReportRow]:
+        """Return the report of an image that was finalised, or that failed."""
+        return read_report(self._data("GET", f"/images/{image_id}/report", f"show the report of image {image_id}"))
 
     def create_image(self, backed_up_at: str, anonymisation_script: str) -> Image:
         """Create an image, to which a backup can then be uploaded; `backed_up_at` is RFC 3339."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ from draupnir_client.api import DraupnirAPI
 from draupnir_client.arguments import IMAGE_ID, Moment, Script
 from draupnir_client.commands import Group, Invocation, for_each, pass_invocation
 from draupnir_client.errors import ClientError, FinaliseFailed, Interrupted, ProgramFailed, ServerUnreachable
-from draupnir_client.models import Image
+from draupnir_client.models import Image, ReportRow
 from draupnir_client.output import format_size, print_fields, print_json, print_table, say
 from draupnir_client.progress import Display
 
@@ -42,10 +43,14 @@ def list_all(invocation: Invocation) -> None:
 
 @images.command()
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
+@click.option("--report", "wants_report", is_flag=True, help="Show what the finalise found, changed and dropped.")
 @pass_invocation
-def show(invocation: Invocation, image_id: int) -> None:
+def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
     """Show an image with its status, error and script."""
     api = invocation.api()
+    if wants_report:
+        _print_report(invocation, image_id, api.get_image_report(image_id))
+        return
     image = api.get_image(image_id)
     if invocation.wants_json:
         print_json(image.document)
@@ -147,7 +152,15 @@ def finalise(invocation: Invocation, image_id: int, no_wait: bool) -> None:
     if not image.ready:
         raise FinaliseFailed(_why_not_ready(api, image))
     _print_one(invocation, image)
+    _mention_report(api, image_id)
     say(f"Image {image_id} is ready; create an instance: draupnir-client instances create {image_id}")
+
+
+def _mention_report(api: DraupnirAPI, image_id: int) -> None:
+    # An older server has no reports.
+    with suppress(ClientError):
+        if rows := api.get_image_report(image_id):
+            say(f"Its report has {len(rows)} rows: draupnir-client images show {image_id} --report")
 
 
 def _follow(invocation: Invocation, api: DraupnirAPI, image: Image) -> Image:
@@ -244,6 +257,23 @@ def _print_one(invocation: Invocation, image: Image) -> None:
         print_json(image.document)
     else:
         _print_table([image])
+
+
+def _print_report(invocation: Invocation, image_id: int, rows: list[ReportRow]) -> None:
+    if invocation.wants_json:
+        print_json([row._asdict() for row in rows])
+    elif rows:
+        for row in rows:
+            where = ": ".join(text for text in (row.database, row.object) if text)
+            print_fields(
+                [
+                    (row.code, where),
+                    ("  Found", row.detail),
+                    *([("  Do", row.remedy)] if row.remedy else []),
+                ]
+            )
+    else:
+        say(f"The report of image {image_id} has no rows: nothing was changed or dropped beside the script's work.")
 
 
 def _print_table(found: list[Image]) -> None:

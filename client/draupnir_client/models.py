@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from draupnir_client.errors import BadAnswer
 
@@ -49,6 +50,16 @@ class Image:
         except ValueError:
             moment = datetime.min.replace(tzinfo=UTC)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)), self.id
+
+
+class ReportRow(NamedTuple):
+    """A row of an image's report; the client passes codes on without knowing them."""
+
+    code: str
+    database: str
+    object: str
+    detail: str
+    remedy: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +161,18 @@ def read_image(value: object) -> Image:
 def read_image_error(value: object) -> str:
     """Read the text of an image's error; raise BadAnswer if it is malformed."""
     return text(resource(value, "image_errors")[1], "text")
+
+
+def read_report(value: object) -> list[ReportRow]:
+    """Read the rows of an image's report; raise BadAnswer if it is malformed."""
+    return [ReportRow(**{name: text(row, name) for name in ReportRow._fields}) for row in _rows(value)]
+
+
+def _rows(value: object) -> list[Document]:
+    rows = resource(value, "reports")[1].get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadAnswer("The server's answer has no rows; check that the url is a draupnir server's.")
+    return rows
 
 
 def read_instance(value: object) -> Instance:

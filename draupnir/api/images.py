@@ -10,11 +10,11 @@ from starlette.responses import JSONResponse, Response
 from draupnir import errors
 from draupnir.api.bodies import MAX_SCRIPT_BODY_BYTES, read_document
 from draupnir.api.requests import context_of, path_id, read_flag
-from draupnir.api.schemas.images import ImageChange, NewImage, write_image, write_image_error
+from draupnir.api.schemas.images import ImageChange, NewImage, write_image, write_image_error, write_report
 from draupnir.api.schemas.requests import read_attributes
 from draupnir.callers import Caller
 from draupnir.models import Image, ImageStatus
-from draupnir.operations import images
+from draupnir.operations import images, reports
 
 
 async def list_all(request: Request, caller: Caller) -> Response:
@@ -67,6 +67,12 @@ async def show_error(request: Request, caller: Caller) -> Response:
     """GET /images/N/error: the full, raw error text"""
     image, text = await images.get_error(context_of(request), path_id(request, "image"))
     return JSONResponse({"data": write_image_error(image, text)})
+
+
+async def show_report(request: Request, caller: Caller) -> Response:
+    """GET /images/N/report"""
+    image, rows = await reports.get(context_of(request), path_id(request, "image"))
+    return JSONResponse({"data": write_report(image, rows)})
 
 
 async def destroy(request: Request, caller: Caller) -> Response:

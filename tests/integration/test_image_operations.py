@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ from draupnir.errors import (
     WrongState,
 )
 from draupnir.models import Credentials, Image, ImageStatus
-from draupnir.operations import finalise, images, instances, trials
+from draupnir.operations import finalise, images, instances, reports, trials
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode, JobKind, JobReport, JobState
@@ -160,6 +161,28 @@ async def test_the_whole_error_is_kept_as_long_as_the_upload_and_nowhere_else(
     assert helper.disk.error_texts == {}
     with pytest.raises(NotFound):
         await images.get_error(context, image.id)
+
+
+REPORT = [{"code": "file_dropped", "database": "", "object": "a\x1bb", "detail": "Dropped.", "remedy": ""}]
+
+
+async def test_an_image_has_a_report_from_its_finalise_on(context: Context, helper: FakeHelper) -> None:
+    helper.report = json.dumps(REPORT)
+    image = await uploaded_image(context)
+    with pytest.raises(NotFound, match="has no report"):
+        await reports.get(context, image.id)
+    await images.finalise(context, image.id, wait=True)
+    (row,) = (await reports.get(context, image.id))[1]
+    assert (row.code, row.object) == ("file_dropped", "a\N{REPLACEMENT CHARACTER}b")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '[{"code": "x"}]', '[{"code": 1}]', "[" * 10_000])
+async def test_a_report_that_a_hostile_job_wrote_is_refused(context: Context, helper: FakeHelper, text: str) -> None:
+    helper.report = text
+    image = await uploaded_image(context)
+    await images.finalise(context, image.id, wait=True)
+    with pytest.raises(NotFound, match="damaged"):
+        await reports.get(context, image.id)
 
 
 async def test_what_fails_its_trial_is_never_what_is_published_later(

@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 
 from draupnir.api.schemas.requests import Attributes
 from draupnir.api.schemas.values import TEXT, TIME, WrittenTime, write_time
-from draupnir.models import FinaliseStep, Image, ImageStatus
+from draupnir.models import FinaliseStep, Image, ImageStatus, ReportRow
 
 
 class NewImage(Attributes):
@@ -91,6 +91,30 @@ class ImageErrorResource(TypedDict):
     attributes: ImageErrorAttributes
 
 
+class ReportRowObject(TypedDict):
+    """A row of a report; a text without content is empty."""
+
+    code: Annotated[str, Field(description="Stable, such as `file_dropped`; the operator guide lists all codes.")]
+    database: str
+    object: str
+    detail: Annotated[str, Field(description="What was found, changed, dropped, carried over or not done.")]
+    remedy: Annotated[str, Field(description="What to do about it.")]
+
+
+class ReportAttributes(TypedDict):
+    """The rows of a report."""
+
+    rows: list[ReportRowObject]
+
+
+class ReportResource(TypedDict):
+    """The report of an image."""
+
+    type: Literal["reports"]
+    id: int
+    attributes: ReportAttributes
+
+
 def write_image(image: Image, now: datetime) -> ImageResource:
     """Return the resource object of an image."""
     attributes: ImageAttributes = {
@@ -116,6 +140,21 @@ def write_image_error(image: Image, text: str) -> ImageErrorResource:
     failure = _write_failure(image)
     attributes: ImageErrorAttributes = {"text": text} if failure is None else {**failure, "text": text}
     return {"type": "image_errors", "id": image.id, "attributes": attributes}
+
+
+def write_report(image: Image, rows: list[ReportRow]) -> ReportResource:
+    """Return the resource object of an image's report."""
+    written: list[ReportRowObject] = [
+        {
+            "code": row.code,
+            "database": row.database,
+            "object": row.object,
+            "detail": row.detail,
+            "remedy": row.remedy,
+        }
+        for row in rows
+    ]
+    return {"type": "reports", "id": image.id, "attributes": {"rows": written}}
 
 
 def _write_failure(image: Image) -> ImageFailure | None:

@@ -135,6 +135,7 @@ class FakeServer:
 
     images: dict[int, dict[str, Any]] = field(default_factory=dict)
     error_texts: dict[int, str] = field(default_factory=dict)
+    reports: dict[int, list[dict[str, str]]] = field(default_factory=dict)
     instances: dict[int, dict[str, Any]] = field(default_factory=dict)
     addresses: set[str] = field(default_factory=set)
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -285,6 +286,11 @@ class FakeServer:
                 return problem(404, "not_found", "Nothing more is kept.")
             attributes = {"text": self.error_texts[number]}
             return httpx.Response(200, json={"data": {"type": "image_errors", "id": number, "attributes": attributes}})
+        if rest == ["report"]:
+            if number not in self.reports:
+                return problem(404, "not_found", f"Image {number} has no report.")
+            rows = {"rows": self.reports[number]}
+            return httpx.Response(200, json={"data": {"type": "reports", "id": number, "attributes": rows}})
         if rest == ["done"]:
             return httpx.Response(200 if found["attributes"]["ready"] else 202, json={"data": found})
         if method == "GET" and self.script:

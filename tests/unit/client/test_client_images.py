@@ -190,6 +190,30 @@ def test_the_tables_that_triggers_wrote_to_are_shown(run: Run, server: FakeServe
     assert "triggers" not in run("images", "show", "2").stdout
 
 
+ROW = {
+    "code": "file_dropped",
+    "database": "",
+    "object": "x\x1b[2J.bak",
+    "detail": "Dropped.",
+    "remedy": "Nothing.",
+}
+
+
+def test_the_report_is_shown_to_people_and_programs(run: Run, server: FakeServer) -> None:
+    server.images, server.reports = {1: image(1), 2: image(2)}, {1: [ROW], 2: []}
+    shown = run("images", "show", "1", "--report").stdout
+    assert all(text in shown for text in ("file_dropped", "x\\x1b[2J.bak", "Dropped.", "Nothing."))
+    assert json.loads(run("--output", "json", "images", "show", "1", "--report").stdout) == [ROW]
+    assert "no rows" in run("images", "show", "2", "--report").stderr
+    assert run("images", "show", "3", "--report").exit_code == 5, "not found"
+
+
+def test_a_finalise_mentions_a_report_that_has_rows(run: Run, server: FakeServer) -> None:
+    server.images, server.reports = {1: image(1), 2: image(2)}, {1: [ROW], 2: []}
+    assert "images show 1 --report" in run("images", "finalise", "1").stderr
+    assert "--report" not in run("images", "finalise", "2").stderr
+
+
 @pytest.mark.parametrize("status", ["awaiting_upload", "destroying"])
 def test_an_image_that_did_not_become_ready_is_a_failure(run: Run, server: FakeServer, status: str) -> None:
     server.images = {1: working("seal", "")}
