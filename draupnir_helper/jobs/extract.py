@@ -13,7 +13,9 @@ from pathlib import Path
 from draupnir_helper import postgres
 from draupnir_helper.jobs import archives, reports
 from draupnir_helper.jobs.clusters import read_major
+from draupnir_helper.jobs.known_files import prune, shown
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
+from draupnir_helper.jobs.rows import Rows
 
 SEAL = Path("/srv/seal")
 TARGET = Path(postgres.PGDATA)
@@ -22,13 +24,6 @@ _MAX_DEPTH = 64
 _COPIED_BYTES = 1024**3
 _BASE_BACKUP = re.compile(r"(base|pg_wal)\.tar(\.[a-z0-9]+)?")
 _TABLESPACE = re.compile(r"[0-9]+\.tar(\.[a-z0-9]+)?")
-
-# Files of the old server that a new one must not read, that name production hosts, or that quote the data.
-_LEFTOVERS = (
-    "*.conf", "*.auto.conf.tmp", "*.signal", "*.pid", "*.opts", "*.old", "*.done", "recovery.*", "current_logfiles*",
-    "backup_manifest", "core*", "log", "pg_log", "server.*", "root.*",
-)  # fmt: skip
-_EMPTIED = ("pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp")
 
 
 def main(reporter: Reporter) -> Report:
@@ -39,7 +34,7 @@ def main(reporter: Reporter) -> Report:
     directory = find_data_directory(incoming)
     major = read_major(directory)
     verify_manifest(directory, major, reporter)
-    clean(directory)
+    clean(directory, reporter.rows)
     lift(directory, TARGET)
     shutil.rmtree(incoming)
     return Report(step="extracted", postgres_major=major)
@@ -53,7 +48,7 @@ def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> No
     for entry in entries:
         if not stat.S_ISREG(entry.lstat().st_mode) and not stat.S_ISDIR(entry.lstat().st_mode):
             raise JobError(
-                "unsafe_archive", f"{_shown(entry.name)} is neither a file nor a directory; upload it as one."
+                "unsafe_archive", f"{shown(entry.name)} is neither a file nor a directory; upload it as one."
             )
     if (seal / "PG_VERSION").exists() or any((entry / "PG_VERSION").exists() for entry in entries if entry.is_dir()):
         copy_tree(seal, incoming)
@@ -66,7 +61,7 @@ def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> No
     elif len(found) == 1:
         archives.unpack(found[0], incoming, progress)
     elif found:
-        names = ", ".join(_shown(entry.name) for entry in found)
+        names = ", ".join(shown(entry.name) for entry in found)
         detail = f"There are several archives ({names}) and only one is allowed; remove the others and finalise again."
         raise JobError("several_archives", detail)
     else:
@@ -80,7 +75,7 @@ def _fill_from_base_backup(seal: Path, incoming: Path, found: list[Path], progre
             raise _tablespaces()
         if not _BASE_BACKUP.fullmatch(entry.name):
             detail = (
-                f"{_shown(entry.name)} lies beside a base backup and is not part of it; remove it and finalise again."
+                f"{shown(entry.name)} lies beside a base backup and is not part of it; remove it and finalise again."
             )
             raise JobError("several_archives", detail)
     for entry in sorted(found, key=lambda entry: entry.name):
@@ -101,7 +96,7 @@ def _not_an_archive(files: list[Path]) -> JobError:
         is_dump = file.read(5) == b"PGDMP"
     what = "is a pg_dump file, not a copy of the data directory" if is_dump else "is not an archive of a known format"
     advice = "upload a tar of the data directory, plain or compressed with gzip, zstd, xz, bzip2 or lz4"
-    return JobError("not_an_archive", f"{_shown(name)} {what}; {advice}, and finalise again.")
+    return JobError("not_an_archive", f"{shown(name)} {what}; {advice}, and finalise again.")
 
 
 def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
@@ -118,7 +113,7 @@ def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
         elif entry.is_file(follow_symlinks=False):
             copy_file(Path(entry.path), target / entry.name)
         else:
-            detail = f"{_shown(entry.name)} in the upload is a link or no regular file; upload the file itself."
+            detail = f"{shown(entry.name)} in the upload is a link or no regular file; upload the file itself."
             raise JobError("unsafe_archive", detail)
 
 
@@ -155,29 +150,16 @@ def verify_manifest(directory: Path, major: int, reporter: Reporter) -> None:
         raise JobError("manifest_mismatch", detail, finished.stderr)
 
 
-def clean(directory: Path) -> None:
-    """Remove the configuration, signals, logs and transient state of the server that the copy was taken from."""
+def clean(directory: Path, rows: Rows) -> None:
+    """Remove everything but the data of the server that the copy was taken from."""
     # A base backup in tar format always has this file; it is empty if there are no tablespaces.
     tablespace_map = directory / "tablespace_map"
     if tablespace_map.exists():
         if tablespace_map.stat().st_size > 0:
             raise _tablespaces()
         tablespace_map.unlink()
-    for pattern in _LEFTOVERS:
-        for path in directory.glob(pattern):
-            _remove(path)
-    (directory / "postgresql.auto.conf").touch()
-    for name in _EMPTIED:
-        (directory / name).mkdir(exist_ok=True)
-        for path in (directory / name).iterdir():
-            _remove(path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    prune(directory, rows)
+    (directory / "postgresql.auto.conf").write_bytes(b"")
 
 
 def lift(directory: Path, target: Path) -> None:
@@ -193,10 +175,6 @@ def _tablespaces() -> JobError:
         "move their tables to pg_default before the backup, then upload and finalise again."
     )
     return JobError("tablespaces", detail)
-
-
-def _shown(text: str) -> str:
-    return ascii(text)[1:-1][:200]
 
 
 if __name__ == "__main__":
