@@ -1,4 +1,4 @@
-"""What the daemon's tests stand on: a real Postgres for the metadata, a helper in memory, and both in a Context."""
+"""Fixtures of the daemon's tests: a real Postgres for the metadata, a helper in memory, and a Context with both."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """The daemon runs on asyncio and on nothing else."""
+    """Run the daemon only on asyncio."""
     return "asyncio"
 
 
@@ -35,7 +35,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def migrated_dsn(cluster: Cluster) -> str:
-    """A database as the migrations leave it."""
+    """Provide a migrated database."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE migrated")
     store = Store(cluster.dsn("migrated"))
@@ -59,7 +59,7 @@ def empty_dsn(cluster: Cluster) -> str:
 
 @pytest.fixture(scope="session")
 def empty(migrated_dsn: str) -> Iterator[Callable[[], None]]:
-    """Deletes every row; with so few that takes a tenth of a TRUNCATE, and one connection a tenth of many."""
+    """Delete every row; with few rows this takes a tenth of a TRUNCATE, and one connection a tenth of many."""
     with psycopg.connect(migrated_dsn, autocommit=True, application_name="emptying") as connection:
 
         def delete() -> None:
@@ -71,14 +71,14 @@ def empty(migrated_dsn: str) -> Iterator[Callable[[], None]]:
 
 @pytest.fixture
 def dsn(migrated_dsn: str, empty: Callable[[], None]) -> str:
-    """The DSN of a migrated database without a row; ids go on where the last test ended."""
+    """Provide the DSN of a migrated database without rows; ids continue after the last test."""
     empty()
     return migrated_dsn
 
 
 @pytest.fixture
 def settings(dsn: str) -> Settings:
-    """The usual ones, on the test's database."""
+    """Provide default settings with the test's database."""
     return settings_on(dsn)
 
 
@@ -105,13 +105,13 @@ def helper() -> FakeHelper:
 
 @pytest.fixture
 def probe() -> Probe:
-    """Sign-in probes that are content."""
+    """Provide sign-in probes that find no fault."""
     return Probe()
 
 
 @pytest.fixture
 async def context(settings: Settings, store: Store, helper: FakeHelper, probe: Probe) -> AsyncIterator[Context]:
-    """One daemon; whatever it still does at the end of the test is cut short."""
+    """Provide a daemon; cancel its tasks at the end of the test."""
     made = Context(settings, store, helper, Tasks(), probe, helper.wake, cipher=CIPHER)
     yield made
     await made.tasks.close()

@@ -1,4 +1,4 @@
-"""What tests of the operations do again and again: make things, start another daemon, hold it to the laws."""
+"""Shared steps of the operations' tests: create resources, start another daemon, check the invariants."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def new_instance(context: Context, image: Image) -> Instance:
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    """Until it holds; a test that waits in vain fails."""
+    """Wait until the condition holds; fail after a timeout."""
     async with asyncio.timeout(5):
         while True:
             if await holds():
@@ -63,26 +63,26 @@ async def until(holds: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def settle(context: Context) -> None:
-    """Until nothing is under way."""
+    """Wait until no task is running."""
     while running := list(context.tasks._running.values()):
         await asyncio.wait(running)
 
 
 def another_daemon(context: Context, disk: Disk) -> Context:
-    """What systemd starts after the first one died: the same metadata, the same disk, nothing in memory."""
+    """Return a new daemon after a crash: the same metadata and disk, empty memory."""
     helper = FakeHelper(disk)
     return Context(context.settings, context.store, helper, Tasks(), context.probe, helper.wake, cipher=CIPHER)
 
 
 async def converge(context: Context) -> None:
-    """As many passes as thirty seconds have."""
+    """Run as many passes as in thirty seconds."""
     for _ in range(3):
         await reconcile.reconcile_once(context)
         await settle(context)
 
 
 async def assert_lawful(context: Context) -> None:
-    """Everything that is meant is there, everything that is there is meant, and nothing is half done."""
+    """Check that metadata and disk agree, and that no work is incomplete."""
     disk = fake(context).disk
     rows = await context.store.images.list_all()
     assert {row.status for row in rows} <= {ImageStatus.AWAITING_UPLOAD, ImageStatus.READY, ImageStatus.FAILED}
@@ -94,7 +94,7 @@ async def assert_lawful(context: Context) -> None:
     assert not disk.jobs
     for row in rows:
         if row.status is ImageStatus.READY:
-            # Extracted once, the script of the row run over it once.
+            # It was extracted once, and the script ran once.
             assert disk.images[row.id] == f"a backup | {row.anonymisation_script}"
     meant = await context.store.instances.list_all()
     assert {row.status for row in meant} <= {InstanceStatus.RUNNING, InstanceStatus.CLOSED}
@@ -104,7 +104,7 @@ async def assert_lawful(context: Context) -> None:
 
 
 async def end(task: asyncio.Task[None]) -> None:
-    """Cancel until it has effect: before Python 3.12 asyncio.wait_for, with which psycopg waits, may lose one."""
+    """Cancel until it has effect: before Python 3.12 asyncio.wait_for, which psycopg uses, may lose a cancellation."""
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=1)

@@ -1,4 +1,4 @@
-"""Holds answers to the OpenAPI document: the status, the code and the body, with no attribute that it does not know."""
+"""Validates answers against the OpenAPI document: status, code and body, without unknown attributes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import jsonschema
 from draupnir.api import openapi
 from draupnir.api.routes import ENDPOINTS
 
-# Of requests that no endpoint is for.
+# For requests without an endpoint.
 ELSEWHERE = {400: {"invalid_http"}, 404: {"not_found"}, 405: {"method_not_allowed"}, 503: {"unavailable"}}
 
 
 def close(schema: Any) -> None:
-    """Take the document at its word: an object has the properties that it names, and no other."""
+    """Forbid properties that the document does not list."""
     if isinstance(schema, dict):
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)

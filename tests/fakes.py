@@ -1,4 +1,4 @@
-"""A twin of the helper in memory that keeps the laws of its contract, and can be told to fail, to die or to hang."""
+"""A fake helper in memory that obeys the laws of the contract, and can fail, crash or hang on request."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from draupnir_helper.wire import ErrorCode, JobKind, JobState
 Network = IPv4Network | IPv6Network
 
 
-# What encrypts the authority keys of instances in tests.
+# The key for the authority keys of instances in tests.
 CIPHER = Cipher(bytes(range(32)))
 ROOM = wire.Room(size_bytes=2**40, free_bytes=2**39, low_bytes=2**34, critical_bytes=2**33, max_instance_bytes=2**38)
 
 
 class Killed(BaseException):
-    """The daemon dies here; nothing of it may catch this."""
+    """The daemon crashes here; no code may catch this."""
 
 
 class Refused(Exception):
-    """What the helper answers instead of doing it."""
+    """The helper's refusal."""
 
     def __init__(self, code: ErrorCode, detail: str = "as the test wants it") -> None:
         super().__init__(detail)
@@ -37,7 +37,7 @@ class Refused(Exception):
 
 
 class Probe:
-    """Stands for the sign-in probes: content unless told to find a fault."""
+    """Fake sign-in probes: they pass unless a fault is set."""
 
     def __init__(self) -> None:
         self.fault: str | None = None
@@ -51,7 +51,7 @@ class Probe:
 
 @dataclass
 class Disk:
-    """What btrfs and systemd would show; outlives every daemon."""
+    """The state of btrfs and systemd; survives every daemon."""
 
     uploads: dict[int, str] = field(default_factory=dict)
     seals: dict[int, str] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Disk:
 
 
 class FakeHelper(Helper):
-    """Requests and answers go through their JSON, so that nothing passes here that the wire would not carry.
+    """Requests and answers are converted to JSON and back, so that only valid ones pass.
 
     `uploads` get content by `upload`. Jobs succeed at once unless `job_states` says otherwise; `answers` override
     what a kind of request does. `kill_at` counts requests: at request k the daemon dies before (`kill_after` false)
@@ -109,17 +109,17 @@ class FakeHelper(Helper):
         self.dead = False
 
     def upload(self, image_id: int, content: str = "a backup") -> None:
-        """What scp would do."""
+        """Upload content, as scp would."""
         self.disk.uploads[image_id] = content
 
     def reboot(self) -> None:
-        """Units are gone, subvolumes stay."""
+        """Remove all units and keep the subvolumes, as a reboot does."""
         self.disk.jobs.clear()
         self.disk.listening.clear()
         self.disk.admitted.clear()
 
     def hold(self, kind: type[wire.Wire]) -> tuple[asyncio.Event, asyncio.Event]:
-        """Let requests of this kind wait; returns (one has arrived, let them go on)."""
+        """Block requests of this kind; return two events: one has arrived, continue."""
         self.arrived[kind], self.gates[kind] = asyncio.Event(), asyncio.Event()
         return self.arrived[kind], self.gates[kind]
 
@@ -151,7 +151,7 @@ class FakeHelper(Helper):
         return answer_bytes
 
     def inspection(self) -> wire.Inspection:
-        """What the machine offers: plenty."""
+        """Return a machine with enough space."""
         return wire.Inspection(
             storage=wire.Storage(
                 filesystem_id="5f0c",
@@ -224,7 +224,7 @@ class FakeHelper(Helper):
                     if disk.jobs.get((JobKind.EXTRACT, image_id)) is not JobState.SUCCEEDED:
                         raise Refused(ErrorCode.WRONG_STATE)
                     self._require_major(request.postgres_major)
-                    # Run twice over the same work it would show here.
+                    # A second run on the same work would show here.
                     disk.work[image_id] += " | " + request.anonymisation_script
                     disk.jobs[JobKind.FINALISE, image_id] = JobState.RUNNING
                     del disk.jobs[JobKind.EXTRACT, image_id]

@@ -1,7 +1,7 @@
-"""Server settings that an uploaded postgresql.auto.conf may change without opening anything, and why.
+"""Server settings that an uploaded postgresql.auto.conf may change without risk, and why.
 
-Whatever they are set to decides neither who gets in, nor where Postgres listens, nor what it loads, runs or reaches.
-At worst the instances of that image are slow, do not start, or lose data of their own.
+They affect neither authentication, nor where Postgres listens, nor what it loads, runs or connects to. At worst the
+instances of that image are slow, do not start, or lose their own data.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _QUERY = "SELECT name FROM pg_settings WHERE context IN ('postmaster', 'sighup')
 
 
 def server_settings(major: int) -> set[str]:
-    """The settings of that major that a configuration file decides, as a new cluster tells them."""
+    """Return the settings of that major that a configuration file can set, from a new cluster."""
     with tempfile.TemporaryDirectory() as directory:
         give_away(Path(directory))
         options = {"capture_output": True, "text": True, "check": True, "cwd": "/"}
@@ -67,7 +67,7 @@ def server_settings(major: int) -> set[str]:
 
 
 def unguarded(major: int) -> set[str]:
-    """Settings that stand neither on the command line of an instance nor in the list above."""
+    """Return settings that are neither on the command line of an instance nor in the list above."""
     command = postgres.command(major, "/conf", postgres.instance_settings("/conf"), [])
     walls = {part.partition("=")[0] for part in command if "=" in part}
     return server_settings(major) - walls - HARMLESS

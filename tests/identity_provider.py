@@ -1,4 +1,4 @@
-"""A small OpenID Connect provider with keys of its own, which can be told to lie, to fail and to lock people out.
+"""A small OpenID Connect provider with its own keys, which can forge, fail and revoke users on request.
 
 Run as `python3 tests/identity_provider.py PORT REDIRECT_URI` it listens on loopback; imports nothing of ours.
 """
@@ -31,7 +31,7 @@ from starlette.routing import Route
 CLIENT_ID = "draupnir-tests"
 CLIENT_SECRET = "canary-client-secret-5f1d2c"
 DOMAIN = "@example.com"
-# Refresh tokens open with it, so that a search for where they got to has something to look for.
+# The prefix of refresh tokens, so that a search finds them.
 CANARY = "canary-refresh-token-"
 
 Claims = dict[str, Any]
@@ -45,7 +45,7 @@ def b64(value: bytes | Claims) -> str:
 
 @cache
 def _key(whose: str) -> Any:
-    """Made once, for it takes a while."""
+    """Return a cached key, because generation takes long."""
     return JsonWebKey.generate_key("RSA", 2048, {"kid": "one"}, is_private=True)
 
 
@@ -57,14 +57,14 @@ class Signer:
     stranger: Any = field(default_factory=lambda: _key("a stranger's"))
 
     def sign(self, claims: Claims, header: Claims | None = None, key: Any = None) -> str:
-        """A JWT as it should be, unless told otherwise."""
+        """Return a valid JWT, with the given changes."""
         head = {"alg": "RS256", "kid": "one", "typ": "JWT"} | (header or {})
-        # One level below JsonWebToken, which would write the key's own name over the one in the header.
+        # Not JsonWebToken, which would replace the kid in the header by the key's own.
         token: bytes = JsonWebSignature().serialize_compact(head, json.dumps(claims), key or self.key)
         return token.decode()
 
     def jwks(self) -> Claims:
-        """What the provider publishes."""
+        """Return the JWK set."""
         return {"keys": [self.key.as_dict(is_private=False, kid=self.key.kid, use="sig", alg="RS256")]}
 
 
@@ -90,7 +90,7 @@ def _with(header: Claims | None = None, without: str = "", **changes: Any) -> Ca
 
 
 def _critical(signer: Signer, claims: Claims) -> str:
-    # By hand, for newer versions of Authlib do not sign this.
+    # Built by hand, because newer versions of Authlib refuse to sign this.
     signed = f"{b64({'alg': 'RS256', 'kid': 'one', 'typ': 'JWT', 'crit': ['exp']})}.{b64(claims)}"
     signature = signer.key.get_op_key("sign").sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
     return f"{signed}.{b64(signature)}"
@@ -159,7 +159,7 @@ FORGERIES: Mapping[str, Callable[[Signer, Claims], str]] = {
 
 @dataclass
 class Code:
-    """An authorization code that was given out: for whom, and what its taker has to show."""
+    """An issued authorization code: its user, and the required proof."""
 
     email: str
     nonce: str
@@ -274,13 +274,13 @@ class IdentityProvider:
             await asyncio.Event().wait()
 
     def grant(self, email: str) -> str:
-        """A new refresh token of somebody's."""
+        """Issue a refresh token for a user."""
         token = CANARY + secrets.token_urlsafe(16)
         self.refresh_tokens[token] = email
         return token
 
     def id_token(self, code: Code) -> str:
-        """The ID token for a code, forged if that is the order."""
+        """Return the ID token for a code, forged if ordered."""
         claims = good_claims(self.issuer, code.nonce, code.email)
         if forge := self.orders.get("forge"):
             return FORGERIES[forge](self.signer, claims)
@@ -291,7 +291,7 @@ class IdentityProvider:
         return Response(status_code=204)
 
     def obey(self, orders: dict[str, Any]) -> None:
-        """Take new orders in place of the old ones; `revoke` and `rotate` are done at once."""
+        """Replace the orders; `revoke` and `rotate` are executed at once."""
         if email := orders.pop("revoke", None):
             self.refresh_tokens = {token: whose for token, whose in self.refresh_tokens.items() if whose != email}
         if orders.pop("rotate", None):
@@ -300,7 +300,7 @@ class IdentityProvider:
 
 
 def good_claims(issuer: str, nonce: str, email: str = "jane@example.com") -> Claims:
-    """What an honest ID token says."""
+    """Return the claims of a valid ID token."""
     now = int(NOW())
     return {
         "iss": issuer,
@@ -315,7 +315,7 @@ def good_claims(issuer: str, nonce: str, email: str = "jane@example.com") -> Cla
 
 
 def challenge_of(given: Mapping[str, str]) -> str:
-    """The S256 code challenge of the verifier that came with a request."""
+    """Return the S256 code challenge of the request's verifier."""
     return b64(hashlib.sha256(given.get("code_verifier", "").encode()).digest())
 
 

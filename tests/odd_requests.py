@@ -1,4 +1,4 @@
-"""Requests as no ordinary client sends them: ambiguous, malformed, oversized, or only seldom seen."""
+"""Unusual requests: ambiguous, malformed, oversized or rare."""
 
 from __future__ import annotations
 
@@ -47,4 +47,4 @@ ODD = {
     "OPTIONS": (b"OPTIONS / HTTP/1.1\r\nHost: x" + CLOSE + END, 405),
     "GET with a body": (GET + CLOSE + b"\r\nContent-Length: 5" + END + b"hello", 200),
 }
-"""Requests, and the one answer that each has to get before the connection ends, where / and /echo are what there is."""
+"""Requests, and the answer that each has to get before the connection closes, for a server with / and /echo."""

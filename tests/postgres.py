@@ -1,4 +1,4 @@
-"""A throw-away Postgres for tests: found where Debian puts it, run as an unprivileged user, gone afterwards."""
+"""A temporary Postgres for tests, from Debian's packages, run as an unprivileged user, and removed afterwards."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cluster:
 
 
 def binaries() -> Path:
-    """The newest server's `bin`; a machine without one cannot run these tests, and says so by failing."""
+    """Return the newest server's `bin`; fail if none is installed."""
     found = sorted(ROOT.glob("*/bin/initdb"), key=lambda path: int(path.parent.parent.name))
     if not found:
         raise FileNotFoundError(f"no initdb under {ROOT}; the tests need a Postgres server: apt install postgresql")
@@ -44,7 +44,7 @@ def binaries() -> Path:
 
 
 def unprivileged() -> dict[str, int]:
-    """Keyword arguments for subprocess that drop root, which Postgres refuses to run as."""
+    """Return keyword arguments for subprocess that drop root, because Postgres refuses root."""
     if os.getuid() != 0:
         return {}
     nobody = pwd.getpwnam("nobody")
@@ -52,16 +52,16 @@ def unprivileged() -> dict[str, int]:
 
 
 def give_away(path: Path) -> None:
-    """Hand a path to the user Postgres runs as."""
+    """Change the owner of a path to the user of Postgres."""
     if who := unprivileged():
         os.chown(path, who["user"], who["group"])
 
 
 @contextmanager
 def throw_away() -> Iterator[Cluster]:
-    """A cluster without fsync on a socket in a temporary directory, stopped and removed at the end.
+    """Provide a cluster without fsync, on a socket in a temporary directory; stop and remove it at the end.
 
-    It also ends when the test run is killed: the kernel tells it that its parent has died.
+    It also ends when the test run is killed, by a signal at the death of its parent.
     """
     directory = Path(tempfile.mkdtemp(prefix="draupnir-test-"))
     give_away(directory)
@@ -85,7 +85,7 @@ def throw_away() -> Iterator[Cluster]:
     if made.returncode:
         raise RuntimeError(made.stderr)
     parameters = {
-        # Where a machine has no IPv6, Postgres does with the other.
+        # Without IPv6, Postgres only uses the other address.
         "listen_addresses": "127.0.0.1,::1",
         "port": port,
         "unix_socket_directories": directory,

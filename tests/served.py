@@ -1,4 +1,4 @@
-"""A process that serves a small application as the daemon serves its own, with a test in systemd's place."""
+"""A process that serves a small application like the daemon, with the test in the role of systemd."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 ROOT = Path(__file__).parents[1]
 DEADLINE_S = 20
 
-# Takes its place as systemd's child would: the sockets are numbers 3 and 4, and LISTEN_PID is its own.
+# Acts like a child of systemd: the sockets are descriptors 3 and 4, and LISTEN_PID is its own.
 PROGRAM = """
 import asyncio, contextlib, os, sys
 from starlette.applications import Starlette
@@ -94,7 +94,7 @@ except listeners.ServingError as error:
 
 
 class Served:
-    """The process under test, its API's address, and what it has told systemd."""
+    """The process under test, its API's address, and its notifications to systemd."""
 
     def __init__(
         self, folder: Path, *arguments: str, watchdog_us: int = 10**8, kept: socket.socket | None = None
@@ -116,7 +116,7 @@ class Served:
             "LISTEN_FDNAMES": "draupnir.socket:https" if kept else "draupnir.socket",
         }
         passed = [self.listener, *([kept] if kept else [])]
-        # Moved and not copied: what the process closes is closed.
+        # Moved, not copied, so that a close by the process takes effect.
         redirections = " ".join(f"{number}<&{each.fileno()}-" for number, each in enumerate(passed, start=3))
         self.process = subprocess.Popen(
             ["/bin/bash", "-c", f'exec {sys.executable} -W error -c "$0" "$@" {redirections}', PROGRAM, *arguments],
@@ -128,7 +128,7 @@ class Served:
         )
 
     def told(self, state: str) -> None:
-        """Waits until systemd would have been told the state; keeps the descriptors that come along."""
+        """Wait for a notification of the state; keep the passed descriptors."""
         while True:
             message, descriptors, _, _ = socket.recv_fds(self.notifications, 4096, 1)
             self.stored += [socket.socket(fileno=descriptor) for descriptor in descriptors]
@@ -136,7 +136,7 @@ class Served:
                 return
 
     def stop(self) -> str:
-        """Kills it if it still runs; returns what it printed."""
+        """Kill it if it still runs; return its output."""
         if self.output is None:
             self.process.kill()
             self.output, _ = self.process.communicate()
@@ -146,7 +146,7 @@ class Served:
 
 
 def write_certificate(folder: Path, *hostnames: str) -> x509.Certificate:
-    """Makes cert.pem and key.pem for localhost and the other names, signed by itself."""
+    """Create a self-signed cert.pem and key.pem for localhost and the other names."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     certificate = (
@@ -165,12 +165,12 @@ def write_certificate(folder: Path, *hostnames: str) -> x509.Certificate:
 
 
 def trusting(folder: Path) -> ssl.SSLContext:
-    """What believes in the certificate of the folder alone."""
+    """Return a TLS context that trusts only the folder's certificate."""
     return ssl.create_default_context(cafile=str(folder / "cert.pem"))
 
 
 def free_port() -> int:
-    """One on which nobody listened a moment ago."""
+    """Return a port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
 
@@ -183,7 +183,7 @@ def answer(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """All that comes until the other end closes, however it does."""
+    """Read until the other end closes or resets."""
     received = bytearray()
     try:
         while part := connection.recv(65536):

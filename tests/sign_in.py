@@ -1,4 +1,4 @@
-"""A client and a browser on their way through signing in, in one process with the service and the identity provider."""
+"""A client and a browser that sign in, in one process with the service and the identity provider."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def new_provider() -> IdentityProvider:
 
 
 def configured(settings: Settings, idp: IdentityProvider) -> tuple[Settings, SignIn]:
-    """Settings with which people sign in at the provider, and what that takes."""
+    """Return settings with the provider, and the dependencies of sign-in."""
     oidc = OidcSettings(
         discovery_url=f"{ISSUER}/.well-known/openid-configuration", client_id=CLIENT_ID, redirect_url=idp.redirect_uri
     )
@@ -42,7 +42,7 @@ def configured(settings: Settings, idp: IdentityProvider) -> tuple[Settings, Sig
 
 @dataclass
 class Client:
-    """The program in a terminal: it has a verifier, and is given a session for a code."""
+    """The client program: it has a verifier, and exchanges a code for a session."""
 
     app: ASGIApp
     token: str = ""
@@ -57,7 +57,7 @@ class Client:
             return await http.request(method, path, json=body, headers=headers)
 
     async def begin(self, port: int | None = PORT) -> str:
-        """The address for a browser."""
+        """Return the url for a browser."""
         challenge = b64(hashlib.sha256(self.verifier.encode()).digest())
         answer = await self.ask("POST", "/sign_ins", {"code_challenge": challenge, "loopback_port": port})
         assert answer.status_code == 201, answer.text
@@ -77,25 +77,25 @@ class Browser:
         )
 
     async def to_provider(self, url: str) -> str:
-        """Where the link leads to."""
+        """Open the link, and return the redirect."""
         answer = await self.http.get(url)
         assert answer.status_code == 302, answer.text
         return answer.headers["location"]
 
     async def at_provider(self, url: str, email: str = JANE, **more: str) -> str:
-        """Says who one is, and is sent back: where to."""
+        """Authenticate at the provider, and return the redirect."""
         form = dict(parse_qsl(urlsplit(url).query)) | {"email": email} | more
         answer = await self.http.post(f"{ISSUER}/authorize", data=form)
         assert answer.status_code == 303, answer.text
         return answer.headers["location"]
 
     async def sign_in(self, url: str, email: str = JANE) -> httpx.Response:
-        """All the way, up to what this service answers in the end."""
+        """Go through the whole sign-in, and return this service's last answer."""
         return await self.http.get(await self.at_provider(await self.to_provider(url), email))
 
 
 def code_of(answer: httpx.Response) -> str:
-    """The code that the client gets: from where the browser is sent, or from the page."""
+    """Return the client's code, from the redirect or from the page."""
     if answer.status_code == 302:
         target = urlsplit(answer.headers["location"])
         assert (target.scheme, target.netloc, target.path) == ("http", f"127.0.0.1:{PORT}", "/")
@@ -106,7 +106,7 @@ def code_of(answer: httpx.Response) -> str:
 
 
 async def session(app: ASGIApp, idp: IdentityProvider, email: str = JANE) -> Client:
-    """A client that is signed in."""
+    """Return a signed-in client."""
     client = Client(app)
     answer = await client.redeem(code_of(await Browser(app, idp).sign_in(await client.begin(), email)))
     assert answer.status_code == 201, answer.text

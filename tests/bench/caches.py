@@ -1,4 +1,4 @@
-"""The kernel's caches, made cold on purpose: what a server is like that has not touched an image for a day."""
+"""Drops the kernel's caches, to measure an image that was not used for a day."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 
 from tests.system.service import run
 
-# The machine shows /proc/sys read-only. A proc of one's own does not, where root has the host's capabilities.
+# /proc/sys is read-only in the machine. A new proc mount is writable if root has the host's capabilities.
 _DROP = "mount -t proc proc /mnt && echo 3 >/mnt/sys/vm/drop_caches"
 
 
 def drop() -> None:
-    """Forget every page and directory entry that nobody has mapped, those of the host of this machine too."""
+    """Drop all unmapped pages and directory entries, also those of the host."""
     os.sync()
     run("unshare", "--mount", "sh", "-c", _DROP)

@@ -13,7 +13,7 @@ from tests.bench import caches, floor, helper
 from tests.bench.figures import Figure, in_turn
 from tests.system.service import Service, credentials
 
-# Another wish than the default, so that the pool does not serve it.
+# A shape other than the default, so that the pool does not serve it.
 TO_ORDER = {"sleep_after": 1799}
 AT_ONCE = 50
 FLOOR = "snapshot + postgres + query"
@@ -22,7 +22,7 @@ numbers = itertools.count()
 
 
 class Maker:
-    """Creates, asks, destroys, and notes the seconds of each."""
+    """Creates, queries and destroys instances, and records the seconds of each."""
 
     def __init__(self, service: Service, image_id: int) -> None:
         self.client = httpx.Client(
@@ -35,7 +35,7 @@ class Maker:
         self.destructions: list[float] = []
 
     def once(self, **attributes: Any) -> float:
-        """Request to first query answered."""
+        """Measure from the request to the first answer of a query."""
         began = time.perf_counter()
         instance = helper.create(self.client, self.image_id, **attributes)
         self.answers.append(time.perf_counter() - began)
@@ -48,11 +48,11 @@ class Maker:
         return seconds
 
     def to_order(self) -> float:
-        """The same, made for whoever asks."""
+        """Measure the same for a cold start."""
         return self.once(**TO_ORDER)
 
     def wake(self, instance: helper.JSON) -> float:
-        """Connection to first answer of an instance that is asleep."""
+        """Measure from the connection to the first answer of a sleeping instance."""
         with credentials(instance) as connection_string:
             began = time.perf_counter()
             floor.first_answer(connection_string)
@@ -60,7 +60,7 @@ class Maker:
 
 
 def measure(service: Service, image_id: int, times: int) -> list[Figure]:
-    """The lines of the table that are about time to the first answer, with what was used a moment ago in memory."""
+    """Return the lines of the table about the time to the first answer, with warm caches."""
     image = floor.image(image_id)
     pooled, ordered = Maker(service, image_id), Maker(service, image_id)
     hit, cold, bare = in_turn(
@@ -82,7 +82,7 @@ def measure(service: Service, image_id: int, times: int) -> list[Figure]:
 
 
 def measure_cold(service: Service, image_id: int, times: int) -> list[Figure]:
-    """The same with nothing in memory but what runs."""
+    """Return the same with cold caches."""
     image = floor.image(image_id)
     pooled, ordered = Maker(service, image_id), Maker(service, image_id)
 

@@ -1,4 +1,4 @@
-"""The API as a public service: what slow clients cost everybody else."""
+"""The API as a public service: the effect of slow clients on others."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.system.slow_clients import slow_clients
 
 
 def measure(service: Service, directory: Path, requests: int = 1000) -> Figure:
-    """The slowest hundredth of health checks while 500 slow clients hold on, each on a connection of its own."""
+    """Return the slowest percent of health checks during 500 slow clients, each on a separate connection."""
     folder = directory / "live"
     folder.mkdir()
     with https(folder):
@@ -43,7 +43,7 @@ def health_check() -> float:
 
 @contextmanager
 def slow_clients_elsewhere(count: int) -> Iterator[None]:
-    """Meanwhile so many, in a process of their own, so that they do not slow down whoever measures."""
+    """Run `count` of them during the block, in a separate process, so that they do not slow down the measurement."""
     connected, over = multiprocessing.Event(), multiprocessing.Event()
     process = multiprocessing.Process(target=_hold_on, args=(count, connected, over))
     process.start()

@@ -12,7 +12,7 @@ SCALES: dict[str, tuple[float, str]] = {"s": (1000, "ms"), "MB": (1, "MB"), "kB"
 
 @dataclass
 class Figure:
-    """One line of the table: our series, what stands beside it, and the ratio of medians that it must reach."""
+    """One line of the table: our series, the comparison, and the bound of the ratio of medians."""
 
     name: str
     unit: str
@@ -33,14 +33,14 @@ class Figure:
 
     @property
     def bound_text(self) -> str:
-        """A ratio, or a value as it is shown."""
+        """Format a ratio or a value."""
         if self.bound is None:
             return ""
         scale, shown = SCALES[self.unit]
         return f"≤ {self.bound:g} x" if self.beside else f"≤ {self.bound * scale:g} {shown}"
 
     def document(self) -> dict[str, Any]:
-        """As JSON has it: every value that was measured, in `unit`, beside what was made of them."""
+        """Return the JSON object: every measured value, in `unit`, and the results."""
         return asdict(self) | {"ratio": self.ratio, "reached": self.reached}
 
 
@@ -71,9 +71,9 @@ def table(figures: list[Figure]) -> str:
 
 
 def in_turn(times: int, *measures: Callable[[], float], before: Callable[[], None] | None = None) -> list[list[float]]:
-    """Each measure so many times, A B A B …, so that a machine that slows down slows all of them.
+    """Run each measure several times, A B A B …, so that a slower machine affects all of them.
 
-    `before` is done before each, and not measured.
+    `before` runs before each, and is not measured.
     """
     series: list[list[float]] = [[] for _ in measures]
     for _ in range(times):

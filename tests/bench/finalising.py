@@ -1,4 +1,4 @@
-"""From a tarball to an image: unpacking alone, and all of it, each beside what a person would do by hand."""
+"""From a tarball to an image: only unpacking, and the whole finalise, each compared with the manual steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SCRIPT = Path("/run/draupnir-bench.sql")
 
 
 def measure(service: Service, images: Images, times: int) -> list[Figure]:
-    """Both from the same filesystem into the same filesystem, the tarball on it already."""
+    """Measure both within the same filesystem, which already has the tarball."""
     figures = []
     for name, tarball in (("plain tar", images.tarball), ("tar with gzip", images.gzipped)):
         title = f"extract a {name} of {tarball.stat().st_size / 1e6:.0f} MB"
@@ -35,7 +35,7 @@ def measure(service: Service, images: Images, times: int) -> list[Figure]:
         lambda: by_hand(images.tarball, on_disk=True),
     )
     figures.append(Figure(title, "s", ours, bare, "tar x + recovery + script + vacuumdb", bound=1.3))
-    # An image that is ready is on the disk; what was made by hand would be gone after a power cut.
+    # A ready image is on the disk; the manual result would be lost after a power failure.
     figures.append(Figure(title, "s", ours, durable, "the same and sync"))
     return figures
 
@@ -65,7 +65,7 @@ def untar(tarball: Path) -> float:
 
 
 def finalise(service: Service, tarball: Path) -> float:
-    """Seconds from `done` to a ready image, which has proved that it boots."""
+    """Return the seconds from `done` to a ready image, trial boot included."""
     image_id = service.create_image(ANONYMISE)
     _upload(tarball, image_id)
     began = time.perf_counter()
@@ -128,8 +128,8 @@ def _upload(tarball: Path, image_id: int) -> None:
 
 
 def _settle() -> None:
-    """Until the disk has nothing to do: what the turn before has deleted is no part of this one."""
-    # What is deleted goes when the filesystem's own thread wakes, which is every half minute.
+    """Wait until the disk is idle, so that deletions of the previous turn do not affect this one."""
+    # The filesystem's cleaner thread frees deleted data every half minute.
     run("mount", "-o", "remount,commit=1", floor.DATA)
     run("btrfs", "subvolume", "sync", floor.DATA)
     run("mount", "-o", "remount,commit=30", floor.DATA)

@@ -1,4 +1,4 @@
-"""The bare floor: what btrfs and Postgres cost by themselves, started by hand on the same filesystem."""
+"""The lower bound: btrfs and Postgres alone, started by hand on the same filesystem."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.system.backups import BINARIES
 from tests.system.service import run
 
 DATA = Path("/srv/draupnir")
-# The settings that our own instances have, so that the comparison is of what is around Postgres.
+# The settings of our instances, so that only the parts around Postgres differ.
 SETTINGS = (
     "listen_addresses=", "shared_buffers=128MB", "huge_pages=off", "wal_level=minimal", "max_wal_senders=0", "jit=off",
     "synchronous_commit=off", "dynamic_shared_memory_type=posix",
@@ -70,7 +70,7 @@ def server(data: Path, *settings: str) -> Iterator[str]:
 
 
 def stop(data: Path) -> None:
-    """Have the bare server on the directory end in order, so that its next start recovers nothing."""
+    """Stop the bare server on the directory cleanly, so that its next start needs no recovery."""
     run("runuser", "-u", "postgres", "--", BINARIES / "pg_ctl", "-D", data, "-m", "fast", "-w", "stop", cwd="/")
 
 
@@ -87,7 +87,7 @@ def processes(data: Path) -> list[int]:
 
 
 def first_answer(connection_string: str, deadline_s: float = 60) -> None:
-    """Return when a query is answered; asks again every millisecond until then."""
+    """Wait until a query is answered, with a try every millisecond."""
     deadline = time.monotonic() + deadline_s
     while True:
         try:

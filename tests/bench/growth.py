@@ -1,4 +1,4 @@
-"""Whether creating stays as quick as the image grows and as ever more instances live, and what a sleeper costs."""
+"""Whether creation stays fast for larger images and more instances, and the cost of a sleeping instance."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sizes(service: Service, images: Images, times: int) -> list[Figure]:
 
 
 def living(service: Service, image_id: int, times: int, most: int) -> list[Figure]:
-    """The same request while none, a tenth of the most, and the most sleep; and what those cost meanwhile."""
+    """Measure the same request with no, a tenth, and the maximum of sleeping instances; and their cost."""
     maker = Maker(service, image_id)
 
     def series() -> list[float]:

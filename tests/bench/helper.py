@@ -1,4 +1,4 @@
-"""What the benchmarks ask of the service: over HTTP as a client, and over the helper's socket as root."""
+"""Requests of the benchmarks to the service: over HTTP as a client, and over the helper's socket as root."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def create(client: httpx.Client, image_id: int, **attributes: Any) -> JSON:
 
 
 def destroy_all(client: httpx.Client, instances: Collection[JSON]) -> None:
-    """All of them are gone, and the trash is empty."""
+    """Destroy all of them, and wait until the trash is empty."""
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda each: destroy(client, each), instances))
     while ask("empty_trash")["left"]:
@@ -39,13 +39,13 @@ def destroy_all(client: httpx.Client, instances: Collection[JSON]) -> None:
 
 
 def ask_first(instance: JSON) -> None:
-    """Return when the instance has answered a query."""
+    """Wait until the instance has answered a query."""
     with credentials(instance) as connection_string:
         first_answer(connection_string)
 
 
 def destroy(client: httpx.Client, instance: JSON) -> None:
-    """The instance is gone."""
+    """Destroy the instance."""
     assert client.delete(f"{URL}/instances/{instance['id']}").status_code == 204
 
 
@@ -89,7 +89,7 @@ def apparent_gb(directory: Path) -> float:
 
 
 def own_megabytes(subvolume: Path) -> float:
-    """What simple quotas have charged to the subvolume: the bytes written to it since it was made."""
+    """Return the usage of the subvolume in simple quotas: the bytes written since its creation."""
     shown = run("btrfs", "subvolume", "show", "--raw", subvolume).stdout
     return float(next(line.split()[-1] for line in shown.splitlines() if "Usage exclusive" in line)) / 1e6
 

@@ -1,4 +1,4 @@
-"""The benchmarks, subject by subject; each builds what it measures, and everything is destroyed at the end."""
+"""The benchmarks by subject; each creates what it measures, and everything is destroyed at the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SLEEPERS = 1000
 
 
 def main(arguments: list[str]) -> int:
-    """Measure, print, and say by the exit code whether every bound was reached."""
+    """Measure and print; exit with 1 if a bound was missed."""
     parser = argparse.ArgumentParser(prog="tests/bench/run", description=__doc__)
     parser.add_argument("--times", type=int, default=10, help="how often each measure is taken")
     parser.add_argument("--scale", type=int, default=GIGABYTE_SCALE, help="pgbench scale of the image")
@@ -71,7 +71,7 @@ SUBJECTS: dict[str, Callable[[Service, Images, argparse.Namespace], list[Figure]
 
 @contextmanager
 def prepared(directory: Path, scale: int) -> Iterator[tuple[Service, Images]]:
-    """The service with direct instances allowed, and images to measure with; all as it was at the end."""
+    """Provide the service with direct instances and images for the measurements; restore everything at the end."""
     before = CONFIGURATION.read_text()
     key = directory / "key.pem"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "bench", "-f", key)
@@ -96,7 +96,7 @@ def _image_ids(service: Service) -> set[int]:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine of the measurements."""
     return {
         "processors": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),

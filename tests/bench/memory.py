@@ -1,4 +1,4 @@
-"""What is held in memory: by one idle instance, and by daemon and helper after a hundred have come and gone."""
+"""Memory usage: of one idle instance, and of daemon and helper after a hundred instances were created and destroyed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measure(service: Service, image_id: int, times: int) -> list[Figure]:
 
 
 def held(service: Service, image_id: int) -> Figure:
-    """What daemon and helper hold after a hundred instances made and destroyed, and nothing else before."""
+    """Measure daemon and helper after a hundred instances were created and destroyed, from a fresh start."""
     run("systemctl", "restart", *UNITS)
     await_healthy(service)
     for _ in range(INSTANCES):

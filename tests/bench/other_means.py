@@ -1,4 +1,4 @@
-"""A copy of the same data by the means that people have without Draupnir, beside a cold start."""
+"""A copy of the same data without Draupnir, compared with a cold start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAME = "create, cold start: to first query answered"
 
 
 def measure(service: Service, image_id: int, times: int) -> list[Figure]:
-    """Ours has to be the faster one."""
+    """Compare; Draupnir has to be faster."""
     image = floor.image(image_id)
     ours, reflink = in_turn(
         times,

@@ -1,4 +1,4 @@
-"""What is measured with: backups of pgbench data, the images made of them, and one grown to ten gigabytes."""
+"""The data of the measurements: backups of pgbench data, their images, and one extended to ten gigabytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def make(service: Service, directory: Path, scale: int) -> Images:
     """Upload and finalise all of them."""
     source = Source(directory / "production")
     source.start()
-    # Or half of the backup would be a log that nobody needs.
+    # Otherwise half of the backup would be unneeded WAL.
     source.sql("ALTER SYSTEM SET max_wal_size = '64MB'")
     source.sql("ALTER SYSTEM SET min_wal_size = '32MB'")
     source.sql("SELECT pg_reload_conf()")
@@ -46,7 +46,7 @@ def make(service: Service, directory: Path, scale: int) -> Images:
         source.sql(f"CREATE TABLE {filler} (LIKE pgbench_accounts)")
     source.stop()
     tarball = source.tarball("backup.tar")
-    # The pool is of the newest image, and that is to be the one that is measured with.
+    # The pool is for the newest image, which has to be the measured one.
     large, middle = (service.make_image(tarball, ANONYMISE) for _ in range(2))
     grow(floor.DATA / "image_snapshots" / str(large))
     gzipped = source.tarball("backup.tar.gz", "-I", "gzip -1")

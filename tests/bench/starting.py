@@ -1,4 +1,4 @@
-"""What a start of Postgres is made of: each setting that was chosen for it, and each line of its sandbox."""
+"""The parts of a start of Postgres: the effect of each chosen setting, and of each line of its sandbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.bench.creation import TO_ORDER, Maker
 from tests.bench.figures import Figure, in_turn
 from tests.system.service import Service, run
 
-# As ours are, but for these.
+# Our settings, except these.
 SETTINGS = (
     ("shared_buffers=16MB",),
     ("shared_buffers=1GB",),
@@ -26,7 +26,7 @@ SETTINGS = (
 DROP_IN = "draupnir-instance-.service.d/10-sandbox.conf"
 SANDBOX = Path("/usr/lib/systemd/system", DROP_IN)
 CHANGED = Path("/run/systemd/system", DROP_IN)
-# Postgres does not start without the others: they make what it sees, and the loopback that is its own.
+# Postgres does not start without the other lines, which create its root directory and its loopback.
 LINES = (
     "RestrictAddressFamilies", "PrivatePIDs", "PrivateIPC", "PrivateUsers", "ProtectHostname",
     "ProtectClock", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups", "NoNewPrivileges",
@@ -80,7 +80,7 @@ def by_line(service: Service, image_id: int, times: int) -> list[Figure]:
 
 @contextmanager
 def _unit(instance_id: int) -> Iterator[str]:
-    """The unit of an instance whose port is closed, so that nobody but the block has it started or stopped."""
+    """Provide the unit of an instance whose port is closed, so that only the block starts and stops it."""
     unit = f"draupnir-instance-{instance_id}.service"
     run("systemctl", "stop", f"draupnir-port-{instance_id}.socket", f"draupnir-port-{instance_id}.service", unit)
     CHANGED.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""pgbench through the port and with `network: direct`, beside a bare Postgres on the same disk; told, not bounded."""
+"""pgbench through the port and with `network: direct`, compared with a bare Postgres on the same disk; no bound."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LOADS = {"pgbench -S": ["-S"], "pgbench TPC-B": []}
 
 
 def measure(service: Service, image_id: int, times: int) -> list[Figure]:
-    """The clients of both of ours come by TCP and TLS, as they must; those of the bare one by neither."""
+    """Measure ours with TCP and TLS, which are mandatory, and the bare one with a unix socket."""
     maker = Maker(service, image_id)
     proxied = helper.create(maker.client, image_id, sleep_after=0)
     direct = helper.create(maker.client, image_id, network="direct")

@@ -1,4 +1,4 @@
-"""Laws of connections, on real sockets: no client is waited for without end, and what is no request harms nobody."""
+"""Laws of connections, on real sockets: every wait for a client has a limit, and invalid requests affect no other."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Listening:
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
-    """It waits for nobody longer than 0.2 seconds."""
+    """Start the process with time limits of 0.2 seconds."""
     listening = Listening(tmp_path_factory.mktemp("impatient"), "impatient")
     yield listening
     listening.served.stop()
@@ -56,7 +56,7 @@ both = pytest.mark.parametrize("scheme", ["http", "https"])
 
 @contextmanager
 def dripping(connection: socket.socket, drop: bytes = b"x") -> Iterator[None]:
-    """Meanwhile the client goes on sending, a little at a time, until the other end has closed."""
+    """Keep sending small pieces during the block, until the other end closes."""
     over = threading.Event()
 
     def drip() -> None:
@@ -74,7 +74,7 @@ def dripping(connection: socket.socket, drop: bytes = b"x") -> Iterator[None]:
 
 
 @both
-def test_who_says_nothing_is_left_without_a_word(impatient: Listening, scheme: str) -> None:
+def test_a_silent_client_is_disconnected_without_an_answer(impatient: Listening, scheme: str) -> None:
     with impatient.reach(scheme) as connection:
         assert everything(connection) == b""
 
@@ -103,7 +103,7 @@ def test_a_second_header_has_no_more_time_than_the_first(impatient: Listening, s
 
 
 @both
-def test_who_asks_for_nothing_more_is_let_go(impatient: Listening, scheme: str) -> None:
+def test_an_idle_connection_is_closed(impatient: Listening, scheme: str) -> None:
     with impatient.reach(scheme) as connection:
         connection.sendall(HELLO)
         assert answer(connection) == (200, scheme.encode())
@@ -120,7 +120,7 @@ def test_a_body_that_does_not_end_ends_the_connection(impatient: Listening, sche
 
 
 @both
-def test_the_rest_of_a_body_that_nobody_asks_for_is_not_waited_for(impatient: Listening, scheme: str) -> None:
+def test_the_rest_of_an_unread_body_is_not_awaited(impatient: Listening, scheme: str) -> None:
     with impatient.reach(scheme) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         assert answer(connection)[0] == 404
@@ -165,7 +165,7 @@ def test_plain_http_to_the_https_listener_ends_the_connection(impatient: Listeni
 
 
 @both
-def test_who_waits_for_us_is_not_hurried(impatient: Listening, scheme: str) -> None:
+def test_a_client_that_waits_for_the_answer_has_no_time_limit(impatient: Listening, scheme: str) -> None:
     with impatient.reach(scheme) as waiting:
         waiting.sendall(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\n")
         impatient.served.told("STATUS=at the gate")
@@ -180,12 +180,12 @@ def test_who_waits_for_us_is_not_hurried(impatient: Listening, scheme: str) -> N
 
 @both
 @pytest.mark.parametrize("case", ODD)
-def test_odd_requests_are_answered_rightly_and_nothing_behind_them_is_taken_for_another(
+def test_odd_requests_are_answered_correctly_and_smuggle_no_second_request(
     impatient: Listening, scheme: str, case: str
 ) -> None:
     request, status = ODD[case]
     with impatient.reach(scheme) as connection:
-        with suppress(ConnectionError, ssl.SSLEOFError):  # TLS has no way to be closed on one side only
+        with suppress(ConnectionError, ssl.SSLEOFError):  # TLS cannot be half-closed
             connection.sendall(request)
         received = everything(connection)
     assert received.startswith(b"HTTP/1.1 %d " % status), received
@@ -206,7 +206,7 @@ def test_pipelined_requests_are_answered_in_order(patient: Listening, scheme: st
 
 
 @both
-def test_what_is_no_request_behind_one_that_is_takes_nothing_from_it(patient: Listening, scheme: str) -> None:
+def test_garbage_after_a_request_does_not_affect_its_answer(patient: Listening, scheme: str) -> None:
     with patient.reach(scheme) as connection:
         connection.sendall(HELLO + b"\x00\x01\x02\r\n\r\n")
         received = everything(connection)
@@ -231,7 +231,7 @@ def test_an_expectation_without_a_route_gets_404(impatient: Listening, scheme: s
         assert everything(connection) == b""
 
 
-def test_none_of_it_is_an_error_of_ours(tmp_path: Path) -> None:
+def test_hostile_clients_cause_no_unexpected_error(tmp_path: Path) -> None:
     listening = Listening(tmp_path, "impatient")
     for request, _ in ODD.values():
         for scheme in ("http", "https"):

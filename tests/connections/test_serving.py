@@ -1,4 +1,4 @@
-"""Laws of serving, held by a real process: ready only when it serves, and nobody is left without an answer."""
+"""Laws of serving, with a real process: it is ready only when it serves, and every request gets an answer."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def served(tmp_path: Path) -> Iterator[Served]:
     served.stop()
 
 
-def test_it_serves_once_it_says_so(served: Served) -> None:
+def test_it_serves_after_it_has_notified_readiness(served: Served) -> None:
     served.told("READY=1")
     assert httpx.get(served.url).text == "http"
 
 
-def test_the_watchdog_is_fed_again_and_again(tmp_path: Path) -> None:
+def test_the_watchdog_is_notified_repeatedly(tmp_path: Path) -> None:
     served = Served(tmp_path, watchdog_us=100_000)
     try:
         for _ in range(3):
@@ -42,7 +42,7 @@ def test_a_connection_made_before_it_serves_is_answered(served: Served) -> None:
     assert httpx.get(served.url, timeout=DEADLINE_S).text == "http"
 
 
-def test_stopping_is_said_the_application_closed_and_the_end_is_good(served: Served) -> None:
+def test_a_stop_is_notified_closes_the_application_and_exits_with_0(served: Served) -> None:
     served.told("READY=1")
     served.process.send_signal(signal.SIGTERM)
     served.told("STOPPING=1")
@@ -123,7 +123,7 @@ class Secure:
         return context.wrap_socket(plain, server_hostname="localhost")
 
     def shown(self) -> bytes | None:
-        """The certificate that a new connection is shown."""
+        """Return the certificate that a new connection gets."""
         with self.connect() as connection:
             return connection.getpeercert(binary_form=True)
 
@@ -187,7 +187,7 @@ def test_a_broken_pair_is_refused_with_words_and_the_old_one_continues(
     assert "stays in use" in line
 
 
-def test_a_reload_without_https_is_none(served: Served) -> None:
+def test_a_reload_without_https_does_nothing(served: Served) -> None:
     served.told("READY=1")
     served.process.send_signal(signal.SIGHUP)
     served.told("RELOADING=1")
@@ -222,9 +222,9 @@ def test_over_a_restart_connections_wait_in_the_https_listener(secure: Secure, t
             again.stop()
 
 
-def test_who_has_connected_and_not_asked_yet_is_answered_before_the_service_stops(secure: Secure) -> None:
+def test_a_new_client_is_answered_before_the_service_stops(secure: Secure) -> None:
     with secure.connect() as connection:
-        # Accepted for certain: what came later is answered.
+        # The first connection is accepted, because a later one is answered.
         assert secure.shown()
         secure.served.process.send_signal(signal.SIGTERM)
         secure.served.told("STOPPING=1")
@@ -234,7 +234,7 @@ def test_who_has_connected_and_not_asked_yet_is_answered_before_the_service_stop
     assert secure.served.process.wait(DEADLINE_S) == 0
 
 
-def test_a_listener_that_is_no_longer_configured_is_kept_no_longer(tmp_path: Path) -> None:
+def test_a_listener_that_is_no_longer_configured_is_closed(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as kept:
         address = kept.getsockname()
         served = Served(tmp_path, kept=kept)

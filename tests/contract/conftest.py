@@ -1,4 +1,4 @@
-"""Every answer in these tests is held to the OpenAPI document, where jsonschema is installed."""
+"""Validates every answer in these tests against the OpenAPI document, if jsonschema is installed."""
 
 from __future__ import annotations
 

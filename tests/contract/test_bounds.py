@@ -1,4 +1,4 @@
-"""How large a module and a function may be, and that no modules import each other in a circle."""
+"""Limits of the size of modules and functions, and no circular imports."""
 
 from __future__ import annotations
 
@@ -35,6 +35,6 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 
 def test_no_modules_import_each_other() -> None:
-    """What is imported for types alone counts, too."""
+    """Imports for type checking count, too."""
     graph = {module: {name for name in names if name in MODULES and name != module} for module, names in EVERY.items()}
     list(TopologicalSorter(graph).static_order())

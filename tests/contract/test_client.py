@@ -1,4 +1,4 @@
-"""The command-line client against the real application: both ends as they ship, only the helper is in memory."""
+"""The command-line client against the real application; only the helper is a fake."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ BACKED_UP_AT = "2017-05-01T12:00:00Z"
 
 @pytest.fixture
 def http(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
-    """The application with a store of its own, which its lifespan opens in the test client's event loop."""
+    """Provide the application with a separate store, which its lifespan opens in the test client's event loop."""
     app = create_app(
         Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER), SECRET.encode()
     )
@@ -129,7 +129,7 @@ def test_an_instance_is_read_as_it_was_written(api: DraupnirAPI, helper: FakeHel
         ({"network": "direct", "sleep_after_s": 90}, (0, "direct")),
     ],
 )
-def test_an_instance_lives_as_it_was_asked_to(
+def test_an_instance_has_the_requested_shape(
     api: DraupnirAPI, helper: FakeHelper, asked: dict[str, Any], got: tuple[int, str]
 ) -> None:
     created = api.create_instance(ready_image(api, helper).id, **asked)
@@ -145,7 +145,7 @@ def test_an_instance_that_sleeps_is_seen_asleep(api: DraupnirAPI, helper: FakeHe
 
 @dataclass
 class There:
-    """What is there when something is refused: an image with an instance, and an image that awaits its upload."""
+    """The resources during refusals: an image with an instance, and an image that awaits its upload."""
 
     api: DraupnirAPI
     ready: int
@@ -168,7 +168,7 @@ NOT_THERE = 2**26 - 1
         lambda api: api.get_image(2**80),
     ],
 )
-def test_what_is_not_there_is_not_found(api: DraupnirAPI, ask: Callable[[DraupnirAPI], object]) -> None:
+def test_a_missing_resource_is_not_found(api: DraupnirAPI, ask: Callable[[DraupnirAPI], object]) -> None:
     with pytest.raises(errors.NotFound):
         ask(api)
 
@@ -185,7 +185,7 @@ def test_what_is_not_there_is_not_found(api: DraupnirAPI, ask: Callable[[Draupni
         ("image_has_instances", lambda it: it.api.destroy_image(it.ready)),
     ],
 )
-def test_what_is_refused_keeps_its_code(
+def test_a_refusal_keeps_its_code(
     api: DraupnirAPI, helper: FakeHelper, code: str, ask: Callable[[There], object]
 ) -> None:
     ready = ready_image(api, helper).id
@@ -195,20 +195,20 @@ def test_what_is_refused_keeps_its_code(
     assert caught.value.code == code
 
 
-def test_cascade_takes_the_instances_along(api: DraupnirAPI, helper: FakeHelper) -> None:
+def test_cascade_destroys_the_instances(api: DraupnirAPI, helper: FakeHelper) -> None:
     image = ready_image(api, helper)
     api.create_instance(image.id)
     api.destroy_image(image.id, cascade=True)
     assert (api.list_images(), api.list_instances()) == ([], [])
 
 
-def test_a_token_that_nobody_was_given_is_reported(http: TestClient) -> None:
+def test_an_unknown_token_is_reported(http: TestClient) -> None:
     http.headers["Authorization"] = "Bearer wrong"
     with pytest.raises(errors.Unauthorized, match="authenticate"):
         DraupnirAPI(http).list_images()
 
 
-def test_a_helper_that_is_away_is_not_now(api: DraupnirAPI, helper: FakeHelper) -> None:
+def test_an_unreachable_helper_is_reported_as_unavailable(api: DraupnirAPI, helper: FakeHelper) -> None:
     image = ready_image(api, helper)
     helper.away = True
     with pytest.raises(errors.ServerUnreachable):
@@ -234,7 +234,7 @@ def shell(http: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     for name in ("DRAUPNIR_URL", "DRAUPNIR_TOKEN", "PGDATABASE"):
         monkeypatch.delenv(name, raising=False)
-    # The command ends by closing its connection; the application has to live on.
+    # The command closes its connection at the end, but the application has to keep running.
     monkeypatch.setattr(http, "close", lambda: None)
     return Shell(http)
 

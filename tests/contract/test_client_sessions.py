@@ -1,4 +1,4 @@
-"""The client's way in and out against the real application and a real identity provider, over a real loopback port."""
+"""The client's sign-in and sign-out against the real application, an identity provider and a real loopback port."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Terminal(Protocol):
 
 @pytest.fixture(params=[True])
 def people(request: pytest.FixtureRequest) -> bool:
-    """Whether people can sign in."""
+    """Whether an identity provider is configured."""
     return bool(request.param)
 
 
@@ -70,7 +70,7 @@ def terminal(
                 return httpx.Client(transport=http._transport, base_url=real.base_url, headers=real.headers)
 
         def paste(text: str, **settings: object) -> str:
-            # What is printed above the prompt has the link.
+            # The text above the prompt has the link.
             (url,) = (word for word in said if word.startswith("http"))
             return code_of(at_provider(url))
 
@@ -94,7 +94,7 @@ def known(terminal: Terminal) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("line", ["authenticate", "authenticate --no-browser"])
-def test_somebody_signs_in_and_out(terminal: Terminal, line: str) -> None:
+def test_a_user_signs_in_and_out(terminal: Terminal, line: str) -> None:
     signed_in = terminal(line)
     assert (signed_in.exit_code, signed_in.stdout) == (0, ""), signed_in.stderr
     assert f"as {JANE} (user) until " in signed_in.stderr
@@ -113,7 +113,7 @@ def test_somebody_signs_in_and_out(terminal: Terminal, line: str) -> None:
     assert (refused.exit_code, "signed out" in refused.stderr) == (ExitCode.UNAUTHORIZED, True)
 
 
-def test_force_leaves_one_session_and_every_token_of_a_program(terminal: Terminal) -> None:
+def test_force_replaces_the_session_and_keeps_named_tokens(terminal: Terminal) -> None:
     terminal("authenticate")
     old = config.read().token
     assert terminal("tokens create ci").exit_code == 0
@@ -144,7 +144,7 @@ def test_a_token_for_a_program_does_what_it_may_until_it_is_revoked(
 
 
 @pytest.mark.parametrize("people", [False], indirect=True)
-def test_where_nobody_can_sign_in_the_shared_secret_is_asked_for(terminal: Terminal) -> None:
+def test_without_a_provider_the_client_asks_for_the_shared_secret(terminal: Terminal) -> None:
     result = terminal("authenticate", given=f"{SECRET}\n")
     assert (result.exit_code, config.read().token) == (0, SECRET), result.stderr
     assert json.loads(terminal("whoami --output json").stdout)["attributes"]["kind"] == "shared_secret"

@@ -1,4 +1,4 @@
-"""The fake helper keeps the laws of the real one; tests/system/test_helper_laws.py asks the real one."""
+"""The fake helper obeys the laws of the real one; tests/system/test_helper_laws.py tests the real one."""
 
 from __future__ import annotations
 

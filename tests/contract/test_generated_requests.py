@@ -1,4 +1,4 @@
-"""Requests generated from the OpenAPI document, valid and invalid: no fault of ours, no breach of the document."""
+"""Valid and invalid requests generated from the OpenAPI document: no unexpected error, no undocumented answer."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ CALLERS = {
     "uploader": Caller("upload", Role.UPLOADER),
     "user": Caller("ann@corp.example", Role.USER),
 }
-# The document says no more of these than that they are texts.
+# The document describes these only as strings.
 HELD_BACK = {"no_room", "unavailable", "helper_unavailable", "metadata_unavailable", "storage_missing"}
 
 
 def is_forbidden(case: Any) -> bool:
-    """Whether the document has no such body."""
+    """Return whether the document does not allow this body."""
     body = case.meta.components.get("body")
     return body is not None and body.mode.is_negative
 
 
 @dataclass
 class World:
-    """A service that always has a ready image and an instance of the admin's; it counts its answers."""
+    """A service that always has a ready image and an instance of the admin; it counts its answers."""
 
     http: TestClient
     helper: FakeHelper
@@ -55,7 +55,7 @@ class World:
         return self.http.request(method, path, json=body, headers={"Authorization": "Bearer admin"})
 
     def ids(self) -> dict[str, int]:
-        """Those of things that are there."""
+        """Return the ids of existing resources."""
         if not self.helper.disk.images:
             image = {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""}
             image_id = self.ask("POST", "/images", image).json()["data"]["id"]
@@ -67,7 +67,7 @@ class World:
         return {"image_id": image_id, "instance_id": min(self.helper.disk.instances)}
 
     def send(self, case: Any, caller: str, *, existing: bool) -> httpx.Response:
-        """The generated request, perhaps about something that exists."""
+        """Return the generated request, sometimes with an existing id."""
         if existing:
             ids = self.ids()
             case.path_parameters = {**case.path_parameters, **{n: ids[n] for n in case.path_parameters if n in ids}}
@@ -103,7 +103,7 @@ def world(settings: Settings, probe: Probe) -> Iterator[World]:
 
 
 def cases() -> st.SearchStrategy[Any]:
-    """Requests to every operation, half of them with something that the document forbids."""
+    """Generate requests to every operation, half of them invalid by the document."""
     from schemathesis.generation import GenerationMode
 
     from tests.described import DOCUMENT
@@ -130,7 +130,7 @@ def generate(world: World, count: int, *, derandomize: bool) -> None:
     @hypothesis.given(cases(), st.sampled_from([*CALLERS, "admin", "nobody"]), st.booleans())
     def send(case: Any, caller: str, existing: bool) -> None:
         answer = world.send(case, caller, existing=existing)
-        # That the document has the answer is held by conftest.py.
+        # conftest.py validates the answers against the document.
         assert answer.status_code < 500 or answer.json()["errors"][0]["code"] in HELD_BACK, answer.text
         if is_forbidden(case) and answer.request.content:
             assert answer.status_code >= 400, f"{case.method} {case.path} takes {case.body!r}"
@@ -139,12 +139,12 @@ def generate(world: World, count: int, *, derandomize: bool) -> None:
     print(f"{world.answers.total()} requests: {dict(sorted(world.answers.items()))}")
 
 
-def test_generated_requests_meet_no_fault_and_no_surprise(world: World) -> None:
+def test_generated_requests_cause_no_unexpected_error_and_match_the_document(world: World) -> None:
     generate(world, SHORT, derandomize=True)
     assert world.answers.total() >= SHORT
 
 
 @pytest.mark.long
-def test_ten_thousand_generated_requests_meet_no_fault_and_no_surprise(world: World) -> None:
+def test_ten_thousand_generated_requests_cause_no_unexpected_error_and_match_the_document(world: World) -> None:
     generate(world, LONG, derandomize=False)
     assert world.answers.total() >= LONG

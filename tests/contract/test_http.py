@@ -1,4 +1,4 @@
-"""The HTTP contract: the brief's requests and answers replayed, every error code, and whatever else may be sent."""
+"""The HTTP contract: the brief's requests and answers, every error code, and arbitrary requests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from tests.sign_in import configured, new_provider
 SECRET = "a-secret-for-tests-only"
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 
-# The brief's bodies as they stand there, but with the backslash of \c written as JSON wants it.
+# The brief's original bodies, except that the backslash of \c is escaped for JSON.
 SEED_IMAGE = r"""{
   "data": {
     "type": "images",
@@ -65,7 +65,7 @@ SCRIPT = "\\c my_db\nDELETE FROM secret_tokens;"
 
 @pytest.fixture
 def app(settings: Settings, helper: FakeHelper, probe: Probe) -> Starlette:
-    """The application with a store of its own, which its lifespan opens in the test client's event loop."""
+    """Provide the application with a separate store, which its lifespan opens in the test client's event loop."""
     return create_app(
         Context(settings, Store(settings.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER), SECRET.encode()
     )
@@ -209,7 +209,7 @@ def test_credentials_are_shown_for_one_instance_and_never_in_a_list(client: Test
     assert "PRIVATE KEY" not in client.get("/instances").text
 
 
-def test_who_would_rather_not_wait_is_answered_at_once(client: TestClient, helper: FakeHelper) -> None:
+def test_respond_async_is_answered_at_once(client: TestClient, helper: FakeHelper) -> None:
     image_id = make_image(client)
     helper.upload(image_id)
     response = client.post(f"/images/{image_id}/done", headers={"Prefer": "wait=5, Respond-Async"})
@@ -236,7 +236,7 @@ def test_an_image_is_changed_only_before_it_is_finalised(client: TestClient, hel
     the_error(client.patch(f"/images/{image_id}", json=change), 409, "wrong_state")
 
 
-def test_a_change_that_changes_nothing_it_can_is_refused(client: TestClient) -> None:
+def test_an_empty_change_is_refused(client: TestClient) -> None:
     image_id = make_image(client)
     before = client.get(f"/images/{image_id}").json()
     nothing: list[dict[str, object]] = [{}, {"ready": True}, {"backed_up_at": None}, {"anonymisation_script": 1}]
@@ -257,13 +257,13 @@ def test_a_change_that_changes_nothing_it_can_is_refused(client: TestClient) -> 
         ("DELETE", "/instances/{}"),
     ],
 )
-def test_what_is_not_there_is_not_found(client: TestClient, method: str, path: str) -> None:
+def test_a_missing_resource_is_not_found(client: TestClient, method: str, path: str) -> None:
     body = {"data": {"attributes": {"anonymisation_script": ""}}}
     for id_ in ("1", "0", "-1", "x", "1.0", "01", str(MAX_ID), str(MAX_ID + 1), "9" * 40, "%00", "é"):
         the_error(client.request(method, path.format(id_), json=body), 404, "not_found")
 
 
-def test_an_instance_of_an_image_that_is_not_there_is_not_found(client: TestClient) -> None:
+def test_an_instance_of_a_missing_image_is_not_found(client: TestClient) -> None:
     for image_id in (1, MAX_ID, MAX_ID + 1, 10**30):
         response = client.post("/instances", json={"data": {"attributes": {"image_id": image_id}}})
         the_error(response, 404, "not_found")
@@ -279,7 +279,7 @@ def test_an_instance_of_an_image_that_is_not_there_is_not_found(client: TestClie
         ({"network": "direct", "sleep_after": 60}, (0, "direct")),
     ],
 )
-def test_how_an_instance_lives_is_chosen_when_it_is_made(
+def test_the_shape_of_an_instance_is_chosen_at_creation(
     client: TestClient, helper: FakeHelper, asked: dict[str, object], shape: tuple[int, str]
 ) -> None:
     attributes = {"image_id": make_ready_image(client, helper), **asked}
@@ -294,9 +294,7 @@ def test_how_an_instance_lives_is_chosen_when_it_is_made(
     assert (started.sleep_after_s, started.direct) == (shape[0], shape[1] == "direct")
 
 
-def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(
-    settings: Settings, helper: FakeHelper, probe: Probe
-) -> None:
+def test_the_default_idle_timeout_is_the_configured_one(settings: Settings, helper: FakeHelper, probe: Probe) -> None:
     other = settings.model_copy(update={"sleep_after_s": 600})
     context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER)
     with TestClient(create_app(context, SECRET.encode()), headers={"Authorization": f"Bearer {SECRET}"}) as client:
@@ -308,7 +306,9 @@ def test_who_does_not_say_when_it_sleeps_gets_what_the_operator_has_set(
             assert data["attributes"]["sleep_after"] == helper.disk.started[data["id"]].sleep_after_s == got
 
 
-def test_one_instance_too_many_is_a_quota_and_no_wait(settings: Settings, helper: FakeHelper, probe: Probe) -> None:
+def test_an_instance_above_the_quota_is_refused_without_retry_after(
+    settings: Settings, helper: FakeHelper, probe: Probe
+) -> None:
     other = settings.model_copy(update={"max_instances_per_user": 1})
     context = Context(other, Store(other.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER)
     with TestClient(create_app(context, SECRET.encode()), headers={"Authorization": f"Bearer {SECRET}"}) as client:
@@ -327,9 +327,7 @@ NO_NETWORKS: list[object] = ["host", "Direct", "", "proxied ", 1, True, None, []
     ("name", "value"),
     [*(("sleep_after", each) for each in NO_SECONDS), *(("network", each) for each in NO_NETWORKS)],
 )
-def test_a_life_that_cannot_be_is_refused_by_name(
-    client: TestClient, helper: FakeHelper, name: str, value: object
-) -> None:
+def test_an_invalid_shape_is_refused_by_name(client: TestClient, helper: FakeHelper, name: str, value: object) -> None:
     attributes = {"image_id": make_ready_image(client, helper), name: value}
     response = client.post("/instances", json={"data": {"attributes": attributes}})
     assert f"`data.attributes.{name}` must be " in the_error(response, 400, "invalid_request")
@@ -337,7 +335,7 @@ def test_a_life_that_cannot_be_is_refused_by_name(
 
 
 @pytest.mark.parametrize("status", ["running", "asleep", "failed", "unknown"])
-def test_the_status_of_an_instance_is_what_is_seen_of_it(client: TestClient, helper: FakeHelper, status: str) -> None:
+def test_the_status_of_an_instance_is_the_observed_one(client: TestClient, helper: FakeHelper, status: str) -> None:
     instance_id = make_instance(client, make_ready_image(client, helper))
 
     def see(request: object) -> Observed:
@@ -358,7 +356,7 @@ def test_an_instance_of_an_image_that_is_not_ready_is_refused(client: TestClient
     the_error(client.post("/instances", content=body), 422, "image_not_ready")
 
 
-def test_an_image_with_instances_continuesly_with_them(client: TestClient, helper: FakeHelper) -> None:
+def test_an_image_with_instances_is_destroyed_only_with_them_over_http(client: TestClient, helper: FakeHelper) -> None:
     image_id = make_ready_image(client, helper)
     instance_id = make_instance(client, image_id)
     the_error(client.delete(f"/images/{image_id}"), 422, "image_has_instances")
@@ -420,7 +418,7 @@ def test_another_caller_has_instances_of_its_own(app: Starlette, client: TestCli
     assert client.delete(path, headers=alice).status_code == 204
 
 
-def test_the_service_is_well_when_all_parts_answer(client: TestClient) -> None:
+def test_the_service_is_healthy_if_all_parts_answer(client: TestClient) -> None:
     response = client.get("/health_check", headers={"Authorization": ""})
     assert response.status_code == 200
     assert response.json() == {"status": "ok"}
@@ -434,7 +432,7 @@ def test_the_part_that_does_not_answer_is_named(client: TestClient, helper: Fake
     assert response.json()["parts"] == {"metadata": "ok", "helper": "The helper is away."}
 
 
-def test_a_helper_without_its_disk_is_not_well(client: TestClient, helper: FakeHelper) -> None:
+def test_a_helper_without_its_disk_is_unhealthy(client: TestClient, helper: FakeHelper) -> None:
     helper.answers[Inspect] = lambda request: Inspection(
         storage=None,
         memory=Memory(total_bytes=2, available_bytes=1),
@@ -447,7 +445,7 @@ def test_a_helper_without_its_disk_is_not_well(client: TestClient, helper: FakeH
     assert "not mounted" in response.json()["parts"]["helper"]
 
 
-def test_the_service_serves_and_says_so_while_the_metadata_are_away(settings: Settings, helper: FakeHelper) -> None:
+def test_the_service_serves_and_reports_unavailable_metadata(settings: Settings, helper: FakeHelper) -> None:
     nowhere = settings.model_copy(update={"database_url": "host=/nonexistent dbname=x"})
     away = create_app(Context(nowhere, Store(nowhere.dsn), helper, Tasks()), SECRET.encode())
     with TestClient(away, headers={"Authorization": f"Bearer {SECRET}"}) as client:
@@ -561,7 +559,7 @@ HEADERS = st.dictionaries(
 
 @pytest.fixture
 def everything(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator[TestClient]:
-    """The service with sign-in, and so patient that nobody is held back."""
+    """Provide the service with sign-in and without rate limits."""
     signed, sign_in = configured(settings, new_provider())
     app = create_app(
         Context(signed, Store(settings.dsn), helper, Tasks(), probe, helper.wake, cipher=CIPHER, sign_in=sign_in),
@@ -577,7 +575,7 @@ def everything(settings: Settings, helper: FakeHelper, probe: Probe) -> Iterator
     max_examples=300, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
 )
 @hypothesis.given(METHODS, PATHS, HEADERS, BODIES)
-def test_nothing_that_can_be_sent_is_answered_with_a_fault_of_ours(
+def test_no_request_causes_an_unexpected_error(
     everything: TestClient, method: str, path: str, headers: dict[str, str], body: bytes
 ) -> None:
     encoded = {name.encode(): value.encode("latin-1") for name, value in headers.items()}

@@ -1,4 +1,4 @@
-"""Who may import whom: the rules of docs/ARCHITECTURE.md, held both in the text of the source and in running Python."""
+"""Import rules of docs/ARCHITECTURE.md, checked in the source and in a running Python."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ALLOWED = {
     "draupnir_client": {"click", "httpx"},
 }
 
-# Libraries that have a door of their own: only these modules may open them.
+# Libraries that only these modules may import.
 DOORS = {
     "authlib": ("draupnir.identity.oidc", "draupnir.identity.id_tokens"),
     "httpx": ("draupnir.identity.oidc", "draupnir_client"),
@@ -47,7 +47,7 @@ DOORS = {
     "click": ("draupnir.cli", "draupnir_client"),
 }
 
-# Rooms of the daemon, and those of its other rooms that lie above them.
+# Packages of the daemon, and the higher ones that they must not import.
 ABOVE = {
     "draupnir.callers": ("draupnir.",),
     "draupnir.models": ("draupnir.",),
@@ -78,7 +78,7 @@ def exists(module: str) -> bool:
 
 
 def imports(module: str, path: Path) -> set[str]:
-    """Every module that the source names in an import, wherever it stands, in full."""
+    """Yield the full name of every imported module, at any place in the source."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -89,7 +89,7 @@ def imports(module: str, path: Path) -> set[str]:
             found.add(source)
             if source.partition(".")[0] in FOLDERS:
                 found |= {f"{source}.{alias.name}" for alias in node.names if exists(f"{source}.{alias.name}")}
-    # `from draupnir_helper import wire` names the package too, and means the module.
+    # `from draupnir_helper import wire` also names the package, but means the module.
     return {name for name in found if not (name in FOLDERS and any(other.startswith(name + ".") for other in found))}
 
 
@@ -104,7 +104,7 @@ def test_a_package_imports_only_what_it_may(module: str) -> None:
 
 
 @pytest.mark.parametrize("library", DOORS)
-def test_a_library_is_opened_only_at_its_door(library: str) -> None:
+def test_a_library_is_imported_only_by_its_module(library: str) -> None:
     openers = {module for module, names in EVERY.items() if any(within(name, (library,)) for name in names)}
     assert {module for module in openers if not within(module, DOORS[library])} == set()
 
@@ -122,7 +122,7 @@ def test_imports_point_downwards(room: str) -> None:
     assert upwards == set()
 
 
-# pystemd is not on every developer's machine; where it is missing, empty modules stand in for it.
+# If pystemd is not installed, empty modules replace it.
 LOADED = """
 import importlib, importlib.util, sys, types
 forbidden, stand_ins, wanted = (argument.split(",") for argument in sys.argv[1:])

@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid, served to everybody, complete in its codes, and the source of docs/API.md."""
+"""The OpenAPI document: valid, public, with all codes, and the source of docs/API.md."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from draupnir.store import Store
 from tests.fakes import CIPHER, FakeHelper, Probe
 
 ROOT = Path(__file__).parents[2]
-# Of a class that is only the base of others.
+# The code of a base class.
 NEVER_ANSWERED = {"impossible"}
 
 

@@ -1,4 +1,4 @@
-"""The table of roles, walked: every route as every role, and every request to the helper as every role."""
+"""The table of roles: every route as every role, and every request to the helper as every role."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from tests.sign_in import HERE, ISSUER, configured, new_provider
 
 
 def bearer(name: str, role: Role, scope: Scope = Scope.FULL) -> Caller:
-    """Somebody with a session, of an id that none in the store has."""
+    """Return a caller with a session whose id is not in the store."""
     now = datetime.now(UTC)
     return Caller(name, role, token=Token(2**31 - 1, name, TokenKind.SESSION, "session", scope, now, now, now))
 
@@ -55,7 +55,7 @@ CALLERS = {
 VERIFIER = "v" * 43
 BY_ROUTE = {(each.method, each.path): each for each in ENDPOINTS}
 SERVED = list(BY_ROUTE)
-# What a request needs to be meant seriously; without it an allowed caller is told of the missing body, not of its role.
+# The bodies of valid requests; without them an allowed caller would get an error about the body.
 ATTRIBUTES: dict[tuple[str, str], dict[str, object]] = {
     ("POST", "/images"): {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""},
     ("PATCH", "/images/{image_id}"): {"anonymisation_script": "SELECT 1"},
@@ -69,14 +69,14 @@ QUERIES = {("DELETE", "/instances/{instance_id}/addresses"): "?address=192.0.2.1
 
 
 class Witness(FakeHelper):
-    """Remembers in which roles it was asked."""
+    """Records the roles of requests."""
 
     def __init__(self) -> None:
         super().__init__()
         self.roles: set[Role] = set()
 
     async def exchange(self, request: wire.AnyRequest) -> bytes:
-        # The daemon looks at the disk each second, whoever asks for what meanwhile.
+        # The daemon itself checks the disk each second.
         if roles.acting.get() is not Role.DAEMON or not isinstance(request, wire.ObserveInstances):
             self.roles.add(roles.acting.get())
         return await super().exchange(request)
@@ -84,7 +84,7 @@ class Witness(FakeHelper):
 
 @dataclass
 class World:
-    """A service with a ready image, one that awaits its upload, and an instance and a token of the owner's."""
+    """A service with a ready image, one that awaits its upload, and an instance and a token of the owner."""
 
     http: TestClient
     app: Starlette
@@ -103,7 +103,7 @@ class World:
         return self.http.request(method, path, json=body, headers=headers)
 
     def try_route(self, who: str, method: str, path: str) -> Any:
-        """A request for the things of this world, in which nothing stands in the way but who asks."""
+        """Return a valid request for resources of this world, which only the role can make fail."""
         image_id = self.ready_id if method == "GET" else self.waiting_id
         if path.endswith("/error"):
             image_id = self.failed_id
@@ -159,7 +159,7 @@ def new_world(settings: Settings) -> Iterator[World]:
 
     app.state.identify = identify
     with (
-        # What the daemon asks of the helper by itself would be taken for a caller's doing.
+        # The daemon's own requests to the helper would be mistaken for a caller's.
         mock.patch.object(reconcile, "run", rest),
         mock.patch.object(pool, "run", rest),
         TestClient(app, HERE, follow_redirects=False) as http,
@@ -186,7 +186,7 @@ def new_world(settings: Settings) -> Iterator[World]:
 
 @pytest.fixture
 def world(settings: Settings) -> Iterator[World]:
-    """One that the test may change."""
+    """Provide a world that the test may change."""
     with new_world(settings) as made:
         made.helper.roles.clear()
         yield made
@@ -202,7 +202,7 @@ def shared_world(cluster: Cluster) -> Iterator[World]:
 
 @pytest.fixture
 def lasting_world(shared_world: World) -> Iterator[World]:
-    """One for tests of what changes nothing, which is held here for each of them."""
+    """Provide a shared world for tests that change nothing, and check that they do not."""
     shared_world.app.state.limits = Limits()
     before = shared_world.last_seen or shared_world.state()
     shared_world.helper.roles.clear()
@@ -216,7 +216,7 @@ def test_no_route_is_given_twice() -> None:
 
 
 def expected(who: str, method: str, path: str) -> int | None:
-    """The status with which the table has a caller turned away; None if it is let through."""
+    """Return the status with which the table refuses a caller; None if it is allowed."""
     caller = CALLERS[who]
     reach = BY_ROUTE[method, path].access.of(caller.role if caller else Role.ANONYMOUS)
     if reach is Reach.NOTHING:
@@ -230,7 +230,7 @@ EVERYBODY_EVERYWHERE = [(who, method, path) for method, path in SERVED for who i
 
 
 @pytest.mark.parametrize(("who", "method", "path"), [each for each in EVERYBODY_EVERYWHERE if expected(*each)])
-def test_whom_the_table_does_not_admit_is_refused(lasting_world: World, who: str, method: str, path: str) -> None:
+def test_a_role_without_access_is_refused(lasting_world: World, who: str, method: str, path: str) -> None:
     answer = lasting_world.try_route(who, method, path)
     assert answer.status_code == expected(who, method, path), answer.text
     assert lasting_world.helper.roles == set()
@@ -247,20 +247,18 @@ def assert_served(world: World, who: str, method: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(("who", "method", "path"), [each for each in ADMITTED if each[1] != "GET"])
-def test_whom_the_table_admits_is_served_in_their_role(world: World, who: str, method: str, path: str) -> None:
+def test_a_role_with_access_is_served_in_that_role(world: World, who: str, method: str, path: str) -> None:
     assert_served(world, who, method, path)
 
 
 @pytest.mark.parametrize(("who", "method", "path"), [each for each in ADMITTED if each[1] == "GET"])
-def test_whom_the_table_lets_look_is_shown_it_and_changes_nothing(
-    lasting_world: World, who: str, method: str, path: str
-) -> None:
+def test_a_role_with_read_access_changes_nothing(lasting_world: World, who: str, method: str, path: str) -> None:
     assert_served(lasting_world, who, method, path)
 
 
 @pytest.mark.parametrize("who", [who for who, caller in CALLERS.items() if caller])
 @pytest.mark.parametrize(("method", "path"), SERVED)
-def test_a_token_that_may_only_look_changes_nothing(lasting_world: World, who: str, method: str, path: str) -> None:
+def test_a_read_only_token_changes_nothing(lasting_world: World, who: str, method: str, path: str) -> None:
     answer = lasting_world.try_route(f"{who}/read", method, path)
     if (method, path) == ("DELETE", "/sessions/current"):
         assert answer.status_code == 204
@@ -272,7 +270,7 @@ def test_a_token_that_may_only_look_changes_nothing(lasting_world: World, who: s
 
 
 @pytest.mark.parametrize("who", CALLERS)
-def test_only_an_admin_sees_everybodys_instances(world: World, who: str) -> None:
+def test_only_an_admin_sees_the_instances_of_all_users(world: World, who: str) -> None:
     answer = world.ask(who, "GET", "/instances?all=true")
     if who == "admin":
         assert [each["id"] for each in answer.json()["data"]] == [world.instance_id]
@@ -282,7 +280,7 @@ def test_only_an_admin_sees_everybodys_instances(world: World, who: str) -> None
 
 
 @pytest.mark.parametrize("who", CALLERS)
-def test_raw_rows_reach_only_those_who_keep_images(world: World, who: str) -> None:
+def test_raw_rows_reach_only_uploaders_and_admins(world: World, who: str) -> None:
     for path in ("/images", f"/images/{world.failed_id}"):
         assert "Failing row" not in world.ask(who, "GET", path).text
     answer = world.ask(who, "GET", f"/images/{world.failed_id}/error")
@@ -290,14 +288,14 @@ def test_raw_rows_reach_only_those_who_keep_images(world: World, who: str) -> No
     assert answer.status_code == {"uploader": 200, "admin": 200, "anonymous": 401}.get(who, 403)
 
 
-def test_an_admin_is_not_handed_the_keys_of_others(world: World) -> None:
+def test_an_admin_does_not_get_credentials_of_others(world: World) -> None:
     path = f"/instances/{world.instance_id}"
     assert "PRIVATE KEY" in world.ask("user", "GET", path).text
     assert "PRIVATE KEY" not in world.ask("admin", "GET", path).text
 
 
-def test_ids_of_others_tell_nothing(world: World) -> None:
-    """An id that is another person's is answered word for word like one that is nobody's."""
+def test_ids_of_others_look_like_missing_ones(world: World) -> None:
+    """The answer for another user's id is identical to that for a missing id."""
     theirs, nobodys = world.instance_id, world.instance_id + 1000
     for method in ("GET", "DELETE"):
         answers = [world.ask("another user", method, f"/instances/{each}") for each in (theirs, nobodys)]
@@ -318,7 +316,7 @@ def test_every_request_to_the_helper_has_a_row_and_every_row_a_request() -> None
 
 
 class Reached(Helper):
-    """Says no more than that the request got through."""
+    """Raised when the request reaches the helper."""
 
     async def exchange(self, request: wire.AnyRequest) -> bytes:
         raise HelperUnavailable(request.op)
@@ -327,9 +325,7 @@ class Reached(Helper):
 @pytest.mark.anyio
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("kind", wire.REQUESTS)
-async def test_no_role_has_the_helper_asked_for_more_than_the_table_says(
-    kind: type[wire.AnyRequest], role: Role
-) -> None:
+async def test_no_role_causes_a_request_to_the_helper_beyond_the_table(kind: type[wire.AnyRequest], role: Role) -> None:
     before = roles.acting.set(role)
     try:
         with pytest.raises(HelperUnavailable if role in roles.HELPER_REQUESTS[kind] else Forbidden):

@@ -1,1 +1,1 @@
-"""Attacks as data: cases that code makes, and what has to hold after each; the tests that run them are elsewhere."""
+"""Attacks as data: generated cases, and the invariants after each; the tests that run them are elsewhere."""

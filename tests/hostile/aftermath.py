@@ -1,4 +1,4 @@
-"""What no attack may change: files outside of the data disk, a neighbour's instance, and what doctor reports."""
+"""The state that no attack may change: files outside of the data disk, another instance, and doctor's report."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ OUTSIDE = (
     *("/usr/lib/python3/dist-packages/draupnir", "/usr/lib/python3/dist-packages/draupnir_helper"),
     *("/usr/bin", "/usr/sbin", "/var/spool", "/var/lib/systemd/linger", str(PLANTED)),
 )
-# Programs are many and large: their names, modes, owners and sizes are looked at, and not what is in them.
+# Programs are numerous and large, so only their names, modes, owners and sizes are compared.
 NOT_READ = ("/usr/bin", "/usr/sbin")
 
 
 @contextmanager
 def planted() -> Iterator[None]:
-    """Meanwhile a tree lies beside our own data that invites to be overwritten: open to everybody."""
+    """Provide a world-writable tree beside our data as a target during the block."""
     PLANTED.mkdir()
     PLANTED.chmod(0o777)
     for name in ("postgresql.conf", "authorized_keys", "evil.so"):
@@ -36,7 +36,7 @@ def planted() -> Iterator[None]:
 
 
 def fingerprint() -> dict[str, str]:
-    """Each file and directory outside → mode, owner, size, and what is in it or where it points."""
+    """Return each outside file and directory → mode, owner, size, and its content or target."""
     return {
         str(path): _fingerprint(path, read=not top.startswith(NOT_READ))
         for top in OUTSIDE
@@ -50,7 +50,7 @@ def _below(top: Path) -> Iterator[Path]:
     for directory, directories, files in os.walk(top):
         for name in (*directories, *files):
             path = Path(directory, name)
-            # What Python compiles, and where the client keeps certificates, is none of our concern.
+            # Compiled Python files and the client's certificates do not matter.
             if "__pycache__" not in path.parts and not path.is_relative_to("/root/.cache"):
                 yield path
 
@@ -68,13 +68,13 @@ def _fingerprint(path: Path, *, read: bool) -> str:
 
 
 def findings() -> set[str]:
-    """What doctor does not approve of, without the figures, which change by themselves."""
+    """Return doctor's problems, without the figures, which vary."""
     lines = run("draupnir", "doctor", ok=False).stdout.splitlines()
     return {line.partition(":")[0] for line in lines if not line.startswith("✓")}
 
 
 class Bystanders:
-    """The machine outside, a neighbour's instance and doctor's report, as they were when this was made."""
+    """A snapshot of the machine outside, another instance and doctor's report."""
 
     def __init__(self, service: Service, neighbour: int) -> None:
         self._service, self._neighbour = service, neighbour
@@ -82,7 +82,7 @@ class Bystanders:
         self._files, self._findings = fingerprint(), findings()
 
     def check(self) -> None:
-        """Fails the test unless all of it is as it was."""
+        """Fail the test unless all of it is unchanged."""
         now = fingerprint()
         changed = {path for path in self._files.keys() | now.keys() if self._files.get(path) != now.get(path)}
         assert changed == set(), changed

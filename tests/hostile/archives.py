@@ -1,4 +1,4 @@
-"""Hostile archives, made byte by byte: what tar, its dialects and the compressors allow and nobody else sends."""
+"""Hostile archives, built byte by byte: unusual cases that tar, its dialects and the compressors allow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TAKEN = ""
 
 @dataclass(frozen=True)
 class Archive:
-    """How it is made, and the codes that refusing it may have; TAKEN where it may be unpacked, but only inside."""
+    """How to build it, and the allowed error codes; TAKEN if it may be unpacked, but only inside."""
 
     make: Callable[[], bytes]
     codes: frozenset[str]
@@ -30,7 +30,7 @@ def octal(number: int, width: int) -> bytes:
 
 
 def base256(number: int, width: int) -> bytes:
-    """GNU's form of what octal digits cannot say, negative numbers included."""
+    """Return GNU's base-256 encoding, for numbers that octal digits cannot express, including negative ones."""
     return (number % (1 << (8 * width - 1)) | (0x80 if number >= 0 else 0xFF) << (8 * (width - 1))).to_bytes(
         width, "big"
     )
@@ -83,7 +83,7 @@ GOOD = file(b"PG_VERSION", b"17\n") + file(b"global/pg_control", b"\x00\x01" * 4
 
 
 def after_good(*parts: bytes) -> Callable[[], bytes]:
-    """Behind what begins like a data directory, and with the end that a tar file has."""
+    """Append it to the start of a data directory, and add the end of a tar file."""
     return lambda: GOOD + b"".join(parts) + END
 
 
@@ -108,7 +108,7 @@ def many_files(count: int) -> bytes:
 
 
 def sparse_pax(size: int, *regions: tuple[int, int], data: bytes = b"") -> bytes:
-    """A file with holes as PAX 1.0 has it: the map stands before the data."""
+    """Return a sparse file in PAX 1.0 format: the map precedes the data."""
     text = b"".join(b"%d\n" % number for number in (len(regions), *(part for each in regions for part in each)))
     body = padded(text) + data
     names = ((b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.name", b"holes"))
@@ -121,7 +121,7 @@ def sparse_text(text: bytes, size: bytes = b"100") -> bytes:
 
 
 def sparse_gnu(*numbers: int, size: int) -> bytes:
-    """A file with holes as old GNU tar has it, its map in the header."""
+    """Return a sparse file in old GNU format, with its map in the header."""
     fields = b"".join(octal(number, 12) for number in numbers).ljust(24 * 4, b"\0")[:96]
     found = bytearray(header(b"holes", b"S", size=BLOCK, magic=b"ustar  \0"))
     found[386:482] = fields
@@ -140,7 +140,7 @@ def _broken(*parts: bytes, codes: frozenset[str] = frozenset({DAMAGED, CUT, UNKN
 
 
 def _any(*parts: bytes) -> Archive:
-    """Unpacked in some harmless way, or refused: which of it does not matter."""
+    """Return a case that may be refused or unpacked harmlessly."""
     return Archive(after_good(*parts), frozenset({TAKEN, UNSAFE, DAMAGED, CUT, UNKNOWN}))
 
 

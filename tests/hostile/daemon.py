@@ -1,4 +1,4 @@
-"""A daemon that has fallen into wrong hands: frames and requests as its uid could send them to the helper."""
+"""A compromised daemon: frames and requests that its uid could send to the helper."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from typing import Any
 from draupnir_helper.wire import MAX_ID, MAX_REQUEST_BYTES, MIN_MAX_BYTES, PROTOCOL, SOCKET_PATH
 
 JSON = dict[str, Any]
-# Nobody has made as many, so the ids are free.
+# High ids, which are unused.
 FREE_ID = MAX_ID - 100
 PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
 
 
 @contextmanager
 def connected(timeout_s: float = 120) -> Iterator[socket.socket]:
-    """A connection to the helper that the kernel vouches to be of the daemon's user."""
+    """Open a connection to the helper as the daemon's user."""
     user = pwd.getpwnam("draupnir")
     client = socket.socket(socket.AF_UNIX)
     client.settimeout(timeout_s)
@@ -36,7 +36,7 @@ def connected(timeout_s: float = 120) -> Iterator[socket.socket]:
 
 
 def say(client: socket.socket, frame: bytes) -> JSON | None:
-    """Send the frame to its end and return the answer; None where the helper hung up on it."""
+    """Send the whole frame and return the answer; None if the helper closed the connection."""
     try:
         client.sendall(frame)
         client.shutdown(socket.SHUT_WR)
@@ -64,7 +64,7 @@ def ask(request: JSON | bytes) -> JSON | None:
 
 
 def code_of(answer: JSON | None) -> str:
-    """The code of a refusal; empty for a reply, `hung up` for none."""
+    """Return the code of a refusal; empty for a reply, `hung up` for a closed connection."""
     if answer is None:
         return "hung up"
     refusal: JSON = answer.get("refusal") or {}
@@ -72,7 +72,7 @@ def code_of(answer: JSON | None) -> str:
 
 
 def start(**changed: object) -> JSON:
-    """A request for an instance, as a daemon in its right mind would ask, but for what is changed."""
+    """Return a normal request for an instance, with changed fields."""
     return {
         "op": "start_instance", "instance_id": FREE_ID, "image_id": FREE_ID, "owner": "a@b.example", "port": 8000,
         "postgres_major": 17, "created_at": "2026-01-02T03:04:05Z", "new": True, "loopback_only": False,
@@ -88,7 +88,7 @@ def _image(image_id: object, **more: object) -> JSON:
 
 _UPLOAD_OF = b'{"protocol": %d, "op": "create_upload", "image_id": ' % PROTOCOL
 
-# Each is an object, and none of them a request.
+# JSON objects that are not requests.
 MISFITS: dict[str, JSON] = {
     "no operation": {},
     "an unknown operation": {"op": "run", "command": "id"},
@@ -165,7 +165,7 @@ FRAMES: dict[str, bytes] = {
     **{name: encoded(request) for name, request in MISFITS.items()},
 }  # fmt: skip
 
-# Each fits the contract, and asks for what is not there, not yet done, or not the daemon's to ask for.
+# Valid requests for something that does not exist, is not ready, or is not allowed.
 OUT_OF_ORDER: dict[str, tuple[JSON, set[str]]] = {
     "seal what was never made": ({"op": "seal_upload", "image_id": FREE_ID}, {"not_found"}),
     "extract what was never sealed": ({"op": "start_extract", "image_id": FREE_ID}, {"not_found"}),

@@ -1,4 +1,4 @@
-"""Hostile data directories: a production server whose superuser wants to get in, made by SQL and by changed files."""
+"""Hostile data directories: a production server whose superuser attacks, by SQL and by changed files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.system.backups import MAJOR, Source
 
-# The tampering that only a superuser in bad faith does.
+# Tampering that only a malicious superuser does.
 TAMPER = "SET allow_system_table_mods = on;\n"
 RISE = """
 CREATE FUNCTION public.{name}() RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN
@@ -24,7 +24,7 @@ HBA = b"host all all all trust\nlocal all all trust\n"
 
 @dataclass(frozen=True)
 class Directory:
-    """How it is made, and by which codes finalising may end; without any, by every one that was foreseen."""
+    """How to build it, and the allowed error codes; by default all expected ones."""
 
     sql: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def overwrite(name: str, content: bytes, offset: int = 0) -> Callable[[Path], No
 
 
 def cut_log(data: Path) -> None:
-    """Of the newest segment only the first page is left; what recovery needs may be in an older one."""
+    """Truncate the newest segment to its first page; recovery may need only an older one."""
     newest = max(path for path in (data / "pg_wal").iterdir() if len(path.name) == 24)
     with newest.open("r+b") as file:
         file.truncate(8192)
@@ -307,7 +307,7 @@ CODE = {
         " EXECUTE 'ALTER ROLE draupnir SUPERUSER'; END IF; RETURN oideq($1, $2); END $$;" + TAMPER
         + "UPDATE pg_operator SET oprcode = 'eq(oid,oid)'::regprocedure WHERE oid = '<>(oid,oid)'::regoperator;"
     ),
-    # In the database where the job asks who it is, and where the trial signs in.
+    # In the database that the job first connects to, and the trial, too.
     "a system view that never ends": Directory(
         "\\c template1\n" + TAMPER + "ALTER VIEW pg_catalog.pg_roles RENAME TO pg_roles_of_old;"
         "CREATE VIEW pg_catalog.pg_roles AS SELECT r.* FROM pg_roles_of_old r, generate_series(1, 100000000);"
@@ -414,7 +414,7 @@ FILES = {
 UP = """CREATE FUNCTION {name}() RETURNS text SECURITY DEFINER LANGUAGE plpgsql AS
   $$ BEGIN ALTER ROLE draupnir SUPERUSER; RETURN current_user; END $$;
 """
-# In the job the superuser calls it, when the functions have been judged; it makes another one, then.
+# The superuser calls it in the job after the functions were judged, and then it creates another one.
 MAKES_UP = """
   IF session_user = 'postgres' AND to_regprocedure('public.up()') IS NULL
      AND EXISTS (SELECT FROM pg_proc WHERE proname OPERATOR(pg_catalog.=) 'tell'
@@ -448,7 +448,7 @@ BEHIND_THE_JUDGE = {
         'CREATE DATABASE "postgres\ntemplate1";\n'
         "SELECT 'postgres' || chr(10) || 'template1' AS d \\gset\n\\c :\"d\"\n" + UP.format(name="up")
     ),
-    # What the data put into pg_catalog belonged to the superuser, and called what draupnir can replace.
+    # Functions of the data in pg_catalog belonged to the superuser, and called functions that draupnir can replace.
     "an operator and its function in pg_catalog": Directory(
         "CREATE FUNCTION public.later() RETURNS void LANGUAGE sql AS ''; " + TAMPER
         + "CREATE FUNCTION pg_catalog.zz(oid, regclass) RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN"

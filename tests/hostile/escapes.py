@@ -1,4 +1,4 @@
-"""Ways from the user of an instance to superuser, to files, to commands and to what was masked; each has to fail."""
+"""Escalations from an instance's user to superuser, files, commands and masked data; each has to fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import psycopg
 from tests.system.backups import CANARY
 from tests.system.service import Service, credentials, run
 
-# Each has escaped if it prints `escaped`. What follows a statement that fails is left out, unless it ends in FINALLY.
+# An attempt succeeds if it prints `escaped`. Statements after a failed one are skipped, unless it ends in FINALLY.
 FINALLY = "SELECT 'escaped' FROM pg_roles WHERE rolname = current_user AND rolsuper"
 ATTEMPTS: dict[str, str] = {
     "is superuser": FINALLY,
@@ -80,7 +80,7 @@ ATTEMPTS: dict[str, str] = {
         "SELECT 'escaped' FROM pg_proc p JOIN pg_roles r ON r.oid = proowner WHERE prosecdef AND rolsuper"
         " AND has_function_privilege(p.oid, 'EXECUTE') LIMIT 1"
     ),
-    # Another name for an extension's own function does nothing else than that.
+    # Another name for an extension's function gives no more rights than the function itself.
     "calls a function in C that no extension has": (
         "SELECT 'escaped' FROM pg_proc p JOIN pg_language l ON l.oid = prolang WHERE lanname IN ('c', 'internal')"
         " AND p.oid >= 16384 AND has_function_privilege(p.oid, 'EXECUTE') AND NOT EXISTS (SELECT FROM pg_proc e"
@@ -120,7 +120,7 @@ ATTEMPTS: dict[str, str] = {
     ),
 }
 SIGN_INS = ("postgres", "app", "pg_read_all_data", "nobody-at-all")
-# What the image may have set for everybody's sessions and would keep the attempts from being made.
+# Session settings of the image that would prevent the attempts.
 UNHINDERED = (
     "-c statement_timeout=0 -c lock_timeout=0 -c idle_session_timeout=0 -c default_transaction_read_only=off"
     " -c client_min_messages=error -c standard_conforming_strings=on -c search_path=public"
@@ -144,7 +144,7 @@ def escaped(service: Service, instance_id: int, superusers: Sequence[str] = ()) 
 
 
 def _script(statements: str) -> str:
-    """For psql: the statements in turn, up to the first that fails, or all of them."""
+    """Return the psql input: the statements in order, up to the first that fails, or all."""
     each = _split(statements)
     if statements.endswith(FINALLY):
         return "".join(f"{statement};\n" for statement in each)
@@ -152,7 +152,7 @@ def _script(statements: str) -> str:
 
 
 def _split(statements: str) -> list[str]:
-    """The statements one by one; a body in dollars stays whole."""
+    """Split statements; a dollar-quoted body stays whole."""
     head, dollars, rest = statements.partition("$$")
     if not dollars:
         return [each.strip() for each in statements.split(";") if each.strip()]
@@ -161,7 +161,7 @@ def _split(statements: str) -> list[str]:
 
 
 def _sign_ins(connection: str, superusers: Sequence[str]) -> list[str]:
-    """Who gets in beside draupnir with its certificate, by what means."""
+    """Return the ways to log in other than as draupnir with its certificate."""
     ways: dict[str, dict[str, str]] = {
         "without TLS": {"sslmode": "disable"},
         "without a certificate": {"sslmode": "require", "sslcert": "/none", "sslkey": "/none", "sslrootcert": ""},

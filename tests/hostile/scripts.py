@@ -1,4 +1,4 @@
-"""Hostile anonymisation scripts: each fails by a code, or what it plants opens nothing in an instance."""
+"""Hostile anonymisation scripts: each fails with a code, or its changes give no access in an instance."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from tests.system.service import ANONYMISE
 
 READY, FAILED = "ready", "script_failed"
-# What the data no longer are, after the script, is found while cleaning, stopping or trying them.
+# Damage by the script is detected during cleaning, stop or trial.
 AFTERWARDS = ("cleaning_failed", "unclean_stop", "recovery_failed", "trial_failed")
 
 
 @dataclass(frozen=True)
 class Script:
-    """What is run beside the usual anonymisation, before it or after it, and how finalising may end."""
+    """Statements before or after the usual anonymisation, and the allowed results of the finalise."""
 
     text: str
     codes: frozenset[str]
     alone: bool = False  # without the usual anonymisation behind it
 
     def whole(self) -> str:
-        """The script as it is uploaded: where the image may become ready, everything is masked."""
+        """Return the uploaded script; if the image may become ready, it masks everything."""
         return self.text if self.alone else f"\\c my_db\n{self.text}\n{ANONYMISE}\n"
 
 
@@ -40,7 +40,7 @@ ESCALATE = "CREATE OR REPLACE FUNCTION public.rise() RETURNS {returns} LANGUAGE 
 ESCALATE += "EXECUTE 'ALTER ROLE draupnir SUPERUSER'; {ending} END $$;"
 
 SCRIPTS: dict[str, Script] = {
-    # What psql lets pass.
+    # Errors that psql ignores.
     "ROLLBACK at the end": Script(f"\\c my_db\nBEGIN;\n{ANONYMISE[9:]}\nROLLBACK;", frozenset({FAILED}), alone=True),
     "a transaction left open": Script(f"\\c my_db\nBEGIN;\n{ANONYMISE[9:]}", frozenset({FAILED}), alone=True),
     "AUTOCOMMIT off": Script(f"\\set AUTOCOMMIT off\n{ANONYMISE}", frozenset({FAILED}), alone=True),
@@ -78,7 +78,7 @@ SCRIPTS: dict[str, Script] = {
     "\\setenv": either("\\setenv PGHOST 10.9.8.7\n\\setenv PAGER '/tmp/x'\n\\setenv PGOPTIONS '-c event_triggers=on'"),
     "\\e": either("\\e"),
     "its own script rewritten": either("\\o /run/draupnir/image/anonymisation_script.sql\nSELECT 1;\n\\o"),
-    # Settings that shall outlive the job.
+    # Settings that should survive the job.
     "ALTER SYSTEM": either("ALTER SYSTEM SET archive_command = 'id';"),
     "postgresql.auto.conf by COPY": ready(
         "COPY (SELECT 'hba_file = ''/srv/pgdata/mine''') TO '/srv/pgdata/postgresql.auto.conf';\n"
@@ -100,7 +100,7 @@ SCRIPTS: dict[str, Script] = {
         "CREATE ROLE draupnir;\nALTER ROLE draupnir SET x.y = 'z';\nALTER DATABASE my_db SET event_triggers = on;\n"
         "ALTER ROLE ALL SET work_mem = '64kB';"
     ),
-    # Rights that shall outlive the job.
+    # Rights that should survive the job.
     "draupnir made superuser": ready("CREATE ROLE draupnir SUPERUSER LOGIN;"),
     "draupnir in everything": ready(
         "CREATE ROLE draupnir;\nGRANT pg_execute_server_program, pg_read_server_files, postgres TO draupnir;"

@@ -1,4 +1,4 @@
-"""Make the user of an instance superuser in it, as after an escalation; root does it, from outside."""
+"""Makes an instance's user a superuser, as after an escalation; root does this from outside."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tests.system.service import Service, run
 
 
 def become_superuser(service: Service, instance_id: int) -> None:
-    """In single-user mode on the stopped instance's data, with its own identity; it is awake afterwards."""
+    """Run single-user mode on the stopped instance's data, with its identity, then wake it."""
     server = f"draupnir-instance-{instance_id}.service"
-    # What is still starting cannot be stopped. The proxy is part of it.
+    # Units that are still starting cannot be stopped, including the proxy.
     service.answer(instance_id, "SELECT 1", "postgres")
     run("systemctl", "stop", server)
     await_that(lambda: run("systemctl", "is-active", server, ok=False).stdout != "active\n", f"{server} is down")
@@ -20,7 +20,7 @@ def become_superuser(service: Service, instance_id: int) -> None:
     configuration = f"/run/draupnir/instances/{instance_id}/postgresql.conf"
     identity = [f"--reuid={uid}", f"--regid={uid}", "--groups=draupnir-data", "--no-new-privs"]
     options = ["-D", str(data), "-c", f"config_file={configuration}", "template1"]
-    # These show paths that are there in the sandbox only.
+    # These settings have paths that exist only in the sandbox.
     files = ["-c", "ssl=off"]
     run(
         "setpriv", *identity, BINARIES / "postgres", "--single", *files, *options, cwd="/",

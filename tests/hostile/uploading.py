@@ -1,4 +1,4 @@
-"""Take a hostile upload through the installed service, and say how it ended."""
+"""Sends a hostile upload through the installed service, and returns the result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tests.system.service import Service
 
-# The job has a deadline of hours. An upload that keeps it busy until then harms nobody, and can be destroyed meanwhile.
+# The job has a deadline of hours. An upload that keeps it busy until then does no harm, and can be destroyed.
 UNFINISHED = "unfinished"
-# What finalising may fail with when it is the upload's fault; job_failed and its like mean that we did not foresee it.
+# Error codes of bad uploads. job_failed and similar codes mean an unexpected error.
 UNFORESEEN = {"job_failed", "internal", "internal_error", "unexpected"}
 
 
@@ -28,7 +28,7 @@ def outcome(service: Service, upload: Path | bytes, directory: Path, script: str
 
 
 def finalised(service: Service, image_id: int, patience_s: float = 900) -> str:
-    """Finalise what has been uploaded; `ready`, the code of the failure, or UNFINISHED after so long."""
+    """Finalise the upload; return `ready`, the code of the failure, or UNFINISHED after a timeout."""
     answer = service.finalise(image_id, headers={"Prefer": "respond-async"})
     assert answer.status_code == 202, answer.text
     deadline = time.monotonic() + patience_s

@@ -1,4 +1,4 @@
-"""A daemon whose people sign in with an identity provider, and its application."""
+"""A daemon with an identity provider, and its application."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def idp() -> IdentityProvider:
 
 @pytest.fixture
 def signed(context: Context, idp: IdentityProvider) -> Context:
-    """The context of a daemon whose people sign in with the provider."""
+    """Provide the context of a daemon with the identity provider."""
     settings, sign_in = configured(context.settings, idp)
     return dataclasses.replace(context, settings=settings, sign_in=sign_in)
 

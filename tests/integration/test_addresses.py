@@ -1,4 +1,4 @@
-"""Ports admit whom the metadata say: from the first listen, after each change, and again when they had drifted."""
+"""Ports have the allowlist in the metadata: from the start, after each change, and after a deviation."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ DAY_S = 24 * 3600
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Allow-lists are on."""
+    """Return settings with allowlists."""
     return settings.model_copy(update={"enable_ip_whitelisting": True})
 
 
 def admits(helper: FakeHelper, instance_id: int) -> set[Cidr]:
-    """What a port admits beside the server itself."""
+    """Return the allowlist of a port without the server itself."""
     found = helper.disk.admitted[instance_id]
     assert found is not None
     assert {*wire.LOOPBACK} <= {*found}
@@ -93,7 +93,9 @@ async def test_admins_and_read_only_tokens_add_no_address(context: Context, help
     assert admits(helper, instance.id) == networks(HERE)
 
 
-async def test_being_seen_again_renews_and_costs_no_request(context: Context, helper: FakeHelper) -> None:
+async def test_a_request_from_a_known_address_renews_it_without_asking_the_helper(
+    context: Context, helper: FakeHelper
+) -> None:
     instance = await create(context)
     (before,) = await addresses.list_of(context, instance)
     asked = len(helper.asked)
@@ -103,7 +105,7 @@ async def test_being_seen_again_renews_and_costs_no_request(context: Context, he
     assert len(helper.asked) == asked
 
 
-async def test_what_the_owner_adds_and_removes_is_so_at_once(context: Context, helper: FakeHelper) -> None:
+async def test_additions_and_removals_apply_at_once(context: Context, helper: FakeHelper) -> None:
     instance = await create(context)
     await addresses.add(context, instance, ip_network("198.51.100.0/24"), 600)
     assert admits(helper, instance.id) == networks(HERE, "198.51.100.0/24")
@@ -113,7 +115,7 @@ async def test_what_the_owner_adds_and_removes_is_so_at_once(context: Context, h
         await addresses.remove(context, instance, ip_network(HERE))
 
 
-async def test_what_expired_is_shut_out_by_the_next_pass(context: Context, helper: FakeHelper) -> None:
+async def test_an_expired_address_is_blocked_by_the_next_pass(context: Context, helper: FakeHelper) -> None:
     instance = await create(context)
     expire(context.settings.dsn, instance.id)
     await addresses.reconcile_once(context)
@@ -121,7 +123,7 @@ async def test_what_expired_is_shut_out_by_the_next_pass(context: Context, helpe
     assert await addresses.list_of(context, instance) == []
 
 
-async def test_the_list_is_full_at_some_point(context: Context, helper: FakeHelper) -> None:
+async def test_the_allowlist_has_a_maximum_length(context: Context, helper: FakeHelper) -> None:
     instance = await create(context)
     added = [ip_network(f"198.51.100.{number}") for number in range(wire.MAX_ADDRESSES - 1)]
     for network in added:
@@ -142,7 +144,7 @@ async def test_the_list_is_full_at_some_point(context: Context, helper: FakeHelp
     ],
     ids=["open to everybody", "open to others", "closed"],
 )
-async def test_a_port_that_was_changed_is_put_right(
+async def test_a_port_that_was_changed_by_hand_is_corrected(
     context: Context, helper: FakeHelper, drift: Callable[[dict[int, object], int], None]
 ) -> None:
     instance = await create(context)
@@ -151,10 +153,10 @@ async def test_a_port_that_was_changed_is_put_right(
     assert admits(helper, instance.id) == networks(HERE)
 
 
-async def test_what_admits_the_same_is_left_alone(context: Context, helper: FakeHelper) -> None:
+async def test_an_equivalent_filter_is_left_unchanged(context: Context, helper: FakeHelper) -> None:
     instance = await create(context)
     await addresses.add(context, instance, ip_network("192.0.2.0/24"), None)
-    # systemd leaves out what lies within another, and has an order of its own.
+    # systemd drops networks that others contain, and sorts them differently.
     helper.disk.admitted[instance.id] = [ip_network("192.0.2.0/24"), *wire.LOOPBACK[::-1]]
     asked = len(helper.asked)
     await addresses.reconcile_once(context)
@@ -169,7 +171,9 @@ async def test_a_reboot_and_a_restart_change_no_list(context: Context, helper: F
     assert admits(helper, instance.id) == networks(HERE, THERE)
 
 
-async def test_the_pool_admits_nobody_and_a_claim_its_owner(context: Context, helper: FakeHelper) -> None:
+async def test_a_pooled_port_accepts_no_address_and_a_claimed_one_its_owner(
+    context: Context, helper: FakeHelper
+) -> None:
     image = await ready_image(context)
     settings = context.settings.model_copy(update={"pool_size": 1})
     wide = dataclasses.replace(context, settings=settings)
@@ -181,7 +185,7 @@ async def test_the_pool_admits_nobody_and_a_claim_its_owner(context: Context, he
     assert admits(helper, instance.id) == networks(HERE)
 
 
-async def test_two_changes_at_once_leave_what_the_metadata_say(context: Context, helper: FakeHelper) -> None:
+async def test_concurrent_changes_end_with_the_allowlist_in_the_metadata(context: Context, helper: FakeHelper) -> None:
     instance = await create(context)
     arrived, go_on = helper.hold(wire.AdmitAddresses)
     some = [ip_network(f"198.51.100.{number}") for number in range(5)]
@@ -192,7 +196,7 @@ async def test_two_changes_at_once_leave_what_the_metadata_say(context: Context,
     assert admits(helper, instance.id) == {ip_network(HERE), *some}
 
 
-async def test_a_helper_that_is_away_loses_no_change(context: Context, helper: FakeHelper) -> None:
+async def test_an_outage_of_the_helper_loses_no_change(context: Context, helper: FakeHelper) -> None:
     instance = await create(context)
     helper.away = True
     with pytest.raises(HelperUnavailable):
@@ -202,7 +206,9 @@ async def test_a_helper_that_is_away_loses_no_change(context: Context, helper: F
     assert admits(helper, instance.id) == networks(HERE, THERE)
 
 
-async def test_turned_off_every_port_is_open_and_nothing_is_asked(context: Context, helper: FakeHelper) -> None:
+async def test_without_allowlists_every_port_is_open_and_the_helper_is_not_asked(
+    context: Context, helper: FakeHelper
+) -> None:
     instance = await create(context)
     off = context.settings.model_copy(update={"enable_ip_whitelisting": False})
     context = dataclasses.replace(context, settings=off)
@@ -222,7 +228,7 @@ async def test_direct_instances_have_lists_as_well(context: Context, helper: Fak
     assert admits(helper, instance.id) == networks(HERE)
 
 
-async def test_a_machine_that_cannot_filter_is_no_place_to_start_on(helper: FakeHelper) -> None:
+async def test_the_service_does_not_start_if_the_machine_cannot_filter(helper: FakeHelper) -> None:
     await addresses.require_filter(helper)
     helper.filters_addresses = False
     with pytest.raises(FilterMissing):

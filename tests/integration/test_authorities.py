@@ -1,4 +1,4 @@
-"""Authority keys are in the metadata only encrypted, each for its own row; those of older versions become so."""
+"""Authority keys are encrypted in the metadata, each for its own row; those of older versions get encrypted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 
 
 def dump(dsn: str) -> str:
-    """All that a backup of the metadata has."""
+    """Return a dump of the metadata."""
     done = subprocess.run([binaries() / "pg_dump", "--inserts", dsn], capture_output=True, text=True, check=True)
     return done.stdout
 
@@ -37,7 +37,7 @@ async def test_a_dump_of_the_metadata_has_no_key_of_an_authority(context: Contex
     assert "PRIVATE KEY" not in told
 
 
-async def test_a_key_is_good_for_its_row_and_its_certificate_alone(context: Context) -> None:
+async def test_a_key_can_be_decrypted_only_for_its_row_and_certificate(context: Context) -> None:
     image = await ready_image(context)
     mine, _ = await instances.create(context, CALLER, image.id)
     other, _ = await instances.create(context, CALLER, image.id)
@@ -94,7 +94,7 @@ async def test_keys_in_plain_text_are_encrypted_at_the_start(
     monkeypatch.setattr(migrate, "migrations", lambda: whole)
     upgraded = dataclasses.replace(context, store=Store(empty_dsn))
     await upgraded.store.open()
-    # Without the key they stay what they are, and nothing is issued from them.
+    # Without the encryption key they stay in plain text, and no certificate is issued.
     await authorities.encrypt_plain(dataclasses.replace(upgraded, cipher=None))
     for instance in await upgraded.store.instances.list_all():
         with pytest.raises(EncryptionKeyMissing, match="not encrypted yet"):
@@ -111,7 +111,7 @@ async def test_keys_in_plain_text_are_encrypted_at_the_start(
 
 
 def table_file(cluster: Cluster, dsn: str) -> bytes:
-    """The bytes of the table as they lie on the disk."""
+    """Return the bytes of the table's file."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("CHECKPOINT")
         row = connection.execute(

@@ -1,4 +1,4 @@
-"""Postgres's own functions are told from the data's by what they are, on a real cluster."""
+"""The distinction of Postgres's own functions from the data's, on a real cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAJOR = int(binaries().parent.name)
 
 @pytest.fixture(scope="module")
 def database(cluster: Cluster) -> Iterator[str]:
-    """A database of its own, and template0 open as in the job."""
+    """Provide a separate database, and an open template0 as in the job."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         connection.execute("CREATE DATABASE judged")
         connection.execute("ALTER DATABASE template0 ALLOW_CONNECTIONS true")
@@ -45,13 +45,13 @@ def judged(cluster: Cluster, database: str) -> tuple[Verdict, dict[str, Function
     return catalogs.judge(MAJOR, functions, catalogs.read(made)), {each.oid: each for each in functions}
 
 
-def test_a_new_cluster_is_wholly_postgres_s_own(cluster: Cluster, database: str) -> None:
+def test_a_new_cluster_has_only_functions_of_postgres(cluster: Cluster, database: str) -> None:
     verdict, _ = judged(cluster, database)
     assert (verdict.kept, verdict.closed) == ([], [])
 
 
 def test_the_functions_that_initdb_keeps_from_everybody_are_known(cluster: Cluster, database: str) -> None:
-    """By its files as by its pg_init_privs, which nobody has changed here."""
+    """The files agree with pg_init_privs, which is unchanged here."""
     query = """
         SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_init_privs ON objoid = p.oid
          WHERE classoid = 'pg_proc'::regclass AND privtype = 'i'
@@ -83,7 +83,7 @@ def test_extensions_keep_what_their_scripts_make_and_lose_what_was_added_to_them
 def test_what_comes_with_a_type_and_another_name_for_what_everybody_may_call_stay_open(
     cluster: Cluster, database: str
 ) -> None:
-    """People index by a copy of unaccent() that is called immutable."""
+    """Applications create indexes with an immutable copy of unaccent()."""
     with psycopg.connect(cluster.dsn(database), autocommit=True) as connection:
         connection.execute("CREATE EXTENSION unaccent")
         connection.execute("CREATE TYPE span AS RANGE (subtype = float8)")
@@ -91,7 +91,7 @@ def test_what_comes_with_a_type_and_another_name_for_what_everybody_may_call_sta
         copies = {
             "copied_unaccent(regdictionary, text) RETURNS text": "C STRICT AS '$libdir/unaccent', 'unaccent_dict'",
             "copied_md5(text) RETURNS text": "internal STRICT AS 'md5_text'",
-            # These are no copies: of what is shut, and with a result that would be read as something else.
+            # These are not harmless copies: one of a restricted function, and one with another result type.
             "copied_read(text) RETURNS text": "internal STRICT AS 'pg_read_file_all'",
             "copied_address(bigint) RETURNS text": "internal STRICT AS 'int8up'",
         }
@@ -104,7 +104,7 @@ def test_what_comes_with_a_type_and_another_name_for_what_everybody_may_call_sta
     assert not closed & {"product", "span", "copied_unaccent", "copied_md5"}
 
 
-def test_a_function_of_postgres_that_says_something_else_is_noticed(cluster: Cluster, database: str) -> None:
+def test_a_replaced_function_of_postgres_is_detected(cluster: Cluster, database: str) -> None:
     lines = listed(cluster, database, "languages.sql", "functions.sql")[:-1]
     functions = catalogs.read(lines)
     (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
@@ -117,7 +117,7 @@ def test_a_function_of_postgres_that_says_something_else_is_noticed(cluster: Clu
             catalogs.judge(MAJOR, [changed], [])
 
 
-def test_one_that_another_role_owns_goes_back(cluster: Cluster, database: str) -> None:
+def test_a_function_with_another_owner_is_returned_to_the_superuser(cluster: Cluster, database: str) -> None:
     functions = catalogs.read(listed(cluster, database, "languages.sql", "functions.sql")[:-1])
     (found,) = (each for each in functions if each.name == "md5" and each.arguments == "text")
     verdict = catalogs.judge(MAJOR, [found._replace(bootstrap_owned="f")], [])
@@ -125,7 +125,7 @@ def test_one_that_another_role_owns_goes_back(cluster: Cluster, database: str) -
 
 
 def test_handing_over_reads_no_view_of_the_data(cluster: Cluster, database: str) -> None:
-    """The data may have replaced one by a query of their own, and our sessions are the superuser's."""
+    """The data may have replaced a view by a query that our superuser session would run."""
     names = ("roles.sql", "ownership.sql", "superuser_runs.sql", "forget.sql", "close.sql")
     text = "".join((SQL / name).read_text() for name in names)
     read = set(re.findall(r"\b(?:FROM|JOIN|USING|UPDATE)\s+(pg_\w+)", text))

@@ -1,4 +1,4 @@
-"""The daemon dies at every request to the helper, before and after it was carried out; the next one puts it right."""
+"""The daemon crashes at every request to the helper, before and after its execution; the next one repairs the state."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def finalise_a_bad_script(before: Context) -> tuple[Act, Check]:
         await images.finalise(context, image.id, wait=True)
 
     async def check(context: Context) -> None:
-        # Taken up by a daemon whose jobs succeed, or failed before; never in between.
+        # The next daemon's job succeeded, or the failure was recorded before; nothing in between.
         assert (await images.get(context, image.id)).status in {ImageStatus.FAILED, ImageStatus.READY}
 
     return act, check
@@ -159,5 +159,5 @@ async def wipe(context: Context) -> None:
     assert not fake(context).disk.images
 
 
-def test_killed_is_nothing_an_operation_could_catch() -> None:
+def test_killed_is_not_caught_by_an_operation() -> None:
     assert not issubclass(Killed, Exception)

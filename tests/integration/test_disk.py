@@ -1,4 +1,4 @@
-"""The watch over the disk: who is held to a ceiling, who is stopped for room, and how either comes back."""
+"""The disk watch: enforces ceilings, stops writers on a full disk, and both are reversible."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ async def test_on_a_full_disk_those_who_wrote_most_since_it_ran_low_are_stopped(
     assert heavy.id not in helper.disk.listening, "it stays stopped"
 
 
-async def test_nobody_is_stopped_for_what_others_did_to_the_disk(context: Context, helper: FakeHelper) -> None:
+async def test_no_instance_is_stopped_for_writes_of_others(context: Context, helper: FakeHelper) -> None:
     image, watch = await ready_image(context), disk.Watch()
     instance = await make(context, image)
     await look(context, watch)
@@ -214,7 +214,7 @@ async def test_a_stopped_instance_is_restarted_when_there_is_room(context: Conte
     assert helper.disk.listening == {instance.id: instance.port}
 
 
-async def test_one_that_runs_is_restarted_too_and_one_that_goes_is_not(context: Context, helper: FakeHelper) -> None:
+async def test_a_running_instance_is_restarted_and_a_destroyed_one_is_not(context: Context, helper: FakeHelper) -> None:
     instance = await make(context, await ready_image(context))
     await instances.restart(context, CALLER, instance.id)
     kinds = [type(each) for each in helper.asked if isinstance(each, wire.CloseInstance | wire.StartInstance)]
@@ -230,7 +230,7 @@ async def test_a_stopped_instance_can_be_destroyed(context: Context, helper: Fak
     assert not helper.disk.instances
 
 
-def test_what_is_full_stays_so_down_to_nine_tenths() -> None:
+def test_an_instance_stays_full_until_below_nine_tenths() -> None:
     full = Fullness(full=True)
     assert disk.judge(Fullness(), 99, 100, failed=False) == Fullness()
     assert disk.judge(Fullness(), 100, 100, failed=False) == full
@@ -239,7 +239,7 @@ def test_what_is_full_stays_so_down_to_nine_tenths() -> None:
     assert disk.judge(full, 95, 100, failed=True) == Fullness(full=True, reserve_granted=True)
 
 
-def test_those_are_stopped_who_wrote_at_least_half_as_much_as_the_first() -> None:
+def test_instances_that_wrote_at_least_half_as_much_as_the_largest_writer_are_stopped() -> None:
     mib = 1024 * 1024
     now = {1: 1000 * mib, 2: 160 * mib, 3: 100 * mib, 4: 79 * mib}
     assert disk.writers({1: 990 * mib}, now, {1, 2, 3, 4}) == {2: 160 * mib, 3: 100 * mib}

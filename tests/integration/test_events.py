@@ -1,4 +1,4 @@
-"""Each change of a status is legal, and is reported once, in order, to the users whom it concerns."""
+"""Each change of a status is legal, and is reported once, in order, to the users concerned."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_a_creation_that_fails_is_undone_and_reported(context: Context, he
 
 
 def test_every_status_has_a_way_to_its_end() -> None:
-    """And what has been seen by somebody is never destroyed because a change of it failed."""
+    """A failed change never destroys a resource that a caller has seen."""
     for changes in CHANGES.values():
         reached = {after for before, after in changes if before is None}
         while more := {after for before, after in changes if before in reached} - reached:
@@ -107,8 +107,8 @@ async def test_a_rolled_back_change_writes_no_event(
     await database.close()
 
 
-async def test_who_asks_for_what_came_after_misses_nothing(context: Context) -> None:
-    """However many changes are made at once: an id that was given earlier is never committed later."""
+async def test_a_reader_of_later_events_misses_none(context: Context) -> None:
+    """Concurrent changes are committed in the order of their ids."""
     image = await ready_image(context)
     seen: list[Event] = []
     done = asyncio.Event()
@@ -134,7 +134,7 @@ async def test_who_asks_for_what_came_after_misses_nothing(context: Context) -> 
     assert len([each for each in seen if (each.name, each.owner) == ("destroyed", CALLER.name)]) == 8
 
 
-async def test_everybody_sees_their_own(context: Context) -> None:
+async def test_users_see_their_own_events(context: Context) -> None:
     image = await ready_image(context)
     hers, _ = await instances.create(context, ANN, image.id)
     his, _ = await instances.create(context, BOB, image.id)
@@ -146,7 +146,9 @@ async def test_everybody_sees_their_own(context: Context) -> None:
     assert {each.subject_id for each in everybodys if each.kind is Kind.INSTANCE} >= {hers.id, his.id}
 
 
-async def test_the_oldest_go_when_there_are_too_many(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_events_above_the_maximum_are_deleted(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await ready_image(context)
     last = await context.store.events.list_last(None, 100)
     monkeypatch.setattr(events_table, "MAX_KEPT", 2)
@@ -154,15 +156,15 @@ async def test_the_oldest_go_when_there_are_too_many(context: Context, monkeypat
     assert await context.store.events.list_last(None, 100) == last[-2:]
 
 
-async def test_the_metadata_refuse_an_event_of_nothing(dsn: str, context: Context) -> None:
+async def test_the_metadata_refuse_an_event_without_a_subject(dsn: str, context: Context) -> None:
     with psycopg.connect(dsn) as connection, pytest.raises(psycopg.errors.CheckViolation):
         connection.execute(
             "INSERT INTO events (kind, subject_id, name, caller, reason, request_id) VALUES ('x', 1, '', '', '', '')"
         )
 
 
-def test_no_store_changes_a_status_by_itself() -> None:
-    """Or nobody would be told of it."""
+def test_only_transitions_change_a_status() -> None:
+    """Otherwise there would be no event."""
     for path in Path(store.__file__).parent.glob("*.py"):
         if path.name != "transitions.py":
             assert not re.search(r"SET status|DELETE FROM (images|instances)\b", path.read_text()), path.name

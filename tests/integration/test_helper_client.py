@@ -1,4 +1,4 @@
-"""The helper's client against a real socket with a peer that may do anything."""
+"""The helper's client against a real socket with an arbitrary peer."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DONE = b'{"reply": {}, "refusal": null}'
 
 @asynccontextmanager
 async def answering(tmp_path: Path, peer: Peer) -> AsyncIterator[HelperClient]:
-    """A client of a peer that reads one request to its end, then does what the test wants."""
+    """Provide a client of a peer that reads one request, then runs the test's function."""
 
-    # From Python 3.12 on a server that is closed waits for its handlers, and some of these never end by themselves.
+    # From Python 3.12 on a closed server waits for its handlers, and some of these never end.
     handlers: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +46,7 @@ async def answering(tmp_path: Path, peer: Peer) -> AsyncIterator[HelperClient]:
 
 
 def saying(*texts: bytes) -> Peer:
-    """Answers by these bytes."""
+    """Answer with these bytes."""
 
     async def peer(_: bytes, writer: asyncio.StreamWriter) -> None:
         for text in texts:
@@ -137,7 +137,7 @@ async def test_a_helper_of_another_protocol_is_unavailable_until_both_are_of_one
     assert handled == [request]
 
 
-async def test_silence_ends_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_answer_ends_at_the_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire.Inspect, "deadline_s", 0.05)
 
     async def peer(_: bytes, writer: asyncio.StreamWriter) -> None:

@@ -57,7 +57,7 @@ async def test_an_upload_becomes_an_image(context: Context, helper: FakeHelper, 
     assert await images.finalise(context, image.id, wait=True) == await images.get(context, image.id)
 
 
-async def test_everybody_who_finalises_waits_for_the_one_finalise(context: Context, helper: FakeHelper) -> None:
+async def test_concurrent_finalise_requests_share_one_finalise(context: Context, helper: FakeHelper) -> None:
     image = await uploaded_image(context)
     found = await asyncio.gather(*(images.finalise(context, image.id, wait=True) for _ in range(5)))
     assert {it.status for it in found} == {ImageStatus.READY}
@@ -203,7 +203,7 @@ async def test_what_fails_its_trial_is_never_what_is_published_later(
 
 
 async def test_a_helper_of_another_version_fails_no_image(context: Context, helper: FakeHelper) -> None:
-    """An upgrade restarts the helper first; what the old daemon has under way goes on once it is restarted too."""
+    """An upgrade restarts the helper first; running work continues after the restart of the daemon."""
 
     def refuse(_: wire.AnyRequest) -> wire.Wire:
         raise Refused(ErrorCode.OTHER_PROTOCOL)
@@ -233,7 +233,7 @@ async def test_a_server_that_does_not_start_fails_the_trial(context: Context, he
 async def test_a_trial_ends_as_soon_as_its_server_has_failed(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The sign-ins are tried again and again while a server starts; this one never will."""
+    """The probes are repeated while a server starts, but this one never starts."""
     monkeypatch.setattr(trials, "POLL_S", 0.001)
     ended = asyncio.Event()
 
@@ -259,7 +259,7 @@ async def test_a_trial_ends_as_soon_as_its_server_has_failed(
 async def test_a_trial_continues_while_the_helper_is_away_and_after_one_failed_start(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that was started before its data were there is started again."""
+    """A server that started before its data existed is restarted."""
     monkeypatch.setattr(trials, "POLL_S", 0.001)
     looks = 0
 
@@ -295,7 +295,7 @@ async def test_a_trial_continues_while_the_helper_is_away_and_after_one_failed_s
         (JobReport(step="extracting"), "oom-kill", "job_killed", "memory while extracting"),
         (JobReport(), "timeout", "timed_out", "exceeded its time limit"),
         (JobReport(), "signal", "job_killed", "(signal); see `journalctl -u draupnir-extract-"),
-        # It had not finished, and systemd has not seen how it ended.
+        # The job had not finished, and systemd did not see its exit status.
         (JobReport(), "success", "job_killed", "without a reason; see `journalctl -u draupnir-extract-"),
         (JobReport(error_code="script_failed", error="\x00\x1b[2J"), "exit-code", "script_failed", "\ufffd"),
     ],
@@ -318,7 +318,7 @@ async def test_a_job_that_fails_is_reported(
     await assert_lawful(context)
 
 
-async def test_progress_is_what_the_job_says(
+async def test_progress_is_what_the_job_reports(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(finalise, "POLL_S", 0.001)
@@ -338,7 +338,7 @@ async def test_progress_is_what_the_job_says(
     assert progress.started_at is not None
 
 
-async def test_a_helper_that_goes_away_fails_nothing(context: Context, helper: FakeHelper) -> None:
+async def test_an_outage_of_the_helper_fails_no_image(context: Context, helper: FakeHelper) -> None:
     image = await uploaded_image(context)
     helper.away = True
     with pytest.raises(HelperUnavailable):
@@ -409,7 +409,7 @@ async def test_an_image_with_instances_is_destroyed_only_with_them(context: Cont
     assert not helper.disk.images
 
 
-async def test_an_instance_and_the_end_of_its_image_never_both_happen(context: Context, helper: FakeHelper) -> None:
+async def test_either_an_instance_is_created_or_its_image_destroyed(context: Context, helper: FakeHelper) -> None:
     for _ in range(10):
         image = await ready_image(context)
         created, destroyed = await asyncio.gather(
@@ -455,7 +455,7 @@ async def test_only_an_image_that_waits_or_failed_can_be_changed(context: Contex
 
 
 @pytest.mark.parametrize("script", ["a\0b", "\ud800", "é" * 2**19 + "x"])
-async def test_a_script_that_postgres_could_not_hold_is_refused(context: Context, script: str) -> None:
+async def test_a_script_that_postgres_cannot_store_is_refused(context: Context, script: str) -> None:
     with pytest.raises(InvalidRequest, match="anonymisation_script"):
         await images.create(context, BACKED_UP_AT, script)
     image = await images.create(context, BACKED_UP_AT, "")
@@ -464,7 +464,7 @@ async def test_a_script_that_postgres_could_not_hold_is_refused(context: Context
 
 
 @pytest.mark.parametrize("image_id", [0, -1, 7, 2**31, 2**63, 2**80])
-async def test_an_image_that_is_not_there_is_not_found(context: Context, image_id: int) -> None:
+async def test_a_missing_image_is_not_found(context: Context, image_id: int) -> None:
     asked = [
         images.get(context, image_id),
         images.finalise(context, image_id, wait=True),

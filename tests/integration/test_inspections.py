@@ -1,4 +1,4 @@
-"""What the data make of Postgres's catalogs is found in its files, whatever the server says of it."""
+"""Tampering with Postgres's catalogs is found in the files, even if the server hides it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAJOR = int(binaries().parent.name)
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """A cluster of these tests alone, with the role that the job makes."""
+    """Provide a separate cluster, with the role that the job creates."""
     with throw_away() as cluster:
         run(cluster, "postgres", "CREATE ROLE draupnir LOGIN", "ALTER DATABASE template0 ALLOW_CONNECTIONS true")
         yield cluster
@@ -27,7 +27,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def database(cluster: Cluster) -> Iterator[str]:
-    """A database whose catalogs are gone after the test."""
+    """Provide a database that is dropped after the test."""
     run(cluster, "postgres", "CREATE DATABASE victim")
     yield "victim"
     run(cluster, "postgres", "DROP DATABASE victim", "VACUUM pg_database")
@@ -51,26 +51,26 @@ def listed(cluster: Cluster, database: str) -> dict[int, catalogs.Function]:
 
 @pytest.fixture(scope="module")
 def others(cluster: Cluster) -> Answers:
-    """What the server says of the databases that no test changes."""
+    """Provide the server's report about databases that no test changes."""
     return judged(cluster, "datname <> 'victim'")
 
 
 def judged(cluster: Cluster, which: str = "datname = 'victim'") -> Answers:
-    """What the server says of those databases now, each by its oid."""
+    """Return the server's current report about the databases, by oid."""
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         databases = connection.execute(f"SELECT oid, datname FROM pg_database WHERE {which}".encode()).fetchall()
     return {oid: judged_in(listed(cluster, name)) for oid, name in databases}
 
 
 def judged_in(functions: dict[int, catalogs.Function]) -> inspections.Judged:
-    """As if each extension had been made by its script."""
+    """Judge as if each extension had been created by its script."""
     verdict = catalogs.judge(MAJOR, functions.values(), functions.values())
     trusted = [*catalogs.oids(MAJOR), *verdict.made]
     return inspections.Judged(functions, frozenset(map(int, verdict.closed)), frozenset(map(int, trusted)))
 
 
 def inspect(cluster: Cluster, said: dict[int, inspections.Judged]) -> None:
-    """As after a stop: what is in memory goes into the files first, and the dead rows are removed."""
+    """Inspect as after a stop: flush memory to the files, and remove dead rows."""
     for database in ("victim", "postgres"):
         run(cluster, database, "VACUUM pg_proc", "VACUUM pg_authid", "VACUUM pg_auth_members", "CHECKPOINT")
     inspections.inspect(cluster.data, MAJOR, said)
@@ -80,7 +80,7 @@ def test_a_new_cluster_is_as_initdb_makes_it(cluster: Cluster, others: Answers, 
     inspect(cluster, others | judged(cluster))
 
 
-def test_what_ordinary_databases_have_passes(cluster: Cluster, others: Answers, database: str) -> None:
+def test_ordinary_databases_pass(cluster: Cluster, others: Answers, database: str) -> None:
     run(
         cluster,
         database,
@@ -92,7 +92,7 @@ def test_what_ordinary_databases_have_passes(cluster: Cluster, others: Answers, 
         "UPDATE pg_cast SET castcontext = 'i' WHERE castsource = 'int4'::regtype AND casttarget = 'bool'::regtype",
         "CREATE TYPE pair AS RANGE (subtype = int); CREATE DOMAIN positive AS int CHECK (value > 0)",
         "CREATE TABLE many AS SELECT generate_series(1, 10) AS id",
-        # Their files are no longer those of initdb.
+        # These catalogs have other files than after initdb.
         "VACUUM FULL pg_proc",
         "VACUUM FULL pg_operator",
     )
@@ -105,12 +105,12 @@ LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN '
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        # Among Postgres's own functions, so that no function of the data is called.
+        # The function is among Postgres's own, so that no function of the data is called.
         ("UPDATE pg_operator SET oprcode = 'nameeq'::regproc WHERE oprcode = 'namene'::regproc", "pg_operator.oprcode"),
         ("UPDATE pg_cast SET castfunc = 'int4(float8)'::regprocedure WHERE castfunc = 'int4(int8)'::regprocedure",
          "pg_cast.castfunc"),
         ("UPDATE pg_amproc SET amproc = 'btint8cmp'::regproc WHERE amproc = 'btoidcmp'::regproc", "pg_amproc.amproc"),
-        # The server's own answer about its types would come from this function.
+        # The server would use this function to answer queries about types.
         (f"{LIE}; UPDATE pg_type SET typoutput = 'lie'::regproc WHERE typname = 'oid'", "pg_type.typoutput"),
         ("CREATE OPERATOR pg_catalog.<<<< (leftarg = int, rightarg = int, function = mine)", "pg_operator.oprcode"),
         ("CREATE CAST (text AS int) WITH FUNCTION kept(text)", "pg_cast.castfunc"),
@@ -124,7 +124,7 @@ LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN '
         ("UPDATE pg_class SET relfilenode = 1 WHERE relname = 'pg_operator'", "cannot be read"),
     ],
 )  # fmt: skip
-def test_what_was_changed_behind_the_server_s_answers_is_named(
+def test_changes_that_the_server_hides_are_named(
     cluster: Cluster, others: Answers, database: str, change: str, named: str
 ) -> None:
     run(

@@ -30,7 +30,7 @@ from tests.fakes import FakeHelper, Refused
 pytestmark = pytest.mark.anyio
 
 
-async def test_an_instance_runs_on_a_port_of_the_range_with_credentials_of_its_own(
+async def test_an_instance_runs_on_a_port_of_the_range_with_its_own_credentials(
     context: Context, helper: FakeHelper
 ) -> None:
     image = await ready_image(context)
@@ -76,7 +76,7 @@ async def test_of_two_creates_with_one_port_left_one_wins(context: Context, help
         made = winners + made
 
 
-async def test_a_port_that_another_program_holds_is_passed_over(context: Context, helper: FakeHelper) -> None:
+async def test_a_port_of_another_program_is_skipped(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     ports = list(context.settings.instance_ports)
     helper.foreign_ports = set(ports[: PORTS_TRIED - 1])
@@ -134,7 +134,7 @@ async def test_only_a_ready_image_has_instances(context: Context) -> None:
         await new_instance(context, image)
 
 
-async def test_destroyed_while_created_it_is_gone(context: Context, helper: FakeHelper) -> None:
+async def test_an_instance_destroyed_during_its_creation_is_gone(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     arrived, go_on = helper.hold(wire.StartInstance)
     creating = asyncio.create_task(instances.create(context, CALLER, image.id))
@@ -155,7 +155,7 @@ async def test_destroyed_while_created_it_is_gone(context: Context, helper: Fake
     assert not helper.disk.instances
 
 
-async def test_destroyed_twice_it_is_gone_once(context: Context, helper: FakeHelper) -> None:
+async def test_an_instance_can_be_destroyed_twice(context: Context, helper: FakeHelper) -> None:
     instance = await new_instance(context, await ready_image(context))
     await asyncio.gather(*(instances.destroy(context, CALLER, instance.id) for _ in range(3)), return_exceptions=True)
     assert sum(isinstance(it, wire.DestroyInstance) and it.instance_id == instance.id for it in helper.asked) == 1
@@ -165,7 +165,7 @@ async def test_destroyed_twice_it_is_gone_once(context: Context, helper: FakeHel
     await assert_lawful(context)
 
 
-async def test_what_is_another_persons_is_not_there(context: Context) -> None:
+async def test_an_instance_of_another_user_is_not_found(context: Context) -> None:
     image = await ready_image(context)
     ann, bob = Caller("ann@example.org", Role.USER), Caller("bob@example.org", Role.USER)
     hers, _ = await instances.create(context, ann, image.id)
@@ -180,7 +180,7 @@ async def test_what_is_another_persons_is_not_there(context: Context) -> None:
     await instances.destroy(context, ann, hers.id)
 
 
-async def test_a_trial_is_nobodys_and_listens_on_the_loopback_only(context: Context, helper: FakeHelper) -> None:
+async def test_a_trial_has_no_owner_and_listens_only_on_loopback(context: Context, helper: FakeHelper) -> None:
     image = await uploaded_image(context)
     arrived, go_on = helper.hold(wire.StartInstance)
     await images.finalise(context, image.id, wait=False)

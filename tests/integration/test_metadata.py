@@ -19,7 +19,7 @@ from tests.postgres import give_away, unprivileged
 
 @pytest.fixture
 def place() -> Iterator[Path]:
-    """A directory of the unprivileged user that everybody can reach."""
+    """Provide a world-accessible directory of the unprivileged user."""
     directory = Path(tempfile.mkdtemp(prefix="draupnir-test-"))
     give_away(directory)
     yield directory
@@ -27,7 +27,7 @@ def place() -> Iterator[Path]:
 
 
 def as_nobody(act: Callable[[], object]) -> int:
-    """Run in a child that is not root, which Postgres refuses to be; returns its exit code."""
+    """Run in a child that is not root, because Postgres refuses root; return its exit code."""
     child = os.fork()
     if child == 0:
         try:
@@ -43,7 +43,7 @@ def as_nobody(act: Callable[[], object]) -> int:
 
 
 def answers(place: Path) -> None:
-    """Start the cluster as the unit does, and sign in as the daemon does."""
+    """Start the cluster like the unit, and connect like the daemon."""
     data = place / "metadata"
     major = int((data / "PG_VERSION").read_text())
     argv = cluster.command(cluster.installed_majors()[major], data, place)
@@ -65,7 +65,7 @@ def answers(place: Path) -> None:
 
 def test_a_cluster_is_made_once_and_used_from_then_on(place: Path) -> None:
     data = place / "metadata"
-    # What a preparation that died has left, and a directory that a unit made beforehand, stand in nobody's way.
+    # Leftovers of a crashed preparation, and a directory created by the unit, do no harm.
     (place / "metadata.new" / "base").mkdir(parents=True)
     give_away(place / "metadata.new" / "base")
     give_away(place / "metadata.new")
@@ -108,7 +108,7 @@ def test_no_server_at_all_names_the_package(tmp_path: Path) -> None:
         cluster.prepare(tmp_path / "metadata", tmp_path)
 
 
-def test_what_is_no_cluster_is_left_alone(tmp_path: Path) -> None:
+def test_a_directory_without_a_cluster_is_left_unchanged(tmp_path: Path) -> None:
     data = tmp_path / "metadata"
     data.mkdir()
     (data / "letters").touch()

@@ -45,7 +45,7 @@ def idp() -> IdentityProvider:
 
 @pytest.fixture
 def signed(context: Context, idp: IdentityProvider) -> Context:
-    """A daemon whose people sign in with the provider."""
+    """Provide a daemon with the identity provider."""
     oidc = OidcSettings(
         discovery_url=f"{ISSUER}/.well-known/openid-configuration",
         client_id=CLIENT_ID,
@@ -57,7 +57,7 @@ def signed(context: Context, idp: IdentityProvider) -> Context:
 
 
 async def sign_in(context: Context, idp: IdentityProvider, email: str, subject: str = "") -> Caller:
-    """What a sign-in leaves behind: the person, and a session that is opened by their address."""
+    """Create the result of a sign-in: the user, and a session."""
     assert context.sign_in is not None
     encrypted = context.sign_in.cipher.encrypt(idp.grant(email), email)
     await context.store.users.save(Identity(email, ISSUER, subject or f"subject of {email}"), encrypted)
@@ -138,7 +138,7 @@ async def test_a_revoked_user_loses_all_access_at_once_and_no_data(
     ],
     ids=str,
 )
-async def test_days_of_outage_take_nothing_from_anybody(
+async def test_days_of_outage_revoke_nobody(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, orders: dict[str, Any]
 ) -> None:
     jane = await sign_in(signed, idp, JANE)
@@ -151,14 +151,14 @@ async def test_days_of_outage_take_nothing_from_anybody(
     assert await signed.store.tokens.use(digest(JANE)) is not None
     idp.obey({"revoke": JANE})
     await ask_about_everybody(signed)
-    # After what may have been heard and answered by a new token, it takes as long as closed instances are kept.
+    # After a possible rotation, a revocation takes as long as the grace period.
     await signed.store.users.count_refused(GRACE.total_seconds())
     await ask_about_everybody(signed)
     assert helper.disk.listening == {}
 
 
 def answering(context: Context, *standings: Standing) -> None:
-    """From now on the provider says this, and takes and gives no notice of refresh tokens."""
+    """Make the provider give this answer, without checking or rotating refresh tokens."""
     said = iter(standings)
 
     async def check(refresh_token: str) -> tuple[Standing, str]:
@@ -168,10 +168,10 @@ def answering(context: Context, *standings: Standing) -> None:
     context.sign_in.provider.check_refresh_token = check  # type: ignore[method-assign]
 
 
-async def test_a_renewal_that_was_lost_costs_the_sessions_and_closes_nothing(
+async def test_a_lost_renewal_ends_the_sessions_and_closes_nothing(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
 ) -> None:
-    """The provider answers too late, with a new refresh token; the old one, which is all there is, it then refuses."""
+    """The provider answers too late, with a new refresh token; then it refuses the old one, the only one we have."""
     jane = await sign_in(signed, idp, JANE)
     hers = await instance_of(signed, jane, await ready_image(signed))
     tomorrow = datetime.now(UTC) + timedelta(days=1)
@@ -185,7 +185,7 @@ async def test_a_renewal_that_was_lost_costs_the_sessions_and_closes_nothing(
     assert await signed.store.tokens.use(digest(JANE)) is None, "she has to sign in again"
     assert await signed.store.tokens.use(digest("ci")) is not None
     assert sum(f"end_sessions_of_{JANE}" in line for line in audited()) == 1
-    # She does not.
+    # She does not sign in.
     await signed.store.users.count_refused(GRACE.total_seconds() - 4 * 3600)
     await ask_about_everybody(signed)
     assert helper.disk.listening == {}
@@ -205,13 +205,13 @@ async def test_signing_in_after_a_lost_renewal_restores_access(
     await signed.store.users.count_refused(2 * GRACE.total_seconds())
     await ask_about_everybody(signed)
     assert helper.disk.listening == {hers.id: hers.port}
-    # And when she leaves, that is definite again.
+    # A later revocation is definite again.
     await ask_about_everybody(signed)
     assert helper.disk.listening == {}
 
 
 @pytest.mark.parametrize("outage", [Standing.UNKNOWN, Standing.UNCLEAR])
-async def test_a_provider_that_renews_nothing_is_believed_at_once(
+async def test_a_refusal_by_a_provider_without_rotation_revokes_at_once(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, outage: Standing
 ) -> None:
     await instance_of(signed, await sign_in(signed, idp, JANE), await ready_image(signed))
@@ -223,7 +223,7 @@ async def test_a_provider_that_renews_nothing_is_believed_at_once(
     assert helper.disk.listening == {}
 
 
-async def test_what_the_provider_cannot_have_heard_makes_nothing_doubtful(
+async def test_a_request_that_never_left_makes_no_token_doubtful(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     await instance_of(signed, await sign_in(signed, idp, JANE), await ready_image(signed))
@@ -234,7 +234,7 @@ async def test_what_the_provider_cannot_have_heard_makes_nothing_doubtful(
     assert helper.disk.listening == {}
 
 
-async def test_a_daemon_that_was_killed_while_it_asked_takes_nobody_for_gone(
+async def test_a_daemon_killed_during_a_check_revokes_nobody(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     jane = await sign_in(signed, idp, JANE)
@@ -252,7 +252,7 @@ async def test_a_daemon_that_was_killed_while_it_asked_takes_nobody_for_gone(
     assert helper.disk.listening == {hers.id: hers.port}
 
 
-async def test_who_has_nothing_to_lose_is_not_asked_about(signed: Context, idp: IdentityProvider) -> None:
+async def test_a_user_without_instances_and_tokens_is_not_checked(signed: Context, idp: IdentityProvider) -> None:
     await sign_in(signed, idp, JANE)
     await signed.store.tokens.delete_all_of(JANE)
     await instances.create(signed, CALLER, (await ready_image(signed)).id)
@@ -260,10 +260,8 @@ async def test_who_has_nothing_to_lose_is_not_asked_about(signed: Context, idp: 
     assert idp.asked == []
 
 
-async def test_another_provider_is_shown_no_refresh_token_and_says_nothing(
-    signed: Context, idp: IdentityProvider
-) -> None:
-    """The operator has changed the provider: its word on tokens it has never given means nothing."""
+async def test_a_refresh_token_is_not_sent_to_another_provider(signed: Context, idp: IdentityProvider) -> None:
+    """After a change of the provider, its answers about tokens of the old one do not count."""
     await sign_in(signed, idp, JANE)
     assert signed.settings.oidc is not None
     elsewhere = signed.settings.oidc.model_copy(
@@ -276,7 +274,7 @@ async def test_another_provider_is_shown_no_refresh_token_and_says_nothing(
 
 
 async def closed_instance(context: Context, idp: IdentityProvider, email: str = JANE) -> Instance:
-    """An instance after its owner was revoked."""
+    """Provide an instance whose owner was revoked."""
     made = await instance_of(context, await sign_in(context, idp, email), await ready_image(context))
     idp.obey({"revoke": email})
     await ask_about_everybody(context)
@@ -286,15 +284,13 @@ async def closed_instance(context: Context, idp: IdentityProvider, email: str = 
     return found
 
 
-async def test_what_is_closed_stays_closed_whatever_happens(
-    signed: Context, idp: IdentityProvider, helper: FakeHelper
-) -> None:
+async def test_a_closed_instance_stays_closed(signed: Context, idp: IdentityProvider, helper: FakeHelper) -> None:
     closed = await closed_instance(signed, idp)
     await converge(signed)
     helper.reboot()
     await converge(signed)
     assert helper.disk.listening == {}
-    # By hand.
+    # Started by hand.
     helper.disk.listening[closed.id] = closed.port
     await reconcile.reconcile_once(signed)
     assert helper.disk.listening == {}
@@ -304,7 +300,7 @@ async def test_what_is_closed_stays_closed_whatever_happens(
     assert await status_of(signed, closed) is InstanceStatus.CLOSED
 
 
-async def test_what_could_not_be_closed_is_closed_as_soon_as_it_can_be(
+async def test_a_failed_close_is_repeated_until_it_succeeds(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     jane = await sign_in(signed, idp, JANE)
@@ -319,7 +315,7 @@ async def test_what_could_not_be_closed_is_closed_as_soon_as_it_can_be(
     assert helper.disk.listening == {}
 
 
-async def test_nobody_else_waits_for_an_instance_that_does_not_stop(
+async def test_an_instance_that_does_not_stop_delays_no_other(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     image = await ready_image(signed)
@@ -339,11 +335,11 @@ async def test_nobody_else_waits_for_an_instance_that_does_not_stop(
     assert helper.disk.listening == {}
 
 
-async def test_no_clock_destroys_anything_only_time_that_was_lived_through(
+async def test_retention_counts_only_the_run_time_of_the_service(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, dsn: str, audited: Callable[[], list[str]]
 ) -> None:
     closed = await closed_instance(signed, idp)
-    # What a clock that was set years ahead amounts to.
+    # The same as a clock that is years ahead.
     with psycopg.connect(dsn, autocommit=True) as connection:
         past = "now() - interval '10 years'"
         connection.execute(f"UPDATE instances SET created_at = {past}, updated_at = {past}".encode())
@@ -363,7 +359,7 @@ async def test_an_admin_restores_it_and_old_certificates_are_refused(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     closed = await closed_instance(signed, idp)
-    # Somebody had started it by hand, with all it had.
+    # It was started by hand, with its old files.
     helper.disk.listening[closed.id] = closed.port
     restored = await retention.restore(signed, CALLER, closed.id)
     assert (restored.status, restored.owner, restored.port) == (InstanceStatus.RUNNING, JANE, closed.port)
@@ -378,7 +374,7 @@ async def test_an_admin_restores_it_and_old_certificates_are_refused(
     await assert_lawful(signed)
 
 
-async def test_it_can_be_handed_to_a_colleague(
+async def test_an_admin_can_restore_it_for_another_owner(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
 ) -> None:
     closed = await closed_instance(signed, idp)
@@ -399,13 +395,13 @@ async def test_it_can_be_handed_to_a_colleague(
     assert any(f"hand_instance_{closed.id}_to_{BOB}" in line for line in audited())
     with pytest.raises(WrongState):
         await retention.restore(signed, CALLER, closed.id, JANE)
-    # Jane is back, and has what is hers: nothing.
+    # Jane has signed in again, and owns nothing.
     assert await instances.list_own(signed, await sign_in(signed, idp, JANE)) == []
     await converge(signed)
     assert await instances.list_own(signed, bob) == [his]
 
 
-async def test_where_its_former_owner_was_admits_nobody_to_it(signed: Context, idp: IdentityProvider) -> None:
+async def test_a_new_owner_does_not_inherit_the_allowlist(signed: Context, idp: IdentityProvider) -> None:
     listing = dataclasses.replace(signed, settings=signed.settings.model_copy(update={"enable_ip_whitelisting": True}))
     closed = await closed_instance(listing, idp)
     await listing.store.addresses.add(closed.id, ip_network("192.0.2.7"), 3600)
@@ -439,7 +435,7 @@ async def are_under_way(context: Context, tasks: int) -> bool:
 async def test_a_restore_opens_an_instance_although_the_owner_is_back_and_gone_again(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
-    """The daemon reopens it for its owner only; an admin who asks for it at the same time gets what they ask for."""
+    """The daemon reopens it only for its owner; a concurrent restore by an admin succeeds, too."""
     closed = await closed_instance(signed, idp)
     await sign_in(signed, idp, JANE)
     arrived, go_on = helper.hold(wire.CloseInstance)
@@ -460,7 +456,7 @@ async def test_a_restore_opens_an_instance_although_the_owner_is_back_and_gone_a
 async def test_a_restore_keeps_what_the_owner_has_opened_since(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
-    """Neither connections nor the allowlist of an instance that is open are touched."""
+    """Connections and allowlist of an open instance stay unchanged."""
     closed = await closed_instance(signed, idp)
     await sign_in(signed, idp, JANE)
     await sign_in(signed, idp, BOB)
@@ -482,7 +478,7 @@ async def test_a_restore_keeps_what_the_owner_has_opened_since(
     assert [each.network for each in await signed.store.addresses.list_of(closed.id)] == [ip_network("192.0.2.7")]
 
 
-async def test_an_address_that_was_given_to_somebody_else_brings_nothing_back(
+async def test_a_reassigned_address_restores_nothing(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     closed = await closed_instance(signed, idp)
@@ -493,7 +489,7 @@ async def test_an_address_that_was_given_to_somebody_else_brings_nothing_back(
     assert helper.disk.listening == {}
 
 
-async def test_an_address_given_to_somebody_else_between_two_rounds_takes_no_instance_along(
+async def test_an_address_reassigned_between_two_checks_inherits_no_instance(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     jane = await sign_in(signed, idp, JANE)
@@ -533,17 +529,15 @@ async def test_an_instance_in_creation_is_not_left_open(
 
 
 async def test_a_session_in_transit_is_refused(signed: Context, idp: IdentityProvider) -> None:
-    """The code was given out before, and redeemed after they had left."""
+    """The code was issued before the revocation, and redeemed after it."""
     await closed_instance(signed, idp)
     tomorrow = datetime.now(UTC) + timedelta(days=1)
     await signed.store.tokens.insert(JANE, TokenKind.SESSION, "", Scope.FULL, digest("late"), tomorrow)
     assert await signed.store.tokens.use(digest("late")) is None
 
 
-async def test_a_round_cut_short_by_the_end_of_the_daemon_loses_no_renewal(
-    signed: Context, idp: IdentityProvider
-) -> None:
-    """The provider takes each refresh token once; one whose successor is not saved would look withdrawn."""
+async def test_a_stop_of_the_daemon_during_checks_loses_no_renewal(signed: Context, idp: IdentityProvider) -> None:
+    """The provider accepts each refresh token once, so a lost successor would look like a revocation."""
     assert signed.sign_in is not None
     await sign_in(signed, idp, JANE)
     answered, save = asyncio.Event(), asyncio.Event()
@@ -568,7 +562,7 @@ async def test_a_round_cut_short_by_the_end_of_the_daemon_loses_no_renewal(
     assert signed.sign_in.cipher.decrypt(user.refresh_token, JANE) in idp.refresh_tokens
 
 
-async def test_by_itself_it_finds_out_within_an_interval(
+async def test_a_revocation_is_found_within_an_interval(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     quick = signed.settings.model_copy(update={"clean_interval": timedelta(milliseconds=50)})
@@ -598,7 +592,7 @@ async def test_by_itself_it_finds_out_within_an_interval(
 
 
 class Clock:
-    """Stands for time.monotonic."""
+    """Replaces time.monotonic."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -627,7 +621,7 @@ HOUR = timedelta(hours=1)
 @pytest.mark.parametrize(
     "ago", [timedelta(0), timedelta(minutes=30), timedelta(days=3), timedelta(days=-4000)], ids=str
 )
-def test_each_is_asked_about_within_every_interval_and_not_all_at_once(clock: Clock, ago: timedelta) -> None:
+def test_each_user_is_checked_within_every_interval_and_not_all_at_once(clock: Clock, ago: timedelta) -> None:
     users, rounds = people_checked(1000, ago), offboarding.Rounds(HOUR)
     asked: dict[str, list[float]] = {user.email: [clock.now_s] for user in users}
     most = 0
@@ -644,7 +638,7 @@ def test_each_is_asked_about_within_every_interval_and_not_all_at_once(clock: Cl
     assert most < 500
 
 
-def test_a_provider_that_is_away_is_asked_ever_more_seldom_and_then_again_as_often(clock: Clock) -> None:
+def test_checks_back_off_during_an_outage_and_recover_after_it(clock: Clock) -> None:
     (jane,), rounds = people_checked(1, timedelta(days=3)), offboarding.Rounds(HOUR)
     outage, after = 0, 0
     for second in range(2 * 24 * 3600):
@@ -662,10 +656,10 @@ Act = Callable[[Context], Awaitable[object]]
 
 @pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("act", ["lock out", "restore", "hand over", "come back", "expire"])
-async def test_a_daemon_that_dies_on_the_way_is_made_up_for(
+async def test_an_offboarding_is_completed_after_a_crash(
     signed: Context, idp: IdentityProvider, act: str, carried_out: bool
 ) -> None:
-    """At each request to the helper: what was decided is carried out by the next daemon, and nothing beside it."""
+    """The daemon crashes at each request to the helper; the next one completes exactly the recorded decision."""
     bob = await sign_in(signed, idp, BOB)
     kill_at = 0
     while True:

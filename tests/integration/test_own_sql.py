@@ -1,4 +1,4 @@
-"""The finalise job's own SQL reads catalogs and functions, since a view may be the data's and have no end."""
+"""The finalise job's own SQL reads catalogs and functions, because a view may be the data's, and endless."""
 
 from __future__ import annotations
 

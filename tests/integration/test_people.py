@@ -1,4 +1,4 @@
-"""Whether somebody may still come is the identity provider's definite word, and an outage of it says nothing."""
+"""Only a definite answer of the identity provider decides about a user; an outage does not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JANE = Identity("jane@example.com", ISSUER, "subject of jane@example.com")
 
 
 async def jane(context: Context, idp: IdentityProvider) -> User:
-    """Jane as she is after signing in."""
+    """Provide the user Jane after a sign-in."""
     assert context.sign_in is not None
     encrypted = context.sign_in.cipher.encrypt(idp.grant(JANE.email), JANE.email)
     await context.store.users.save(JANE, encrypted)
@@ -28,8 +28,8 @@ async def jane(context: Context, idp: IdentityProvider) -> User:
     return user
 
 
-async def test_who_is_still_there_may_come_again_and_again(signed: Context, idp: IdentityProvider) -> None:
-    """The provider gives a new refresh token each time, and takes each one once."""
+async def test_an_active_user_is_confirmed_repeatedly(signed: Context, idp: IdentityProvider) -> None:
+    """The provider rotates the refresh token each time."""
     user = await jane(signed, idp)
     for _ in range(3):
         assert await people.check(signed, user) is Standing.VALID
@@ -37,7 +37,7 @@ async def test_who_is_still_there_may_come_again_and_again(signed: Context, idp:
     assert idp.asked == ["discovery", *["refresh_token"] * 3]
 
 
-async def test_who_was_locked_out_is_revoked(signed: Context, idp: IdentityProvider) -> None:
+async def test_a_user_locked_at_the_provider_is_revoked(signed: Context, idp: IdentityProvider) -> None:
     user = await jane(signed, idp)
     idp.obey({"revoke": JANE.email})
     assert await people.check(signed, user) is Standing.REVOKED
@@ -61,7 +61,7 @@ async def test_who_was_locked_out_is_revoked(signed: Context, idp: IdentityProvi
     ],
     ids=str,
 )
-async def test_an_outage_says_nothing(signed: Context, idp: IdentityProvider, orders: dict[str, Any]) -> None:
+async def test_an_outage_is_unknown(signed: Context, idp: IdentityProvider, orders: dict[str, Any]) -> None:
     user = await jane(signed, idp)
     idp.obey(orders)
     assert await people.check(signed, user) in {Standing.UNKNOWN, Standing.UNCLEAR}
@@ -69,7 +69,7 @@ async def test_an_outage_says_nothing(signed: Context, idp: IdentityProvider, or
     assert await people.check(signed, user) is Standing.VALID
 
 
-async def test_who_signs_in_while_being_asked_about_is_not_revoked(signed: Context, idp: IdentityProvider) -> None:
+async def test_a_user_who_signs_in_during_the_check_is_not_revoked(signed: Context, idp: IdentityProvider) -> None:
     user = await jane(signed, idp)
     idp.obey({"revoke": JANE.email})
     await jane(signed, idp)

@@ -1,4 +1,4 @@
-"""The pool: instances are there before they are asked for, and are never in anybody's way."""
+"""The pool: instances exist before a request, and never block users."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def context(context: Context, monkeypatch: pytest.MonkeyPatch) -> Context:
-    """A daemon that keeps three instances of the newest image ready."""
+    """Provide a daemon with a pool of three instances."""
     monkeypatch.setattr(pool, "QUIET_S", 0)
     return configured(context, pool_size=3)
 
 
 def configured(context: Context, **changed: object) -> Context:
-    """The same daemon with other settings."""
+    """Return the same daemon with other settings."""
     return dataclasses.replace(context, settings=context.settings.model_copy(update=changed))
 
 
@@ -75,7 +75,7 @@ async def test_a_claim_needs_neither_a_snapshot_nor_a_start(context: Context, he
     await assert_lawful(context)
 
 
-async def test_nobody_sees_the_pool(context: Context) -> None:
+async def test_the_pool_is_not_listed(context: Context) -> None:
     await ready_image(context)
     await pool.fill(context)
     assert len(await pooled_ids(context)) == 3
@@ -85,7 +85,7 @@ async def test_nobody_sees_the_pool(context: Context) -> None:
         await instances.get(context, CALLER, (await pooled_ids(context))[0])
 
 
-async def test_no_two_claims_get_the_same(context: Context) -> None:
+async def test_two_claims_get_different_instances(context: Context) -> None:
     image = await ready_image(context)
     await pool.fill(context)
     made = await asyncio.gather(*(new_instance(context, image) for _ in range(6)))
@@ -94,7 +94,7 @@ async def test_no_two_claims_get_the_same(context: Context) -> None:
     await assert_lawful(context)
 
 
-async def test_one_still_being_made_can_be_claimed(context: Context, helper: FakeHelper) -> None:
+async def test_an_instance_in_creation_can_be_claimed(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     arrived, go_on = helper.hold(wire.StartInstance)
     filling = asyncio.create_task(pool.fill(context))
@@ -112,7 +112,7 @@ async def _claimed(context: Context) -> bool:
     return any(instance.purpose is Purpose.USE for instance in await context.store.instances.list_all())
 
 
-async def test_other_wishes_than_the_usual_are_made_to_order(context: Context, helper: FakeHelper) -> None:
+async def test_other_shapes_than_the_default_are_cold_starts(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     await pool.fill(context)
     instance, _ = await instances.create(context, CALLER, image.id, Shape(60))
@@ -120,7 +120,7 @@ async def test_other_wishes_than_the_usual_are_made_to_order(context: Context, h
     assert len(await pooled_ids(context)) == 3
 
 
-async def test_what_is_usual_may_change_and_the_pool_changes_with_it(context: Context, helper: FakeHelper) -> None:
+async def test_the_pool_follows_a_change_of_the_default_shape(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     await pool.fill(context)
     context = configured(context, sleep_after_s=600)
@@ -175,7 +175,7 @@ async def _no_pool(context: Context) -> bool:
 
 
 async def _one_who_waits(context: Context, helper: FakeHelper, image: Image) -> tuple[asyncio.Task[Any], asyncio.Event]:
-    """Somebody whose creation, and no other, is held up; and what lets it go on."""
+    """Start a creation that is blocked; return it, and an event that unblocks it."""
     arrived, go_on = helper.hold(wire.StartInstance)
     waiting = asyncio.create_task(instances.create(context, CALLER, image.id, Shape(60)))
     await arrived.wait()
@@ -184,10 +184,8 @@ async def _one_who_waits(context: Context, helper: FakeHelper, image: Image) -> 
 
 
 @pytest.mark.parametrize("made", [0, 1])
-async def test_a_refill_goes_no_further_while_somebody_waits_for_theirs(
-    context: Context, helper: FakeHelper, made: int
-) -> None:
-    """Nothing else keeps it: it would have made what it lacks while three more are made for people."""
+async def test_a_refill_pauses_while_a_caller_waits(context: Context, helper: FakeHelper, made: int) -> None:
+    """Only the waiting caller pauses it: otherwise it would finish during three more creations."""
     image = await ready_image(context)
     number = len(helper.asked)
     if made:
@@ -228,10 +226,10 @@ async def test_under_pressure_there_is_no_pool(context: Context, helper: FakeHel
 
 
 @pytest.mark.parametrize("pressed", ["memory", "disk"])
-async def test_a_pool_that_is_larger_than_the_machine_ends_where_room_gets_short(
+async def test_a_pool_larger_than_the_machine_stops_growing_when_space_is_short(
     context: Context, helper: FakeHelper, pressed: str
 ) -> None:
-    """It neither fills the machine up nor goes back and forth between being made and being given up."""
+    """It neither fills the machine nor alternates between creation and destruction."""
     image = await ready_image(context)
     helper.answers[wire.Inspect] = lambda _: _shrinking(helper, pressed, 12 * len(helper.disk.instances))
     context = configured(context, pool_size=9)
@@ -248,7 +246,7 @@ async def test_a_pool_that_is_larger_than_the_machine_ends_where_room_gets_short
 
 
 def _shrinking(helper: FakeHelper, pressed: str, taken: int) -> wire.Inspection:
-    """A machine of which so many hundredths are taken."""
+    """Return a machine with this percentage in use."""
     found = helper.inspection()
     if pressed == "memory":
         return found.model_copy(update={"memory": wire.Memory(total_bytes=100, available_bytes=max(0, 100 - taken))})
@@ -258,7 +256,7 @@ def _shrinking(helper: FakeHelper, pressed: str, taken: int) -> wire.Inspection:
     return found.model_copy(update={"storage": storage})
 
 
-async def test_a_pool_that_is_larger_than_the_ports_takes_those_there_are(context: Context, helper: FakeHelper) -> None:
+async def test_a_pool_larger_than_the_port_range_uses_the_free_ports(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     ports = len(context.settings.instance_ports)
     context = configured(context, pool_size=ports + 5)
@@ -296,10 +294,10 @@ async def test_a_refill_that_is_refused_leaves_nothing_and_is_tried_again(
 
 
 @pytest.mark.parametrize("jump", [timedelta(days=3650), timedelta(days=-3650)], ids=["ahead", "back"])
-async def test_a_clock_that_jumps_neither_loses_the_pool_nor_gives_it_twice(
+async def test_a_clock_jump_neither_loses_nor_duplicates_pooled_instances(
     context: Context, helper: FakeHelper, dsn: str, jump: timedelta
 ) -> None:
-    """Rows from a time that is still to come, or long ago, are rows like any other."""
+    """Rows with a time in the future or long ago are treated like others."""
     image = await ready_image(context)
     await pool.fill(context)
     before = await pooled_ids(context)
@@ -319,7 +317,7 @@ async def test_a_clock_that_jumps_neither_loses_the_pool_nor_gives_it_twice(
     await assert_lawful(context)
 
 
-async def test_the_pool_outlives_the_daemon(context: Context, helper: FakeHelper) -> None:
+async def test_the_pool_survives_a_restart_of_the_daemon(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     await pool.fill(context)
     before = await pooled_ids(context)
@@ -348,7 +346,7 @@ async def test_a_daemon_that_dies_in_a_refill_or_a_claim_leaves_nothing_half_don
     await assert_lawful(later)
 
 
-async def test_what_sleeps_in_the_pool_is_woken(context: Context, helper: FakeHelper) -> None:
+async def test_a_sleeping_pooled_instance_is_woken(context: Context, helper: FakeHelper) -> None:
     await ready_image(context)
     await pool.fill(context)
     helper.disk.asleep.update(helper.disk.listening)
@@ -356,7 +354,9 @@ async def test_what_sleeps_in_the_pool_is_woken(context: Context, helper: FakeHe
     assert not helper.disk.asleep
 
 
-async def test_what_may_sleep_in_the_pool_sleeps_until_it_is_claimed(context: Context, helper: FakeHelper) -> None:
+async def test_without_pool_awake_a_pooled_instance_sleeps_until_its_claim(
+    context: Context, helper: FakeHelper
+) -> None:
     image = await ready_image(context)
     context = configured(context, pool_awake=False)
     await pool.fill(context)

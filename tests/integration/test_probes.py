@@ -1,4 +1,4 @@
-"""The sign-in probes against a real Postgres with TLS, set up as instances are, then wrong in one way at a time."""
+"""The sign-in probes against a real Postgres with TLS, configured like an instance, with one fault at a time."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def allow(server: Cluster, *lines: str) -> None:
     write(server.data / "pg_hba.conf", "\n".join(["local all postgres trust", *lines, ""]))
     before = loaded_at(server)
     execute(server, "SELECT pg_reload_conf()")
-    # A new backend knows what the postmaster knows.
+    # A new backend has the configuration of the postmaster.
     while loaded_at(server) == before:
         pass
 
@@ -78,12 +78,12 @@ async def probe(port: int, authority: Authority, deadline_s: float = probes.DEAD
 
 
 def children() -> set[int]:
-    """The processes of trials that this one has begun."""
+    """Return the trial processes that this process started."""
     listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     return {int(pid) for pid in listed if b"draupnir.trial" in Path(f"/proc/{pid}/cmdline").read_bytes()}
 
 
-async def test_a_server_as_it_has_to_be_passes(server: Cluster, authority: Authority) -> None:
+async def test_a_correct_server_passes(server: Cluster, authority: Authority) -> None:
     allow(server, RIGHT)
     await probe(server.port, authority)
 
@@ -105,9 +105,7 @@ async def test_a_server_as_it_has_to_be_passes(server: Cluster, authority: Autho
         ([RIGHT, "host all all all md5"], "was asked for a password"),
     ],
 )
-async def test_a_door_that_stands_open_is_named(
-    server: Cluster, authority: Authority, lines: list[str], says: str
-) -> None:
+async def test_an_open_access_is_named(server: Cluster, authority: Authority, lines: list[str], says: str) -> None:
     execute(server, "CREATE ROLE hidden SUPERUSER")
     try:
         allow(server, *lines)
@@ -119,7 +117,7 @@ async def test_a_door_that_stands_open_is_named(
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
-async def test_a_door_that_stands_open_for_ipv6_alone_is_named(server: Cluster, authority: Authority) -> None:
+async def test_an_open_access_through_ipv6_is_named(server: Cluster, authority: Authority) -> None:
     allow(server, RIGHT, "host all all ::1/128 trust")
     with pytest.raises(ImageFailed, match="on ::1 could sign in"):
         await probe(server.port, authority)
@@ -140,7 +138,7 @@ async def test_a_door_that_stands_open_for_ipv6_alone_is_named(server: Cluster, 
         (
             "GRANT pg_read_server_files TO draupnir; GRANT EXECUTE ON FUNCTION pg_read_file(text) TO draupnir",
             "REVOKE pg_read_server_files FROM draupnir; REVOKE EXECUTE ON FUNCTION pg_read_file(text) FROM draupnir",
-            "may (read|copy from) a file",  # whichever database is tried first
+            "may (read|copy from) a file",  # depends on the order of databases
         ),
         ("ALTER DATABASE other ALLOW_CONNECTIONS false", "ALTER DATABASE other ALLOW_CONNECTIONS true", None),
         ("ALTER DATABASE other CONNECTION LIMIT 0", "ALTER DATABASE other CONNECTION LIMIT -1", None),
@@ -168,7 +166,7 @@ async def test_a_role_that_may_do_too_much_or_too_little_is_reported(
 
 @asynccontextmanager
 async def instead_of_roles(server: Cluster, query: str) -> AsyncIterator[None]:
-    """The view pg_roles of the database that is signed in to becomes another one."""
+    """The data replace the view pg_roles."""
     with psycopg.connect(server.dsn("template1"), autocommit=True) as connection:
         connection.execute("SET allow_system_table_mods = on")
         connection.execute("ALTER VIEW pg_roles RENAME TO true_roles")
@@ -227,7 +225,7 @@ async def test_an_absent_server_is_reported_at_the_deadline(authority: Authority
 
 
 async def test_a_server_that_comes_up_late_is_waited_for(server: Cluster, authority: Authority) -> None:
-    """As behind systemd's proxy: at first it hangs up on everybody."""
+    """As behind systemd's proxy: at first it closes every connection."""
     allow(server, RIGHT)
     hung_up = 0
 
@@ -294,7 +292,7 @@ def server_context(identity: certificates.ServerIdentity) -> ssl.SSLContext:
 
 @asynccontextmanager
 async def silence() -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """A port that accepts and says nothing, and whether somebody has come."""
+    """Provide a port that accepts and sends nothing, and an event for a connection."""
     come = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,4 +1,4 @@
-"""Nobody has more instances than max_instances_per_user, in whichever way and however fast they come to them."""
+"""No user gets more instances than max_instances_per_user, by any way, even with concurrent requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LIMIT = 3
 
 
 def limited(context: Context, **changes: object) -> Context:
-    """A daemon with a limit in its configuration file, and ports for everybody."""
+    """Provide a daemon with a configured limit, and enough ports."""
     update = {"max_instances_per_user": LIMIT, "max_instance_port": 20200, **changes}
     return dataclasses.replace(context, settings=context.settings.model_copy(update=update))
 
@@ -38,7 +38,7 @@ async def person(context: Context, email: str, subject: str = "") -> Caller:
 
 
 async def outcomes(context: Context, caller: Caller, image_id: int, times: int) -> Mapping[str, int]:
-    """What comes of so many creations at once, by the code of the error."""
+    """Run concurrent creations, and count the results by error code."""
 
     async def create() -> str:
         try:
@@ -115,7 +115,7 @@ async def leave(context: Context, email: str) -> None:
     await settle(context)
 
 
-async def test_an_instance_is_handed_only_to_somebody_with_a_place_for_it(context: Context) -> None:
+async def test_an_instance_is_restored_only_for_an_owner_below_the_quota(context: Context) -> None:
     context = limited(context)
     image = await ready_image(context)
     jane, bob = await person(context, JANE), await person(context, BOB)
@@ -134,14 +134,14 @@ async def test_an_instance_is_handed_only_to_somebody_with_a_place_for_it(contex
     assert len(still_closed) == LIMIT - 1
 
 
-async def test_closed_instances_count_for_their_very_owner_alone(context: Context) -> None:
+async def test_closed_instances_count_only_for_the_same_identity(context: Context) -> None:
     context = limited(context)
     image = await ready_image(context)
     jane = await person(context, JANE)
     await instances.create(context, jane, image.id)
     await instances.create(context, jane, image.id)
     await leave(context, JANE)
-    # Before what they had is open again.
+    # Before the old instance is open again.
     await person(context, JANE)
     assert await outcomes(context, jane, image.id, 5) == {"created": 1, "too_many_instances": 4}
     await leave(context, JANE)
@@ -163,5 +163,5 @@ async def test_nobody_has_more_than_a_hundred_named_tokens(context: Context) -> 
     await tokens.create(context, bob, "ci", Scope.FULL, timedelta(days=1))
     await tokens.revoke(context, jane, (await tokens.list_own(context, jane))[0].id)
     assert await create(110) == "created"
-    # Sessions are given by signing in, and end by themselves.
+    # Sessions do not count; they come from signing in, and expire.
     await tokens.start_session(context, JANE)

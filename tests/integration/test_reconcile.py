@@ -32,7 +32,7 @@ def asked_since(helper: FakeHelper, number: int) -> set[type[wire.AnyRequest]]:
     return {type(request) for request in helper.asked[number:]}
 
 
-async def test_what_is_as_meant_is_left_alone(context: Context, helper: FakeHelper) -> None:
+async def test_a_consistent_state_is_left_unchanged(context: Context, helper: FakeHelper) -> None:
     await uploaded_image(context)
     await new_instance(context, await ready_image(context))
     await converge(context)
@@ -56,7 +56,7 @@ async def test_after_a_reboot_every_instance_is_back_on_its_port(context: Contex
     await assert_lawful(context)
 
 
-async def test_one_instance_that_cannot_be_started_keeps_no_other_down(context: Context, helper: FakeHelper) -> None:
+async def test_an_instance_that_cannot_start_does_not_block_others(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     made = [await new_instance(context, image) for _ in range(3)]
     helper.reboot()
@@ -82,7 +82,7 @@ async def test_nothing_unknown_is_ever_deleted(
     assert (disk.uploads, disk.seals, disk.work, disk.images) == ({71: "a"}, {72: "b"}, {73: "c"}, {74: "d"})
     assert disk.instances == disk.listening == {75: 20000}
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    # Each once, however often it is seen.
+    # Each is logged once.
     assert len(told) == 5
     for number in range(71, 76):
         assert any(str(number) in message for message in told)
@@ -97,7 +97,7 @@ async def test_units_without_data_and_metadata_are_stopped(context: Context, hel
 
 
 async def test_units_of_an_instance_that_has_lost_its_data_are_left_alone(context: Context, helper: FakeHelper) -> None:
-    """There its owner and the operator have something to decide."""
+    """Its owner and the operator have to decide."""
     living = await new_instance(context, await ready_image(context))
     await converge(context)
     helper.disk.instances.clear()
@@ -168,7 +168,7 @@ async def test_an_upload_folder_that_went_missing_is_made_again(context: Context
     helper.disk.uploads.clear()
     helper.answers[wire.CreateUpload] = refuse
     await converge(context)
-    # A full disk is no reason to take back an image that has long been there.
+    # A full disk must not roll back an old image.
     assert (await images.get(context, image.id)).status is ImageStatus.AWAITING_UPLOAD
 
 
@@ -198,10 +198,8 @@ async def test_it_continues_through_outages(
     ]
 
 
-async def test_ids_of_what_the_metadata_have_lost_are_given_to_nothing_new(
-    context: Context, helper: FakeHelper
-) -> None:
-    """A new image must not find an old one's upload under its id, nor an instance another's data."""
+async def test_ids_on_the_disk_without_metadata_are_not_reused(context: Context, helper: FakeHelper) -> None:
+    """A new image must not get the upload of an old one, nor an instance the data of another."""
     image, instance = next_id(context, "image_ids"), next_id(context, "instance_ids")
     trial = next_id(context, "trial_ids")
     helper.disk.uploads[image] = "of an image that was forgotten"
@@ -218,9 +216,7 @@ async def test_ids_of_what_the_metadata_have_lost_are_given_to_nothing_new(
     assert [helper.disk.instances[each] for each in (instance, instance + 1, instance + 3, trial)] == [image] * 4
 
 
-async def test_the_id_that_a_foreign_file_has_for_a_name_is_given_to_nothing_new(
-    context: Context, helper: FakeHelper
-) -> None:
+async def test_an_id_that_is_the_name_of_a_foreign_file_is_not_used(context: Context, helper: FakeHelper) -> None:
     image, instance = next_id(context, "image_ids"), next_id(context, "instance_ids")
     helper.disk.unknown = [f"image_snapshots/{image}", f"instances/{instance}", "instances/lost+found"]
     made = await ready_image(context)
@@ -229,7 +225,7 @@ async def test_the_id_that_a_foreign_file_has_for_a_name_is_given_to_nothing_new
 
 
 async def test_no_id_on_the_disk_exhausts_ids(context: Context, helper: FakeHelper) -> None:
-    """Not even the highest of each range, nor one that no number of ours can be."""
+    """Neither the highest id of each range, nor an impossible one."""
     highest = {"image_ids": wire.MAX_ID, "instance_ids": 49_999_999, "trial_ids": wire.MAX_ID}
     helper.disk.uploads[wire.MAX_ID] = "of an image that was forgotten"
     helper.disk.uploads[2**40] = "of none"

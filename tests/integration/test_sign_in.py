@@ -58,7 +58,7 @@ def assert_nobody_came_in(context: Context) -> None:
 
 
 def assert_page(answer: httpx.Response, status: int, words: str) -> None:
-    """A page of ours: fixed text, without script, and nothing can be put into it."""
+    """Check that it is one of our pages: fixed text, without scripts."""
     assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8"), answer.text
     assert words in answer.text
     assert "<script" not in answer.text
@@ -76,7 +76,7 @@ def the_error(answer: httpx.Response, status: int, code: str) -> str:
 
 
 @pytest.mark.parametrize("port", [PORT, None])
-async def test_who_is_vouched_for_gets_a_session(client: Client, browser: Browser, port: int | None) -> None:
+async def test_a_confirmed_user_gets_a_session(client: Client, browser: Browser, port: int | None) -> None:
     url = await client.begin(port)
     assert url.startswith(f"{HERE}/authenticate?sign_in=")
     code = code_of(await browser.sign_in(url))
@@ -103,7 +103,7 @@ async def test_the_page_with_the_code_says_where_to_put_it(client: Client, brows
     assert_page(answer, 200, "Paste this code into the terminal in which you have just started to sign in")
 
 
-async def test_an_admin_is_one(app: Starlette, idp: IdentityProvider) -> None:
+async def test_a_configured_admin_has_the_admin_role(app: Starlette, idp: IdentityProvider) -> None:
     boss = await session(app, idp, BOSS)
     assert (await boss.ask("GET", "/sessions/current")).json()["data"]["attributes"]["role"] == "admin"
     assert (await boss.ask("GET", "/instances?all=true")).status_code == 200
@@ -118,7 +118,7 @@ async def test_signing_in_again_changes_nothing_else(app: Starlette, idp: Identi
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.parametrize("port", [PORT, None])
-async def test_a_forged_id_token_lets_nobody_in(
+async def test_a_forged_id_token_is_refused(
     signed: Context, idp: IdentityProvider, client: Client, browser: Browser, forgery: str, port: int | None
 ) -> None:
     idp.obey({"forge": forgery})
@@ -142,7 +142,7 @@ async def test_a_forged_id_token_lets_nobody_in(
     ],
     ids=str,
 )
-async def test_what_else_goes_wrong_at_the_provider_lets_nobody_in(
+async def test_other_faults_of_the_provider_are_refused(
     signed: Context, idp: IdentityProvider, client: Client, browser: Browser, orders: dict[str, Any], error: str
 ) -> None:
     idp.obey(dict(orders))
@@ -153,18 +153,18 @@ async def test_what_else_goes_wrong_at_the_provider_lets_nobody_in(
     assert_nobody_came_in(signed)
 
 
-async def test_who_says_no_is_not_signed_in(signed: Context, client: Client, browser: Browser) -> None:
+async def test_a_declined_consent_is_not_a_sign_in(signed: Context, client: Client, browser: Browser) -> None:
     back = await browser.at_provider(await browser.to_provider(await client.begin()), deny="1")
     answer = await browser.http.get(back)
     assert answer.headers["location"] == f"http://127.0.0.1:{PORT}/?error=sign_in_refused"
     assert_nobody_came_in(signed)
 
 
-async def test_each_step_is_taken_once(client: Client, browser: Browser) -> None:
+async def test_each_step_works_once(client: Client, browser: Browser) -> None:
     url = await client.begin()
     back = await browser.at_provider(await browser.to_provider(url))
     assert_page(await browser.http.get(url), 404, "This sign-in cannot continue")
-    # Opening the link in vain has not taken the first browser's place.
+    # The failed second use of the link does not affect the first browser.
     code = code_of(await browser.http.get(back))
     assert_page(await browser.http.get(back), 404, "This sign-in cannot continue")
     assert (await client.redeem(code)).status_code == 201
@@ -172,7 +172,7 @@ async def test_each_step_is_taken_once(client: Client, browser: Browser) -> None
 
 
 async def test_a_code_is_used_up_by_the_wrong_client(app: Starlette, client: Client, browser: Browser) -> None:
-    """A stolen code, from a history or over a shoulder, is useless."""
+    """A stolen code is useless."""
     code = code_of(await browser.sign_in(await client.begin()))
     thief = Client(app)
     the_error(await thief.redeem(code), 401, "sign_in_refused")
@@ -191,23 +191,23 @@ async def test_an_expired_code_is_refused(signed: Context, client: Client, brows
 async def test_another_browser_cannot_finish_a_sign_in(
     app: Starlette, idp: IdentityProvider, client: Client, browser: Browser
 ) -> None:
-    """An attacker goes as far as the provider and has somebody else go on from there, or the reverse."""
+    """An attacker starts a sign-in and a victim continues it, or the reverse."""
     target = await browser.to_provider(await client.begin())
     other = Browser(app, idp)
     back = await other.at_provider(target)
     assert_page(await other.http.get(back), 404, "another browser")
     other.http.cookies.set("draupnir_sign_in", "chosen by the attacker", domain="127.0.0.1")
     assert_page(await other.http.get(back), 404, "another browser")
-    # It was not used up for the one whose it is.
+    # The right browser can still use it.
     assert (await client.redeem(code_of(await browser.http.get(back)))).status_code == 201
 
 
-async def test_nobody_gets_the_session_of_whom_they_sent_the_link(
+async def test_a_phished_link_gives_the_attacker_no_session(
     app: Starlette, idp: IdentityProvider, client: Client
 ) -> None:
-    """The attacker's client begins, the victim signs in: the code goes to the victim's own machine, and there it stays.
+    """The attacker's client starts, the victim signs in: the code goes only to the victim's machine.
 
-    What the attacker knows is the link and the verifier; of the state and the code nothing can be told from them.
+    The attacker knows the link and the verifier, from which state and code cannot be derived.
     """
     url = await client.begin()
     victim = Browser(app, idp)
@@ -222,7 +222,7 @@ async def test_nobody_gets_the_session_of_whom_they_sent_the_link(
         assert_page(await attacker.http.get(f"{HERE}/oauth_callback?{query}"), 404, "This sign-in cannot continue")
 
 
-async def test_states_nonces_and_verifiers_are_ours_and_never_twice_the_same(client: Client, browser: Browser) -> None:
+async def test_states_nonces_and_verifiers_are_random_and_unique(client: Client, browser: Browser) -> None:
     seen: set[str] = set()
     for _ in range(20):
         asked = dict(parse_qsl(urlsplit(await browser.to_provider(await client.begin())).query))
@@ -235,13 +235,13 @@ async def test_states_nonces_and_verifiers_are_ours_and_never_twice_the_same(cli
 @pytest.mark.parametrize(
     "port", ["43210", "80@evil.example", ".evil.example", 80, 1023, 65536, -1, 1.5, True, [43210], {"a": 1}], ids=repr
 )
-async def test_a_code_is_sent_to_no_other_place_than_a_port_of_this_machine(client: Client, port: object) -> None:
+async def test_a_code_is_sent_only_to_a_loopback_port(client: Client, port: object) -> None:
     wish = {"code_challenge": "A" * 43, "loopback_port": port}
     assert "port from 1024" in the_error(await client.ask("POST", "/sign_ins", wish), 400, "invalid_request")
 
 
 @pytest.mark.parametrize("name", ["redirect_uri", "redirect_url", "next", "return_to", "url", "loopback_host"])
-async def test_nobody_is_redirected_to_where_a_request_wants(client: Client, browser: Browser, name: str) -> None:
+async def test_a_request_cannot_choose_the_redirect(client: Client, browser: Browser, name: str) -> None:
     evil = {name: "https://evil.example/"}
     wish = {"code_challenge": "A" * 43, **evil}
     assert (await client.ask("POST", "/sign_ins", wish)).status_code == 400
@@ -253,7 +253,7 @@ async def test_nobody_is_redirected_to_where_a_request_wants(client: Client, bro
     assert "evil" not in answer.headers["location"]
 
 
-async def test_nothing_of_a_request_is_in_a_page(client: Client, browser: Browser) -> None:
+async def test_a_page_quotes_nothing_of_the_request(client: Client, browser: Browser) -> None:
     query = urlencode(dict.fromkeys(("sign_in", "state", "code", "error", "error_description", "iss", "hd"), MARK))
     for path in ("/authenticate", "/oauth_callback"):
         answer = await browser.http.get(f"{HERE}{path}?{query}", headers={"Cookie": f"draupnir_sign_in={MARK}"})
@@ -284,7 +284,7 @@ async def test_the_cookie_is_for_this_host_and_for_no_script(
     )
 
 
-async def test_a_provider_that_is_away_costs_nobody_their_link(
+async def test_an_outage_of_the_provider_does_not_use_up_the_link(
     idp: IdentityProvider, client: Client, browser: Browser
 ) -> None:
     url = await client.begin()
@@ -296,10 +296,10 @@ async def test_a_provider_that_is_away_costs_nobody_their_link(
     assert (await client.redeem(code_of(await browser.sign_in(url)))).status_code == 201
 
 
-async def test_a_provider_that_hangs_is_waited_for_once(
+async def test_concurrent_requests_wait_for_a_hanging_provider_once(
     app: Starlette, idp: IdentityProvider, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those who come meanwhile do not wait one after the other."""
+    """Concurrent requests do not wait one after the other."""
     monkeypatch.setattr(oidc, "TIMEOUT_S", 0.2)
     idp.obey({"hang": "discovery"})
     urls = [await client.begin() for _ in range(20)]
@@ -309,7 +309,7 @@ async def test_a_provider_that_hangs_is_waited_for_once(
     assert idp.asked == ["discovery"]
 
 
-async def test_a_provider_that_hangs_with_the_code_lets_nobody_in(
+async def test_a_provider_that_hangs_during_the_exchange_is_refused(
     signed: Context, idp: IdentityProvider, client: Client, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(oidc, "TIMEOUT_S", 0.2)
@@ -327,7 +327,7 @@ async def test_keys_that_the_provider_changed_are_learned(
     code_of(await browser.sign_in(await client.begin()))
 
 
-async def test_a_flood_of_wishes_neither_grows_without_end_nor_keeps_anybody_out(
+async def test_a_flood_of_sign_ins_is_bounded_and_excludes_nobody(
     signed: Context, app: Starlette, idp: IdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sign_ins, "MAX_PENDING", 100)
@@ -356,7 +356,7 @@ async def test_fifty_people_sign_in_at_once(signed: Context, app: Starlette, idp
     ("method", "path"),
     [("POST", "/sign_ins"), ("GET", "/authenticate"), ("GET", "/oauth_callback"), ("POST", "/sessions")],
 )
-async def test_who_tries_too_often_is_held_back(client: Client, app: Starlette, method: str, path: str) -> None:
+async def test_too_many_attempts_are_refused(client: Client, app: Starlette, method: str, path: str) -> None:
     for _ in range(SIGN_INS_AT_ONCE):
         answer = await client.ask(method, path, {} if method == "POST" else None)
         assert answer.status_code in {400, 404}, answer.text
@@ -370,7 +370,7 @@ async def test_who_tries_too_often_is_held_back(client: Client, app: Starlette, 
     assert (await elsewhere.ask(method, path, {} if method == "POST" else None)).status_code in {400, 404}
 
 
-async def test_a_slip_in_a_secret_is_not_repeated(client: Client) -> None:
+async def test_a_mistyped_secret_is_not_quoted(client: Client) -> None:
     canary = "canary-code"
     for wish in ({"code": canary, "code_verifier": canary}, {"code": [canary], "code_verifier": "A" * 43}):
         answer = await client.ask("POST", "/sessions", wish)
@@ -389,7 +389,7 @@ async def test_without_a_provider_users_learn_how_to_authenticate(context: Conte
         assert_page(await Browser(app, idp).http.get(HERE + path), 422, "Sign-in is not configured")
 
 
-async def test_the_audit_log_says_who_signed_in_and_no_log_says_a_secret(
+async def test_the_audit_log_has_the_user_and_no_log_has_a_secret(
     signed: Context,
     app: Starlette,
     browser: Browser,
@@ -398,7 +398,7 @@ async def test_the_audit_log_says_who_signed_in_and_no_log_says_a_secret(
 ) -> None:
     caplog.set_level(logging.WARNING, "httpx")
     caplog.set_level(logging.INFO)
-    # The daemon sends it elsewhere once it logs to the journal.
+    # With the journal, the daemon logs it elsewhere.
     monkeypatch.setattr(logging.getLogger("draupnir.audit"), "propagate", True)
     client = Client(app)
     url = await client.begin()

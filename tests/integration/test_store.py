@@ -46,7 +46,7 @@ async def test_a_schema_newer_than_the_program_is_refused(dsn: str) -> None:
     await store.close()
 
 
-async def test_a_look_at_the_database_changes_nothing_in_it(empty_dsn: str, dsn: str) -> None:
+async def test_a_schema_check_changes_nothing(empty_dsn: str, dsn: str) -> None:
     with pytest.raises(migrate.SchemaTooOld, match=r"schema 0, .* `systemctl restart draupnir"):
         await Store(empty_dsn).open(migrating=False)
     with psycopg.connect(empty_dsn) as connection:
@@ -88,7 +88,7 @@ async def test_raw_rows_of_older_versions_leave_the_metadata(empty_dsn: str, mon
 
 
 @pytest.mark.parametrize("dsn_of_nothing", ["host=/nonexistent dbname=draupnir", "nonsense", "postgresql://[::1]:1/x"])
-async def test_a_database_that_is_not_there_is_unavailable(dsn_of_nothing: str) -> None:
+async def test_a_missing_database_is_unavailable(dsn_of_nothing: str) -> None:
     store = Store(dsn_of_nothing)
     with pytest.raises(MetadataUnavailable, match="not open yet"):
         await store.ping()
@@ -96,11 +96,11 @@ async def test_a_database_that_is_not_there_is_unavailable(dsn_of_nothing: str) 
         await store.open()
 
 
-async def test_a_restart_of_the_database_is_not_noticed(store: Store, cluster: Cluster, dsn: str) -> None:
+async def test_a_restart_of_the_database_causes_no_error(store: Store, cluster: Cluster, dsn: str) -> None:
     await asyncio.gather(*(store.ping() for _ in range(4)))
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
-        # All but the one that empties the tables before each test.
+        # All sessions except the one that empties the tables before each test.
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = %s AND application_name <> 'emptying'",
@@ -111,7 +111,7 @@ async def test_a_restart_of_the_database_is_not_noticed(store: Store, cluster: C
 
 @pytest.mark.parametrize("attempt", range(5))
 async def test_a_cancellation_is_never_lost_whenever_it_comes(store: Store, attempt: int) -> None:
-    """It may come together with an answer of the server's; when that is, is different in each attempt."""
+    """Each attempt cancels at another moment, so that some coincide with the server's answer."""
     for steps in itertools.count():
         asking = asyncio.create_task(store.ping())
         for _ in range(steps):

@@ -1,4 +1,4 @@
-"""Laws of tokens: what one stands for is decided each time it is shown, and it never stands for more than its maker."""
+"""Laws of tokens: each use determines its identity and role, which never exceed those of its creator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def secret(app: Starlette) -> Client:
-    """The bearer of the shared secret."""
+    """Return a client with the shared secret."""
     return Client(app, SECRET)
 
 
@@ -33,7 +33,7 @@ def the_error(answer: httpx.Response, status: int, code: str) -> str:
 
 
 async def make(client: Client, **attributes: object) -> tuple[Client, dict[str, Any]]:
-    """A client with a named token of the other's, and what was told of it."""
+    """Return a client with a named token of the other client, and the answer that created it."""
     answer = await client.ask("POST", "/tokens", {"name": "ci", **attributes})
     assert answer.status_code == 201, answer.text
     data = answer.json()["data"]
@@ -80,7 +80,7 @@ async def test_a_named_token_is_returned_once_and_shown_in_the_list(app: Starlet
     ],
     ids=repr,
 )
-async def test_what_no_token_can_be_is_refused(
+async def test_an_invalid_token_request_is_refused(
     app: Starlette, idp: IdentityProvider, wrong: dict[str, object], words: str
 ) -> None:
     jane = await session(app, idp)
@@ -88,14 +88,14 @@ async def test_what_no_token_can_be_is_refused(
     assert words in the_error(answer, 400, "invalid_request")
 
 
-async def test_names_are_ones_own(app: Starlette, idp: IdentityProvider) -> None:
+async def test_token_names_are_unique_per_owner(app: Starlette, idp: IdentityProvider) -> None:
     jane, boss = await session(app, idp), await session(app, idp, BOSS)
     await make(jane)
     assert "ci" in the_error(await jane.ask("POST", "/tokens", {"name": "ci"}), 409, "token_name_taken")
     await make(boss)
 
 
-async def test_a_token_that_may_only_look_makes_none(app: Starlette, idp: IdentityProvider) -> None:
+async def test_a_read_only_token_creates_no_token(app: Starlette, idp: IdentityProvider) -> None:
     looker, _ = await make(await session(app, idp), scope="read_only")
     assert (await looker.ask("GET", "/images")).status_code == 200
     for method, path in (("POST", "/tokens"), ("DELETE", "/tokens/1"), ("POST", "/instances"), ("POST", "/images")):
@@ -121,7 +121,7 @@ async def test_a_token_made_with_a_token_does_not_outlive_it(app: Starlette, idp
     assert child["attributes"]["expires_at"] == made["attributes"]["expires_at"]
 
 
-async def test_an_expired_token_is_none(signed: Context, app: Starlette, idp: IdentityProvider) -> None:
+async def test_an_expired_token_is_refused(signed: Context, app: Starlette, idp: IdentityProvider) -> None:
     jane = await session(app, idp)
     with psycopg.connect(signed.settings.dsn, autocommit=True) as connection:
         connection.execute("UPDATE tokens SET expires_at = now()")
@@ -154,7 +154,7 @@ async def test_the_shared_secret_cannot_be_signed_out(secret: Client) -> None:
     assert me["attributes"] == {"name": "upload", "role": "uploader", "kind": "shared_secret", "scope": "full"}
 
 
-async def test_other_peoples_tokens_are_not_there(app: Starlette, idp: IdentityProvider) -> None:
+async def test_tokens_of_other_users_are_not_found(app: Starlette, idp: IdentityProvider) -> None:
     jane, boss = await session(app, idp), await session(app, idp, BOSS)
     _, made = await make(jane)
     theirs = await boss.ask("DELETE", f"/tokens/{made['id']}")
@@ -166,7 +166,7 @@ async def test_other_peoples_tokens_are_not_there(app: Starlette, idp: IdentityP
     assert (await jane.ask("DELETE", f"/tokens/{made['id']}")).status_code == 204
 
 
-async def test_as_what_somebody_acts_is_decided_each_time(
+async def test_the_role_is_determined_for_each_request(
     context: Context, signed: Context, app: Starlette, idp: IdentityProvider
 ) -> None:
     jane, boss = await session(app, idp), await session(app, idp, BOSS)
@@ -181,7 +181,7 @@ async def test_as_what_somebody_acts_is_decided_each_time(
         settings = signed.settings.model_copy(update=changes)
         changed = create_app(dataclasses.replace(signed, settings=settings), SECRET.encode())
         assert [await role_of(each, changed) for each in (jane, boss, program)] == expected
-    # Nobody signs in any more, so nobody who once did comes in.
+    # Without a provider, tokens of users are refused.
     without = create_app(context, SECRET.encode())
     assert [await role_of(each, without) for each in (jane, boss, program)] == [None, None, None]
 
@@ -195,9 +195,7 @@ async def test_a_deleted_account_cannot_sign_in(signed: Context, app: Starlette,
         the_error(await each.ask("GET", "/images"), 401, "unauthorized")
 
 
-async def test_an_address_given_to_somebody_else_brings_no_tokens_along(
-    signed: Context, app: Starlette, idp: IdentityProvider
-) -> None:
+async def test_a_reassigned_address_inherits_no_tokens(signed: Context, app: Starlette, idp: IdentityProvider) -> None:
     former = await session(app, idp)
     with psycopg.connect(signed.settings.dsn, autocommit=True) as connection:
         connection.execute("UPDATE users SET subject = 'somebody else before'")
@@ -220,7 +218,7 @@ async def test_the_shared_secret_is_an_admin_only_until_people_sign_in(
     "token",
     ["dru_", "dru_" + "A" * 43, "dru_" + "A" * 42, "DRU_" + "A" * 43, "A" * 47, SECRET[:-1], SECRET + "x", "ü", "\x00"],
 )
-async def test_what_was_never_given_out_is_nobody(app: Starlette, token: str) -> None:
+async def test_an_unknown_token_has_no_identity(app: Starlette, token: str) -> None:
     answer = await Client(app).ask("GET", "/images")
     the_error(answer, 401, "unauthorized")
     transport = httpx.ASGITransport(app)

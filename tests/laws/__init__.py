@@ -1,4 +1,4 @@
-"""What the helper promises, as tests that run against the fake and against the real one."""
+"""The laws of the helper, as tests that run against the fake and the real one."""
 
 import pytest
 

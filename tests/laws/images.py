@@ -23,7 +23,7 @@ def publish(rig: Rig, image_id: int) -> wire.PublishImage:
 
 
 def parts(rig: Rig, image_id: int) -> set[str]:
-    """What there is of an image."""
+    """Return the existing parts of an image."""
     found = rig.ask(wire.TakeInventory())
     places = {
         "upload": found.uploads,
@@ -72,7 +72,7 @@ def test_a_new_seal_replaces_the_old_one(rig: Rig) -> None:
     ],
     ids=["seal", "extract", "finalise", "publish"],
 )
-def test_work_on_what_is_not_there_is_refused_and_makes_nothing(
+def test_work_on_a_missing_image_is_refused_and_creates_nothing(
     rig: Rig, request_of: Callable[[Rig, int], wire.AnyRequest], code: ErrorCode
 ) -> None:
     image_id = rig.image_id()
@@ -91,7 +91,7 @@ def test_work_on_what_is_not_there_is_refused_and_makes_nothing(
     ],
     ids=["stop", "discard", "destroy", "keep error text"],
 )
-def test_what_is_not_there_is_gone_already(rig: Rig, request_of: Make) -> None:
+def test_destroying_a_missing_image_succeeds(rig: Rig, request_of: Make) -> None:
     image_id = rig.image_id()
     trash = rig.ask(wire.TakeInventory()).trash
     for _ in range(2):

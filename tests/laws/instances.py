@@ -17,7 +17,7 @@ THERE = [ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")]
 
 
 def traces(rig: Rig, instance_id: int) -> set[str]:
-    """What there is of an instance."""
+    """Return the existing parts of an instance."""
     inventory = rig.ask(wire.TakeInventory())
     places = {
         "data": inventory.instances,
@@ -128,7 +128,7 @@ def test_an_instance_is_destroyed_once(rig: Rig, published: int) -> None:
     ],
     ids=["close", "destroy", "admit", "assign"],
 )
-def test_an_instance_that_is_not_there_is_closed(rig: Rig, request_of: Callable[[int], wire.AnyRequest]) -> None:
+def test_closing_a_missing_instance_succeeds(rig: Rig, request_of: Callable[[int], wire.AnyRequest]) -> None:
     instance_id = rig.instance_id()
     for _ in range(2):
         reply = rig.ask(request_of(instance_id))
@@ -137,7 +137,7 @@ def test_an_instance_that_is_not_there_is_closed(rig: Rig, request_of: Callable[
         assert traces(rig, instance_id) == set()
 
 
-def test_an_instance_that_is_not_there_has_no_ceiling(rig: Rig) -> None:
+def test_limiting_a_missing_instance_is_refused(rig: Rig) -> None:
     request = wire.LimitInstance(instance_id=rig.instance_id(), ceiling=CEILING)
     assert rig.refusal(request) is ErrorCode.NOT_FOUND
 
@@ -181,7 +181,7 @@ def test_another_owner_changes_nothing_about_the_units(rig: Rig, published: int)
     assert traces(rig, instance_id) == {"data", "units", "allowlist"}
 
 
-def test_an_image_is_not_taken_from_its_instances(rig: Rig, published: int) -> None:
+def test_an_image_with_instances_is_not_destroyed(rig: Rig, published: int) -> None:
     instance_id = rig.instance(published)
     for _ in range(2):
         assert rig.refusal(wire.DestroyImage(image_id=published)) is ErrorCode.IN_USE

@@ -1,4 +1,4 @@
-"""A helper to hold to the laws, fake or real, with ids that are free and everything tidied up at the end."""
+"""A helper under test, fake or real, with free ids, and cleanup at the end."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
 R = TypeVar("R", bound=wire.Wire)
 
-# Nobody has made as many, so the ids are free.
+# High ids, which are unused.
 FIRST_ID = wire.MAX_ID - 1000
-# What waits for longer waits in vain.
+# Deadline that only a hang reaches.
 DEADLINE_S = 300
 MAX_BYTES = 2**30
 MADE_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class Rig(ABC):
-    """A helper, and what stands around it: uploads, installed majors and ports."""
+    """A helper, and its surroundings: uploads, installed majors and ports."""
 
     def __init__(self, major: int, ports: range) -> None:
         self.major = major
@@ -52,15 +52,15 @@ class Rig(ABC):
 
     @abstractmethod
     def upload(self, image_id: int) -> None:
-        """Put a backup into an upload that is there."""
+        """Put a backup into an existing upload."""
 
     @abstractmethod
     def failing_script(self) -> str:
-        """A script with which the next finalise fails, for a reason that names `nowhere`."""
+        """Return a script that makes the next finalise fail, with an error that names `nowhere`."""
 
     @abstractmethod
     def occupy(self, port: int) -> AbstractContextManager[None]:
-        """Have another program listen on the port for as long as the result is entered."""
+        """Return a context in which another program listens on the port."""
 
     def ask(self, request: wire.Request[R]) -> R:
         """Return the reply. Raises Refused."""
@@ -78,23 +78,23 @@ class Rig(ABC):
         return None
 
     def image_id(self) -> int:
-        """An id that no image has."""
+        """Return an unused image id."""
         image_id = next(self._images)
         self._made.append(wire.DestroyImage(image_id=image_id))
         return image_id
 
     def instance_id(self) -> int:
-        """An id that no instance has."""
+        """Return an unused instance id."""
         instance_id = next(self._instances)
         self._made.append(wire.DestroyInstance(instance_id=instance_id))
         return instance_id
 
     def port(self) -> int:
-        """A port that nothing listens on."""
+        """Return an unused port."""
         return next(self._free_ports)
 
     def start(self, instance_id: int, image_id: int, port: int, **changed: object) -> wire.StartInstance:
-        """A request that opens an instance, as a daemon would ask."""
+        """Return a normal request that starts an instance."""
         request = wire.StartInstance(
             instance_id=instance_id,
             image_id=image_id,
@@ -115,18 +115,18 @@ class Rig(ABC):
         return request.model_copy(update=changed)
 
     def instance(self, image_id: int) -> int:
-        """An open instance of the image."""
+        """Start an instance of the image."""
         instance_id = self.instance_id()
         assert self.ask(self.start(instance_id, image_id, self.port())).listening
         return instance_id
 
     def state(self, instance_id: int) -> wire.InstanceState | None:
-        """The units of the instance among those of all."""
+        """Return the units of the instance."""
         units = self.ask(wire.ObserveInstances()).instance_units
         return next((each for each in units if each.instance_id == instance_id), None)
 
     def job(self, kind: JobKind, image_id: int) -> wire.Job:
-        """The job once it has ended."""
+        """Wait for the end of the job, and return it."""
 
         def ended() -> bool:
             return self.ask(wire.InspectJob(kind=kind, image_id=image_id)).state is not JobState.RUNNING
@@ -135,14 +135,14 @@ class Rig(ABC):
         return self.ask(wire.InspectJob(kind=kind, image_id=image_id))
 
     def until(self, holds: Callable[[], bool]) -> None:
-        """Until it holds."""
+        """Wait until the condition holds."""
         deadline = time.monotonic() + DEADLINE_S
         while not holds():
             assert time.monotonic() < deadline
             time.sleep(0.05)
 
     def clear(self) -> None:
-        """Destroy all that was made, the latest first."""
+        """Destroy everything that was created, the latest first."""
         for request in reversed(self._made):
             self.ask(request)
         self._made.clear()

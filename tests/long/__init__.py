@@ -1,1 +1,1 @@
-"""System tests that attack the installed packages for longer than `make test` may take; `make test-long` runs them."""
+"""System tests that take too long for `make test`; `make test-long` runs them."""

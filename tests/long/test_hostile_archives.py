@@ -1,4 +1,4 @@
-"""Hostile archives, uploaded: none becomes an image, each fails with a code that was foreseen."""
+"""Uploaded hostile archives: none becomes an image, and each fails with an expected code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_no_hostile_archive_becomes_an_image(service: Service, tmp_path: Path, g
     chosen = {name: archive for name, archive in ARCHIVES.items() if name.startswith(f"{group}: ")}
     found = {name: outcome(service, archive.make(), tmp_path) for name, archive in chosen.items()}
     assert {name: code for name, code in found.items() if code == "ready" or code in UNFORESEEN} == {}
-    # Where nothing is wrong with the archive, its control file is.
+    # If the archive itself is valid, its control file is not.
     assert {name: code for name, code in found.items() if TAKEN not in chosen[name].codes} == {
         name: code for name, code in found.items() if code in chosen[name].codes and TAKEN not in chosen[name].codes
     }

@@ -1,4 +1,4 @@
-"""A compromised daemon can ask the helper for no more than the daemon may, and cannot stop it."""
+"""A compromised daemon gets no more from the helper than the daemon itself, and cannot stop it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.system.test_helper import resident_kb
 
 @pytest.fixture(autouse=True)
 def _in_place_of_the_daemon(service: Service, _unharmed: None) -> Iterator[None]:
-    """The daemon is away meanwhile, so that nobody tidies up; the helper is the same process before and after."""
+    """Stop the daemon during the tests, so that it does not reconcile; check that the helper was not restarted."""
     ask({"op": "inspect"})
     pid = main_pid(HELPER)
     run("systemctl", "stop", DAEMON)
@@ -53,14 +53,14 @@ def test_an_endless_frame_is_cut_off() -> None:
     assert sent < 1024 * 65536
 
 
-def test_callers_that_say_half_and_wait_hold_nobody_up_for_long() -> None:
+def test_callers_that_send_half_a_frame_do_not_block_others() -> None:
     with ExitStack() as stack:
         for _ in range(40):
             stack.enter_context(connected()).sendall(b'{"op": "inspect"')
         assert code_of(ask({"op": "inspect"})) == ""
 
 
-def test_callers_that_leave_before_the_answer_cost_nothing() -> None:
+def test_callers_that_disconnect_early_leak_nothing() -> None:
     for number in range(300):
         with connected() as client:
             client.sendall(daemon.encoded({"op": "take_inventory"}))
@@ -82,7 +82,7 @@ def test_ten_thousand_bad_frames_cost_no_memory() -> None:
 
 
 def at_once(*requests: daemon.JSON) -> list[str]:
-    """The codes of the answers to requests that are all sent before one is answered."""
+    """Send all requests before the first answer, and return the codes of the answers."""
     codes = [""] * len(requests)
 
     def converse(number: int, client: socket.socket) -> None:
@@ -126,14 +126,14 @@ def test_two_instances_do_not_get_one_port(image: int) -> None:
         destroyed(FREE_ID + number)
 
 
-def test_an_image_is_not_taken_from_its_instances(image: int, neighbour: int) -> None:
+def test_an_image_with_instances_is_not_destroyed(image: int, neighbour: int) -> None:
     assert code_of(ask({"op": "destroy_image", "image_id": image})) == "in_use"
     assert code_of(ask({"op": "discard_parts", "image_id": image, "parts": ["image"]})) == "in_use"
     assert (world.DATA / f"image_snapshots/{image}").exists()
 
 
 def test_an_image_that_is_destroyed_while_instances_are_made_leaves_none_half_made(image: int) -> None:
-    """Whichever comes first, the other is refused, or an instance is whole without its image."""
+    """Either the other request is refused, or an instance is complete without its image."""
     requests = [start(instance_id=FREE_ID + number, image_id=image, port=8001 + number) for number in range(3)]
     codes = at_once({"op": "destroy_image", "image_id": image}, *requests)
     assert codes == ["in_use", "", "", ""]
@@ -173,16 +173,16 @@ def test_an_empty_seal_does_not_become_an_image() -> None:
     ask({"op": "empty_trash"})
 
 
-def test_certificates_that_are_none_open_nothing(image: int) -> None:
-    """The port listens, and Postgres does not start: nobody gets in."""
+def test_invalid_certificates_give_no_access(image: int) -> None:
+    """The port listens, but Postgres does not start."""
     assert code_of(ask(start(image_id=image, postgres_major=MAJOR))) == ""
     done = run("psql", "-XAtqc", "SELECT 1", "host=127.0.0.1 port=8000 user=draupnir dbname=my_db", ok=False)
     assert done.returncode != 0
     destroyed(FREE_ID)
 
 
-def test_what_is_said_of_an_instance_that_is_not_there_is_written_nowhere() -> None:
-    """Nor does opening its port to addresses, closing or destroying it make anything."""
+def test_requests_about_a_missing_instance_write_nothing() -> None:
+    """Allowlist, close and destroy requests create nothing, either."""
     assign = {
         "op": "assign_instance",
         "instance_id": FREE_ID,

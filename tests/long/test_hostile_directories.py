@@ -1,4 +1,4 @@
-"""A hostile data directory fails its image by a code, or opens nothing to the user of an instance."""
+"""A hostile data directory makes its image fail with a code, or gives an instance's user no access."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_hostile_data_directory_fails_or_opens_nothing(
     image_id = service.create_image()
     try:
         service.upload(image_id, directory.make(source, tmp_path / "hostile"))
-        # pytest would keep all of them, and /tmp has no room for that.
+        # pytest would keep all of them, and /tmp is too small.
         shutil.rmtree(tmp_path / "hostile")
         code = finalised(service, image_id, directory.patience_s)
         assert code in directory.codes if directory.codes else code not in UNFORESEEN

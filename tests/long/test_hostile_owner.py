@@ -1,4 +1,4 @@
-"""An owner who takes all that an instance can get harms nobody else: the neighbour's queries go on."""
+"""An owner who uses all resources of an instance does not affect others: the neighbour's queries continue."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DROPS += " 'public'::regnamespace LOOP EXECUTE format('DROP TABLE IF EXISTS %s C
 
 @contextmanager
 def sessions(service: Service, instance_id: int, count: int, sql: str) -> Iterator[list[subprocess.Popen[str]]]:
-    """So many psql at once, all at the same statement; ended afterwards, whatever has become of them."""
+    """Run `count` psql processes with the same statement, and end them afterwards."""
     environment = {**service.environment(instance_id), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "60"}
     found = [
         subprocess.Popen(
@@ -54,7 +54,7 @@ def backends(instance_id: int) -> int:
 
 @pytest.fixture
 def hog(service: Service, image: int, _unharmed: None) -> Iterator[int]:
-    """The instance that takes all it can get; when it is gone, the neighbour and the machine are looked at."""
+    """Provide the greedy instance; after its destruction, check the neighbour and the machine."""
     instance_id = int(service.create_instance(image)["id"])
     service.answer(instance_id, "CREATE TABLE big AS SELECT generate_series(1, 20000) i")
     yield instance_id
@@ -67,7 +67,7 @@ def neighbour_works(service: Service, neighbour: int) -> None:
         service.answer(neighbour, "CREATE TABLE t AS SELECT * FROM users; DROP TABLE t")
 
 
-def test_all_connections_of_one_are_nobody_else_s(service: Service, neighbour: int, hog: int) -> None:
+def test_an_instance_cannot_use_connections_of_another(service: Service, neighbour: int, hog: int) -> None:
     with sessions(service, hog, 110, "SELECT pg_sleep(3600)") as found:
         await_that(lambda: sum(each.poll() is not None for each in found) >= 5, "some are turned away")
         neighbour_works(service, neighbour)
@@ -84,7 +84,7 @@ def test_queries_that_take_all_memory_end_and_the_neighbour_continues(
 ) -> None:
     with sessions(service, hog, 3, GROWS):
         neighbour_works(service, neighbour)
-        # Nobody needs to wait until the kernel has ended them, nor for the limits to be there in a test machine.
+        # Do not wait for the kernel to kill them; a test machine may lack the limits.
     assert run("systemctl", "is-active", "draupnir", "draupnir-helper", "draupnir-metadata").stdout == "active\n" * 3
 
 
@@ -95,14 +95,14 @@ def test_parallel_workers_without_end_are_bounded(service: Service, neighbour: i
         assert backends(hog) < 512
 
 
-def test_everything_dropped_is_the_owner_s_own_loss(service: Service, neighbour: int, hog: int) -> None:
+def test_dropping_everything_affects_only_the_own_instance(service: Service, neighbour: int, hog: int) -> None:
     service.answer(hog, DROPS)
     service.psql(hog, "DROP DATABASE my_db WITH (FORCE)", "postgres", ok=False)
     neighbour_works(service, neighbour)
 
 
 def test_a_superuser_who_ruins_the_data_can_still_be_destroyed(service: Service, neighbour: int, hog: int) -> None:
-    """With rights that nobody is given: files overwritten, settings that keep Postgres from starting."""
+    """With superuser rights: overwrite files, and prevent Postgres from starting."""
     become_superuser(service, hog)
     service.psql(hog, "COPY (SELECT 'nonsense = true') TO '/srv/pgdata/postgresql.auto.conf'")
     service.psql(hog, "COPY (SELECT repeat('x', 8192)) TO '/srv/pgdata/global/pg_control'")
@@ -128,7 +128,7 @@ def test_a_million_files_and_deep_directories_do_not_stay(service: Service, neig
     await_that(lambda: not any((world.DATA / "trash").iterdir()), "the trash is empty")
 
 
-def test_settings_of_sessions_reach_nobody_else(service: Service, neighbour: int, hog: int) -> None:
+def test_session_settings_do_not_affect_others(service: Service, neighbour: int, hog: int) -> None:
     for statement in (
         "ALTER ROLE draupnir SET statement_timeout = 1",
         "ALTER DATABASE my_db SET default_transaction_read_only = on",
@@ -140,7 +140,7 @@ def test_settings_of_sessions_reach_nobody_else(service: Service, neighbour: int
     neighbour_works(service, neighbour)
 
 
-def test_an_owner_who_makes_and_destroys_in_a_hurry_harms_nobody(service: Service, neighbour: int, image: int) -> None:
+def test_rapid_creation_and_destruction_does_not_affect_others(service: Service, neighbour: int, image: int) -> None:
     made = [int(service.create_instance(image)["id"]) for _ in range(4)]
     with sessions(service, made[0], 5, "SELECT pg_sleep(3600)"):
         for instance_id in made:

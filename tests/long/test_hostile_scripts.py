@@ -1,4 +1,4 @@
-"""A hostile script fails its image, or leaves nothing in it that the user of an instance could climb out by."""
+"""A hostile script makes its image fail, or leaves nothing with which an instance's user could escalate."""
 
 from __future__ import annotations
 

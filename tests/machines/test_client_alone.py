@@ -11,7 +11,7 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 
-# Installs the wheel for a user of its own, then asks it what a newcomer asks; nothing of Debian's packages is in reach.
+# Installs the wheel for a separate user, then runs first commands; Debian's packages are not importable.
 USE = """
 set -euo pipefail
 export PIPX_HOME="$HOME/pipx" PIPX_BIN_DIR="$HOME/bin" PATH="$HOME/bin:$PATH"
@@ -47,7 +47,7 @@ def test_pipx_installs_the_client_where_the_checks_run(wheel: Path, tmp_path: Pa
 
 
 def test_pipx_installs_the_client_on_a_machine_without_our_packages(wheel: Path) -> None:
-    # A machine reaches no registry, so what the client needs comes along.
+    # A machine has no network, so the dependencies are provided as files.
     wheels = PROJECT / "dist/wheels"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     options: list[str | Path] = ["--python-version=3.13", "--only-binary=:all:", "--dest", wheels]

@@ -1,4 +1,4 @@
-"""After a reboot, and after a pulled plug, every instance is as it was, on its port with its data; run from outside."""
+"""After a reboot or a power failure, every instance has its port and data again; run from outside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 MACHINE = PROJECT / "packaging/machine"
 NAME = f"reboot-{os.getpid()}"
 
-# What prepares the machine, and what looks at it; both run inside, as root.
+# The scripts that prepare and inspect the machine; both run inside, as root.
 PREPARE = """
 set -euo pipefail
 cd /root
@@ -88,7 +88,7 @@ def test_every_instance_is_back_on_its_port_with_its_data(options: tuple[str, ..
     assert found == {"ordinary, direct: inactive", "sleeper, direct: inactive", "direct, direct: active"}
     inside(SLEEP)
     if options:
-        # Commits of the last moment may be lost by choice (synchronous_commit = off); these are not of that moment.
+        # With synchronous_commit = off the last commits may be lost, but these are older.
         inside("sync")
     machine("reboot", *options, NAME)
     deadline = time.monotonic() + 60

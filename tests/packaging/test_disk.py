@@ -1,4 +1,4 @@
-"""A data disk of the operator's own: used as it is, never formatted, and left to them by a purge."""
+"""The operator's own data disk: used without changes, never formatted, and retained by a purge."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def unmount() -> None:
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    """What the device keeps its content in."""
+    """Provide the backing file of the device."""
     path = tmp_path / "disk"
     with path.open("wb") as file:
         file.truncate(512 * 1024 * 1024)
@@ -37,7 +37,7 @@ def disk(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def device(disk: Path) -> Iterator[str]:
-    """A block device that the configuration names and nothing uses yet; the embedded disk is back afterwards."""
+    """Provide a configured, unused block device; restore the embedded disk afterwards."""
     before = CONFIGURATION.read_text()
     name = run("losetup", "--find", "--show", disk).stdout.strip()
     unmount()
@@ -69,7 +69,7 @@ def test_a_device_without_btrfs_is_refused_with_what_to_do_and_is_not_written_to
 
 
 def test_a_disk_that_is_mounted_is_used_and_a_purge_says_so_and_leaves_it(device: str) -> None:
-    # By hand: systemd mounts no device where there is no udev, which a container has not.
+    # Mounted by hand, because a container has no udev, which systemd needs to mount a device.
     run("mkfs.btrfs", "--quiet", "-O", "squota", device)
     run("mount", "-o", "nodev,noexec,nosuid,user_subvol_rm_allowed", device, DATA)
     run("systemctl", "restart", "draupnir-setup")

@@ -1,4 +1,4 @@
-"""What setup.cfg, debian/ and the units say about the project agrees with the project."""
+"""setup.cfg, debian/ and the units agree with the project."""
 
 from __future__ import annotations
 

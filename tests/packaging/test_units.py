@@ -1,4 +1,4 @@
-"""The packages as they are installed on a booted Debian 13: units, users, directories, manual pages, completions."""
+"""The installed packages on a booted Debian 13: units, users, directories, manual pages, completions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path("/usr/lib/systemd/system")
-# A command, and one of the words that may follow it.
+# A command, and one of its completions.
 COMPLETED = {"draupnir": "doctor", "draupnir-client": "instances"}
 
 pytestmark = pytest.mark.skipif(not (UNITS / "draupnir.service").exists(), reason="the packages are not installed here")
@@ -25,7 +25,7 @@ def output_of(*command: str) -> str:
 
 def test_systemd_finds_no_fault_in_a_unit(tmp_path: Path) -> None:
     units = [str(path) for path in sorted(UNITS.glob("draupnir*.s*")) if path.is_file()]
-    # A prefix drop-in is only read with a unit of that prefix, so each gets a minimal one to stand on.
+    # A prefix drop-in applies only to a unit of that prefix, so each gets a minimal unit.
     for drop_in in sorted(UNITS.glob("draupnir-*-.*.d")):
         shutil.copytree(drop_in, tmp_path / drop_in.name)
         unit = tmp_path / drop_in.name.removesuffix(".d").replace("-.", "-1.")
@@ -101,7 +101,7 @@ def test_fish_completes_both_commands() -> None:
 
 
 def test_zsh_completes_both_commands() -> None:
-    # What zsh finds by itself is called as it calls it, and what it is given to offer is printed.
+    # Calls the function that zsh finds, and prints the offered completions.
     script = """
         autoload -Uz compinit && compinit -D -u
         _describe() {{ print -rl -- "${{(@P)3}}" }}

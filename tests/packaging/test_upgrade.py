@@ -1,4 +1,4 @@
-"""What apt does to a running service: an upgrade that nobody notices, and a purge that deletes no database."""
+"""apt and a running service: an upgrade without interruption, and a purge that deletes no database."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def main_pid(unit: str) -> str:
 
 
 def sockets() -> set[str]:
-    """The identities of the sockets that clients of the API and of the helper connect to."""
+    """Return the identities of the listening sockets of the API and the helper."""
     api = output_of("ss", "--listening", "--tcp", "--numeric", "--extended", "--no-header", "sport = :8432")
     helper = output_of("ss", "--listening", "--unix", "--no-header", "src /run/draupnir-helper.sock")
     return {*re.findall(r"ino:\d+", api), *helper.split()}
@@ -43,7 +43,7 @@ def sockets() -> set[str]:
 
 @pytest.fixture
 def packages() -> Iterator[list[str]]:
-    """The packages under test; whatever the test does to them, they are installed again afterwards."""
+    """Provide the packages under test, and install them again afterwards."""
     found = [str(path) for path in sorted(DIST.glob("*.deb"))]
     yield found
     apt("install", "--allow-downgrades", *found)
@@ -52,7 +52,7 @@ def packages() -> Iterator[list[str]]:
 
 @pytest.fixture
 def next_version(tmp_path: Path, packages: list[str]) -> list[str]:
-    """The same packages with a higher version number."""
+    """Provide the same packages with a higher version number."""
     made = []
     for package in packages:
         tree = tmp_path / Path(package).name.partition("_")[0]
@@ -66,7 +66,7 @@ def next_version(tmp_path: Path, packages: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key that may upload; the purge takes it off the server."""
+    """Provide an upload key; the purge removes it from the server."""
     path = tmp_path_factory.mktemp("keys") / "key.pem"
     output_of("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path))
     output_of("draupnir", "upload-key", "add", f"{path}.pub")
@@ -89,13 +89,13 @@ def instance(key: Path, backup: Path) -> Iterator[int]:
     service = Service(key)
     image_id = service.make_image(backup, script="SELECT 1;")
     yield int(service.create_instance(image_id)["id"])
-    # The secret is another one after the purge.
+    # The purge replaces the secret.
     Service(key).destroy_image(image_id)
 
 
 @pytest.fixture
 def upload(key: Path, backup: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """An upload that is under way, and would be for minutes."""
+    """Start an upload that takes minutes."""
     service = Service(key)
     image_id = service.create_image()
     target = f"upload@localhost:/draupnir/image_uploads/{image_id}"

@@ -1,4 +1,4 @@
-"""A production server to take backups of: real Postgres, personal data, roles, everything that must not travel."""
+"""A production server for backups: a real Postgres with personal data, roles, and links to production."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system.service import run
 BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
 MAJOR = int(BINARIES.parent.name)
 USERS = 5000
-CANARY = "canary-7f3a"  # in every personal datum, so that one search tells whether any is left
+CANARY = "canary-7f3a"  # in all personal data, so that one search finds leftovers
 
 CONTENT = f"""
 CREATE ROLE app LOGIN PASSWORD '{CANARY}-password' SUPERUSER;
@@ -47,7 +47,7 @@ class Source:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
-        # pytest's directories are closed to other users, and Postgres does not run as root.
+        # pytest's directories are private, and Postgres does not run as root.
         for path in (directory, *directory.parents[:2]):
             path.chmod(0o755)
         self.data = directory / "main"
@@ -66,7 +66,7 @@ class Source:
 
     @classmethod
     def copy_of(cls, other: Source, directory: Path) -> Source:
-        """Another server with the same data, to be changed as one likes; both are stopped."""
+        """Return a copy of the server that a test may change; both are stopped."""
         made = cls.__new__(cls)
         made.directory, made.data = directory, directory / "main"
         directory.mkdir(exist_ok=True)
@@ -77,7 +77,7 @@ class Source:
         return made
 
     def script(self, text: str, database: str = "my_db") -> None:
-        """What psql understands, in one session, up to the first error; the server runs."""
+        """Run psql input in one session, up to the first error, on the running server."""
         connection = ["-h", str(self.directory), "-p", "5999", "-d", database]
         psql: list[str | Path] = [BINARIES / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *connection, "-f", "-"]
         run("runuser", "-u", "postgres", "--", *psql, cwd="/", input=text)
@@ -102,14 +102,14 @@ class Source:
         self._as_postgres("pgbench", "-i", "-q", "-s", scale, "-h", self.directory, "-p", "5999", "my_db")
 
     def tarball(self, name: str, *options: str, members: str = ".", base: Path | None = None) -> Path:
-        """A tar of the data directory."""
+        """Create a tar of the data directory."""
         path = self.directory / name
         if not path.exists():
             run("tar", *options, "-cf", path, "-C", base or self.data, members, env={**os.environ, "XZ_OPT": "-0"})
         return path
 
     def base_backup(self, *options: str) -> Path:
-        """What `pg_basebackup -Ft` writes, taken from the running server."""
+        """Run `pg_basebackup -Ft` on the running server."""
         directory = self.directory / f"base_backup{''.join(options)}"
         self.start()
         try:

@@ -18,19 +18,19 @@ CONFIGURATION = Path("/etc/draupnir/config.toml")
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """A production server with personal data in it, stopped, and backups of it in many forms."""
+    """Provide a stopped production server with personal data, and backups of it in many forms."""
     return Source(tmp_path_factory.mktemp("production"))
 
 
 @pytest.fixture(scope="session")
 def backup(source: Source) -> Path:
-    """The brief's db_backup.tar.gz."""
+    """Provide the brief's db_backup.tar.gz."""
     return source.tarball("db_backup.tar.gz", "-z")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_pool() -> Iterator[None]:
-    """Instances that are made behind the back of a test would show in its world; test_pool.py has them."""
+    """Disable the pool, whose instances would show in the tests' worlds; test_pool.py enables it."""
     before = CONFIGURATION.read_text()
     CONFIGURATION.write_text("pool_size = 0\ndirect_instances = true\n" + before)
     run("systemctl", "restart", "draupnir-helper", "draupnir")
@@ -41,9 +41,9 @@ def _no_pool() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The installed service, with a key for uploads."""
+    """Provide the installed service, with an upload key."""
     key = tmp_path_factory.mktemp("keys") / "key.pem"
-    # A name of its own: a run that was cut short leaves its key behind.
+    # A unique name, because an interrupted run leaves its key behind.
     name = f"system tests {time.time_ns()}"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", key)
     run("draupnir", "upload-key", "add", key.with_suffix(".pem.pub"))
@@ -53,7 +53,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def image(service: Service, backup: Path) -> Iterator[int]:
-    """A ready image that all tests may make instances of."""
+    """Provide a ready image for all tests."""
     before = world.observe()
     image_id = service.make_image(backup)
     yield image_id
@@ -63,8 +63,8 @@ def image(service: Service, backup: Path) -> Iterator[int]:
 
 @pytest.fixture(autouse=True)
 def _nothing_left_behind(service: Service, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test made is destroyed by it, and nothing else of it stays."""
-    # The image of the session is part of the world for those who use it.
+    """Check that each test destroys everything it created."""
+    # Tests that use the session's image count it as part of the world.
     if "image" in request.fixturenames:
         request.getfixturevalue("image")
     world.await_quiet()
@@ -75,7 +75,7 @@ def _nothing_left_behind(service: Service, request: pytest.FixtureRequest) -> It
 
 @pytest.fixture
 def instance(service: Service, image: int) -> Iterator[int]:
-    """An instance of the session's image, destroyed at the end."""
+    """Provide an instance of the session's image, destroyed at the end."""
     instance_id = int(service.create_instance(image)["id"])
     yield instance_id
     service.ask("DELETE", f"/instances/{instance_id}")
@@ -83,9 +83,9 @@ def instance(service: Service, image: int) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def neighbour(service: Service, image: int) -> Iterator[int]:
-    """An instance of somebody who does nothing but use it while others attack."""
+    """Provide the instance of an innocent user during attacks of others."""
     instance_id = int(service.create_instance(image)["id"])
-    # Its processes are part of the world from now on.
+    # From now on its processes are part of the world.
     service.answer(instance_id, "SELECT 1")
     yield instance_id
     service.destroy_instance(instance_id)
@@ -93,13 +93,13 @@ def neighbour(service: Service, image: int) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def bystanders(service: Service, neighbour: int) -> Iterator[aftermath.Bystanders]:
-    """What no attack of the module may change."""
+    """Provide the state that no attack of the module may change."""
     with aftermath.planted():
         yield aftermath.Bystanders(service, neighbour)
 
 
 @pytest.fixture
 def _unharmed(bystanders: aftermath.Bystanders) -> Iterator[None]:
-    """After the test the machine outside, the neighbour and doctor's report are as they were before."""
+    """Check that the machine outside, the neighbour and doctor's report are unchanged after the test."""
     yield
     bystanders.check()

@@ -1,4 +1,4 @@
-"""Ways to hurt the service on purpose: kill at a chosen system call, hold its parts still, fill its disk."""
+"""Fault injection: kill at a chosen system call, freeze processes, fill the disk."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONFIGURATION = Path("/etc/draupnir/config.toml")
 
 
 def await_that(condition: Callable[[], object], what: str, within_s: float = 300) -> None:
-    """Poll until the condition holds; what is expected is said when it does not in time."""
+    """Poll until the condition holds; after a timeout fail with the expectation."""
     deadline = time.monotonic() + within_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
@@ -29,12 +29,12 @@ def await_that(condition: Callable[[], object], what: str, within_s: float = 300
 
 
 def main_pid(unit: str) -> int:
-    """The main process of the unit, 0 if it has none."""
+    """Return the main process of the unit, 0 if it has none."""
     return int(run("systemctl", "show", "--value", "-p", "MainPID", unit).stdout)
 
 
 def processes(unit: str) -> list[int]:
-    """Every process of the unit, without asking systemd: for catching a job in its first moments."""
+    """Return every process of the unit, without systemd, to catch a job right after its start."""
     groups = Path("/sys/fs/cgroup").rglob(f"{unit}/cgroup.procs")
     with suppress(OSError):
         return [int(pid) for group in groups for pid in group.read_text().split()]
@@ -42,7 +42,7 @@ def processes(unit: str) -> list[int]:
 
 
 def kill(unit: str, number: signal.Signals = signal.SIGKILL) -> None:
-    """Send the signal to every process of the unit, and see to it that it has arrived."""
+    """Send the signal to every process of the unit, and wait for its effect."""
     pid = main_pid(unit)
     run("systemctl", "kill", "--kill-whom=all", f"--signal={number.name}", unit)
     if number is signal.SIGKILL and pid:
@@ -50,7 +50,7 @@ def kill(unit: str, number: signal.Signals = signal.SIGKILL) -> None:
 
 
 def restart(*units: str) -> None:
-    """Restart the units in order; after the bus also logind, which does not notice and lets every sign-in wait."""
+    """Restart the units in order; after the bus also logind, which would otherwise delay every login."""
     for unit in units:
         run("systemctl", "restart", unit)
         if unit == "dbus":
@@ -58,7 +58,7 @@ def restart(*units: str) -> None:
 
 
 def await_healthy(service: Service) -> None:
-    """The service answers that daemon, helper and metadata are well."""
+    """Wait until the health check reports ok."""
 
     def healthy() -> bool:
         with suppress(httpx.TransportError):
@@ -70,7 +70,7 @@ def await_healthy(service: Service) -> None:
 
 @contextmanager
 def injected(unit: str, *inject: str) -> Iterator[None]:
-    """Meanwhile strace tampers with the system calls of the unit's processes, each as in `strace -e inject=…`."""
+    """Inject faults into system calls of the unit's processes during the block, as in `strace -e inject=…`."""
     calls = {each.partition(":")[0] for each in inject}
     options = [part for each in inject for part in ("-e", f"inject={each}")]
     command = ["strace", "-f", "-q", "-e", f"trace={','.join(calls)}", *options, "-o", "/dev/null"]
@@ -80,7 +80,7 @@ def injected(unit: str, *inject: str) -> Iterator[None]:
 
 @contextmanager
 def traced(unit: str, command: list[str]) -> Iterator[None]:
-    """Meanwhile the strace command is attached to the unit's main process."""
+    """Attach the strace command to the unit's main process during the block."""
     pid = main_pid(unit)
     tracer = subprocess.Popen([*command, "-p", str(pid)], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
@@ -99,7 +99,7 @@ def _status(pid: int) -> str:
 
 @contextmanager
 def filled(leaving_mib: int) -> Iterator[None]:
-    """Meanwhile the data filesystem has only so much room left."""
+    """Reduce the free space of the data filesystem during the block."""
     try:
         fill(leaving_mib)
         yield
@@ -110,7 +110,7 @@ def filled(leaving_mib: int) -> Iterator[None]:
 
 @contextmanager
 def configured(service: Service, text: str) -> Iterator[None]:
-    """Meanwhile the service runs with this before the rest of its configuration."""
+    """Run the service with these lines before the rest of its configuration during the block."""
     before = CONFIGURATION.read_text()
     try:
         CONFIGURATION.write_text(text + before)
@@ -124,18 +124,18 @@ def configured(service: Service, text: str) -> Iterator[None]:
 
 
 def low_mib() -> int:
-    """With less room than that on the data disk nothing new is made: a twentieth of it, or 20 GiB."""
+    """Return the free space below which nothing new is created: a twentieth of the data disk, or 20 GiB."""
     found = os.statvfs(DATA)
     return min(20 * 1024, found.f_blocks * found.f_frsize // 20 // 1024**2)
 
 
 def fill(leaving_mib: int) -> None:
-    """Take all room of the data filesystem but so much, until FILLER is removed."""
-    # Whatever was deleted gives its room back only now, and would do so under the test's feet.
+    """Fill the data filesystem up to the given free space, until FILLER is removed."""
+    # Wait until deleted data are freed, which would otherwise happen during the test.
     run("btrfs", "subvolume", "sync", DATA)
     os.sync()
     with FILLER.open("ab") as file:
-        # What is free shrinks by more than what was asked for, since metadata take room too; so, in several goes.
+        # Fill in several steps, because metadata take space, too.
         for _ in range(8):
             free_bytes = os.statvfs(DATA).f_bavail * os.statvfs(DATA).f_frsize - leaving_mib * 1024 * 1024
             if free_bytes < 1024 * 1024:

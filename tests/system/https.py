@@ -1,4 +1,4 @@
-"""HTTPS for the installed service, with a certificate that certbot's hook puts into place."""
+"""HTTPS for the installed service, with a certificate that certbot's hook installs."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ tls_private_key = "{TLS}/key.pem"
 
 
 class Certbot:
-    """What certbot leaves in a directory that only root may enter."""
+    """Certbot's files in a directory that only root may enter."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.chmod(0o700)
 
     def renew(self, *, deploy: bool = True) -> bytes:
-        """A new certificate, deployed as certbot does it; returns it as DER."""
+        """Deploy a new certificate like certbot, and return it as DER."""
         write_certificate(self.folder, socket.getfqdn())
         (self.folder / "cert.pem").rename(self.folder / "fullchain.pem")
         (self.folder / "key.pem").rename(self.folder / "privkey.pem")
@@ -45,21 +45,21 @@ class Certbot:
 
 
 def connect(port: int = PORT) -> ssl.SSLSocket:
-    """A connection over TLS to whatever certificate there is."""
+    """Open a TLS connection without verification."""
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(socket.create_connection(("127.0.0.1", port), 30), server_hostname="localhost")
 
 
 def shown() -> bytes:
-    """The certificate that a new connection is shown."""
+    """Return the certificate that a new connection gets."""
     with connect() as connection:
         return connection.getpeercert(binary_form=True) or b""
 
 
 @contextmanager
 def https(folder: Path) -> Iterator[Certbot]:
-    """Meanwhile the service listens on PORT too."""
+    """Make the service listen on PORT, too, during the block."""
     before = CONFIGURATION.read_text()
     certbot = Certbot(folder)
     certbot.renew()

@@ -1,6 +1,6 @@
-"""Run in the sandbox of an instance in place of Postgres: finds out what native code may do there, and writes a report.
+"""Runs in the sandbox of an instance instead of Postgres: tests what native code may do there, and writes a report.
 
-Each probe is a function that returns if the thing can be done, and raises OSError if it is refused.
+Each probe is a function that returns if the action is possible, and raises OSError if it is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NUMBERS = {
     "init_module": (175, 105), "quotactl": (179, 60), "swapon": (167, 224), "settimeofday": (164, 170),
     "chroot": (161, 51), "fsopen": (430, 430), "move_mount": (429, 429), "acct": (163, 89), "reboot": (169, 142),
 }  # fmt: skip
-# Arguments with which the kernel would do it, or fail for another reason than that it is forbidden.
+# Arguments with which the kernel would succeed, or fail for another reason than a refusal.
 ARGUMENTS: dict[str, tuple[object, ...]] = {
     "memfd_create": (b"x", 0),
     "execveat": (-100, b"/usr/lib/postgresql/none", None, None, 0),
@@ -40,13 +40,13 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
 }
 FORBIDDEN = {1, 13, 38}  # EPERM, EACCES, ENOSYS
 WRITABLE = ("/srv/pgdata", "/tmp", "/dev/shm")
-# Both print their version wherever they lie.
+# Programs that print their version at any path.
 PROGRAM = "/usr/lib/postgresql/{major}/bin/psql"
 LOADER = "/lib64/ld-linux-x86-64.so.2" if os.uname().machine == "x86_64" else "/lib/ld-linux-aarch64.so.1"
 
 
 def call(name: str) -> None:
-    """The system call by its number; only a refusal by the sandbox counts as one."""
+    """Run the system call by its number; only a refusal by the sandbox counts."""
     number = NUMBERS[name][0 if os.uname().machine == "x86_64" else 1]
     if LIBC.syscall(number, *ARGUMENTS.get(name, (0, 0, 0, 0, 0))) == -1:
         error = ctypes.get_errno()
@@ -68,13 +68,13 @@ def run(*command: str, **options: object) -> None:
 
 
 def run_descriptor(descriptor: int) -> None:
-    # Not pass_fds, for which Python needs ioctl.
+    # Not pass_fds, because Python needs ioctl for it.
     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
     run(f"/proc/self/fd/{descriptor}", close_fds=False)
 
 
 def run_nameless(program: str, directory: str) -> None:
-    """A file that never had a name."""
+    """Execute a file that never had a name."""
     descriptor = os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o700)
     os.write(descriptor, Path(program).read_bytes())
     readable = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY)
@@ -116,7 +116,7 @@ def attach_executable() -> None:
 
 
 def nest_subvolume() -> None:
-    """BTRFS_IOC_SUBVOL_CREATE, which any directory of one's own allows."""
+    """Create a subvolume by ioctl, which works in any own directory."""
     top = os.open("/srv/pgdata", os.O_RDONLY | os.O_DIRECTORY)
     fcntl.ioctl(top, 0x5000940E, bytearray(struct.pack("=q4088s", 0, b"nested-by-a-probe")))
 
@@ -152,7 +152,7 @@ def attempt(probe: Callable[[], object]) -> str:
 
 
 def main() -> None:
-    """Each probe in a process of its own, since some of them would take it along."""
+    """Run each probe in a separate process, because some kill it."""
     answers = {"a program of Postgres's": attempt(partial(run, PROGRAM.format(major=sys.argv[1])))}
     for name, probe in probes(sys.argv[1]).items():
         reading, writing = os.pipe()

@@ -1,4 +1,4 @@
-"""An identity provider of the tests' own on loopback, and people who sign in with it by a browser that is a script."""
+"""A test identity provider on loopback, and users who sign in with it through a scripted browser."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PROGRAM = Path(__file__).parents[1] / "identity_provider.py"
 
 
 class IdentityProvider:
-    """The provider as a process, which can be told things, held still and ended."""
+    """The provider as a process that can get orders, be frozen and be stopped."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen([sys.executable, PROGRAM, str(PORT), REDIRECT_URL])
@@ -44,12 +44,12 @@ class IdentityProvider:
         return False
 
     def obey(self, **orders: object) -> None:
-        """Orders in place of the old ones; see tests/identity_provider.py."""
+        """Replace the orders; see tests/identity_provider.py."""
         assert httpx.post(f"{ISSUER}/orders", json=orders).status_code == 204
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Meanwhile it takes connections and answers nothing."""
+        """Freeze it during the block: it accepts connections and does not answer."""
         os.kill(self.process.pid, signal.SIGSTOP)
         try:
             yield
@@ -64,7 +64,7 @@ class IdentityProvider:
 
 @contextmanager
 def signing_in(service: Service, **settings: str) -> Iterator[IdentityProvider]:
-    """Meanwhile people sign in with the provider, and the service has these settings beside its own."""
+    """Configure the service with the provider and these settings during the block."""
     provider = IdentityProvider()
     before = CONFIGURATION.read_text()
     own = {"trusted_user_email_domain": DOMAIN, **settings}
@@ -90,19 +90,19 @@ def signing_in(service: Service, **settings: str) -> Iterator[IdentityProvider]:
 
 
 def restart(service: Service) -> None:
-    """Have the daemon read its configuration."""
+    """Restart the daemon, which reads its configuration."""
     run("systemctl", "restart", "draupnir")
     await_healthy(service)
 
 
 def metadata(sql: str) -> str:
-    """What the private metadata cluster answers."""
+    """Query the private metadata cluster."""
     connection = ["-h", "/run/draupnir-metadata", "-d", "draupnir"]
     return run("runuser", "-u", "draupnir", "--", "psql", "-XAtq", *connection, "-c", sql, cwd="/").stdout.strip()
 
 
 def sign_in(service: Service, email: str) -> Service:
-    """The service as somebody who has signed in speaks to it."""
+    """Return the service with the session of a signed-in user."""
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     begun = service.ask("POST", "/sign_ins", {"code_challenge": challenge})

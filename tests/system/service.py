@@ -1,4 +1,4 @@
-"""The installed service as its users reach it: HTTP, scp, the command line, psql; imports nothing of ours."""
+"""The installed service through its interfaces: HTTP, scp, the command line, psql; imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ JSON = dict[str, Any]
 
 
 def run(*command: str | Path, ok: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end; fails the test with what it printed, unless it may fail."""
+    """Run a command to its end; on failure fail the test with its output, unless `ok` is false."""
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=300, check=False, **options)
     if ok:
         assert done.returncode == 0, f"{command} → {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -31,7 +31,7 @@ def run(*command: str | Path, ok: bool = True, **options: Any) -> subprocess.Com
 
 @contextmanager
 def credentials(instance: JSON, database: str = "my_db") -> Iterator[str]:
-    """A connection string for an instance as POST answered it; its files last as long as the block."""
+    """Provide a connection string for a created instance; its files exist during the block."""
     attributes = instance["attributes"]
     found = attributes["credentials"]
     with tempfile.TemporaryDirectory() as directory:
@@ -48,13 +48,13 @@ def credentials(instance: JSON, database: str = "my_db") -> Iterator[str]:
 
 @dataclass
 class Service:
-    """The service, spoken to with the shared secret; `key` signs uploads in."""
+    """A client of the service with the shared secret; `key` is for uploads."""
 
     key: Path
     token: str = field(default_factory=lambda: SECRET.read_text().strip())
 
     def ask(self, method: str, path: str, attributes: JSON | None = None, **options: Any) -> httpx.Response:
-        """One request; `attributes` become the body's."""
+        """Send a request; `attributes` become the body."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
         headers |= options.pop("headers", {})
         body = None if attributes is None else {"data": {"attributes": attributes}}
@@ -67,7 +67,7 @@ class Service:
         return int(answer.json()["data"]["id"])
 
     def upload(self, image_id: int, *files: Path, ok: bool = True, recursive: bool = False) -> Any:
-        """Exactly the brief's scp line, plus what an unattended run needs."""
+        """Run exactly the brief's scp line, plus options for an unattended run."""
         options = ["-r"] if recursive else []
         target = f"upload@localhost:/draupnir/image_uploads/{image_id}"
         return run("scp", *self.ssh_options(), *options, *files, target, ok=ok)
@@ -106,20 +106,20 @@ class Service:
         assert self.ask("DELETE", f"/instances/{instance_id}").status_code == 204
 
     def client(self, *arguments: str, ok: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
-        """draupnir-client with the shared secret."""
+        """Run draupnir-client with the shared secret."""
         return run(
             "draupnir-client", *arguments, ok=ok, env={**os.environ, "DRAUPNIR_TOKEN": self.token, **environment}
         )
 
     def environment(self, instance_id: int) -> Mapping[str, str]:
-        """What `draupnir-client env` would export."""
+        """Return the variables of `draupnir-client env`."""
         found: dict[str, str] = json.loads(self.client("--output", "json", "env", str(instance_id)).stdout)
         return {**os.environ, **found}
 
     def psql(
         self, instance_id: int, sql: str, database: str = "my_db", *, ok: bool = True, **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """One statement by psql, unaligned, as the instance's user."""
+        """Run one statement with psql, unaligned, as the instance's user."""
         options = {**self.environment(instance_id), "PGDATABASE": database, "PGCONNECT_TIMEOUT": "30", **environment}
         return run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, ok=ok, env=options)
 
@@ -128,7 +128,7 @@ class Service:
 
 
 class Session:
-    """One psql that stays connected."""
+    """A psql process that stays connected."""
 
     def __init__(self, service: Service, instance_id: int, database: str = "my_db") -> None:
         environment = {**service.environment(instance_id), "PGDATABASE": database}
@@ -137,7 +137,7 @@ class Session:
         )
 
     def answer(self, sql: str) -> str:
-        """What a statement that returns one line returns; empty if the connection is lost."""
+        """Run a statement that returns one line; empty if the connection is lost."""
         assert self._psql.stdin is not None
         assert self._psql.stdout is not None
         self._psql.stdin.write(f"{sql}\n")

@@ -1,4 +1,4 @@
-"""Clients that hold connections open and give nothing for them; each comes back when it is let go."""
+"""Clients that occupy connections; each reconnects when it is disconnected."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Act = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 async def _drip(writer: asyncio.StreamWriter) -> None:
-    """Until it fails, since the connection was closed."""
+    """Repeat until the connection is closed."""
     while True:
         writer.write(b"x")
         await writer.drain()
@@ -83,7 +83,7 @@ async def _crowd(count: int, shed: Counter[str], connected: Counter[str], over: 
 
 @contextmanager
 def slow_clients(count: int) -> Iterator[tuple[Counter[str], Counter[str]]]:
-    """Meanwhile so many, in equal shares; yields how often each kind was let go, and how often it has connected."""
+    """Run `count` clients of all kinds during the block; yield disconnections and connections by kind."""
     shed, connected = Counter[str](), Counter[str]()
     loop, over = asyncio.new_event_loop(), asyncio.Event()
     with concurrent.futures.ThreadPoolExecutor(1) as thread:

@@ -1,4 +1,4 @@
-"""A port answers those it is to: three clients with addresses of their own, listed, unlisted, expired, v4 and v6."""
+"""Allowlists on the network: three clients with separate addresses, listed, unlisted, expired, IPv4 and IPv6."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.system.service import URL, Service, run
 from tests.system.test_pool import await_pool, metadata
 
 FAMILIES = ("v4", "v6")
-# Long enough for a connection on one machine, short enough to wait for one that does not come.
+# Long enough for a local connection, short enough to wait for a blocked one.
 PATIENCE_S = 1.5
 RECONCILED_WITHIN_S = 20
 KNOCK = """
@@ -33,7 +33,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=float(sys
 
 @dataclass(frozen=True)
 class Client:
-    """A network namespace with a cable to the server, and an address of each family at both ends."""
+    """A network namespace with a veth pair to the server, and an address of each family at both ends."""
 
     number: int
 
@@ -61,7 +61,7 @@ class Client:
         run("ip", "netns", "delete", self.name, ok=False)
 
     def reaches(self, port: str, family: str) -> bool:
-        """Whether Postgres answers: that it speaks TLS is its answer to the first message of any client."""
+        """Return whether Postgres answers an SSLRequest, the first message of any client."""
         knock = ["python3", "-c", KNOCK, self.server(family), port, str(PATIENCE_S)]
         return run("ip", "netns", "exec", self.name, *knock, ok=False).returncode == 0
 
@@ -88,7 +88,7 @@ def clients() -> Iterator[list[Client]]:
     finally:
         for each in made:
             each.unplug()
-        # Mounted by the first namespace that was made.
+        # Mounted by the first namespace.
         run("umount", "/run/netns")
 
 
@@ -108,21 +108,21 @@ def configured(**changes: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def _listed(service: Service, image: int) -> Iterator[None]:
-    """Allow-lists are on, and the server's own address is that of a trusted proxy."""
+    """Enable allowlists, with the server's own address as a trusted proxy."""
     with configured(enable_ip_whitelisting="true", use_x_forwarded_for="true", trusted_proxy_cidrs='["127.0.0.1/32"]'):
         yield
 
 
 @dataclass
 class Port:
-    """An instance with a list, and its port."""
+    """An instance with an allowlist, and its port."""
 
     service: Service
     id: int
     number: str
 
     def see(self, address: str) -> None:
-        """The owner shows it from there."""
+        """Show the instance as its owner from that address."""
         assert ask_from(self.service, address, "GET", f"/instances/{self.id}").status_code == 200
 
     def allow(self, address: str) -> None:
@@ -134,13 +134,13 @@ class Port:
         assert metadata(f"UPDATE addresses SET expires_at = now() WHERE {which} RETURNING 1")
 
     def list(self) -> set[str]:
-        """What systemd has."""
+        """Return systemd's filter."""
         units = [f"draupnir-port-{self.id}.socket", f"draupnir-instance-direct-{self.id}.service"]
         return {*run("systemctl", "show", "-P", "IPAddressAllow", *units).stdout.split()}
 
 
 def ask_from(service: Service, address: str, method: str, path: str, attributes: object = None) -> httpx.Response:
-    """A request that comes through the trusted proxy."""
+    """Send a request through the trusted proxy."""
     return service.ask(method, path, attributes, headers={"X-Forwarded-For": address})  # type: ignore[arg-type]
 
 
@@ -182,7 +182,7 @@ def test_networks_are_listed_as_well(port: Port, clients: list[Client]) -> None:
     assert [each.reaches(port.number, "v6") for each in clients] == [False, True, False]
 
 
-def test_ipv4_that_ipv6_carries_is_ipv4(port: Port, clients: list[Client]) -> None:
+def test_an_ipv4_mapped_address_is_ipv4(port: Port, clients: list[Client]) -> None:
     port.allow(f"::ffff:{clients[0].address('v4')}")
     assert clients[0].reaches(port.number, "v4")
     port.see(f"::ffff:{clients[1].address('v4')}")
@@ -190,7 +190,7 @@ def test_ipv4_that_ipv6_carries_is_ipv4(port: Port, clients: list[Client]) -> No
 
 
 def test_a_forged_header_opens_nothing(port: Port, clients: list[Client]) -> None:
-    """Neither from a peer that is no trusted proxy, nor to the left of what the trusted one wrote."""
+    """Neither from an untrusted peer, nor to the left of the trusted proxy's entry."""
     forged = {"Authorization": f"Bearer {port.service.token}", "X-Forwarded-For": clients[0].address("v4")}
     with httpx.Client(base_url=URL, transport=httpx.HTTPTransport(local_address="127.0.0.2")) as peer:
         assert peer.get(f"/instances/{port.id}", headers=forged).status_code == 200
@@ -199,7 +199,7 @@ def test_a_forged_header_opens_nothing(port: Port, clients: list[Client]) -> Non
 
 
 def say(session: subprocess.Popen[str], sql: str, within_s: float) -> str | None:
-    """The next line of the answer, if one comes."""
+    """Return the next line of the answer, if there is one."""
     assert session.stdin is not None
     assert session.stdout is not None
     session.stdin.write(f"{sql};\n")
@@ -239,7 +239,7 @@ def test_a_change_leaves_the_connections_of_those_on_the_list_and_cuts_the_other
     ],
     ids=lambda command: " ".join(command[1:]),
 )
-def test_the_list_outlives(port: Port, clients: list[Client], event: list[str]) -> None:
+def test_the_allowlist_survives(port: Port, clients: list[Client], event: list[str]) -> None:
     port.see(clients[0].address("v4"))
     port.allow(clients[1].address("v6"))
     before = port.list()
@@ -251,7 +251,7 @@ def test_the_list_outlives(port: Port, clients: list[Client], event: list[str]) 
 
 
 @pytest.mark.parametrize("value", ["0.0.0.0/0 ::/0", "", "203.0.113.0/24"])
-def test_what_somebody_changed_by_hand_is_put_right(port: Port, clients: list[Client], value: str) -> None:
+def test_a_manual_change_of_the_filter_is_corrected(port: Port, clients: list[Client], value: str) -> None:
     port.see(clients[0].address("v4"))
     before = port.list()
     for unit in (f"draupnir-port-{port.id}.socket", f"draupnir-instance-direct-{port.id}.service"):
@@ -262,7 +262,7 @@ def test_what_somebody_changed_by_hand_is_put_right(port: Port, clients: list[Cl
 
 
 @pytest.mark.usefixtures("_listed")
-def test_the_pool_admits_nobody_and_a_claim_its_owner_at_once(
+def test_a_pooled_port_accepts_no_address_and_a_claimed_one_its_owner_at_once(
     service: Service, image: int, clients: list[Client]
 ) -> None:
     with configured(pool_size="1"):
@@ -286,7 +286,7 @@ def test_people_manage_their_list_with_the_client(port: Port, clients: list[Clie
 
 
 @pytest.mark.usefixtures("_listed")
-def test_turned_off_a_port_admits_everybody_and_no_filter_is_left(
+def test_without_allowlists_a_port_is_open_and_has_no_filter(
     service: Service, image: int, clients: list[Client]
 ) -> None:
     data = service.create_instance(image)
@@ -305,7 +305,7 @@ def test_turned_off_a_port_admits_everybody_and_no_filter_is_left(
 def test_where_systemd_cannot_filter_the_service_does_not_start_and_doctor_says_why(
     service: Service, image: int, tmp_path: Path
 ) -> None:
-    """systemd finds out anew after it was executed again; here the kernel has it find that it cannot."""
+    """systemd detects its support again after daemon-reexec; here the kernel makes it detect none."""
     log = tmp_path / "strace.log"
     inject = ["-e", "trace=bpf", "-e", "inject=bpf:error=EPERM"]
     with subprocess.Popen(["strace", "-f", "-qq", "-o", str(log), *inject, "-p", "1"]) as tracer:

@@ -31,7 +31,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
 
 
 def failure(service: Service, *files: Path) -> tuple[str, str]:
-    """Code and detail of the finalise of these files; the image is gone afterwards."""
+    """Finalise these files, destroy the image, and return code and detail of the failure."""
     image_id = service.create_image()
     service.upload(image_id, *files)
     answer = service.finalise(image_id)
@@ -57,7 +57,7 @@ def failure(service: Service, *files: Path) -> tuple[str, str]:
     ],
     ids=["up", "absolute", "symlink", "hardlink", "device", "pipe"],
 )
-def test_what_would_reach_outside_is_refused_by_name(
+def test_an_entry_that_points_outside_is_refused_by_name(
     service: Service, source: Source, tmp_path: Path, bad: tarfile.TarInfo
 ) -> None:
     code, detail = failure(service, tar_with(tmp_path / "bad.tar", bad, source=source))
@@ -112,7 +112,7 @@ def no_wal(path: Path, source: Source) -> None:
     ],
     ids=["garbage", "no data directory", "other major", "ancient", "damaged control file", "no WAL"],
 )
-def test_what_cannot_become_an_image_says_why(
+def test_an_unusable_upload_is_refused_with_the_reason(
     service: Service, source: Source, tmp_path: Path, make: Callable[[Path, Source], None], code: str, words: str
 ) -> None:
     path = tmp_path / "backup.tar"
@@ -150,7 +150,7 @@ def test_finalise_before_upload_changes_nothing(service: Service) -> None:
 
 
 def test_an_uploader_cannot_keep_the_helper_from_deleting(service: Service, source: Source, tmp_path: Path) -> None:
-    """Nothing under the upload folder, whatever its mode, stands in the way of destroying the image."""
+    """No content of the upload folder, of any mode, prevents the destruction of the image."""
     directory = tmp_path / "closed"
     directory.mkdir()
     (directory / "file").write_text("x")

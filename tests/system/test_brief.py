@@ -1,4 +1,4 @@
-"""The original brief, replayed to the letter: its routes, its JSON, its scp line, its command lines."""
+"""The original brief, word for word: its routes, its JSON, its scp line, its command lines."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_the_brief_from_the_first_request_to_the_last(service: Service, backup: 
     assert (status, json.loads(text)["data"]["attributes"]["port"]) == (200, instance["attributes"]["port"])
 
     assert service.answer(instance["id"], "SELECT count(*) FROM secret_tokens") == "0"
-    # The script of the brief empties that one table; the rest is the operator's affair.
+    # The brief's script only empties that table.
     assert CANARY in service.answer(instance["id"], "SELECT email FROM users LIMIT 1")
 
     assert curl(service, "DELETE", f"/instances/{instance['id']}") == (204, "")
@@ -113,7 +113,7 @@ def test_the_command_lines_of_the_brief(service: Service, image: int, tmp_path: 
     (instance_id,) = [item["id"] for item in listed]
     script = f"eval $(draupnir-client env {instance_id})\npsql -d my_db -XAtc 'SELECT count(*) FROM secret_tokens'"
     assert shell(script).strip() == "0"
-    # PGHOST=my-draupnir.tld PGPORT=5678 psql my-db; the brief's line knew of no certificate, which env exports as well.
+    # PGHOST=my-draupnir.tld PGPORT=5678 psql my-db; env also exports the certificate, which the brief did not have.
     port = listed[0]["attributes"]["port"]
     environment = f"eval $(draupnir-client env {instance_id})\nunset PGHOST PGPORT"
     line = f"PGHOST=localhost PGPORT={port} psql my_db -XAt"
@@ -135,7 +135,7 @@ def test_new_gives_a_database_in_one_line(service: Service, image: int) -> None:
 
 
 @pytest.mark.parametrize("token", [None, "", "wrong", "Bearer"])
-def test_nobody_gets_in_without_the_secret(service: Service, token: str | None) -> None:
+def test_a_request_without_the_secret_is_refused(service: Service, token: str | None) -> None:
     headers = {} if token is None else {"Authorization": f"Bearer {token}".strip()}
     for path in ("/images", "/images/1", "/instances"):
         assert httpx.get(URL + path, headers=headers).status_code == 401

@@ -1,4 +1,4 @@
-"""What an instance, an upload or a job may write has a ceiling; at that it goes on, and so does a neighbour."""
+"""Instances, uploads and jobs have a write limit; at the limit an instance keeps running, and so do others."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.system.service import Service, run
 
 MIB = 1024 * 1024
 MAX_BYTES = 200 * MIB
-# About 1 kB a row, in statements of a few MiB each, until one is refused.
+# Rows of about 1 kB, in statements of a few MiB, until one is refused.
 FILL = "INSERT INTO filler SELECT i, repeat(md5(i::text), 32) FROM generate_series(1, 8000) i"
 
 
 def create(service: Service, image_id: int, max_bytes: int | None = MAX_BYTES) -> int:
-    """An instance with that ceiling."""
+    """Create an instance with that ceiling."""
     answer = service.ask("POST", "/instances", {"image_id": image_id} | ({"max_bytes": max_bytes} if max_bytes else {}))
     assert answer.status_code == 201, answer.text
     return int(answer.json()["data"]["id"])
@@ -37,7 +37,7 @@ def attributes(service: Service, instance_id: int) -> dict[str, Any]:
 
 
 def groups() -> dict[str, int]:
-    """The quota groups of the data disk that say where they stand: id → limit, 0 for none."""
+    """Return the quota groups of the data disk: id → limit, 0 for none."""
     rows = run("btrfs", "qgroup", "show", "--raw", "-r", world.DATA).stdout.splitlines()[2:]
     return {row.split()[0]: int(row.split()[3]) if row.split()[3] != "none" else 0 for row in rows}
 
@@ -48,7 +48,7 @@ def group(instance_id: int) -> str:
 
 @pytest.fixture
 def neighbour(service: Service, image: int) -> Iterator[int]:
-    """Another instance, which answers before and after, and can write."""
+    """Provide another instance, and check that it answers and can write before and after."""
     instance_id = create(service, image, None)
     yield instance_id
     service.psql(instance_id, "CREATE TABLE of_mine AS SELECT 1")
@@ -58,7 +58,7 @@ def neighbour(service: Service, image: int) -> Iterator[int]:
 
 @contextmanager
 def small(service: Service, image_id: int) -> Iterator[int]:
-    """An instance of 200 MiB, with a table to fill; destroyed at the end, and its quota group with it."""
+    """Provide an instance of 200 MiB, with a table to fill; destroy it and its quota group at the end."""
     instance_id = create(service, image_id)
     try:
         service.psql(instance_id, "CREATE TABLE filler (i integer, t text)")
@@ -69,7 +69,7 @@ def small(service: Service, image_id: int) -> Iterator[int]:
 
 
 def fill_up(service: Service, instance_id: int, sql: str = FILL) -> str:
-    """Run the statement until it is refused; what it was refused with."""
+    """Run the statement until it is refused, and return the error."""
     environment = {**service.environment(instance_id), "PGDATABASE": "my_db"}
     for _ in range(2000):
         done = run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, ok=False, env=environment)
@@ -99,7 +99,7 @@ def test_an_instance_at_its_ceiling_is_read_only_until_there_is_room(
 def test_an_instance_that_ran_into_the_limit_with_its_log_recovers(
     service: Service, image: int, neighbour: int
 ) -> None:
-    """It goes on writing past its ceiling, as its user is free to, until the kernel stops it."""
+    """It writes past its ceiling, as its user may, until the kernel stops it."""
     with small(service, image) as instance_id:
         service.psql(instance_id, "ALTER ROLE draupnir SET default_transaction_read_only = off")
         said = fill_up(service, instance_id, f"{FILL}; UPDATE filler SET i = i + 1 WHERE i > 6000")
@@ -170,8 +170,8 @@ def test_every_instance_has_a_ceiling_by_default(service: Service, neighbour: in
     assert 0 < found["written_bytes"] < found["max_bytes"]
 
 
-def test_a_daemon_in_wrong_hands_lifts_no_ceiling(service: Service, image: int, neighbour: int) -> None:
-    """Neither that of an instance that is there, nor one that is new: the helper knows the configuration itself."""
+def test_a_compromised_daemon_cannot_raise_a_ceiling(service: Service, image: int, neighbour: int) -> None:
+    """Neither of an existing instance, nor of a new one: the helper reads the configuration itself."""
     before = groups()
     ceiling = {"max_bytes": 2**60, "read_only": False, "extended": True}
     limit = {"op": "limit_instance", "instance_id": neighbour, "ceiling": ceiling}
@@ -209,7 +209,7 @@ def test_the_client_asks_for_a_ceiling_and_shows_it(service: Service, image: int
 def test_an_archive_of_zeros_fails_its_image_at_once_and_leaves_nothing(
     service: Service, neighbour: int, tmp_path: Path
 ) -> None:
-    """A hundred kilobytes out of which three gigabytes would come."""
+    """Create an archive of a hundred kilobytes that unpacks to three gigabytes."""
     path = tmp_path / "zeros.tar.zst"
     member = tarfile.TarInfo("base/zeros")
     member.size = 3 * 1024**3
@@ -229,7 +229,7 @@ def test_an_archive_of_zeros_fails_its_image_at_once_and_leaves_nothing(
 
 @pytest.fixture
 def small_images(service: Service) -> Iterator[None]:
-    """Meanwhile an upload may hold 100 MiB, and so may the work on it."""
+    """Limit uploads, and the work on them, to 100 MiB during the block."""
     with configured(service, 'max_image_bytes = "100M"\n'):
         yield
 
@@ -261,7 +261,7 @@ def test_a_script_that_writes_too_much_fails_its_image(service: Service, neighbo
 
 @pytest.fixture
 def without_quotas(service: Service) -> Iterator[None]:
-    """The data disk is one of the operator's own, without simple quotas."""
+    """Use an operator's own data disk without simple quotas."""
     run("btrfs", "quota", "disable", world.DATA)
     yield
     if run("btrfs", "qgroup", "show", world.DATA, ok=False).returncode != 0:
@@ -270,7 +270,7 @@ def without_quotas(service: Service) -> Iterator[None]:
 
 @pytest.mark.usefixtures("without_quotas")
 def test_without_simple_quotas_there_are_no_ceilings_and_all_else_works(service: Service, image: int) -> None:
-    """And an instance that was made without a group gets one when there are quotas again, at its next start."""
+    """An instance without a quota group gets one at its next start after quotas were enabled again."""
     instance_id = create(service, image)
     assert attributes(service, instance_id)["written_bytes"] is None
     assert attributes(service, instance_id)["status"] == "running"

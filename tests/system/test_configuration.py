@@ -1,4 +1,4 @@
-"""A bad configuration is refused with its file and line; doctor says in plain words what is wrong."""
+"""A bad configuration is refused with its file and line; doctor reports problems with advice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = ("draupnir-setup.service", METADATA, "draupnir-helper.socket", HELPER, "dr
 
 @pytest.fixture(autouse=True)
 def _as_it_was(service: Service) -> Iterator[None]:
-    """The configuration and the units are afterwards what they were, and the service is well."""
+    """Restore configuration and units after the test, and wait until the service is healthy."""
     kept = {path: path.read_bytes() for path in (CONFIGURATION, SSHD, SECRET)}
     yield
     for path, content in kept.items():
@@ -74,7 +74,7 @@ def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, word
 
 
 def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, image: int) -> None:
-    """And their clients are turned away by the API, not kept waiting, until somebody fixes it."""
+    """The API refuses clients, instead of letting them wait, until the configuration is fixed."""
     instance_id = int(service.create_instance(image)["id"])
     environment = dict(service.environment(instance_id))
     before = CONFIGURATION.read_text()
@@ -89,7 +89,7 @@ def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, imag
     service.destroy_instance(instance_id)
 
 
-def test_doctor_is_content_with_a_service_that_is_well() -> None:
+def test_doctor_reports_no_problem_for_a_healthy_service() -> None:
     done = run("draupnir", "doctor")
     assert "✗" not in done.stdout
 
@@ -133,7 +133,7 @@ def assert_doctor_says(part: str, words: str) -> None:
 def test_doctor_says_that_the_disk_is_mounted_unsafely() -> None:
     def mount_anew(options: str) -> None:
         run("mount", "-o", f"remount,bind,noatime,nodev,nosuid,{options}", world.DATA)
-        # What was mounted for it when it started has options of its own.
+        # Mounts in its namespace keep their options.
         run("systemctl", "restart", HELPER)
 
     mount_anew("exec")

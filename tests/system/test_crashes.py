@@ -1,6 +1,6 @@
-"""Whatever is killed, at whatever point: nothing is lost, nothing is orphaned, and nobody has to ask again.
+"""After a kill of any part at any point, nothing is lost or orphaned, and no caller has to repeat a request.
 
-That nothing is left behind within 30 s is held by the fixture that compares the world before and after each test.
+A fixture compares the world before and after each test, with a deadline of 30 s for cleanup.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BEFORE, AFTER = "connect:signal=KILL:when=1", "shutdown:signal=KILL:when=1"
 
 
 def points(helper_calls: str, *daemon: str) -> list[tuple[str, str]]:
-    """Where to kill: the daemon at these, the helper in the first of each of these system calls."""
+    """The points to kill: the daemon at these, the helper at the first of each of these system calls."""
     return [
         *((DAEMON, point) for point in daemon),
         *((HELPER, f"{call}:signal=KILL:when=1") for call in helper_calls.split()),
@@ -63,7 +63,7 @@ def listed(service: Service, kind: str) -> dict[int, JSON]:
 
 
 def ask_anyhow(service: Service, method: str, path: str, attributes: JSON | None = None) -> httpx.Response | None:
-    """The answer, or None where the connection broke because the daemon died."""
+    """Return the answer, or None if the connection broke because the daemon was killed."""
     with suppress(httpx.TransportError):
         return service.ask(method, path, attributes)
     return None
@@ -72,9 +72,9 @@ def ask_anyhow(service: Service, method: str, path: str, attributes: JSON | None
 def crash_during(
     service: Service, unit: str, point: str, method: str, path: str, attributes: JSON | None = None
 ) -> None:
-    """Ask while the unit is bound to be killed at the point; back to health afterwards.
+    """Send a request while the unit will be killed at the point; then wait for recovery.
 
-    A helper that dies is not even noticed: the daemon asks the next one again.
+    Callers do not notice a killed helper, because the daemon repeats the request.
     """
     pid = main_pid(unit)
     with injected(unit, point):
@@ -87,9 +87,7 @@ def crash_during(
 
 
 @pytest.mark.parametrize(("unit", "point"), points("ioctl fchown renameat sendto", BEFORE, AFTER))
-def test_an_image_whose_creation_is_cut_short_has_its_folder_or_is_not_there(
-    service: Service, unit: str, point: str
-) -> None:
+def test_an_interrupted_image_creation_is_complete_or_rolled_back(service: Service, unit: str, point: str) -> None:
     before = listed(service, "images")
     attributes = {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""}
     crash_during(service, unit, point, "POST", "/images", attributes)
@@ -101,9 +99,7 @@ def test_an_image_whose_creation_is_cut_short_has_its_folder_or_is_not_there(
 
 
 @pytest.mark.parametrize(("unit", "point"), points("ioctl renameat sendto", BEFORE, AFTER))
-def test_an_image_whose_destruction_is_cut_short_is_gone_all_the_same(
-    service: Service, backup: Path, unit: str, point: str
-) -> None:
+def test_an_interrupted_image_destruction_is_completed(service: Service, backup: Path, unit: str, point: str) -> None:
     image_id = service.create_image()
     service.upload(image_id, backup)
     crash_during(service, unit, point, "DELETE", f"/images/{image_id}")
@@ -111,7 +107,7 @@ def test_an_image_whose_destruction_is_cut_short_is_gone_all_the_same(
 
 
 @pytest.mark.parametrize(("unit", "point"), points("ioctl mkdir fchown rename renameat sendto", BEFORE, AFTER))
-def test_an_instance_whose_creation_is_cut_short_runs_or_is_not_there(
+def test_an_interrupted_instance_creation_is_complete_or_rolled_back(
     service: Service, image: int, unit: str, point: str
 ) -> None:
     before = listed(service, "instances")
@@ -127,9 +123,7 @@ def test_an_instance_whose_creation_is_cut_short_runs_or_is_not_there(
 
 
 @pytest.mark.parametrize(("unit", "point"), points("ioctl renameat unlink sendto", BEFORE, AFTER))
-def test_an_instance_whose_destruction_is_cut_short_is_gone_and_never_back(
-    service: Service, image: int, unit: str, point: str
-) -> None:
+def test_an_interrupted_instance_destruction_is_completed(service: Service, image: int, unit: str, point: str) -> None:
     instance_id = int(service.create_instance(image)["id"])
     service.answer(instance_id, "CREATE TABLE t ()")
     crash_during(service, unit, point, "DELETE", f"/instances/{instance_id}")
@@ -139,7 +133,7 @@ def test_an_instance_whose_destruction_is_cut_short_is_gone_and_never_back(
 @pytest.mark.parametrize("error", ["ENOSPC", "EIO"])
 @pytest.mark.parametrize("number", [3, 4, 5, 6])
 def test_an_instance_that_btrfs_refuses_leaves_nothing(service: Service, image: int, number: int, error: str) -> None:
-    """One of the helper's first ioctls fails, in each of its threads; the ones after succeed."""
+    """One of the helper's first ioctls fails, in each of its threads; later ones succeed."""
     with injected(HELPER, f"ioctl:error={error}:when={number}"):
         answer = service.ask("POST", "/instances", {"image_id": image})
     if answer.is_success:
@@ -169,7 +163,7 @@ def test_an_upload_that_is_killed_is_sent_again(service: Service, backup: Path) 
 
 @pytest.fixture
 def finalising(service: Service, backup: Path) -> Iterator[int]:
-    """An image that is about to be finalised, with a script that takes a while."""
+    """Provide an uploaded image with a slow script."""
     image_id = service.create_image(SLOW)
     service.upload(image_id, backup)
     assert service.finalise(image_id, headers={"Prefer": "respond-async"}).status_code == 202
@@ -178,12 +172,12 @@ def finalising(service: Service, backup: Path) -> Iterator[int]:
 
 
 def rows_of(image_id: int) -> str:
-    """The image's status straight from the metadata: to ask the daemon would start it."""
+    """Return the image's status from the metadata, because a request to the daemon would start it."""
     return next((row.split("|")[2] for row in world.rows() if row.startswith(f"image|{image_id}|")), "")
 
 
 def progress(service: Service, image_id: int) -> JSON:
-    """Its progress, empty when there is none or nobody answers."""
+    """Return its progress, empty if there is none or the service does not answer."""
     answer = ask_anyhow(service, "GET", f"/images/{image_id}")
     found = answer.json()["data"]["attributes"]["progress"] if answer is not None and answer.is_success else None
     return found or {}
@@ -225,7 +219,7 @@ def test_a_finalise_whose_daemon_was_killed_ends_ready_without_anyone_asking(ser
 
 
 def test_a_finalise_is_joined_by_callers_after_a_restart(service: Service, finalising: int) -> None:
-    """Daemon, helper, metadata and the bus restarted, and systemd itself executed anew: the job never notices."""
+    """Restarts of daemon, helper, metadata and the bus, and a daemon-reexec, do not affect the job."""
     await_that(lambda: progress(service, finalising).get("activity") == SCRIPT, "the script runs")
     job = main_pid(f"draupnir-finalise-{finalising}.service")
     for unit in (DAEMON, HELPER, METADATA, "dbus"):
@@ -255,8 +249,8 @@ def test_a_job_that_is_killed_fails_the_image_and_can_be_done_again(service: Ser
 
 
 @pytest.mark.parametrize("kind", ["extract", "finalise"])
-def test_a_job_that_ends_in_order_but_has_not_said_so_is_no_success(service: Service, backup: Path, kind: str) -> None:
-    """systemd does not always see how a process in a pid namespace ends, and takes that for success."""
+def test_a_job_that_exits_without_a_report_has_failed(service: Service, backup: Path, kind: str) -> None:
+    """systemd does not always see the exit status of a process in a pid namespace, and then reports success."""
     image_id = service.create_image()
     service.upload(image_id, backup)
     drop_in = Path(f"/run/systemd/system/draupnir-{kind}-{image_id}.service.d/99-test.conf")
@@ -289,7 +283,7 @@ def test_a_server_killed_under_the_script_fails_the_image(service: Service, back
 
 
 def test_a_postgres_that_is_killed_is_back_with_its_data(service: Service, instance: int) -> None:
-    # Without this, the last half second may be lost: an instance does not wait for its disk by itself.
+    # Without this, the last half second may be lost, because an instance uses synchronous_commit = off.
     service.psql(instance, "SET synchronous_commit = on; CREATE TABLE kept AS SELECT 42 AS answer")
     run("kill", "-KILL", str(main_pid(f"draupnir-instance-{instance}.service")))
     await_that(
@@ -305,7 +299,7 @@ def test_a_postgres_that_hangs_can_be_destroyed(service: Service, image: int) ->
 
 
 def test_an_instance_whose_units_are_gone_is_started_again(service: Service, instance: int) -> None:
-    """As after a reboot: transient units, users and configuration are away, the data are there."""
+    """As after a reboot: transient units, users and configuration are missing, the data exist."""
     service.psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer")
     units = [f"draupnir-port-{instance}.socket", f"draupnir-port-{instance}.service"]
     run("systemctl", "stop", *units, f"draupnir-instance-{instance}.service")
@@ -314,7 +308,7 @@ def test_an_instance_whose_units_are_gone_is_started_again(service: Service, ins
 
 
 def test_an_instance_that_is_stopped_shuts_down_in_order(service: Service, instance: int) -> None:
-    """Several times, since how systemd sees the process is up to chance."""
+    """Repeated, because it is random how systemd sees the process."""
     unit = f"draupnir-instance-{instance}.service"
     for number in range(5):
         service.psql(instance, f"CREATE TABLE kept_{number} ()")
@@ -323,7 +317,7 @@ def test_an_instance_that_is_stopped_shuts_down_in_order(service: Service, insta
     assert "not properly shut down" not in run("journalctl", "--namespace=*", "-o", "cat", "-u", unit).stdout
 
 
-def test_metadata_that_are_away_are_503_and_back_by_themselves(service: Service, image: int) -> None:
+def test_unavailable_metadata_return_503_and_recover(service: Service, image: int) -> None:
     run("systemctl", "stop", METADATA)
     try:
         answer = service.ask("GET", f"/images/{image}")
@@ -335,7 +329,7 @@ def test_metadata_that_are_away_are_503_and_back_by_themselves(service: Service,
     await_that(lambda: service.ask("GET", "/images").status_code == 200, "the API answers again")
 
 
-def test_metadata_that_are_killed_are_back_by_themselves(service: Service, image: int) -> None:
+def test_killed_metadata_recover(service: Service, image: int) -> None:
     kill(METADATA)
     statuses = set[int]()
 
@@ -358,7 +352,7 @@ def test_metadata_that_are_killed_are_back_by_themselves(service: Service, image
     ],
     ids=["daemon and helper", "metadata", "bus", "reload", "reexec"],
 )
-def test_a_connection_outlives_a_restart_of_whatever_is_ours(
+def test_a_connection_survives_a_restart_of_each_service(
     service: Service, instance: int, command: Callable[[], object]
 ) -> None:
     session = Session(service, instance)
@@ -385,8 +379,8 @@ def test_a_unit_killed_over_and_over_is_still_started_again(service: Service, un
     await_healthy(service)
 
 
-def test_a_helper_that_died_while_writing_is_not_kept_from_starting(service: Service) -> None:
-    """What it leaves under a passing name goes, whatever it is."""
+def test_a_helper_killed_during_a_write_starts_again(service: Service) -> None:
+    """Leftovers under a temporary name are removed."""
     manifest = world.DATA / "instances/.new-999.json"
     manifest.write_text("{")
     run("btrfs", "subvolume", "create", world.DATA / "instances/.new-999")
@@ -405,8 +399,8 @@ def test_units_that_outlive_their_instance_are_stopped(service: Service) -> None
     assert "exists and is not in the metadata" not in run("draupnir", "doctor", ok=False).stdout
 
 
-def test_no_leftover_keeps_anything_new_from_being_made(service: Service, backup: Path) -> None:
-    """Such as a restored disk has: with the highest ids, with ids that nothing has, and files named like ids."""
+def test_leftovers_do_not_prevent_new_images_and_instances(service: Service, backup: Path) -> None:
+    """As on a restored disk: the highest ids, unknown ids, and files named like ids."""
     data = world.DATA
     places = ("instances/67108863", "instances/49999999", "image_snapshots/67108863", "instances/99999999999")
     for place in places:

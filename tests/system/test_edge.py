@@ -1,4 +1,4 @@
-"""Laws of the API as a public service: slow clients harm themselves, certificates change under way, secrets stay so."""
+"""Laws of the API as a public service: slow clients, renewed certificates and secrets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def certbot(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def trusted(certbot: Certbot) -> httpx.Client:
-    """A client over HTTPS that believes in the certificate of now."""
+    """Provide an HTTPS client that trusts the current certificate."""
     context = ssl.create_default_context(cafile=str(TLS / "certificate.pem"))
     return httpx.Client(base_url=f"https://localhost:{PORT}", verify=context, timeout=300)
 
@@ -44,10 +44,10 @@ def said(words: str, since: str) -> bool:
     return words in run("journalctl", "-u", DAEMON, "-o", "cat", "--since", since).stdout
 
 
-def test_five_hundred_slow_clients_keep_nobody_else_waiting(service: Service, trusted: httpx.Client) -> None:
+def test_five_hundred_slow_clients_do_not_delay_others(service: Service, trusted: httpx.Client) -> None:
     with slow_clients(500) as (shed, connected):
         await_that(lambda: sum(connected.values()) >= 500, "all are connected")
-        # Each kind has to be let go; meanwhile everybody else is served, on both listeners.
+        # Each kind has to be disconnected, while others are served on both listeners.
         deadline = time.monotonic() + 120
         while set(KINDS) - set(shed):
             assert time.monotonic() < deadline, f"not let go: {set(KINDS) - set(shed)}"
@@ -60,7 +60,7 @@ def test_five_hundred_slow_clients_keep_nobody_else_waiting(service: Service, tr
 
 @contextmanager
 def addresses(*hosts: str) -> Iterator[None]:
-    """Meanwhile the machine has these, and reaches itself from them, which are not loopback addresses."""
+    """Give the machine these non-loopback addresses during the block, to connect to itself."""
     with ExitStack() as stack:
         for host in hosts:
             run("ip", "address", "add", f"{host}/32", "dev", "lo")
@@ -68,7 +68,7 @@ def addresses(*hosts: str) -> Iterator[None]:
         yield
 
 
-def test_who_holds_too_many_connections_loses_their_own_and_keeps_nobody_out(certbot: Certbot) -> None:
+def test_a_client_with_too_many_connections_loses_its_own_and_excludes_nobody(certbot: Certbot) -> None:
     one, other = "198.51.100.1", "198.51.100.2"
     with addresses(one, other), ExitStack() as stack:
 
@@ -86,7 +86,7 @@ def test_who_holds_too_many_connections_loses_their_own_and_keeps_nobody_out(cer
                 assert answer(connection)[0] == 200
 
 
-def test_a_renewed_certificate_is_taken_up_and_nobody_is_dropped(certbot: Certbot) -> None:
+def test_a_renewed_certificate_is_loaded_without_closing_connections(certbot: Certbot) -> None:
     before, pid = shown(), main_pid(DAEMON)
     over, outcomes = threading.Event(), Counter[str]()
 
@@ -142,7 +142,7 @@ def test_a_broken_pair_is_refused_in_the_journal_and_the_old_one_continues(certb
     assert "✗" not in run("draupnir", "doctor").stdout
 
 
-def test_doctor_tells_that_a_renewed_certificate_was_not_taken_up(certbot: Certbot) -> None:
+def test_doctor_reports_a_renewed_certificate_that_was_not_loaded(certbot: Certbot) -> None:
     certbot.renew(deploy=False)
     (TLS / "certificate.pem").write_bytes((certbot.folder / "fullchain.pem").read_bytes())
     (TLS / "key.pem").write_bytes((certbot.folder / "privkey.pem").read_bytes())
@@ -178,7 +178,7 @@ def test_over_a_restart_https_refuses_nobody(certbot: Certbot, service: Service)
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_odd_requests_are_answered_and_are_no_error_of_ours(certbot: Certbot, case: str) -> None:
+def test_odd_requests_are_answered_without_unexpected_errors(certbot: Certbot, case: str) -> None:
     since = f"@{time.time():.6f}"
     request, _ = ODD[case]
     for connection in (socket.create_connection(("127.0.0.1", 8432), 30), connect()):

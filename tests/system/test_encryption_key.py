@@ -1,4 +1,4 @@
-"""Authority keys of instances are encrypted in the metadata, under a key without which no instance is made."""
+"""Authority keys of instances are encrypted in the metadata, with a key that is required for new instances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_dump_of_the_metadata_has_no_private_key(instance: int) -> None:
 
 @pytest.fixture
 def short_key(service: Service, instance: int) -> Iterator[int]:
-    """The service has started with a key that is none; an instance is there from before."""
+    """Start the service with an invalid key and an older instance."""
     kept = KEY_FILE.read_bytes()
     try:
         KEY_FILE.write_bytes(b"short")

@@ -1,4 +1,4 @@
-"""Nobody becomes superuser in an instance: not through what an ordinary source holds, nor what a hostile one plants."""
+"""No user becomes superuser in an instance, neither through ordinary nor through hostile source data."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.system import world
 from tests.system.backups import CANARY, Source
 from tests.system.service import ANONYMISE, Service, credentials, run
 
-# A source with everything at once; each of it was seen to make draupnir a superuser or to show what was dropped.
+# A source with many attacks; each has once made draupnir a superuser, or revealed dropped data.
 EVENT_TRIGGERS = """
 CREATE FUNCTION audit_ddl() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN END $$;
 CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION audit_ddl();
@@ -22,7 +22,7 @@ ALTER DATABASE my_db SET work_mem = '5MB';
 ALTER ROLE ALL SET session_replication_role = 'local';
 ALTER ROLE app SET session_preload_libraries = 'auto_explain';
 """
-# It fires wherever the superuser signs in to a copy, and lets everybody in as the role with oid 11.
+# It fires when the superuser logs in to a copy, and lets everybody log in as the role with oid 11.
 LOGIN_TRIGGER = """
 CREATE FUNCTION open_the_door() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
   IF current_setting('data_directory') = '/srv/pgdata' THEN
@@ -81,7 +81,7 @@ CREATE AGGREGATE product(int) (SFUNC = int4mul, STYPE = int, INITCOND = '1');
 CREATE TYPE span AS RANGE (subtype = float8);
 CREATE CAST (text AS bool) WITH FUNCTION as_bool(text) AS ASSIGNMENT;
 """
-# What Postgres calls or opens without asking for a privilege of draupnir's, and dependencies that are not told.
+# Objects that Postgres uses without checking draupnir's privileges, and hidden dependencies.
 UNASKED = """
 CREATE EXTENSION file_fdw;
 CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
@@ -103,7 +103,7 @@ CREATE FUNCTION pg_catalog.called_by_trigger() RETURNS trigger SECURITY DEFINER 
 CREATE TABLE triggered (name text);
 CREATE TRIGGER unasked BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION pg_catalog.called_by_trigger();
 """
-# Of a catalog that is empty afterwards, ANALYZE leaves the statistics as they are.
+# ANALYZE does not change the statistics of a catalog that became empty.
 STATISTICS = f"""
 CREATE EXTENSION postgres_fdw;
 DO $$ BEGIN FOR i IN 1..30 LOOP
@@ -120,7 +120,7 @@ CREATE TRIGGER remember AFTER UPDATE ON users FOR EACH ROW EXECUTE FUNCTION reme
 CREATE TABLE logins (user_id int REFERENCES users ON UPDATE CASCADE, at timestamptz DEFAULT now());
 INSERT INTO logins SELECT id FROM users LIMIT 10;
 """
-# Neither of the first two is in the script. One reads the other; one cannot be filled outside of production.
+# The script does not name the first two. One reads the other; one cannot be refreshed outside of production.
 MATERIALIZED = """
 CREATE MATERIALIZED VIEW addresses AS SELECT email FROM users;
 CREATE UNIQUE INDEX ON addresses (email);
@@ -150,7 +150,7 @@ ALTER EVENT TRIGGER audit ENABLE ALWAYS;
 
 @pytest.fixture(scope="module")
 def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """An image of that source."""
+    """Provide an image of that source."""
     source = Source(tmp_path_factory.mktemp("climbable"))
     source.start()
     for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, UNASKED, AUDIT, MATERIALIZED):
@@ -170,14 +170,14 @@ def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 def climber(service: Service, climbable: int) -> Iterator[int]:
-    """An instance of it."""
+    """Provide an instance of it."""
     instance_id = int(service.create_instance(climbable)["id"])
     yield instance_id
     service.destroy_instance(instance_id)
 
 
 def climbs(signature: str, result: str = "") -> str:
-    """A function that makes draupnir superuser when a superuser runs it."""
+    """Create a function that makes draupnir a superuser if a superuser runs it."""
     return f"""
         CREATE OR REPLACE FUNCTION {signature} LANGUAGE plpgsql AS $$ BEGIN
           ALTER ROLE draupnir SUPERUSER; {result}
@@ -198,7 +198,7 @@ def test_a_trusted_extension_s_script_fires_no_event_trigger(service: Service, c
 
 
 def test_no_role_or_database_has_a_setting_that_beats_the_command_line(service: Service, climber: int) -> None:
-    """Others stay, as the application may need them."""
+    """Other settings stay, because the application may need them."""
     assert service.answer(climber, "SELECT setconfig FROM pg_db_role_setting") == "{work_mem=5MB}"
 
 
@@ -262,7 +262,7 @@ def test_what_is_safe_to_call_still_works(service: Service, climber: int) -> Non
 
 
 def test_nothing_of_draupnir_s_hangs_on_a_table_of_the_superuser(service: Service, climber: int) -> None:
-    """VACUUM, ANALYZE and the scripts of extensions act as the table's owner."""
+    """VACUUM, ANALYZE and scripts of extensions act as the table's owner."""
     hanging = """
         SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d JOIN pg_proc p ON p.oid = d.refobjid
          WHERE refclassid = 'pg_proc'::regclass AND proowner = 'draupnir'::regrole
@@ -331,7 +331,7 @@ def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, clim
             "UPDATE pg_proc SET prosrc = 'md5_text' WHERE oid = 'md5(text)'::regprocedure",
             "pg_catalog.md5",
         ),
-        # Our own SQL would call it, in place of the one that takes anything.
+        # Our own SQL would call it instead of the polymorphic one.
         (
             "CREATE FUNCTION pg_catalog.format(text, name, text) RETURNS text LANGUAGE sql AS $$ SELECT 'SELECT 1' $$",
             "DROP FUNCTION pg_catalog.format(text, name, text)",
@@ -344,7 +344,7 @@ def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, clim
             "UPDATE pg_type SET typanalyze = 0 WHERE typname = 'name'; DROP FUNCTION sampled",
             "pg_type.typanalyze",
         ),
-        # No function of the data is called: the files alone tell.
+        # Only the files reveal it, because no function of the data is called.
         (
             "UPDATE pg_operator SET oprcode = 'oidvectorne'::regproc WHERE oprcode = 'oidvectoreq'::regproc",
             "UPDATE pg_operator SET oprcode = 'oidvectoreq'::regproc"

@@ -1,4 +1,4 @@
-"""How exposed each service is while it runs, by `systemd-analyze security`; one without a bound fails the test."""
+"""The exposure of each running service by `systemd-analyze security`; a service without a bound fails the test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.system.faults import await_that, processes
 from tests.system.service import Service, run
 
 UNITS = Path("/usr/lib/systemd/system")
-# From 0 to 10; the decimal is what one or two lines of a sandbox make.
+# From 0 to 10; one or two lines of a sandbox change the decimal.
 BOUNDS = {
     r"draupnir\.service": 1.2,
     r"draupnir-helper\.service": 1.5,
@@ -17,21 +17,21 @@ BOUNDS = {
     r"draupnir-extract-\d+\.service": 0.5,
     r"draupnir-finalise-\d+\.service": 0.5,
     r"draupnir-instance-\d+\.service": 1.3,
-    # In the network of the host, which the operator has to allow.
+    # It uses the network of the host, which the operator has to allow.
     r"draupnir-instance-direct-\d+\.service": 1.8,
-    # Without a mount namespace of its own, which would cost more than the whole start of the proxy.
+    # Without a mount namespace, which would take longer than the whole start of the proxy.
     r"draupnir-port-\d+\.service": 2.5,
-    # Has the one capability that quota groups need. A root of its own hides the machine without the lines that would.
+    # It needs one capability for quota groups. A separate root directory hides the machine without further lines.
     r"draupnir-quota@\w+\.service": 1.4,
-    # Formats and mounts at boot, and takes nothing from anybody but the configuration file.
+    # It formats and mounts at boot, and its only input is the configuration file.
     r"draupnir-setup\.service": 8.6,
-    # Named by a socket unit that has to name one. It never starts.
+    # A dummy for a socket unit. It never starts.
     r"draupnir-gate\.service": 9.6,
 }
 
 
 def exposure(unit: str) -> float:
-    """What systemd makes of the unit as it is loaded."""
+    """Return systemd's rating of the loaded unit."""
     last = run("systemd-analyze", "security", "--no-pager", unit).stdout.splitlines()[-1]
     found = re.search(r"exposure level for .*: ([0-9.]+) ", last)
     assert found, last
@@ -44,12 +44,12 @@ def loaded() -> set[str]:
 
 
 def installed() -> set[str]:
-    """Services with a file of their own; a template stands for all that are made of it."""
+    """Return services with a unit file; a template represents all its instances."""
     return {path.name.replace("@.", "@1.") for path in UNITS.glob("draupnir*.service") if path.is_file()}
 
 
 def kinds() -> list[str]:
-    """What the names of services begin with that are made on demand and have their sandbox in a drop-in."""
+    """Return the prefixes of transient services whose sandbox is in a drop-in."""
     return [path.name.removesuffix(".service.d") for path in UNITS.glob("draupnir-*-.service.d")]
 
 

@@ -1,4 +1,4 @@
-"""An image is ready only when its script ran whole and nothing of the raw data can be asked for any more."""
+"""An image is ready only if its script ran completely and no query can return raw data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from tests.system.backups import CANARY, Source
 from tests.system.service import ANONYMISE, Service, run
 
-# Every place of every table and catalog that SQL can read, as one text.
+# Every readable value of every table and catalog, as one text.
 EVERYTHING = """
 SELECT string_agg(x, ' ') FROM (
   SELECT query_to_xml(format('SELECT * FROM %s', c.oid::regclass), true, false, '')::text
@@ -27,14 +27,14 @@ SELECT string_agg(x, ' ') FROM (
 
 @pytest.fixture
 def uploaded(service: Service, backup: Path) -> int:
-    """An image whose backup is uploaded."""
+    """Provide an image with an uploaded backup."""
     image_id = service.create_image()
     service.upload(image_id, backup)
     return image_id
 
 
 def failed(service: Service, image_id: int) -> str:
-    """The detail of a finalise that fails in its script."""
+    """Finalise with a failing script, and return the detail."""
     answer = service.finalise(image_id)
     assert answer.status_code == 422, answer.text
     (error,) = answer.json()["errors"]
@@ -51,7 +51,7 @@ def test_no_raw_value_can_be_asked_for_by_any_query(service: Service, instance: 
 def test_what_the_script_deleted_takes_no_room_and_the_planner_knows_what_is_there(
     service: Service, instance: int
 ) -> None:
-    """VACUUM and ANALYZE have been everywhere, whether or not a table would have been due."""
+    """VACUUM and ANALYZE have processed every table, due or not."""
     size = service.answer(
         instance, "SELECT pg_relation_size('secret_tokens'), reltuples FROM pg_class WHERE relname = 'users'"
     )
@@ -61,7 +61,7 @@ def test_what_the_script_deleted_takes_no_room_and_the_planner_knows_what_is_the
         assert service.answer(instance, stale, database) == "0"
 
 
-def test_everything_belongs_to_the_one_role_that_may_sign_in(service: Service, instance: int) -> None:
+def test_everything_belongs_to_the_only_role_that_may_log_in(service: Service, instance: int) -> None:
     owners = """
         SELECT DISTINCT relowner::regrole FROM pg_class c WHERE oid >= 16384 AND relkind IN ('r', 'v', 'S', 'm')
            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND deptype = 'e')
@@ -86,7 +86,7 @@ def test_everything_belongs_to_the_one_role_that_may_sign_in(service: Service, i
     service.psql(instance, "DROP TABLE users; ALTER TABLE orders ADD x int; DROP TYPE mood; CREATE SCHEMA s")
 
 
-def test_nothing_ties_the_copy_to_production(service: Service, instance: int) -> None:
+def test_an_instance_has_no_links_to_production(service: Service, instance: int) -> None:
     assert service.answer(instance, "SELECT count(*) FROM pg_subscription") == "0"
     assert service.answer(instance, "SELECT count(*) FROM pg_prepared_xacts") == "0"
     assert service.answer(instance, "SELECT count(*) FROM pg_user_mappings") == "0"
@@ -138,7 +138,7 @@ SCRIPTS = {
 }
 
 
-# What is no failure, and is done to the letter.
+# Not a failure; executed exactly.
 PERMITTED = """
 \\c my_db
 DO $$ BEGIN
@@ -151,7 +151,7 @@ CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0;
 CREATE TABLE names AS SELECT 'M' || chr(252) || 'ller' AS name;
 UPDATE names SET name = 'somebody' WHERE name = 'Müller';
 """
-# What somebody may have prepared in production for whoever cleans up as superuser, and for whoever signs in.
+# Traps in production data for a superuser who cleans up, and for users who log in.
 PREPARED = """
 \\c my_db
 CREATE ROLE mallory;
@@ -173,7 +173,7 @@ def test_a_script_that_handles_its_errors_is_done_to_the_letter(service: Service
     service.destroy_image(uploaded)
 
 
-def test_nothing_of_the_data_is_called_in_cleaning_them_and_no_door_stays_open(service: Service, uploaded: int) -> None:
+def test_cleaning_calls_no_code_of_the_data_and_leaves_no_access_open(service: Service, uploaded: int) -> None:
     service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": f"{ANONYMISE}\n{PREPARED}"})
     answer = service.finalise(uploaded)
     assert answer.status_code == 200, answer.text
@@ -272,7 +272,7 @@ def test_the_command_line_shows_the_failure_and_fails(service: Service, uploaded
 def test_an_image_of_another_superuser_s_name_is_finalised(
     service: Service, source: Source, tmp_path: Path, others: list[str]
 ) -> None:
-    """The bootstrap superuser need not be called postgres, and a postgres need not be the bootstrap superuser."""
+    """The bootstrap superuser may have another name than postgres, and postgres may be another role."""
 
     def as_helper(*statements: str) -> None:
         connection = ["-h", str(source.directory), "-p", "5999", "-d", "postgres", "-U", "helper", "-Xq"]
@@ -282,7 +282,7 @@ def test_an_image_of_another_superuser_s_name_is_finalised(
     source.sql("CREATE ROLE helper SUPERUSER LOGIN")
     try:
         as_helper("ALTER ROLE postgres RENAME TO boss", *(f"CREATE ROLE {each} SUPERUSER LOGIN" for each in others))
-        # Both keep the job out, or end its sessions, if it takes them from the data.
+        # Both would block the job, or end its sessions, if the job used the data's settings.
         as_helper("ALTER ROLE boss NOLOGIN", "ALTER ROLE boss SET transaction_timeout = 1")
         source.stop()
         path = source.tarball(f"boss-{time.time_ns()}.tar")
@@ -298,7 +298,7 @@ def test_an_image_of_another_superuser_s_name_is_finalised(
     service.destroy_image(image_id)
 
 
-# Each fails with a row of the data in its message, its detail or its context.
+# Each fails with a row of the data in its message, detail or context.
 QUOTING = {
     "a duplicate key": "\\c my_db\nCREATE UNIQUE INDEX ON secret_tokens (token);",
     "a message": "\\c my_db\nDO $$ BEGIN RAISE EXCEPTION '%', (SELECT max(email) FROM users); END $$;",

@@ -1,4 +1,4 @@
-"""The helper, asked as the daemon asks it: it holds no more memory for having been asked often."""
+"""The helper's memory does not grow with the number of requests."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def destroy_what_is_not_there(times: int) -> None:
     asyncio.run(ask())
 
 
-def test_what_is_asked_again_and_again_costs_no_memory(service: Service) -> None:
-    """Its unit has a limit, so that what is lost with each request would end it one day."""
-    # Each of its threads has a stack and its first allocations.
+def test_repeated_requests_leak_no_memory(service: Service) -> None:
+    """Its unit has a memory limit, so a leak would kill it one day."""
+    # Each thread has a stack and initial allocations.
     destroy_what_is_not_there(200)
     before = resident_kb()
     destroy_what_is_not_there(500)

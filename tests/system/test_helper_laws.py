@@ -1,4 +1,4 @@
-"""The laws of the helper, asked of the real one over its socket while the daemon is away."""
+"""The laws of the helper, tested with the real one over its socket while the daemon is stopped."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RealRig(Rig):
 
 @pytest.fixture(scope="module", autouse=True)
 def _no_daemon(service: Service, image: int) -> Iterator[None]:
-    """The reconciler would tidy up what only the helper knows."""
+    """Stop the daemon, whose reconciler would clean up."""
     run("systemctl", "stop", DAEMON)
     yield
     restart(DAEMON)

@@ -1,4 +1,4 @@
-"""A selection of what `make test-long` does with all that tests/hostile has: the most telling of each kind."""
+"""A selection of the attacks in tests/hostile, all of which `make test-long` runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHOSEN_ARCHIVES = (
     "a header: a long name of two gigabytes",
     "compression: two gzips, one tar behind the other",
 )
-# These can be in one data directory.
+# These can be combined in one data directory.
 CHOSEN_DIRECTORIES = (
     "event trigger: at sign-in, woken by a role",
     "configuration: postgresql.auto.conf names other rules",

@@ -1,4 +1,4 @@
-"""An instance is private, writable, reachable over TLS by its one role, and gone when it is destroyed."""
+"""An instance is private and writable, its only role logs in over TLS, and destroying it removes everything."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.system.service import Service, run
 from tests.system.test_pool import configured
 
 
-def test_what_one_writes_no_other_sees(service: Service, image: int) -> None:
+def test_instances_do_not_see_writes_of_others(service: Service, image: int) -> None:
     first, second = (int(service.create_instance(image)["id"]) for _ in range(2))
     service.psql(first, "DELETE FROM users; CREATE TABLE mine ()")
     assert service.answer(first, "SELECT count(*) FROM users") == "0"
@@ -28,7 +28,7 @@ def test_what_one_writes_no_other_sees(service: Service, image: int) -> None:
 
 
 def test_it_is_connectable_after_earlier_connection_attempts(service: Service, image: int) -> None:
-    """Its port opens before its data are copied; somebody may connect in between, and nobody's Postgres would start."""
+    """Its port opens before its data are copied, and a client may connect in between."""
     over = threading.Event()
 
     def knock() -> None:
@@ -61,7 +61,7 @@ def test_it_is_connectable_after_earlier_connection_attempts(service: Service, i
     ],
     ids=["plain", "no certificate", "superuser", "another role", "another authority"],
 )
-def test_only_the_one_role_with_its_certificate_gets_in(
+def test_only_the_role_with_its_certificate_can_log_in(
     service: Service, instance: int, environment: dict[str, str]
 ) -> None:
     assert service.psql(instance, "SELECT 1", ok=False, **environment).returncode != 0
@@ -86,7 +86,7 @@ def test_keys_on_the_client_are_private(service: Service, instance: int) -> None
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
 
 
-def test_the_operator_sees_whose_an_instance_is(service: Service, image: int, instance: int) -> None:
+def test_the_operator_sees_the_owner_of_an_instance(service: Service, image: int, instance: int) -> None:
     port = service.ask("GET", f"/instances/{instance}").json()["data"]["attributes"]["port"]
     service.answer(instance, "SELECT 1")
     shown = run("systemctl", "status", f"draupnir-instance-{instance}").stdout
@@ -150,7 +150,7 @@ def test_an_image_with_instances_stays_unless_all_are_to_go(service: Service, ba
 @pytest.mark.parametrize(
     "path", ["/images/0", "/images/-1", "/images/x", "/images/1.0", "/images/99999999999999", "/images/%2e%2e"]
 )
-def test_what_is_not_there_is_404(service: Service, path: str) -> None:
+def test_a_missing_resource_is_404(service: Service, path: str) -> None:
     for method in ("GET", "DELETE"):
         assert service.ask(method, path).status_code == 404, (method, path)
     assert service.ask("POST", f"{path}/done").status_code == 404

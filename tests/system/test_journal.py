@@ -1,4 +1,4 @@
-"""What instances and jobs write is in the journal, and journald makes no file of its own for each of them."""
+"""The journal has the output of instances and jobs, and journald creates no separate file for each of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_journald_makes_no_file_for_an_instance_or_a_job(service: Service, backu
 
 
 def test_no_user_of_an_instance_writes_into_the_journal_of_the_server(service: Service, instance: int) -> None:
-    """Which is of a certain size: who writes enough would delete the audit log."""
+    """The journal has a size limit, so a flood would delete the audit log."""
     warning = "written-by-the-user-of-an-instance"
     service.answer(instance, f"DO $$ BEGIN RAISE WARNING '{warning}'; END $$")
     unit = f"draupnir-instance-{instance}"

@@ -1,4 +1,4 @@
-"""At the edge of what the machine has: said clearly, nothing is lost or left behind, and it works again afterwards."""
+"""Exhausted resources are reported clearly, nothing is lost or left behind, and the service recovers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.system.backups import Source
 from tests.system.faults import FILLER, await_that, configured, fill, filled, low_mib
 from tests.system.service import ANONYMISE, Service
 
-# Writes without end, at about a megabyte a row.
+# Endless writes, with rows of about a megabyte.
 RUNAWAY = """
 \\c my_db
 SELECT pg_sleep(2);
@@ -34,14 +34,14 @@ def no_room(answer: httpx.Response) -> None:
 
 
 def health(service: Service) -> tuple[int, str]:
-    """The status of the health check, and what it says of the disk."""
+    """Return the status of the health check, and its report about the disk."""
     answer = service.ask("GET", "/health_check")
     body = answer.json()
     return answer.status_code, str(body.get("disk") or body.get("parts", {}).get("disk", ""))
 
 
 def check_image(service: Service, image_id: int) -> None:
-    """It can be finalised now, from what was uploaded before, and be used."""
+    """Check that it can now be finalised from the earlier upload, and used."""
     service.ask("PATCH", f"/images/{image_id}", {"anonymisation_script": ANONYMISE})
     answer = service.finalise(image_id)
     assert answer.status_code == 200, answer.text
@@ -52,7 +52,7 @@ def check_image(service: Service, image_id: int) -> None:
 
 @pytest.fixture
 def bulky(source: Source, tmp_path: Path) -> Path:
-    """A small archive of much: 400 MiB of zeros beside the data."""
+    """Create a small archive with 400 MiB of zeros beside the data."""
     path = tmp_path / "bulky.tar.gz"
     padding = tarfile.TarInfo("./base/padding")
     padding.size = 400 * 1024 * 1024
@@ -149,7 +149,7 @@ def test_of_two_hundred_at_once_as_many_as_there_are_ports_succeed(service: Serv
 
 
 @pytest.mark.parametrize("network", ["proxied", "direct"])
-def test_a_port_that_something_else_has_is_passed_over(service: Service, image: int, network: str) -> None:
+def test_a_port_of_another_program_is_skipped(service: Service, image: int, network: str) -> None:
     def create() -> httpx.Response:
         return service.ask("POST", "/instances", {"image_id": image, "network": network})
 
@@ -202,7 +202,7 @@ def two_instances_per_user(service: Service) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("two_instances_per_user")
-def test_nobody_takes_more_instances_than_the_configuration_allows(service: Service, image: int) -> None:
+def test_the_quota_of_instances_is_enforced(service: Service, image: int) -> None:
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(lambda _: service.ask("POST", "/instances", {"image_id": image}), range(8)))
     made = sorted(int(each.json()["data"]["id"]) for each in answers if each.status_code == 201)

@@ -1,4 +1,4 @@
-"""A thousand instances asleep at once on one machine: any of them answers who connects, and nothing of them stays."""
+"""A thousand sleeping instances on one machine: each wakes for a connection, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ AT_ONCE = 50
 JSON = dict[str, Any]
 
 
-def test_a_thousand_sleep_and_any_of_them_answers(service: Service, image: int) -> None:
-    # It takes minutes, and is no hang.
+def test_a_thousand_instances_sleep_and_each_answers(service: Service, image: int) -> None:
+    # It takes minutes, which is not a hang.
     faulthandler.cancel_dump_traceback_later()
     headers = {"Authorization": f"Bearer {service.token}"}
     with httpx.Client(base_url=URL, headers=headers, timeout=900) as client, thousand(client, image) as sleepers:
@@ -43,7 +43,7 @@ def test_a_thousand_sleep_and_any_of_them_answers(service: Service, image: int) 
             assert run("systemctl", "show", "-P", "Slice", name).stdout == "draupnir-instances.slice\n"
         with ThreadPoolExecutor(AT_ONCE) as threads:
             answers = [threads.submit(marked, instance) for instance in woken[ONE_BY_ONE:]]
-            # Waking them takes all there is of the processor, but the service is still there for everybody else.
+            # Waking them uses the whole processor, but the service still answers others.
             while concurrent.futures.wait(answers, timeout=0.5).not_done:
                 assert client.get("/health_check", timeout=120).status_code == 200
         assert [answer.result() for answer in answers] == [(one["id"], 5000) for one in woken[ONE_BY_ONE:]]
@@ -52,7 +52,7 @@ def test_a_thousand_sleep_and_any_of_them_answers(service: Service, image: int) 
 
 @contextmanager
 def thousand(client: httpx.Client, image_id: int) -> Iterator[list[JSON]]:
-    """So many instances as POST answered them, which fall asleep after a second; gone at the end."""
+    """Provide created instances with an idle timeout of a second; destroy them at the end."""
 
     def create(_: int) -> JSON:
         answer = client.post("/instances", json={"data": {"attributes": {"image_id": image_id, "sleep_after": 1}}})
@@ -70,25 +70,25 @@ def thousand(client: httpx.Client, image_id: int) -> Iterator[list[JSON]]:
 
 
 def each(do: Callable[[Any], Any], items: Iterable[Any], at_once: int) -> list[Any]:
-    """What it makes of each of the items, so many at a time."""
+    """Map the items, several at a time."""
     with ThreadPoolExecutor(at_once) as threads:
         return list(threads.map(do, items))
 
 
 def statuses(client: httpx.Client) -> dict[int, str]:
-    """Id → status of every instance there is."""
+    """Return id → status of all instances."""
     listed = client.get("/instances").json()["data"]
     return {instance["id"]: instance["attributes"]["status"] for instance in listed}
 
 
 def mark(instance: JSON) -> None:
-    """Write into the instance which it is."""
+    """Write its id into the instance."""
     with credentials(instance) as connection_string, psycopg.connect(connection_string) as connection:
         connection.execute(f"CREATE TABLE mark AS SELECT {int(instance['id'])} AS id".encode())
 
 
 def marked(instance: JSON) -> tuple[int, int]:
-    """Which instance it says it is, and how many users its image gave it."""
+    """Read the id from the instance, and its number of users."""
     with credentials(instance) as connection_string, psycopg.connect(connection_string) as connection:
         row = connection.execute("SELECT id, (SELECT count(*) FROM users) FROM mark").fetchone()
     assert row is not None

@@ -1,4 +1,4 @@
-"""Native code in an instance's sandbox, as an untrusted language or a bug in Postgres gives, makes no new code."""
+"""Native code in an instance's sandbox, through an untrusted language or a bug in Postgres, cannot create new code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.system.faults import await_that
 from tests.system.service import Service, run
 from tests.system.world import DATA
 
-# What makes code out of data, and what a program needs only to attack the kernel or its siblings.
+# System calls that turn data into code, or that are useful only to attack the kernel or another process.
 NEVER_NEEDED = frozenset(
     {
         "memfd_create", "memfd_secret", "execveat", "userfaultfd", "process_vm_readv", "process_vm_writev",
@@ -38,7 +38,7 @@ ExecStart=/usr/bin/python3 -I -c 'exec(open("/run/draupnir/instance/inside.py").
 
 @pytest.fixture(scope="module")
 def answers(service: Service, image: int) -> Iterator[dict[str, str]]:
-    """What each probe found, run by the unit of an instance in its very sandbox."""
+    """Provide the result of each probe, run by the unit of an instance in its sandbox."""
     world.await_quiet()
     before = world.observe()
     instance_id = int(service.create_instance(image)["id"])
@@ -69,7 +69,7 @@ def test_native_code_in_an_instance_cannot(answers: dict[str, str], name: str) -
 
 
 def allowed_calls(unit: str) -> set[str]:
-    """The system calls of the unit as it is loaded now."""
+    """Return the system call filter of the loaded unit."""
     listed = run("systemctl", "show", "--value", "--property=SystemCallFilter", unit).stdout.split()
     assert "read" in listed, "a list of what is allowed"
     return set(listed)

@@ -23,20 +23,20 @@ JANE = "jane@example.com"
 
 @pytest.fixture(scope="module")
 def provider(service: Service, image: int) -> Iterator[IdentityProvider]:
-    """People sign in, are asked about every second, and what they leave behind is kept for an hour."""
+    """Configure sign-in, checks every second, and a grace period of an hour."""
     with signing_in(service, clean_interval="1s", grace_period="1h") as running:
         yield running
 
 
 @pytest.fixture
 def boss(service: Service, provider: IdentityProvider) -> Service:
-    """The service as an admin speaks to it."""
+    """Provide the service with an admin's session."""
     return sign_in(service, BOSS)
 
 
 @pytest.fixture
 def jane(service: Service, provider: IdentityProvider) -> Iterator[Service]:
-    """The service as a user speaks to it; what is hers in the end is destroyed."""
+    """Provide the service with a user's session; destroy her instances at the end."""
     yield sign_in(service, JANE)
     boss = sign_in(service, BOSS)
     for data in boss.ask("GET", "/instances?all=true").json()["data"]:
@@ -46,7 +46,7 @@ def jane(service: Service, provider: IdentityProvider) -> Iterator[Service]:
 
 @pytest.fixture
 def hers(jane: Service, image: int) -> int:
-    """An instance of hers with something in it."""
+    """Provide an instance of hers with data."""
     instance_id = int(jane.create_instance(image)["id"])
     jane.psql(instance_id, "CREATE TABLE kept AS SELECT 42 AS x")
     return instance_id
@@ -82,7 +82,7 @@ def units_of(instance_id: int) -> set[str]:
 
 @contextmanager
 def connected(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Somebody is connected, and at work for longer than any test takes."""
+    """Open a connection with a query that takes longer than any test."""
     argv = ["psql", "-XAtq", "-c", "SELECT 'connected'", "-c", "SELECT pg_sleep(600)"]
     with subprocess.Popen(
         argv, env={**environment, "PGDATABASE": "my_db"}, stdout=subprocess.PIPE, text=True
@@ -99,13 +99,13 @@ def test_a_revoked_user_loses_connections_and_an_admin_keeps_the_data(
     provider: IdentityProvider, jane: Service, boss: Service, hers: int, tmp_path: Path
 ) -> None:
     old = dict(jane.environment(hers))
-    # What she keeps; the admin of this test has the same home, and will get his own into the same place.
+    # A copy of her files; the test's admin has the same home, and will overwrite them.
     for name in ("PGSSLCERT", "PGSSLKEY"):
         old[name] = shutil.copy(old[name], tmp_path)
     port = port_of(boss, hers)
     with connected(old) as client:
         provider.obey(revoke=JANE)
-        # It would go on for ten minutes.
+        # It would take ten minutes.
         assert client.wait(timeout=300) != 0
     assert refuses(port)
     await_closed(boss, hers)
@@ -125,7 +125,7 @@ def test_a_revoked_user_loses_connections_and_an_admin_keeps_the_data(
     known = {**old, "PGSSLROOTCERT": boss.environment(hers)["PGSSLROOTCERT"], "PGDATABASE": "my_db"}
     refused = run("psql", "-XAtqc", "SELECT 1", env=known, ok=False)
     assert refused.returncode != 0
-    # The client may only see that it was hung up on.
+    # The client may see only a closed connection.
     log = ("journalctl", "--namespace=*", "-u", f"draupnir-instance-{hers}", "-o", "cat")
     await_that(lambda: "could not accept SSL connection" in run(*log).stdout, "Postgres has refused her certificate")
 
@@ -151,7 +151,7 @@ def test_an_admin_opens_it_for_its_owner(provider: IdentityProvider, jane: Servi
     assert not refuses(int(attributes["port"]))
 
 
-def test_direct_instances_too(provider: IdentityProvider, jane: Service, boss: Service, image: int) -> None:
+def test_a_direct_instance_is_closed_too(provider: IdentityProvider, jane: Service, boss: Service, image: int) -> None:
     made = jane.ask("POST", "/instances", {"image_id": image, "network": "direct"}).json()["data"]
     with connected(jane.environment(made["id"])) as client:
         provider.obey(revoke=JANE)
@@ -166,7 +166,7 @@ def test_direct_instances_too(provider: IdentityProvider, jane: Service, boss: S
     [{"fail": 500}, {"fail": 503, "error": "invalid_grant"}, {"fail": 200}],
     ids=["an error", "an error that looks definite", "nonsense"],
 )
-def test_an_outage_takes_nothing_from_anybody(
+def test_an_outage_revokes_nobody(
     provider: IdentityProvider, jane: Service, hers: int, orders: dict[str, object]
 ) -> None:
     with connected(jane.environment(hers)) as client:
@@ -178,7 +178,7 @@ def test_an_outage_takes_nothing_from_anybody(
     assert jane.answer(hers, "SELECT x FROM kept") == "42"
 
 
-def test_a_provider_that_says_nothing_closes_nothing(
+def test_a_provider_without_an_answer_closes_nothing(
     service: Service, provider: IdentityProvider, jane: Service, hers: int
 ) -> None:
     with connected(jane.environment(hers)) as client:
@@ -187,7 +187,7 @@ def test_a_provider_that_says_nothing_closes_nothing(
             await_that(lambda: asked_in_vain() >= before + 1, "it was asked in vain")
             assert jane.ask("GET", "/instances").status_code == 200
         assert client.poll() is None
-    # What it was asked it answers now, to nobody, and refuses the token that is known here; but she is still there.
+    # The thawed provider answers the old request, and refuses the known token; but the user is still active.
     await_that(lambda: jane.ask("GET", "/instances").status_code == 401, "she has to sign in again")
     again = sign_in(service, JANE)
     assert again.answer(hers, "SELECT x FROM kept") == "42"
@@ -198,7 +198,7 @@ def asked_in_vain(email: str = JANE) -> int:
     return journal.count(f"the check of {email} failed")
 
 
-def test_what_was_decided_is_carried_out_though_daemon_and_helper_were_killed(
+def test_an_offboarding_is_completed_after_daemon_and_helper_were_killed(
     service: Service, provider: IdentityProvider, jane: Service, boss: Service, hers: int
 ) -> None:
     port = port_of(boss, hers)
@@ -207,7 +207,7 @@ def test_what_was_decided_is_carried_out_though_daemon_and_helper_were_killed(
         provider.obey(revoke=JANE)
         await_that(lambda: metadata(f"SELECT status FROM instances WHERE id = {hers}") == "closed", "it is decided")
         assert not refuses(port)
-        # A daemon that is killed while it is told a renewed refresh token loses it, and the admin is asked about too.
+        # A daemon that is killed during a rotation loses the new token, also for the admin.
         provider.obey(fail=500)
         before = asked_in_vain(BOSS)
         await_that(lambda: asked_in_vain(BOSS) > before, "nothing is renewed, nor does anybody wait for the helper")
@@ -220,7 +220,7 @@ def test_what_was_decided_is_carried_out_though_daemon_and_helper_were_killed(
     assert metadata(f"SELECT count(*) FROM tokens WHERE owner = '{JANE}'") == "0"
 
 
-def test_what_somebody_starts_by_hand_is_closed_again(
+def test_a_manually_started_unit_is_closed_again(
     provider: IdentityProvider, jane: Service, boss: Service, hers: int
 ) -> None:
     port = port_of(boss, hers)
@@ -231,20 +231,18 @@ def test_what_somebody_starts_by_hand_is_closed_again(
     await_closed(boss, hers)
 
 
-def test_what_nobody_wanted_back_is_destroyed(
+def test_an_instance_is_destroyed_after_the_grace_period(
     service: Service, provider: IdentityProvider, jane: Service, boss: Service, hers: int
 ) -> None:
     provider.obey(revoke=JANE)
     await_closed(boss, hers)
-    # As much as an hour of the service's running would do.
+    # The same as an hour of the service's run time.
     metadata("UPDATE instances SET closed_s = 3600 WHERE status = 'closed'")
     await_that(lambda: boss.ask("GET", f"/instances/{hers}").status_code == 404, "it is gone")
     await_that(lambda: not (world.DATA / f"instances/{hers}").exists(), "its data are gone")
 
 
-def test_doctor_tells_when_the_provider_could_not_be_asked(
-    provider: IdentityProvider, jane: Service, boss: Service, hers: int
-) -> None:
+def test_doctor_reports_failed_checks(provider: IdentityProvider, jane: Service, boss: Service, hers: int) -> None:
     def people() -> tuple[str, str]:
         found = json.loads(run("draupnir", "doctor", "--output", "json", ok=False).stdout)["findings"]
         return next((each["verdict"], each["text"]) for each in found if each["part"] == "people")

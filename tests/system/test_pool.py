@@ -1,4 +1,4 @@
-"""Instances made ahead: creating one is a claim, none is given twice, and the pool is in nobody's way."""
+"""The warm pool: a creation is a claim, no instance is assigned twice, and the pool never blocks users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 3
 
 @pytest.fixture
 def pool(service: Service, image: int) -> Iterator[int]:
-    """The session's image with a pool of three, which is gone again at the end; the image's id."""
+    """Provide the session's image with a pool of three, which is removed at the end."""
     with configured(f"pool_size = {SIZE}"):
         await_pool(SIZE)
         yield image
@@ -29,7 +29,7 @@ def pool(service: Service, image: int) -> Iterator[int]:
 
 @contextmanager
 def configured(lines: str) -> Iterator[None]:
-    """Meanwhile the service has these lines in its configuration, in place of the one by which tests have no pool."""
+    """Configure the service with these lines during the block, instead of the line that disables the pool."""
     before = CONFIGURATION.read_text()
     CONFIGURATION.write_text(before.replace("pool_size = 0", lines))
     run("systemctl", "restart", "draupnir-helper", "draupnir")
@@ -146,7 +146,7 @@ def test_a_daemon_killed_around_a_claim_and_its_refill_gives_nothing_twice(
     service: Service, pool: int, moment_s: float
 ) -> None:
     first = int(service.create_instance(pool)["id"])
-    # Moments of a refill, which goes on behind; which one is hit does not matter to the law.
+    # Moments of a background refill; the law holds for any of them.
     time.sleep(moment_s)
     os.kill(int(run("systemctl", "show", "-P", "MainPID", "draupnir").stdout), signal.SIGKILL)
     deadline = time.monotonic() + 30
@@ -160,7 +160,7 @@ def test_a_daemon_killed_around_a_claim_and_its_refill_gives_nothing_twice(
     destroy_all(service)
 
 
-def test_other_wishes_are_made_to_order(service: Service, pool: int) -> None:
+def test_other_shapes_are_cold_starts(service: Service, pool: int) -> None:
     ready = pooled_ids()
     answer = service.ask("POST", "/instances", {"image_id": pool, "sleep_after": 0})
     assert answer.status_code == 201

@@ -1,4 +1,4 @@
-"""A script's failure quotes a row of production: those who keep images are shown it, and it is nowhere else."""
+"""A script's failure quotes a row of production: only uploaders and admins can read it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UPDATE users SET name = 'x' || name;
 """
 
 
-def test_a_raw_row_reaches_those_who_keep_images_and_no_journal(service: Service, backup: Path) -> None:
+def test_a_raw_row_reaches_uploaders_and_admins_and_no_journal(service: Service, backup: Path) -> None:
     with signing_in(service):
         since = run("date", "+@%s").stdout.strip()
         jane, boss = sign_in(service, "jane@example.com"), sign_in(service, BOSS)

@@ -1,7 +1,7 @@
-"""An SQL superuser is a stranger on this machine: in an instance, and under the script of an image, nothing is reached.
+"""The sandbox confines even an SQL superuser, in an instance and in the script of an image.
 
-The script of an image runs as superuser; in the instance, root makes the user one. That an SQL role is no wall is
-known; the sandbox and the uid are.
+The script of an image runs as superuser; in the instance, root makes the user one. SQL roles are not the defence here;
+the sandbox and the uid are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIBRARY = f"/usr/lib/postgresql/{MAJOR}/lib/pg_trgm.so"
 
 
 def writing(path: str, source: str = "/etc/hostname") -> str:
-    """A statement that copies a file to another, as the operating system's user that Postgres runs as."""
+    """Return a statement that copies a file, as the operating system's user of Postgres."""
     return (
         f"DO $write$ DECLARE copied oid := lo_from_bytea(0, pg_read_binary_file('{source}'));"
         f" BEGIN PERFORM lo_export(copied, '{path}'); END $write$"
@@ -46,7 +46,7 @@ PROBES = {
     "a library in /tmp": "LOAD '/tmp/evil.so'",
     "a library in /dev/shm": "LOAD '/dev/shm/evil.so'",
     "a function of its own library": "CREATE FUNCTION e() RETURNS int LANGUAGE c AS '/srv/pgdata/evil.so', 'show_trgm'",
-    # Secrets and other people's files.
+    # Secrets and files of others.
     "shadow": "SELECT pg_read_file('/etc/shadow')",
     "the shared secret": "SELECT pg_read_file('/etc/draupnir/shared_secret')",
     "ssh host keys": "SELECT pg_read_file('/etc/ssh/ssh_host_ed25519_key')",
@@ -104,21 +104,21 @@ PROBES = {
     "the bus": "SELECT pg_stat_file('/run/dbus/system_bus_socket')::text",
     "systemd's own socket": "SELECT pg_stat_file('/run/systemd/private')::text",
     "the journal's socket": "SELECT pg_stat_file('/run/systemd/journal/socket')::text",
-    # Settings that the command line holds down.
+    # Settings that the command line fixes.
     "an archive command": "ALTER SYSTEM SET archive_command = 'id'",
     "a library to load at the start": "ALTER SYSTEM SET shared_preload_libraries = '/srv/pgdata/evil.so'",
     "rules of its own for who gets in": "ALTER SYSTEM SET hba_file = '/srv/pgdata/evil.conf'",
     "another address": "ALTER SYSTEM SET listen_addresses = '*'",
 }  # fmt: skip
 
-# The script's sandbox shows the programs and the configuration of the machine, apart from what is secret.
+# The script's sandbox shows the machine's programs and configuration, except secrets.
 INSTANCE_PROBES = {
     "the list of users": "SELECT pg_read_file('/etc/passwd')",
-    # The directory is there, for another sandbox that shares this root, and empty.
+    # The directory exists for another sandbox with the same root, and is empty.
     "the host's programs": "SELECT pg_stat_file('/usr/bin/python3')",
 }
 
-# What each sandbox may be seen to show, and no more.
+# The only visible content of each sandbox.
 VIEWS = {
     "the run directory": (
         "SELECT string_agg(x, ' ' ORDER BY x) FROM pg_ls_dir('/run') x",
@@ -154,7 +154,7 @@ def quoted(text: str) -> str:
 
 @dataclass(frozen=True)
 class Hostile:
-    """An instance of a hostile image, and what its superuser got to see there and under the script."""
+    """An instance of a hostile image, and the results of its superuser there and in the script."""
 
     instance_id: int
     answers: dict[tuple[str, str], str]
@@ -162,7 +162,7 @@ class Hostile:
 
 @pytest.fixture(scope="module")
 def canary() -> Iterator[list[str]]:
-    """A server on the host's loopback interface that nobody in a sandbox may reach; whom it saw."""
+    """Provide a server on the host's loopback that no sandbox may reach, and its connections."""
     seen: list[str] = []
     listener = socket.create_server(("127.0.0.1", CANARY_PORT))
 
@@ -213,7 +213,7 @@ def test_the_back_door_is_open_or_the_probes_would_prove_nothing(hostile: Hostil
         assert hostile.answers[place, writing(path, LIBRARY)].startswith("done")
 
 
-# The log namespace of the instances brings its own socket into their sandbox; the server's is not there.
+# The log namespace adds its own socket to the sandbox of instances, without the server's socket.
 IN_A_JOB = {"the journal's socket"}
 
 
@@ -238,7 +238,7 @@ def test_a_superuser_in_a_sandbox_sees_no_more_than(hostile: Hostile, place: str
     assert answer.startswith("refused: ") or re.fullmatch(f"done: ({expected})", answer), answer
 
 
-def test_nothing_came_out_of_the_sandboxes(hostile: Hostile, canary: list[str]) -> None:
+def test_nothing_escaped_from_the_sandboxes(hostile: Hostile, canary: list[str]) -> None:
     assert canary == []
     for directory in ("/etc", "/usr/lib", "/run", "/srv", "/var/lib"):
         assert not Path(directory, "draupnir-escaped").exists()
@@ -249,7 +249,7 @@ def uid_of(instance_id: int) -> int:
 
 
 def as_instance(instance_id: int, *command: str | Path, ok: bool = True) -> str:
-    """A command with the identity of the instance, outside of its sandbox: more than what runs in it could do."""
+    """Run a command with the identity of the instance outside of its sandbox, which is more than it can do inside."""
     uid = uid_of(instance_id)
     return run("setpriv", f"--reuid={uid}", f"--regid={uid}", "--groups=draupnir-data", *command, ok=ok, cwd="/").stdout
 
@@ -276,7 +276,7 @@ def nest(service: Service, instance_id: int, top: Path) -> None:
 
 
 def nest_deeply(service: Service, instance_id: int, top: Path) -> None:
-    """Deeper than a program may recurse or hold files open."""
+    """Deeper than the limits of recursion and open files."""
     program = (
         "import fcntl, os, struct, sys\n"
         "os.chdir(sys.argv[1])\n"
@@ -290,7 +290,7 @@ def nest_deeply(service: Service, instance_id: int, top: Path) -> None:
 
 
 def nest_far_down(service: Service, instance_id: int, top: Path) -> None:
-    """Below a longer path than the kernel's answer has room for, twice, and among many other directories."""
+    """Below a path that is too long for the kernel's answer, twice, and among many other directories."""
     program = (
         "import fcntl, os, struct, sys\n"
         "os.chdir(sys.argv[1])\n"
@@ -310,7 +310,7 @@ def nest_far_down(service: Service, instance_id: int, top: Path) -> None:
 
 
 def nest_widely(service: Service, instance_id: int, top: Path) -> None:
-    """More than one answer of the kernel names."""
+    """More than the kernel returns in one answer."""
     as_instance(instance_id, "btrfs", "subvolume", "create", *(top / f"wide-{number}" for number in range(600)))
 
 
@@ -351,7 +351,7 @@ def test_nothing_an_instance_does_to_its_data_keeps_it_from_being_destroyed(
 def test_an_instance_that_is_full_to_the_last_byte_is_destroyed_with_what_is_nested_in_it(
     service: Service, image: int
 ) -> None:
-    """Deleting that begins with moving it, which is writing."""
+    """The deletion starts with a move, which writes."""
     answer = service.ask("POST", "/instances", {"image_id": image, "max_bytes": 256 * 1024 * 1024})
     instance_id = int(answer.json()["data"]["id"])
     top = DATA / f"instances/{instance_id}"
@@ -382,7 +382,7 @@ def test_no_file_of_the_data_disk_is_open_to_other_users(
     awaiting = service.create_image()
     service.upload(awaiting, backup)
     found = run("find", DATA, "-mindepth", "1", "-perm", "/o+rwx", "-printf", "%y %m %P\n").stdout.splitlines()
-    # Directories of root's that can be walked through, not listed; and the marker, which says nothing.
+    # Directories of root with only the x bit; and the marker, which is not secret.
     places = {line.split(" ", 2)[2] for line in found if line.startswith("d 711 ")}
     assert [line for line in found if not line.startswith("d 711 ")] in ([], ["f 644 .draupnir-filesystem-id"])
     assert places <= {"chroot", "chroot/draupnir", *world.PLACES}

@@ -1,4 +1,4 @@
-"""Signing in at the installed service: a real browser, a real provider, attackers, and a search for every secret."""
+"""Sign-in at the installed service: with a real browser, a provider, attackers, and a search for leaked secrets."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ redirect_url = "{URL}/oauth_callback"
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[subprocess.Popen[bytes]]:
-    """An identity provider on loopback."""
+    """Provide an identity provider on loopback."""
     command = [sys.executable, str(ROOT / "tests/identity_provider.py"), str(ISSUER_PORT), f"{URL}/oauth_callback"]
     process = subprocess.Popen(command, cwd="/")
     try:
@@ -57,7 +57,7 @@ def provider() -> Iterator[subprocess.Popen[bytes]]:
 
 @pytest.fixture(scope="module", autouse=True)
 def _configured(service: Service, provider: subprocess.Popen[bytes]) -> Iterator[None]:
-    """The service with sign-in; afterwards it is as before, and nobody has ever signed in."""
+    """Provide the service with sign-in; restore it afterwards, and delete all users."""
     before = CONFIGURATION.read_text()
     people = f'trusted_user_email_domain = "{DOMAIN}"\nadmins = ["{BOSS}"]\n'
     CONFIGURATION.write_text(people + before + CONFIGURED)
@@ -98,7 +98,7 @@ def sql(statement: str) -> str:
 
 @dataclass
 class Client:
-    """A program that signs somebody in, from an address of its own."""
+    """A client program with a separate address."""
 
     address: str = "127.0.0.1"
     verifier: str = field(default_factory=lambda: secrets.token_urlsafe(48))
@@ -130,7 +130,7 @@ class Client:
 
 @dataclass
 class Listener:
-    """Where a client listens for the browser to come back."""
+    """The listener of a client for the browser's redirect."""
 
     port: int
     queries: list[dict[str, str]]
@@ -165,7 +165,7 @@ def listening() -> Iterator[Listener]:
 
 @pytest.fixture
 def chromium(tmp_path: Path) -> Iterator[Any]:
-    """A real browser that nobody has used before."""
+    """Provide a real browser with a new profile."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service as Driver
 
@@ -182,7 +182,7 @@ def chromium(tmp_path: Path) -> Iterator[Any]:
     driver = webdriver.Chrome(service=Driver("/usr/bin/chromedriver"), options=options)
     yield driver
     driver.quit()
-    # One that hangs outlives its driver, with a port of its own.
+    # A hanging browser outlives its driver, and keeps a port.
     run("pkill", "-KILL", "-f", profile, ok=False)
     await_that(lambda: not run("pgrep", "-f", profile, ok=False).stdout, "the browser is gone")
 
@@ -195,12 +195,12 @@ def say_who(driver: Any, email: str) -> None:
 
 
 def await_page(driver: Any, title: str) -> None:
-    """Until the browser shows it: a click does not wait for where it leads."""
+    """Wait until the browser shows the text, because a click does not wait for the new page."""
     await_that(lambda: driver.title == title, f"the page {title!r} is there")
 
 
 class Script:
-    """A browser without a person: cookies, and redirects one by one."""
+    """A scripted browser: cookies, and single redirects."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.address = address
@@ -258,7 +258,7 @@ def test_a_browser_elsewhere_shows_a_code_to_be_pasted(chromium: Any) -> None:
     chromium.get(client.begin(None))
     say_who(chromium, BOSS)
     await_page(chromium, "Draupnir: Almost there")
-    # The page's own policy lets its style be.
+    # The page's own policy allows its style.
     assert chromium.find_element(By.TAG_NAME, "code").value_of_css_property("display") == "block"
     assert [entry for entry in chromium.get_log("browser") if "Security Policy" in entry["message"]] == []
     told = client.sign_in(chromium.find_element(By.TAG_NAME, "code").text)
@@ -268,7 +268,7 @@ def test_a_browser_elsewhere_shows_a_code_to_be_pasted(chromium: Any) -> None:
     await_page(chromium, "Draupnir: This sign-in cannot continue")
 
 
-def test_a_forged_id_token_lets_nobody_in() -> None:
+def test_a_forged_id_token_is_refused() -> None:
     before = sql("SELECT count(*) FROM tokens")
     newest = int(sql("SELECT coalesce(max(id), 0) FROM sign_ins"))
     for number, forgery in enumerate(FORGERIES):
@@ -286,7 +286,7 @@ def test_attackers_get_nothing_of_what_others_began() -> None:
     client = Client("127.3.0.1")
     url = client.begin(None)
     back = attacker.way_back(url)
-    # The attacker's state in the victim's browser; the link a second time; the answer a second time.
+    # The attacker's state in the victim's browser; the link again; the answer again.
     assert victim.get(back).status_code == 404
     assert victim.get(url).status_code == 404
     code = pasted(attacker.get(back))
@@ -295,7 +295,7 @@ def test_attackers_get_nothing_of_what_others_began() -> None:
     assert client.redeem(code).status_code == 401
 
 
-def test_two_hundred_clients_at_once_leave_the_service_well(service: Service) -> None:
+def test_two_hundred_concurrent_sign_ins_leave_the_service_healthy(service: Service) -> None:
     answers: list[int] = []
 
     def begin(number: int) -> None:
@@ -319,7 +319,7 @@ def test_no_secret_is_found_anywhere(service: Service) -> None:
     client = Client("127.5.0.1")
     client.sign_in(pasted(Script("127.5.0.1").sign_in(client.begin(None))))
     named = client.ask("POST", "/tokens", {"name": "ci"}).json()["data"]["attributes"]["token"]
-    # What goes wrong is told too.
+    # Failures are logged, too.
     order(fail=500)
     Script("127.5.0.1").sign_in(Client("127.5.0.1").begin(None))
     Client("127.5.0.1", token=named[:-1]).ask("GET", "/images")
@@ -355,7 +355,7 @@ def test_a_daemon_that_crashes_leaves_no_core(service: Service) -> None:
     places = ("/", "/var/lib/draupnir", "/var/lib/systemd/coredump", "/var/crash", "/tmp", "/run")
     found = [path for place in places for path in Path(place).glob("*core*") if path.is_file()]
     assert [path for path in found if path.stat().st_mtime >= started_s] == []
-    # Whoever has signed in stays so.
+    # Existing sessions stay valid.
     assert client.ask("GET", "/images").status_code == 200
 
 
@@ -389,7 +389,7 @@ def test_without_key_or_secret_it_says_what_to_do(service: Service, path: Path, 
         await_healthy(service)
 
 
-def test_doctor_tells_about_the_provider() -> None:
+def test_doctor_reports_the_provider() -> None:
     findings = json.loads(run("draupnir", "doctor", "--output", "json", ok=False).stdout)["findings"]
     (finding,) = [each for each in findings if each["part"] == "sign-in"]
     assert finding["verdict"] == "ok"

@@ -1,4 +1,4 @@
-"""An instance sleeps when nobody is connected and is there again for the next who comes; direct ones never sleep."""
+"""An instance sleeps without connections, and the next connection wakes it; direct ones never sleep."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def await_status(service: Service, instance_id: int, wanted: str, within_s: floa
 
 @pytest.fixture
 def sleeper(service: Service, image: int) -> Iterator[int]:
-    """An instance that falls asleep after a second."""
+    """Provide an instance with an idle timeout of a second."""
     instance_id = made(service, image, sleep_after=1)
     yield instance_id
     service.ask("DELETE", f"/instances/{instance_id}")
@@ -54,8 +54,8 @@ def test_it_falls_asleep_keeps_its_data_and_wakes_on_the_next_connection(service
     await_status(service, sleeper, "asleep")
 
 
-def test_it_wakes_as_often_as_anybody_connects(service: Service, sleeper: int) -> None:
-    # systemd would start most units five times in ten seconds, and no more.
+def test_wake_ups_have_no_rate_limit(service: Service, sleeper: int) -> None:
+    # systemd's default limit is five starts in ten seconds.
     for _ in range(8):
         await_status(service, sleeper, "asleep")
         assert service.answer(sleeper, "SELECT count(*) FROM users") == "5000"
@@ -112,7 +112,7 @@ def test_a_proxy_that_is_killed_while_it_waits_for_postgres_leaves_the_port_to_t
     assert service.answer(sleeper, "SELECT count(*) FROM users") == "5000"
 
 
-def test_one_that_is_destroyed_while_it_wakes_is_gone(service: Service, image: int) -> None:
+def test_an_instance_destroyed_while_it_wakes_is_gone(service: Service, image: int) -> None:
     instance_id = made(service, image, sleep_after=1)
     environment = {**service.environment(instance_id), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
     await_status(service, instance_id, "asleep")
@@ -125,7 +125,7 @@ def test_one_that_is_destroyed_while_it_wakes_is_gone(service: Service, image: i
     assert service.ask("GET", f"/instances/{instance_id}").status_code == 404
 
 
-def test_one_that_is_closed_while_it_wakes_is_down_at_once_and_comes_back(service: Service, sleeper: int) -> None:
+def test_an_instance_closed_while_it_wakes_stops_at_once_and_recovers(service: Service, sleeper: int) -> None:
     service.psql(sleeper, "CREATE TABLE kept AS SELECT 42 AS x")
     await_status(service, sleeper, "asleep")
     environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
@@ -137,7 +137,7 @@ def test_one_that_is_closed_while_it_wakes_is_down_at_once_and_comes_back(servic
         helper.ask("close_instance", instance_id=sleeper)
         client.communicate(timeout=300)
     assert "timed out" not in run("journalctl", "--namespace=*", "-u", unit, "-o", "cat").stdout
-    # The reconciler opens what is meant to run.
+    # The reconciler opens an instance that should run.
     await_that(lambda: service.psql(sleeper, "SELECT 1", ok=False).returncode == 0, "it is back")
     assert service.answer(sleeper, "SELECT x FROM kept") == "42"
 
@@ -159,7 +159,7 @@ def test_three_hundred_silent_connections_wake_nothing_and_lock_nobody_out(servi
     with contextlib.ExitStack() as silent:
         for _ in range(300):
             silent.enter_context(socket.create_connection(("127.0.0.1", port), timeout=30))
-        # What has been let through shows there; the kernel keeps these to itself.
+        # Passed connections show there; the kernel holds these back.
         assert run("ss", "-Htn", "state", "established", f"( sport = :{port} )").stdout == ""
         assert status(service, sleeper) == "asleep"
         assert service.answer(sleeper, "SELECT count(*) FROM users") == "5000"
@@ -171,7 +171,7 @@ def test_a_silent_client_does_not_prevent_sleep(service: Service, sleeper: int) 
     with socket.create_connection(("127.0.0.1", port_of(service, sleeper)), timeout=10) as silent:
         silent.sendall(b"\0")
         await_status(service, sleeper, "running")
-        # Postgres hangs up after authentication_timeout.
+        # Postgres disconnects after authentication_timeout.
         silent.settimeout(90)
         assert silent.recv(1) == b""
     await_status(service, sleeper, "asleep")
@@ -207,7 +207,7 @@ def test_a_failed_wake_is_reported_at_once_and_shows(service: Service, sleeper: 
     assert done.returncode != 0
     assert "server closed the connection unexpectedly" in done.stderr
     assert time.monotonic() - began < 15
-    # It is tried again every half second, and starting while it is.
+    # systemd retries every half second, and the status is starting during a retry.
     await_status(service, sleeper, "failed")
     journal = run("journalctl", "--namespace=*", "-u", f"draupnir-instance-{sleeper}", "-o", "cat").stdout
     assert "not compatible with this version" in journal
@@ -218,13 +218,13 @@ def test_a_failed_wake_is_reported_at_once_and_shows(service: Service, sleeper: 
         time.sleep(0.5)
 
 
-def test_never_is_never_asked_to_sleep(service: Service, image: int) -> None:
+def test_an_instance_with_sleep_after_0_never_sleeps(service: Service, image: int) -> None:
     instance_id = made(service, image, sleep_after=0)
     assert "--exit-idle-time" not in run("systemctl", "cat", f"draupnir-port-{instance_id}.service").stdout
     service.destroy_instance(instance_id)
 
 
-def test_a_direct_instance_has_its_port_itself_in_the_same_sandbox(service: Service, image: int) -> None:
+def test_a_direct_postgres_listens_itself_in_the_same_sandbox(service: Service, image: int) -> None:
     instance_id = made(service, image, network="direct")
     assert service.answer(instance_id, "SELECT inet_client_addr() IS NOT NULL, count(*) FROM users") == "t|5000"
     assert service.psql(instance_id, "SELECT 1", ok=False, PGSSLMODE="disable").returncode != 0

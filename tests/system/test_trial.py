@@ -59,7 +59,7 @@ def test_a_script_that_keeps_postgres_from_starting_costs_no_deadline(service: S
 
 @pytest.fixture
 def trial(image: int) -> Iterator[Authority]:
-    """A throw-away instance on PORT, as the daemon asks for one."""
+    """Provide a trial instance on PORT, like the daemon."""
     authority = certificates.create_authority()
     server = certificates.issue_server(authority, "localhost")
     helper.ask(

@@ -1,4 +1,4 @@
-"""Every form a backup comes in is taken; the upload user can bring one, and nothing else."""
+"""Every form of a backup is accepted; the upload user can upload, and do nothing else."""
 
 from __future__ import annotations
 
@@ -69,19 +69,19 @@ def test_the_major_and_the_size_are_reported(service: Service, image: int) -> No
 
 
 def test_an_image_takes_no_more_of_the_disk_than_its_size(service: Service, source: Source) -> None:
-    """Nor does it when files of it could share what the archive took, which would keep all of that as well."""
+    """This also holds if files could share extents with the archive, which would keep the whole archive."""
     path = source.tarball("plain.tar")
     before = bytes_taken()
     image_id = service.make_image(path)
     size = service.image(image_id)["size_bytes"]
-    # Upload, seal and work are in the trash for a moment. Of the catalogs, which are written a second time, the first
-    # version stays where the rest of its extent is still in use: some 7 MB, however large the data are.
+    # Upload, seal and work are in the trash for a moment. Catalogs are written twice. Their first version stays if the
+    # rest of its extent is still in use: about 7 MB for any size of data.
     await_that(lambda: size / 2 < bytes_taken() - before < 1.2 * size, "nothing but the image is left")
     service.destroy_image(image_id)
 
 
 def bytes_taken() -> int:
-    """Of the data disk, once what was deleted is really gone."""
+    """Return the usage of the data disk, after deleted data are freed."""
     run("btrfs", "subvolume", "sync", "/srv/draupnir")
     run("sync", "-f", "/srv/draupnir")
     return shutil.disk_usage("/srv/draupnir").used
@@ -148,7 +148,7 @@ def test_a_key_brings_files_and_does_nothing_else(service: Service, backup: Path
 
 @pytest.fixture
 def other(service: Service, tmp_path: Path) -> Iterator[Service]:
-    """The bearer of another key."""
+    """Provide another upload key."""
     key = tmp_path / "other.pem"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "root@host", "-f", key)
     run("draupnir", "upload-key", "add", "--name", "other", key.with_suffix(".pem.pub"))
@@ -196,7 +196,7 @@ def test_the_old_scp_protocol_gets_the_error_that_only_sftp_is_served(service: S
     service.destroy_image(image_id)
 
 
-def test_an_upload_cut_short_is_noticed_and_can_be_sent_again(service: Service, backup: Path, tmp_path: Path) -> None:
+def test_an_interrupted_upload_is_detected_and_can_be_repeated(service: Service, backup: Path, tmp_path: Path) -> None:
     half = tmp_path / "db_backup.tar.gz"
     half.write_bytes(backup.read_bytes()[: backup.stat().st_size // 2])
     image_id = service.create_image()

@@ -1,4 +1,4 @@
-"""Everything that Draupnir can leave behind on a machine, as sets that are equal before and after a test."""
+"""Everything that Draupnir can leave on a machine, as sets that are equal before and after a test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ World = dict[str, set[str]]
 
 
 def observe() -> World:
-    """Units, subvolumes, files, ports, mounts, rows, processes and loop devices, as they are now."""
+    """Return the current units, subvolumes, files, ports, mounts, rows, processes and loop devices."""
     return {
         "units": units(),
         "transient": {path.name for path in Path("/run/systemd/transient").glob("draupnir-*-[0-9]*")},
@@ -27,7 +27,7 @@ def observe() -> World:
         },
         "files": {str(path) for place in RUN_PLACES if Path(place).exists() for path in Path(place).iterdir()},
         "ports": {line.split()[3] for line in run("ss", "-Hltn").stdout.splitlines()},
-        # logind keeps the runtime directory of whoever signed in, as scp does, for ten seconds after they left.
+        # logind keeps a user's runtime directory for ten seconds after the last session, such as scp.
         "mounts": {
             point
             for line in Path("/proc/mounts").read_text().splitlines()
@@ -35,7 +35,7 @@ def observe() -> World:
         },
         "rows": rows(),
         "processes": processes(),
-        # Those of the machine that this one runs on show too.
+        # Loop devices of the host are visible, too.
         "loops": {
             line.strip()
             for line in run("losetup", "--noheadings", "--output", "BACK-FILE").stdout.splitlines()
@@ -45,7 +45,7 @@ def observe() -> World:
 
 
 def processes() -> set[str]:
-    """Processes of instances and finalise jobs, by their users."""
+    """Return processes of instances and finalise jobs, by their users."""
     return {
         f"{status.parent.name} uid {uid}"
         for status in Path("/proc").glob("[0-9]*/status")
@@ -54,7 +54,7 @@ def processes() -> set[str]:
 
 
 def units() -> set[str]:
-    """Names, and whether they failed: a proxy comes and goes by itself, and so does what sets quota groups up."""
+    """Return names, and whether they failed, without short-lived units: proxies and the quota unit."""
     listing = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-*[-@][0-9]*").stdout
     return {
         " ".join(word for word in line.split()[:3] if word != "loaded" and word not in _PASSING)
@@ -64,7 +64,7 @@ def units() -> set[str]:
 
 
 def await_quiet(within_s: float = 30) -> None:
-    """Until what a finished finalise leaves behind is tidied up: that happens after its answer, by itself."""
+    """Wait for the cleanup after a finalise, which happens after its answer."""
     deadline = time.monotonic() + within_s
     while passing := [path for place in ("seals", "work") for path in (DATA / place).iterdir()]:
         assert time.monotonic() < deadline, passing
@@ -72,7 +72,7 @@ def await_quiet(within_s: float = 30) -> None:
 
 
 def rows() -> set[str]:
-    """Ids and states of images and instances, from the private metadata cluster."""
+    """Return ids and states of images and instances from the private metadata cluster."""
     query = "SELECT 'image', id, status FROM images UNION ALL SELECT 'instance', id, status FROM instances"
     connection = ["-h", "/run/draupnir-metadata", "-d", "draupnir"]
     done = run("runuser", "-u", "draupnir", "--", "psql", "-XAtq", *connection, "-c", query, cwd="/", ok=False)
@@ -80,9 +80,9 @@ def rows() -> set[str]:
 
 
 def differences(before: World) -> list[str]:
-    """What is there now and was not, and the reverse; empty when the world is as it was."""
+    """Return the difference between two worlds; empty if they are equal."""
     now = observe()
-    # What lay in the trash before may go meanwhile, and so may processes: Postgres has some for a moment only.
+    # Old trash may disappear, and so may short-lived processes of Postgres.
     before = before | {
         "subvolumes": {path for path in before["subvolumes"] if not path.startswith("trash/")},
         "processes": before["processes"] & now["processes"],
@@ -95,7 +95,7 @@ def differences(before: World) -> list[str]:
 
 
 def await_equal(before: World, within_s: float = 30) -> None:
-    """Nothing is left behind: the world is, within 30 s, as it was before."""
+    """Check that the world is the same again within 30 s."""
     deadline = time.monotonic() + within_s
     while left := differences(before):
         assert time.monotonic() < deadline, "left behind:\n" + "\n".join(left)

@@ -1,4 +1,4 @@
-"""Laws of reading a body: whatever is wrong with it, InvalidJson says where and what to write instead."""
+"""Laws of parsing a body: InvalidJson reports the position of any error and the correction."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def refusal(body: bytes) -> str:
     return raised.value.detail
 
 
-def test_an_illegal_escape_is_named_with_its_place_and_its_cure() -> None:
+def test_an_illegal_escape_is_reported_with_position_and_correction() -> None:
     detail = refusal(b'{\n  "script": "\\c my_db\\nDELETE FROM secret_tokens;"\n}')
     assert "line 2, column 14" in detail
     assert "write \\\\c" in detail

@@ -82,7 +82,7 @@ def test_a_client_is_draupnir_for_thirty_days_and_a_server_is_no_client() -> Non
 def test_what_was_made_while_the_clock_was_wrong_is_valid_now(
     monkeypatch: pytest.MonkeyPatch, ahead: timedelta
 ) -> None:
-    """A clock that is put right, here or at the client, must not leave an instance that nobody can sign in to."""
+    """A corrected clock, here or at the client, must not make the certificates of an instance invalid."""
     began = datetime.now(UTC)
 
     class Clock(datetime):
@@ -111,7 +111,7 @@ def test_each_client_certificate_has_a_key_of_its_own() -> None:
     assert isinstance(key.curve, ec.SECP256R1)
 
 
-def test_all_of_it_fits_through_the_wire() -> None:
+def test_all_certificates_match_the_wire_contract() -> None:
     authority = create_authority()
     server = issue_server(authority, "db.example.org")
     for pem in (authority.certificate, server.certificate, server.key):

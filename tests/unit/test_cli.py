@@ -1,4 +1,4 @@
-"""Laws of the operator's command: what it refuses it explains in one sentence, and the exit code tells programs."""
+"""Laws of the operator's command: it explains errors in one sentence, and has exit codes for programs."""
 
 from __future__ import annotations
 

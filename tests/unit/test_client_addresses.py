@@ -32,7 +32,7 @@ def request(peer: str | None, *headers: bytes) -> Scope:
 
 @st.composite
 def written(draw: st.DrawFn, address: Address) -> bytes:
-    """The address in one of the ways in which proxies write it."""
+    """Generate an address in a format of proxies."""
     ways = [str(address)]
     if isinstance(address, IPv4Address):
         ways += [f"{address}:4711", f"::ffff:{address}", f"[::ffff:{address}]:80", f" {address}\t"]
@@ -42,27 +42,27 @@ def written(draw: st.DrawFn, address: Address) -> bytes:
 
 
 @hypothesis.given(st.data(), STRANGERS, PROXIES, st.lists(PROXIES, max_size=3), GARBAGE)
-def test_the_source_is_the_last_that_a_trusted_proxy_vouches_for(
+def test_the_client_address_is_the_last_one_from_a_trusted_proxy(
     data: st.DataObject, client: Address, peer: Address, chain: list[Address], said_by_client: bytes
 ) -> None:
     elements = [said_by_client] + [data.draw(written(each)) for each in (client, *chain)]
     assert client_address_of(request(str(peer), b",".join(elements)), BEHIND_PROXIES) == client
-    # However many headers the chain is spread over.
+    # With any number of headers.
     assert client_address_of(request(str(peer), *elements), BEHIND_PROXIES) == client
 
 
 @hypothesis.given(STRANGERS, st.lists(GARBAGE, max_size=4))
-def test_nothing_that_a_stranger_sends_counts(peer: Address, headers: list[bytes]) -> None:
+def test_headers_of_untrusted_peers_are_ignored(peer: Address, headers: list[bytes]) -> None:
     assert client_address_of(request(str(peer), *headers, b"10.0.0.1, 192.0.2.1"), BEHIND_PROXIES) == peer
 
 
 @hypothesis.given(PROXIES, st.lists(GARBAGE, max_size=4))
-def test_without_the_setting_nothing_counts(peer: Address, headers: list[bytes]) -> None:
+def test_without_the_setting_the_header_is_ignored(peer: Address, headers: list[bytes]) -> None:
     assert client_address_of(request(str(peer), *headers, b"192.0.2.1"), BY_ITSELF) == peer
 
 
 @hypothesis.given(PROXIES, PROXIES, GARBAGE)
-def test_garbage_ends_the_chain_at_who_was_last_known(peer: Address, proxy: Address, garbage: bytes) -> None:
+def test_garbage_ends_the_chain_at_the_last_valid_address(peer: Address, proxy: Address, garbage: bytes) -> None:
     header = b"192.0.2.1," + garbage.replace(b",", b"") + b"x," + str(proxy).encode()
     assert client_address_of(request(str(peer), header), BEHIND_PROXIES) == proxy
 

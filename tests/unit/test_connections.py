@@ -45,14 +45,14 @@ def test_a_source_that_has_too_many_loses_the_one_that_waited_longest() -> None:
     assert cut([others, *links]) == [False, False, True, False]
 
 
-def test_of_too_many_altogether_the_one_goes_that_waited_longest_whosever_it_is() -> None:
+def test_above_the_total_limit_the_longest_waiting_connection_is_closed() -> None:
     connections = Connections(most=3, of_one_network=3)
     links = admitted(connections, ONE, OTHER, None)
     admitted(connections, OTHER)
     assert cut(links) == [True, False, False]
 
 
-def test_what_is_being_answered_is_never_let_go_and_then_there_is_no_room() -> None:
+def test_a_connection_is_never_closed_during_an_answer() -> None:
     connections = Connections(most=2, of_one_network=2)
     links = admitted(connections, ONE, ONE)
     for link in links:

@@ -1,4 +1,4 @@
-"""Laws of the edge: every answer has an id and a log line, every error its status, and no fault of ours shows."""
+"""Laws of the middleware: every answer has an id and a log line, every error its status; internals stay hidden."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from draupnir.settings import Settings
 from draupnir.store import Store
 
 SECRET = b"a-secret-for-tests-only"
-# No request of these tests comes as far as the metadata or the helper.
+# No request of these tests reaches the metadata or the helper.
 CONTEXT = Context(Settings(public_hostname="db.example.org"), cast(Store, None), cast(Helper, None), Tasks())
 
 STATUSES = [
@@ -57,7 +57,7 @@ STATUSES = [
 
 
 class Faulty:
-    """An endpoint that raises whatever it is told to."""
+    """An endpoint that raises a given exception."""
 
     error: BaseException = ValueError()
 
@@ -84,7 +84,7 @@ def client(faulty: Faulty) -> TestClient:
 def access_lines(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[pytest.LogCaptureFixture]:
-    # A test of the command `serve` in the same process may have sent it elsewhere.
+    # A test of the command `serve` in the same process may have changed the handlers.
     monkeypatch.setattr(logging.getLogger(audit.LOGGER), "propagate", True)
     with caplog.at_level(logging.DEBUG, "draupnir"):
         yield caplog
@@ -125,7 +125,7 @@ def test_no_flood_of_requests_keeps_a_change_out_of_the_journal(caplog: pytest.L
     assert sum("too many requests" in record.getMessage() for record in caplog.records) == 1
 
 
-def test_a_fault_of_our_own_shows_nothing_and_is_found_in_the_log_by_its_id(
+def test_an_unexpected_error_is_hidden_and_logged_with_its_id(
     client: TestClient, faulty: Faulty, caplog: pytest.LogCaptureFixture
 ) -> None:
     faulty.error = ZeroDivisionError("inner workings")
@@ -145,7 +145,7 @@ def test_a_request_that_waits_while_the_service_stops_gets_503(client: TestClien
     assert the_error(response)["code"] == "unavailable"
 
 
-def test_a_client_that_goes_away_is_no_fault_of_ours(
+def test_a_disconnected_client_is_not_an_error(
     client: TestClient, faulty: Faulty, caplog: pytest.LogCaptureFixture
 ) -> None:
     faulty.error = ClientDisconnect()
@@ -182,7 +182,7 @@ def test_no_credential_reaches_the_log(client: TestClient, caplog: pytest.LogCap
 @pytest.mark.parametrize(
     "path", ["/", "/images/", "/images/1/", "/images/1/done/", "/instances/1/x", "/%00", "//images"]
 )
-def test_an_unknown_path_is_not_there_and_says_what_is(client: TestClient, path: str) -> None:
+def test_an_unknown_path_is_404_and_lists_the_resources(client: TestClient, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 404
     assert the_error(response)["code"] == "not_found"
@@ -200,7 +200,7 @@ def test_an_unknown_path_is_not_there_and_says_what_is(client: TestClient, path:
         ("BREW", "/images", {"GET", "HEAD", "POST"}),
     ],
 )
-def test_a_method_that_a_resource_has_not_is_refused_with_those_it_has(
+def test_an_unsupported_method_is_refused_with_the_supported_ones(
     client: TestClient, method: str, path: str, allowed: set[str]
 ) -> None:
     response = client.request(method, path)
@@ -228,7 +228,7 @@ def test_a_method_that_a_resource_has_not_is_refused_with_those_it_has(
     ("method", "path"),
     [("GET", "/images"), ("POST", "/images/1/done"), ("DELETE", "/instances/x"), ("HEAD", "/images")],
 )
-def test_nothing_is_done_for_who_has_no_good_token(
+def test_a_request_without_a_valid_token_does_nothing(
     client: TestClient, credential: str | None, method: str, path: str
 ) -> None:
     headers = {} if credential is None else {b"Authorization": credential.encode("latin-1")}
@@ -242,7 +242,7 @@ def audit_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE", "PUT", "BREW"])
-def test_whatever_may_change_something_is_audited_though_it_was_refused(
+def test_a_changing_request_is_audited_even_if_refused(
     client: TestClient, caplog: pytest.LogCaptureFixture, method: str
 ) -> None:
     client.request(method, "/images/7", headers={"X-Request-Id": "backup-7"})
@@ -251,7 +251,7 @@ def test_whatever_may_change_something_is_audited_though_it_was_refused(
     assert line.endswith(" result=refused request=backup-7")
 
 
-def test_an_audit_line_tells_who_from_where_and_what_was_made(
+def test_an_audit_line_has_caller_address_and_created_resource(
     client: TestClient, faulty: Faulty, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = cast(Starlette, client.app)
@@ -272,7 +272,7 @@ def test_an_audit_line_tells_who_from_where_and_what_was_made(
 
 
 def our_lines(caplog: pytest.LogCaptureFixture) -> str:
-    """All but what the tests' own HTTP client has to say."""
+    """Return all records except those of the tests' own HTTP client."""
     return "\n".join(record.getMessage() for record in caplog.records if record.name.startswith("draupnir"))
 
 
@@ -295,7 +295,7 @@ def test_no_query_reaches_a_log(client: TestClient, faulty: Faulty, caplog: pyte
     assert "canary" not in our_lines(caplog)
 
 
-def test_every_answer_says_what_a_browser_may_not_do_with_it(client: TestClient, faulty: Faulty) -> None:
+def test_every_answer_has_security_headers(client: TestClient, faulty: Faulty) -> None:
     for path in ("/images", "/nowhere", "/faulty"):
         for scheme in ("http", "https"):
             headers = client.get(f"{scheme}://testserver{path}").headers
@@ -324,7 +324,7 @@ def guarded(client: TestClient) -> TestClient:
     return client
 
 
-def test_wrong_tokens_are_held_back_and_the_right_one_of_a_neighbour_is_not(guarded: TestClient) -> None:
+def test_invalid_tokens_are_limited_and_a_valid_one_of_a_neighbour_is_not(guarded: TestClient) -> None:
     natted, other = from_address(guarded, "10.0.0.1"), from_address(guarded, "10.0.0.2")
     assert ask(natted, SECRET.decode()).status_code == 200
     statuses = [ask(natted, f"wrong {number}").status_code for number in range(WRONG_TOKENS_AT_ONCE + 1)]
@@ -337,8 +337,8 @@ def test_wrong_tokens_are_held_back_and_the_right_one_of_a_neighbour_is_not(guar
     assert ask(other, "wrong").status_code == 401
 
 
-def test_a_right_token_that_is_new_there_waits_with_the_wrong_ones(guarded: TestClient) -> None:
-    """Otherwise a limited client would still learn that a guess is right."""
+def test_a_valid_token_from_a_new_network_is_limited_like_invalid_ones(guarded: TestClient) -> None:
+    """Otherwise a limited client could still find out that a guess is right."""
     natted = from_address(guarded, "10.0.0.1")
     for number in range(WRONG_TOKENS_AT_ONCE):
         ask(natted, f"wrong {number}")

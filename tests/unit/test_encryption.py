@@ -19,7 +19,7 @@ def test_what_was_encrypted_comes_back() -> None:
     assert cipher.encrypt("the refresh token", "jane@example.com") != encrypted
 
 
-def test_nothing_else_comes_back() -> None:
+def test_a_modified_secret_cannot_be_decrypted() -> None:
     encrypted = Cipher(KEY).encrypt("the refresh token", "jane@example.com")
     with pytest.raises(CannotDecrypt):
         Cipher(bytes(32)).decrypt(encrypted, "jane@example.com")
@@ -30,7 +30,7 @@ def test_nothing_else_comes_back() -> None:
             Cipher(KEY).decrypt(damaged, "jane@example.com")
 
 
-def test_the_key_is_what_systemd_hands_over(tmp_path: Path) -> None:
+def test_the_key_is_the_credential_from_systemd(tmp_path: Path) -> None:
     with pytest.raises(KeyMissing, match="systemctl"):
         read_key(None)
     with pytest.raises(KeyMissing, match="refresh_token_key"):

@@ -100,7 +100,7 @@ def test_no_key_is_a_hint_and_no_postgres_is_bad() -> None:
     assert verdict(findings.judge_postgres([17, 16])) == "ok"
 
 
-def test_an_unwell_daemon_names_the_part() -> None:
+def test_an_unhealthy_daemon_names_the_part() -> None:
     assert verdict(findings.judge_health(200, {})) == "ok"
     unwell = findings.judge_health(503, {"metadata": "ok", "helper": "away"})
     assert verdict(unwell) == "bad"
@@ -141,13 +141,13 @@ def inventory(**found: object) -> Inventory:
         ({"unknown": ["instances/mine"]}, "instances/mine"),
     ],
 )
-def test_what_nobody_knows_is_named(found: dict[str, object], named: str) -> None:
+def test_unknown_images_and_instances_are_named(found: dict[str, object], named: str) -> None:
     (stray,) = findings.judge_inventory(inventory(**found), {1}, {1})
     assert verdict(stray) == "warning"
     assert stray.text.startswith(named)
 
 
-def test_what_is_known_is_no_stray() -> None:
+def test_known_images_and_instances_are_not_reported() -> None:
     found = inventory(uploads=[1], instances=[2], trash=3)
     assert [verdict(each) for each in findings.judge_inventory(found, {1}, {2})] == ["ok"]
 
@@ -163,7 +163,7 @@ PATH = Path("x.pem")
 
 
 def certificate(*names: x509.GeneralName, since: int = -1, until: int = 60) -> bytes:
-    """PEM of one for these names, valid from so many days from now until so many."""
+    """Return the PEM of a certificate for these names, valid between these days from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "db.example.org")])
     builder = (
@@ -200,7 +200,7 @@ def test_a_certificate_of_the_future_is_bad() -> None:
         ([x509.DNSName("db.example.com")], "db.example.org", "bad"),
         ([x509.IPAddress(ip_address("192.0.2.1"))], "192.0.2.1", "ok"),
         ([x509.DNSName("192.0.2.1")], "192.0.2.1", "bad"),
-        ([], "db.example.org", "bad"),  # a common name alone is believed by no client of today
+        ([], "db.example.org", "bad"),  # clients ignore the common name
     ],
 )
 def test_a_certificate_for_another_name_is_bad(names: list[x509.GeneralName], hostname: str, says: str) -> None:
@@ -215,7 +215,7 @@ def test_a_renewed_certificate_without_a_reload_is_reported() -> None:
     assert verdict(findings.judge_certificate(PATH, renewed, None, "db.example.org", NOW)) == "bad"
 
 
-def test_what_is_no_certificate_is_bad() -> None:
+def test_an_invalid_certificate_is_bad() -> None:
     assert verdict(judge(b"hello")) == "bad"
 
 

@@ -1,4 +1,4 @@
-"""No forged ID token is believed, whatever shape it has, and honest ones are."""
+"""Every forged ID token is refused, and valid ones are accepted."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ def test_an_honest_token_names_its_bearer(signer: Signer, honest: dict[str, Any]
 
 
 @pytest.mark.parametrize("value", [None, 5, b"", "", [], {}, "a.b", "a.b.c.d", "..", "é.é.é", "[" * 4000])
-def test_what_is_no_token_is_refused(signer: Signer, value: object) -> None:
+def test_a_value_that_is_not_a_token_is_refused(signer: Signer, value: object) -> None:
     with pytest.raises(IdTokenRefused):
         check(value, import_keys(signer.jwks()), EXPECTED)
 
 
-def test_google_has_to_say_that_the_account_is_the_companys(signer: Signer) -> None:
+def test_google_must_confirm_the_domain_of_the_account(signer: Signer) -> None:
     expected = Expected(GOOGLE, CLIENT_ID, "the-nonce", "@example.com")
     keys = import_keys(signer.jwks())
     with pytest.raises(IdTokenRefused, match="not in the domain"):

@@ -1,4 +1,4 @@
-"""Laws of the limits: so many at once, then at a pace; what is remembered is bounded, and tells no token."""
+"""Laws of the rate limits: a burst, then a rate; the memory is bounded, and does not reveal tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HERE, THERE = ip_address("10.0.0.1"), ip_address("10.0.0.2")
 
 
 class Clock:
-    """Time that passes when told to."""
+    """A clock that the test advances."""
 
     now_s = 1000.0
 
@@ -28,7 +28,7 @@ def clock() -> Clock:
 
 
 def tries(limit: Limit, most: int = 1000) -> int:
-    """How many tries are let through before the first that is not."""
+    """Count the allowed tries before the first refusal."""
     for number in range(most):
         try:
             limit.take(HERE)
@@ -37,7 +37,7 @@ def tries(limit: Limit, most: int = 1000) -> int:
     return most
 
 
-def test_so_many_at_once_and_then_one_each_interval(clock: Clock) -> None:
+def test_a_burst_is_allowed_then_one_try_each_interval(clock: Clock) -> None:
     limit = Limit(5, 2.0, clock)
     assert tries(limit) == 5
     clock.now_s += 2.0
@@ -57,7 +57,7 @@ def test_a_client_that_obeys_retry_after_is_accepted(clock: Clock) -> None:
     limit.take(HERE)
 
 
-def test_trying_while_held_back_makes_it_no_longer(clock: Clock) -> None:
+def test_refused_tries_do_not_extend_the_wait(clock: Clock) -> None:
     limit = Limit(3, 2.0, clock)
     tries(limit)
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""Laws of the journal form: every line carries its own priority, whatever the text says."""
+"""Laws of the journal format: every line has its own priority, with any text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_level_becomes_a_priority(level: str, prefix: str) -> None:
     assert JournalFormatter().format(record) == f"{prefix}x: hello"
 
 
-def test_no_text_can_pose_as_an_event_of_its_own() -> None:
+def test_no_text_can_forge_a_separate_record() -> None:
     record = logging.makeLogRecord({"name": "x", "levelno": logging.INFO, "msg": "a\n<0>forged\r<0>\x85<0>more"})
     assert all(line.startswith("<6>") for line in JournalFormatter().format(record).splitlines())
 
@@ -65,7 +65,7 @@ def test_an_audit_line_is_one_entry_with_a_field_for_each_value(tmp_path: Path) 
     }
 
 
-def test_an_audit_line_that_the_journal_does_not_take_is_not_lost(tmp_path: Path) -> None:
+def test_an_audit_line_that_the_journal_refuses_is_not_lost(tmp_path: Path) -> None:
     lines: list[str] = []
 
     class Kept(logging.Handler):

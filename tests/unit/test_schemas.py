@@ -1,4 +1,4 @@
-"""Laws of the request and answer bodies: tolerant where docs/API.md says so, and nowhere else."""
+"""Laws of request and answer bodies: lenient only where docs/API.md says so."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_every_spelling_of_a_time_is_the_same_time(text: str) -> None:
         [],
     ],
 )
-def test_what_is_no_time_with_a_zone_is_refused(value: object) -> None:
+def test_an_invalid_time_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match="must be a time"):
         read_time(value)
 
@@ -90,7 +90,7 @@ def test_an_id_is_a_number_or_its_decimal_text(value: object) -> None:
 @pytest.mark.parametrize(
     "value", [True, False, 1.0, 1.5, -1, 0, "0", "-1", "01", "1.0", " 1", "\u0661", "", "x", None, [], {}]
 )
-def test_an_id_that_cannot_be_meant_is_refused_by_name(value: object) -> None:
+def test_an_invalid_id_is_refused_by_name(value: object) -> None:
     assert "`data.attributes.image_id` must be a positive integer" in refusal(envelope({"image_id": value}))
 
 
@@ -100,7 +100,7 @@ def test_a_text_that_postgres_cannot_store_is_refused(value: str) -> None:
     assert "anonymisation_script` must not contain the character U+" in refusal(envelope(attributes), "images")
 
 
-def test_everything_wrong_with_the_attributes_is_said_at_once() -> None:
+def test_all_invalid_attributes_are_reported_at_once() -> None:
     detail = refusal(envelope({"backed_up_at": 1, "redy": True}), "images")
     assert "backed_up_at" in detail
     assert "anonymisation_script` is missing" in detail
@@ -118,7 +118,7 @@ def test_the_wrong_type_is_refused(kind: object) -> None:
     assert '`data.type` must be "instances"' in refusal(envelope({"image_id": 1}, type=kind))
 
 
-def test_not_everything_that_is_wrong_is_explained() -> None:
+def test_the_number_of_explained_errors_is_limited() -> None:
     detail = refusal(envelope({"image_id": 1} | {f"unknown_{number}": 0 for number in range(5000)}))
     assert detail.count("cannot be set") == MOST_EXPLAINED
 
@@ -138,7 +138,7 @@ def test_an_envelope_without_attributes_is_refused_by_name(document: dict[str, o
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "1x", "01", str(MAX_ID + 1), "9" * 5000, "\x00", "\u0661"])
-def test_an_id_that_cannot_exist_is_not_there(text: str) -> None:
+def test_an_impossible_id_is_not_found(text: str) -> None:
     with pytest.raises(errors.NotFound) as raised:
         existing_id(text, "image")
     assert raised.value.title == "Image not found"

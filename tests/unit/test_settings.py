@@ -79,7 +79,7 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     assert settings.dsn == "host=db"
 
 
-def test_browsers_are_sent_back_to_the_https_listener_or_to_what_is_said(tmp_path: Path) -> None:
+def test_redirect_url_defaults_to_the_https_listener(tmp_path: Path) -> None:
     settings = load(written(tmp_path, SIGN_IN))
     assert settings.redirect_url == "https://my-draupnir.tld/oauth_callback"
     listener = "[http]\nlisten_address = '[::]:8443'\ntls_certificate = '/a'\ntls_private_key = '/a'\n"
@@ -90,7 +90,7 @@ def test_browsers_are_sent_back_to_the_https_listener_or_to_what_is_said(tmp_pat
 
 
 @pytest.mark.parametrize("address", ["o'neil@example.com", "a.b+c-d_e@x-y.example.com"])
-def test_an_admin_whose_address_is_taken_can_sign_in_and_own_an_instance(tmp_path: Path, address: str) -> None:
+def test_an_accepted_admin_address_can_sign_in_and_own_an_instance(tmp_path: Path, address: str) -> None:
     assert load(written(tmp_path, f'admins = ["{address}"]\n')).admins == {address}
     assert emails.PATTERN.fullmatch(address)
     assert TypeAdapter(wire.Owner).validate_python(address) == address

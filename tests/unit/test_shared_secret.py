@@ -1,4 +1,4 @@
-"""Laws of the shared secret: short, missing or unsendable ones are refused, and never repeated."""
+"""Laws of the shared secret: short, missing or invalid ones are refused, and never quoted."""
 
 from __future__ import annotations
 

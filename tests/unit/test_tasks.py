@@ -12,7 +12,7 @@ IT = Subject("image", 1)
 
 
 class Worker:
-    """Work that waits to be told how to end, and counts how often it was begun."""
+    """Work whose end the test controls; it counts its starts."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -58,7 +58,7 @@ async def test_a_caller_that_leaves_changes_nothing_for_the_others() -> None:
     assert await stayer == "done"
 
 
-async def test_an_error_that_nobody_waits_for_makes_no_noise() -> None:
+async def test_an_error_without_a_waiting_caller_causes_no_warning() -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: complaints.append(what))
     tasks, work = Tasks(), Worker()
@@ -105,7 +105,7 @@ async def test_the_same_work_with_different_values_is_not_shared() -> None:
     assert (await for_jane, await for_bob) == ("jane's", "bob's")
 
 
-async def test_closing_tells_those_who_wait() -> None:
+async def test_closing_raises_for_waiting_callers() -> None:
     tasks = Tasks()
     caller = asyncio.create_task(tasks.run(Work.FINALISE, IT, Worker()))
     queued = asyncio.create_task(tasks.run(Work.DESTROY_IMAGE, IT, Worker()))

@@ -1,4 +1,4 @@
-"""Laws of the upload keys: only whole plain public keys get in, once each, and the file is never half written."""
+"""Laws of the upload keys: only complete plain public keys are accepted, once each, and writes are atomic."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_options_before_a_key_are_refused(tmp_path: Path, prefix: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "\n# only a comment\n", "ssh-ed25519 A\nssh-ed25519 B\n", "ssh-ed25519 AAAA \x1b[2J", "hello"]
 )
-def test_what_is_not_one_key_is_refused(text: str) -> None:
+def test_a_file_without_exactly_one_key_is_refused(text: str) -> None:
     with pytest.raises(UploadKeyError):
         upload_keys.parse(text, "x.pub")
 
@@ -100,7 +100,7 @@ def test_a_short_rsa_key_is_refused(file: Path, tmp_path: Path) -> None:
         upload_keys.add(file, parse(make_key(tmp_path, "old", "-t", "rsa", "-b", "1024")))
 
 
-def test_removing_says_when_nothing_or_too_much_is_meant(file: Path, tmp_path: Path) -> None:
+def test_removing_an_unknown_or_ambiguous_key_is_refused(file: Path, tmp_path: Path) -> None:
     keys = [parse(make_key(tmp_path, comment)) for comment in ("a", "b")]
     file.write_text("".join(f"{key.kind} {key.blob} backup\n" for key in keys))
     with pytest.raises(UploadKeyError, match="key 'nobody' not found"):
@@ -120,7 +120,7 @@ def test_each_key_has_a_name_of_its_own(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "1", "a b", "a\nb", "x" * 101, "ü", '"'])
-def test_what_cannot_be_a_name_is_refused(file: Path, tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_refused(file: Path, tmp_path: Path, name: str) -> None:
     with pytest.raises(UploadKeyError, match="is not a valid name"):
         upload_keys.add(file, parse(make_key(tmp_path, "a")), name)
 

@@ -1,4 +1,4 @@
-"""A home of its own for every test, and a small server that speaks the API of docs/API.md."""
+"""A separate home for every test, and a small server with the API of docs/API.md."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CREDENTIALS = {
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home, and no setting of the person who runs the tests."""
+    """Provide an empty home, without settings of the user who runs the tests."""
     directory = tmp_path / "home"
     directory.mkdir(mode=0o700)
     monkeypatch.setenv("HOME", str(directory))
@@ -122,10 +122,10 @@ def token(number: int, kind: str, **attributes: object) -> dict[str, Any]:
 
 @dataclass
 class FakeServer:
-    """Images and instances in memory, seen by an admin, and Jane's tokens, if `people` can sign in.
+    """Images and instances in memory, as an admin sees them, and Jane's tokens, if `people` can sign in.
 
-    `script` holds what the next GETs of an image answer, before the stored image. `codes` are the one-time codes that
-    were given out, each with the challenge that it is bound to; `tokens` has what it is given by the token itself.
+    `script` has the next answers to GETs of an image, before the stored image. `codes` are issued one-time codes, each
+    with its challenge. `tokens` maps a token's secret to its attributes.
     """
 
     people: bool = False
@@ -145,7 +145,7 @@ class FakeServer:
     headers: list[httpx.Headers] = field(default_factory=list)
 
     def answer(self, request: httpx.Request) -> httpx.Response:
-        """Answer as the API would."""
+        """Answer like the API."""
         self.asked.append(f"{request.method} {request.url.raw_path.decode()}")
         self.bodies.append(json.loads(request.content) if request.content else None)
         self.headers.append(request.headers)
@@ -198,14 +198,14 @@ class FakeServer:
         return problem(404, "not_found", "There is no such thing.")
 
     def session(self, **attributes: object) -> str:
-        """A session of Jane's, or another kind of token."""
+        """Create a session of Jane, or another kind of token."""
         number = len(self.tokens) + 1
         made = f"dru_{number:043}"
         self.tokens[made] = token(number, **({"kind": "session"} | attributes))  # type: ignore[arg-type]
         return made
 
     def vouch(self, url: str) -> tuple[str, int | None]:
-        """What the way through the identity provider comes to: a code, and the port at which the client waits."""
+        """Return the result of a sign-in at the provider: a code, and the client's port."""
         challenge, port = self.sign_ins.pop(url)
         code = f"the-one-time-code-{len(self.codes)}"
         self.codes[code] = challenge
@@ -380,7 +380,7 @@ def run(server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 @pytest.fixture
 def address(server: FakeServer) -> Iterator[str]:
-    """The url at which the fake server listens, for tests that need a process of their own."""
+    """Provide the url of the fake server, for tests with a separate process."""
 
     class Handler(BaseHTTPRequestHandler):
         def handle_any(self) -> None:
@@ -397,7 +397,7 @@ def address(server: FakeServer) -> Iterator[str]:
         do_GET = do_POST = do_PATCH = do_DELETE = handle_any
 
         def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name is http.server's
-            """Say nothing."""
+            """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listening:
         thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.01})

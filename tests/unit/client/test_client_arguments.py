@@ -1,4 +1,4 @@
-"""Laws of the durations on the command line: what is written reads as itself, and nothing else is read."""
+"""Laws of durations on the command line: valid ones are parsed exactly, and others are refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_never_is_no_time_at_all() -> None:
 
 
 @given(st.integers(0, 999_999_999))
-def test_what_is_shown_may_be_said(wait_s: int) -> None:
+def test_a_shown_duration_can_be_entered(wait_s: int) -> None:
     assert seconds(format_wait(wait_s)) == wait_s
 
 

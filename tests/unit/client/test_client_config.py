@@ -1,4 +1,4 @@
-"""Laws of the user's settings: what wins, what is kept, and where a token may go."""
+"""Laws of the user's settings: precedence, saving, and to which server a token is sent."""
 
 from __future__ import annotations
 

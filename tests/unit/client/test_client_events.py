@@ -18,7 +18,7 @@ def test_events_are_a_table_with_who_and_why(server: FakeServer, run: Run) -> No
     assert [each["id"] for each in json.loads(run("events", "--output", "json").stdout)] == ["7", "8"]
 
 
-def test_nothing_happened_is_said_on_stderr(server: FakeServer, run: Run) -> None:
+def test_an_empty_list_of_events_is_reported_on_stderr(server: FakeServer, run: Run) -> None:
     found = run("events")
     assert (found.stdout, found.exit_code) == ("", 0)
     assert "No events found" in found.stderr

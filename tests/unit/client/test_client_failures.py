@@ -77,7 +77,7 @@ def test_without_a_token_nothing_is_sent(run: Run, server: FakeServer) -> None:
     assert "draupnir-client authenticate" in result.stderr
 
 
-def test_a_token_that_is_not_accepted_says_how_to_get_one(run: Run) -> None:
+def test_a_refused_token_is_reported_with_advice(run: Run) -> None:
     result = run("images", "list", token="wrong")
     assert result.exit_code == ExitCode.UNAUTHORIZED
     assert "draupnir-client authenticate" in result.stderr
@@ -136,7 +136,7 @@ def test_an_answer_that_is_not_draupnirs_says_to_check_the_url(answer: httpx.Res
     assert "url" in failure_of(answer, BadAnswer)
 
 
-def test_what_the_server_says_is_not_lost() -> None:
+def test_the_detail_of_the_server_is_shown() -> None:
     answer = problem(409, "nothing_uploaded", "There is nothing yet; upload the backup first.")
     with pytest.raises(Refused, match="There is nothing yet; upload the backup first.") as caught:
         api_answering(answer).finalise_image(1)
@@ -144,7 +144,7 @@ def test_what_the_server_says_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("code", ["too_many_instances", "too_many_tokens"])
-def test_a_quota_is_a_no_that_waiting_does_not_change(code: str) -> None:
+def test_a_quota_error_gives_no_advice_to_wait(code: str) -> None:
     answer = problem(429, code, "jane@example.com has 20 instances: 1, 2. Destroy an unused one.")
     assert "20 instances: 1, 2. Destroy an unused one." in failure_of(answer, Refused)
 
@@ -162,7 +162,7 @@ def test_a_change_whose_answer_is_lost_may_have_been_made(error: Exception) -> N
 @pytest.mark.parametrize(
     "error", [httpx.ConnectTimeout(""), httpx.ConnectError("no route"), httpx.ProxyError("denied")]
 )
-def test_a_change_that_never_left_was_not_made(error: Exception) -> None:
+def test_a_change_that_was_never_sent_was_not_made(error: Exception) -> None:
     assert "may have done it" not in failure_of(error, ServerUnreachable)
 
 
@@ -225,9 +225,7 @@ def test_a_failure_is_never_a_traceback(arguments: list[str], monkeypatch: pytes
     assert re.fullmatch(r"draupnir-client: Cannot [^\n]+\.\n", result.stderr)
 
 
-def test_a_reader_that_goes_away_is_no_failure_to_talk_about(
-    address: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_closed_stdout_is_not_reported(address: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.images = {number: image(number, anonymisation_script="x" * 100_000) for number in range(1, 9)}
     monkeypatch.setenv("DRAUPNIR_URL", address)
     monkeypatch.setenv("DRAUPNIR_TOKEN", "the-secret")

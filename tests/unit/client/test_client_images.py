@@ -41,7 +41,7 @@ def test_global_options_may_stand_anywhere(run: Run, server: FakeServer, place: 
     assert json.loads(result.stdout) == [image(1)]
 
 
-def test_an_empty_list_is_no_data(run: Run) -> None:
+def test_an_empty_list_prints_nothing_to_stdout(run: Run) -> None:
     assert run("images", "list").stdout == ""
     assert "No images found" in run("images", "list").stderr
     assert run("images", "list", "--output", "json").stdout == "[]\n"
@@ -94,7 +94,7 @@ def test_create_reads_standard_input_and_knows_now(run: Run, server: FakeServer)
         (["now", "/does/not/exist.sql"], "cannot be read"),
     ],
 )
-def test_create_refuses_what_cannot_be_meant(run: Run, server: FakeServer, arguments: list[str], words: str) -> None:
+def test_create_refuses_invalid_arguments(run: Run, server: FakeServer, arguments: list[str], words: str) -> None:
     result = run("images", "create", *arguments, given="SELECT 1;")
     assert (result.exit_code, server.asked) == (2, [])
     assert words in result.stderr
@@ -165,7 +165,7 @@ def test_a_failed_image_gives_the_reason_and_the_tail_of_the_log(run: Run, serve
 
 
 @pytest.mark.parametrize("command", ["show", "finalise"])
-def test_who_keeps_images_is_shown_the_whole_error(run: Run, server: FakeServer, command: str) -> None:
+def test_an_uploader_sees_the_full_error(run: Run, server: FakeServer, command: str) -> None:
     failed = image(1, "failed", error={"code": "script_failed", "detail": "SQLSTATE 23502 (not_null_violation)"})
     server.images, server.script = {1: failed}, [failed]
     server.error_texts = {1: "DETAIL:  Failing row contains (7, \x1b[2J).\n"}
@@ -175,7 +175,7 @@ def test_who_keeps_images_is_shown_the_whole_error(run: Run, server: FakeServer,
     assert "Failing row contains (7, \\x1b[2J)." in told
 
 
-def test_others_are_shown_the_published_error(run: Run, server: FakeServer) -> None:
+def test_other_users_see_the_public_error(run: Run, server: FakeServer) -> None:
     server.images = {1: image(1, "failed", error={"code": "script_failed", "detail": "SQLSTATE 23502"})}
     server.error_texts, server.people = {1: "Failing row"}, True
     result = run("images", "show", "1")
@@ -251,7 +251,7 @@ def test_cascade_removes_the_certificates_of_the_instances_too(run: Run, server:
 
 @pytest.fixture
 def scp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program named scp that writes down its arguments, and ends with what stands in the file `status`."""
+    """Provide a program named scp that records its arguments, and exits with the code in the file `status`."""
     folder = tmp_path / "bin"
     folder.mkdir()
     program = folder / "scp"
@@ -312,7 +312,7 @@ def test_without_scp_the_package_is_named(run: Run, monkeypatch: pytest.MonkeyPa
     assert "openssh-client" in result.stderr
 
 
-def test_show_tells_everything(run: Run, server: FakeServer) -> None:
+def test_show_prints_all_attributes(run: Run, server: FakeServer) -> None:
     server.images = {1: image(1, "failed", error={"code": "script_failed", "detail": "line one\nline two"})}
     assert run("images", "show", "1").stdout.splitlines() == [
         "ID:           1",

@@ -106,7 +106,7 @@ def test_the_database_is_the_one_asked_for_or_saved_or_of_the_environment_or_wit
 def test_the_database_of_another_instance_is_not_taken_for_a_wish(
     run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shell that has evaluated `env 4` has the PGDATABASE of 4."""
+    """A shell that has evaluated `env 4` has the PGDATABASE of instance 4."""
     server.instances = {4: instance(4, database="shop"), 5: instance(5, database="crm"), 6: instance(6)}
     for name, value in json.loads(run("env", "4", "--format", "json").stdout).items():
         monkeypatch.setenv(name, value)
@@ -133,7 +133,7 @@ def test_misleading_variables_are_reported(run: Run, server: FakeServer, monkeyp
     assert "PGSERVICE" in run("env", "4").stderr
 
 
-def test_an_admin_sees_everybodys_and_signs_in_to_none_of_them(run: Run, server: FakeServer) -> None:
+def test_an_admin_lists_all_instances_and_connects_to_none_of_others(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4), 5: instance(5, owner="ann@corp.example")}
     assert "ann@corp.example" not in run("instances", "list").stdout
     listed = run("instances", "list", "--all").stdout.splitlines()
@@ -144,7 +144,7 @@ def test_an_admin_sees_everybodys_and_signs_in_to_none_of_them(run: Run, server:
     assert "ann@corp.example" in result.stderr
 
 
-def test_an_admin_sees_what_is_closed_and_restores_or_hands_it_on(run: Run, server: FakeServer) -> None:
+def test_an_admin_lists_closed_instances_and_restores_them(run: Run, server: FakeServer) -> None:
     closed = {"status": "closed", "destroy_at": "2017-05-02T16:00:00Z", "owner": "ann@corp.example"}
     server.instances = {number: instance(number, 3, **closed) for number in (4, 5)}
     assert "closed" in run("instances", "list", "--all").stdout
@@ -184,7 +184,7 @@ def test_destroy_removes_the_certificates(run: Run, server: FakeServer) -> None:
     assert [credentials.directory(URL, number).exists() for number in (4, 5, 6)] == [False, True, False]
 
 
-def test_certificates_of_an_instance_that_is_gone_go_too(run: Run, server: FakeServer) -> None:
+def test_certificates_of_a_missing_instance_are_removed(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     run("env", "4")
     server.instances.clear()
@@ -192,7 +192,7 @@ def test_certificates_of_an_instance_that_is_gone_go_too(run: Run, server: FakeS
     assert not credentials.directory(URL, 4).exists()
 
 
-def test_show_tells_where_it_is(run: Run, server: FakeServer) -> None:
+def test_show_prints_host_and_port(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     assert "Host:         my-draupnir.tld\nPort:         6543\n" in run("instances", "show", "4").stdout
 
@@ -205,12 +205,12 @@ def test_show_tells_where_it_is(run: Run, server: FakeServer) -> None:
         ({"sleep_after": None, "network": None}, "Network:      -\nSleeps after: -\n"),
     ],
 )
-def test_show_tells_how_it_lives(run: Run, server: FakeServer, attributes: dict[str, Any], shown: str) -> None:
+def test_show_prints_the_shape(run: Run, server: FakeServer, attributes: dict[str, Any], shown: str) -> None:
     server.instances = {4: instance(4, **attributes)}
     assert shown in run("instances", "show", "4").stdout
 
 
-def test_show_tells_from_where_it_is_reached(run: Run, server: FakeServer) -> None:
+def test_show_prints_the_allowlist(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     assert "Allowlist" not in run("instances", "show", "4").stdout
     seen = {"address": "192.0.2.7", "origin": "seen", "expires_at": "2017-05-02T16:00:00Z"}
@@ -232,7 +232,7 @@ def test_allow_asks_for_each_address_and_for_as_long(run: Run, server: FakeServe
     ]
 
 
-def test_disallow_continues_after_an_address_that_is_not_there(run: Run, server: FakeServer) -> None:
+def test_disallow_continues_after_a_missing_address(run: Run, server: FakeServer) -> None:
     server.instances, server.addresses = {4: instance(4)}, {"2001:db8::/48"}
     result = run("instances", "disallow", "4", "192.0.2.7", "2001:db8::/48")
     assert result.exit_code != 0
@@ -251,7 +251,7 @@ def test_disallow_continues_after_an_address_that_is_not_there(run: Run, server:
         (["--network", "proxied", "--sleep-after", "2h"], {"network": "proxied", "sleep_after": 7200}),
     ],
 )
-def test_what_is_not_said_of_a_new_instance_is_left_to_the_server(
+def test_omitted_options_are_left_to_the_server(
     run: Run, server: FakeServer, command: list[str], options: list[str], sent: dict[str, object]
 ) -> None:
     server.images = {3: image(3)}
@@ -260,13 +260,13 @@ def test_what_is_not_said_of_a_new_instance_is_left_to_the_server(
 
 
 @pytest.mark.parametrize("options", [["--sleep-after", "soon"], ["--sleep-after", ""], ["--network", "host"]])
-def test_a_life_that_cannot_be_meant_makes_nothing(run: Run, server: FakeServer, options: list[str]) -> None:
+def test_an_invalid_shape_creates_nothing(run: Run, server: FakeServer, options: list[str]) -> None:
     server.images = {3: image(3)}
     assert run("instances", "create", "3", *options).exit_code == run("new", *options).exit_code == 2
     assert server.asked == []
 
 
-def test_an_empty_list_says_what_to_do(run: Run) -> None:
+def test_an_empty_list_gives_advice(run: Run) -> None:
     result = run("instances", "list")
     assert (result.exit_code, result.stdout) == (0, "")
     assert "draupnir-client new" in result.stderr

@@ -1,4 +1,4 @@
-"""Laws of the listener that the browser brings the code to: one request, of one shape, and fixed text in answer."""
+"""Laws of the listener for the browser's code: one request, of one form, and a fixed answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def raw(listener: Listener, request: str) -> bytes:
 
 
 def taken(listener: Listener, *, signed_in: bool = True, query: str = f"code={CODE}") -> tuple[Arrival, httpx.Response]:
-    """What arrives of a request, and what the browser is answered."""
+    """Return the arrival of a request, and the browser's answer."""
     answers: list[httpx.Response] = []
     url = f"http://127.0.0.1:{listener.port}/?{query}"
     browser = threading.Thread(target=lambda: answers.append(httpx.get(url, trust_env=False, timeout=10)))
@@ -84,7 +84,7 @@ def test_the_page_runs_and_loads_nothing_and_repeats_nothing(listener: Listener)
     ],
 )
 def test_a_stray_request_is_not_found_and_does_not_end_the_wait(listener: Listener, request_text: str) -> None:
-    # HTTP/0.9, for which the last is taken, has no status line.
+    # The last one counts as HTTP/0.9, which has no status line.
     assert raw(listener, request_text)[:12] == (b"" if request_text.startswith("nonsense") else b"HTTP/1.0 404")
     assert taken(listener)[0].code == CODE
 
@@ -95,7 +95,7 @@ def test_a_second_code_is_not_taken(listener: Listener) -> None:
     assert listener.wait(0) is None
 
 
-def test_who_connects_and_says_nothing_is_in_nobodys_way(listener: Listener) -> None:
+def test_a_silent_connection_does_not_block_the_browser(listener: Listener) -> None:
     with socket.create_connection(("127.0.0.1", listener.port)):
         assert taken(listener)[0].code == CODE
 

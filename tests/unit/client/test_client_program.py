@@ -68,7 +68,7 @@ def test_a_person_is_asked_and_what_they_type_is_not_shown(address: str) -> None
     seen = b""
     while b"Token for" not in seen:
         seen += os.read(person, 4096)
-    # What is typed before the echo is off is thrown away.
+    # Input before the echo is off is discarded.
     while termios.tcgetattr(terminal)[3] & termios.ECHO:
         assert process.poll() is None
     os.close(terminal)

@@ -39,7 +39,7 @@ class Terminal:
         self.seen = ""
 
     def read_until(self, word: str | None) -> None:
-        """Read what is drawn until `word` is there, or until the program has ended."""
+        """Read the display until it has `word`, or until the program ends."""
         while word is None or word not in self.seen:
             try:
                 data = os.read(self.end, 4096)

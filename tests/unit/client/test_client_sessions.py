@@ -1,4 +1,4 @@
-"""Laws of coming and going: a session is kept once it is there, and nothing is lost on the way to it."""
+"""Laws of signing in and out: a new session is saved, and a failed sign-in loses nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def people(server: FakeServer) -> None:
 
 @pytest.fixture
 def browser(server: FakeServer) -> Browser:
-    """Goes all the way, and brings the code to where the client listens."""
+    """Complete the sign-in, and send the code to the client's listener."""
 
     def follow(url: str) -> bool:
         code, port = server.vouch(url)
@@ -63,7 +63,7 @@ def test_a_browser_signs_in_and_the_session_is_kept(run: Run, server: FakeServer
     assert "one-time-code" not in result.stderr
 
 
-def test_what_signs_in_carries_no_token(run: Run, server: FakeServer, browser: Browser) -> None:
+def test_a_sign_in_sends_no_token(run: Run, server: FakeServer, browser: Browser) -> None:
     signed_in(server)
     run("authenticate", "--force", token=None, browser=browser)
     by_path = dict(zip(server.asked, server.headers, strict=True))
@@ -90,7 +90,7 @@ def test_a_sign_in_that_fails_says_why_and_loses_nothing(
     assert old in server.tokens
 
 
-def test_a_token_that_works_is_left_alone(run: Run, server: FakeServer, browser: Browser) -> None:
+def test_a_valid_token_is_kept(run: Run, server: FakeServer, browser: Browser) -> None:
     old = signed_in(server)
     result = run("authenticate", token=None, browser=browser)
     assert (result.exit_code, config.read().token, server.sign_ins) == (0, old, {})
@@ -98,7 +98,7 @@ def test_a_token_that_works_is_left_alone(run: Run, server: FakeServer, browser:
     assert "--force" in result.stderr
 
 
-def test_a_token_that_works_no_more_is_replaced(run: Run, server: FakeServer, browser: Browser) -> None:
+def test_an_invalid_token_is_replaced(run: Run, server: FakeServer, browser: Browser) -> None:
     del server.tokens[signed_in(server)]
     server.session()
     assert run("authenticate", token=None, browser=browser).exit_code == 0
@@ -136,9 +136,7 @@ def test_a_browser_that_cannot_be_opened_leaves_the_link(run: Run, server: FakeS
     assert "https://my-draupnir.tld/authenticate?sign_in=" in run("authenticate", token=None, browser=broken).stderr
 
 
-def test_nobody_who_comes_is_waited_for_no_longer_than_the_link_holds(
-    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_wait_ends_when_the_link_expires(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sign_ins, "LONGEST_WAIT_S", 0.0)
     result = run("authenticate", token=None, browser=lambda url: True)
     assert (result.exit_code, "expired before" in result.stderr) == (ExitCode.UNAUTHORIZED, True)
@@ -174,7 +172,7 @@ def test_a_browser_is_here_if_it_can_be_seen(
 
 
 class Terminal:
-    """The client in a process of its own, at a terminal."""
+    """The client in a separate process, at a terminal."""
 
     def __init__(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self.person, terminal = pty.openpty()
@@ -198,7 +196,7 @@ class Terminal:
             while piece := os.read(self.person, 4096):
                 self.seen += piece.decode()
         except OSError:
-            # How a terminal tells that nobody is at its other end.
+            # The error of a terminal whose other end is closed.
             pass
         os.close(self.person)
         return self.process.wait(10)
@@ -253,7 +251,7 @@ def test_signing_out_ends_the_session_here_and_there(run: Run, server: FakeServe
     assert JANE in result.stderr
 
 
-def test_signing_out_of_a_server_that_is_away_changes_nothing() -> None:
+def test_signing_out_of_an_unreachable_server_changes_nothing() -> None:
     config.save(url="http://127.0.0.1:1", token="dru_x")
     again = [sys.executable, "-m", "draupnir_client", "sign-out"]
     away = subprocess.run(again, capture_output=True, text=True, check=False)
@@ -264,7 +262,7 @@ def test_signing_out_of_a_server_that_is_away_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["named", "shared_secret"])
-def test_signing_out_only_forgets_what_others_may_use(run: Run, server: FakeServer, kind: str) -> None:
+def test_signing_out_only_removes_a_token_that_is_not_a_session(run: Run, server: FakeServer, kind: str) -> None:
     token = signed_in(server, kind=kind)
     assert "stays valid" in run("sign-out", token=None).stderr
     assert (list(server.tokens), config.read().token) == ([token], None)
@@ -291,7 +289,7 @@ def test_the_token_of_another_server_is_not_signed_out(run: Run, server: FakeSer
     assert (result.exit_code, config.read().token, server.asked) == (ExitCode.UNAUTHORIZED, token, [])
 
 
-def test_whoami_says_who_how_and_until_when(run: Run, server: FakeServer) -> None:
+def test_whoami_prints_identity_kind_and_expiry(run: Run, server: FakeServer) -> None:
     session = server.session()
     shown = run("whoami", token=session).stdout
     assert all(words in shown for words in (JANE, "user", "session", END))

@@ -1,4 +1,4 @@
-"""Laws of tokens for programs: shown once and alone, asked for as wished, revoked at once."""
+"""Laws of named tokens: printed once and alone, requested with the given options, revoked at once."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_tokens_are_listed_and_never_shown(run: Run, server: FakeServer) -> None
     assert [one["id"] for one in found] == [1, 2]
 
 
-def test_what_cannot_be_revoked_does_not_stop_the_rest(run: Run, server: FakeServer) -> None:
+def test_a_failed_revocation_does_not_stop_the_others(run: Run, server: FakeServer) -> None:
     session = server.session()
     server.session(kind="named")
     result = run("tokens", "revoke", "99", "2", token=session)

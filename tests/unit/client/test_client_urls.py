@@ -1,4 +1,4 @@
-"""Laws of server addresses: what is one, and to which a secret may travel."""
+"""Laws of server urls: which are valid, and to which a secret may be sent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_one_server_is_written_in_one_way(text: str, written: str) -> None:
         "my-draupnir.tld",
     ],
 )
-def test_what_is_no_address_is_refused(text: str) -> None:
+def test_an_invalid_url_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_url(text)
 

@@ -1,4 +1,4 @@
-"""Stands in for pystemd where a developer has none, so that modules import; what asks systemd has no unit tests."""
+"""Replaces a missing pystemd, so that modules can be imported; code that uses systemd has no unit tests."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ if importlib.util.find_spec("pystemd") is None:
 
 @pytest.fixture
 def any_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However full the disk is, it is not low."""
+    """Make the disk look not low."""
     monkeypatch.setattr(ceilings, "low_bytes", lambda size_bytes: 0)

@@ -1,4 +1,4 @@
-"""Laws of what an instance may have: the helper holds the daemon to root's configuration."""
+"""Laws of allowances: the helper enforces root's configuration against the daemon."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_new_data_have_a_ceiling_that_the_configuration_allows(root: int) -> Non
     assert refused(root, start(2 * GIB + 1))
     assert refused(root, start(2**60))
     assert refused(root, start(None))
-    # One from before there were ceilings.
+    # An instance from before ceilings existed.
     assert not refused(root, start(None), copied=True)
 
 
@@ -72,11 +72,11 @@ def test_an_instance_keeps_its_ceiling_when_a_lower_one_is_configured(root: int)
     lower = Settings(max_instance_bytes="1G")
     for _ in range(2):
         assert not refused(root, made, lower, copied=True)
-        # With its reserve, too; and nothing that was asked for meanwhile has raised it.
+        # With its reserve, too; refused requests have not raised it.
         allowances.require_ceiling(root, 4, ceiling(2 * GIB, extended=True), lower)
         with pytest.raises(HelperError):
             allowances.require_ceiling(root, 4, ceiling(2 * GIB + 1), lower)
-        # Another owner changes nothing in it.
+        # A new owner does not change it.
         assign = wire.AssignInstance(
             instance_id=4, image_id=1, owner="bob@example.com", port=6432, created_at=made.created_at
         )
@@ -85,13 +85,13 @@ def test_an_instance_keeps_its_ceiling_when_a_lower_one_is_configured(root: int)
         allowances.require_ceiling(root, 5, ceiling(2 * GIB), lower)
 
 
-def test_nobody_gets_a_network_that_the_operator_has_not_allowed(root: int) -> None:
+def test_a_direct_network_requires_the_operators_permission(root: int) -> None:
     direct, allowed = start(GIB, direct=True), Settings(max_instance_bytes="2G", direct_instances=True)
     assert refused(root, direct)
     assert not refused(root, direct, allowed)
     manifests.write(root, Place.INSTANCES, 4, start(GIB))
     assert refused(root, direct, copied=True)
-    # What was made when it was allowed goes on; a copy that is not there yet was not.
+    # An instance that was created when it was allowed continues; a new copy is refused.
     manifests.write(root, Place.INSTANCES, 4, direct)
     assert not refused(root, direct, copied=True)
     assert refused(root, direct)
@@ -106,7 +106,7 @@ def test_a_manifest_that_cannot_be_read_allows_nothing(root: int, tmp_path: Path
     assert refused(root, start(GIB, direct=True), copied=True)
 
 
-def test_a_manifest_says_what_the_thing_is_for_the_day_the_metadata_are_lost(root: int, tmp_path: Path) -> None:
+def test_a_manifest_describes_its_image_or_instance(root: int, tmp_path: Path) -> None:
     manifests.write(root, Place.INSTANCES, 4, start(GIB))
     found = json.loads((tmp_path / Place.INSTANCES / "4.json").read_text())
     assert {name: found[name] for name in ("instance_id", "image_id", "owner", "port")} == {

@@ -1,4 +1,4 @@
-"""Archives are recognised by content, and nothing but files and directories comes out of them."""
+"""Archives are recognised by content, and only files and directories are unpacked."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def compress(name: str, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("name", [None, *COMPRESSORS])
-def test_what_went_in_comes_out(tmp_path: Path, name: str | None) -> None:
-    """Plain or compressed by any of the known programs, told by content and not by name."""
+def test_an_archive_is_unpacked_completely(tmp_path: Path, name: str | None) -> None:
+    """Plain or compressed by any known program, recognised by content, not by name."""
     data = tar_of(CONTENT)
     if name is not None:
         data = compress(name, data)
@@ -144,7 +144,7 @@ def test_a_flipped_byte_is_noticed_by_the_compressors_own_check(tmp_path: Path, 
 
 
 def test_a_damaged_header_in_the_middle_is_no_silent_end(tmp_path: Path) -> None:
-    """tarfile stops there without a word; half a data directory would follow."""
+    """tarfile stops there without an error, which would leave half a data directory."""
     data = bytearray(tar_of({"a": b"x" * 512, "b": b"y" * 512}))
     data[1024:1030] = b"\xff" * 6
     with pytest.raises(JobError) as caught:
@@ -183,7 +183,7 @@ def test_a_file_with_holes_comes_out_whole(tmp_path: Path, name: str | None, dia
     ("data", "code"),
     [(b"", "truncated_archive"), (b"CREATE TABLE t();\n" * 100, "not_an_archive")],
 )
-def test_what_is_no_tar_says_so(tmp_path: Path, data: bytes, code: str) -> None:
+def test_a_file_that_is_not_a_tar_is_refused(tmp_path: Path, data: bytes, code: str) -> None:
     with pytest.raises(JobError) as caught:
         unpack(compress("gzip", data), tmp_path)
     assert caught.value.code == code
@@ -221,17 +221,17 @@ def test_garbage_in_a_tar_never_writes_outside_nor_fails_otherwise(
 
 @pytest.fixture
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A ratio counts from a megabyte on, so that the tests need not write a gigabyte."""
+    """Apply the ratio from a megabyte on, so that the tests do not have to write a gigabyte."""
     monkeypatch.setattr(budget, "UNSUSPICIOUS_BYTES", 1024 * 1024)
 
 
 def sparse(size: int) -> bytes:
-    """A member of GNU's old format that is one hole."""
+    """Return a member in old GNU format that is a single hole."""
     member = tarfile.TarInfo("base/hole")
     member.type = tarfile.GNUTYPE_SPARSE
     header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
-    header[386:398] = b"%011o\0" % 0  # the one piece: where it begins,
-    header[398:410] = b"%011o\0" % 0  # and how long it is
+    header[386:398] = b"%011o\0" % 0  # the only piece: its start,
+    header[398:410] = b"%011o\0" % 0  # and its length
     header[483:495] = b"%011o\0" % size
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
@@ -253,7 +253,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.usefixtures("little")
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_an_archive_out_of_which_too_much_comes_is_refused(tmp_path: Path, bomb: str) -> None:
+def test_an_archive_with_a_too_high_ratio_is_refused(tmp_path: Path, bomb: str) -> None:
     with pytest.raises(JobError) as raised:
         unpack(BOMBS[bomb](), tmp_path)
     assert raised.value.code == "ratio_exceeded"
@@ -261,14 +261,16 @@ def test_an_archive_out_of_which_too_much_comes_is_refused(tmp_path: Path, bomb:
 
 
 @pytest.mark.usefixtures("little")
-def test_an_archive_of_which_a_hundredfold_comes_is_taken(tmp_path: Path) -> None:
+def test_an_archive_with_a_ratio_of_a_hundred_is_accepted(tmp_path: Path) -> None:
     content = random.Random(1).randbytes(1_000_000) + b"\0" * 100_000_000
     target = unpack(compress("zstd", tar_of({"base/1": content})), tmp_path)
     assert (target / "base/1").stat().st_size == len(content)
 
 
 @pytest.mark.parametrize("name", [None, "zstd"])
-def test_an_archive_ends_where_the_room_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None) -> None:
+def test_unpacking_stops_when_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
     def shrinking(path: Path) -> os.statvfs_result:
         taken = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
         return os.statvfs_result((1, 1, 10**10, 0, 10**9 - taken, 0, 0, 0, 0, 255))

@@ -1,4 +1,4 @@
-"""Requests for one image or instance are served in turn, and those for different ones hold up nobody."""
+"""Requests for one image or instance are served in order, and those for different ones do not block each other."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from draupnir_helper.dispatch import Dispatcher
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import AnyRequest, Wire
 
-# What waits for longer waits in vain.
+# Deadline that only a hang reaches.
 DEADLINE_S = 20
 
 Handler = Callable[[AnyRequest], Wire]
@@ -22,7 +22,7 @@ With = Callable[[Handler], Dispatcher]
 
 @pytest.fixture
 def dispatcher_with(monkeypatch: pytest.MonkeyPatch) -> With:
-    """A dispatcher that has one handler for whatever these tests ask."""
+    """Return a dispatcher with one handler for all requests."""
 
     def make(handler: Handler) -> Dispatcher:
         asked = (wire.CloseInstance, wire.DestroyInstance, wire.DestroyImage)
@@ -55,8 +55,8 @@ def test_different_ones_are_served_at_the_same_time(
         assert list(threads.map(dispatcher, requests)) == [wire.Done()] * 2
 
 
-def test_one_is_served_in_turn_whatever_is_asked_of_it(dispatcher_with: With) -> None:
-    """While the first request is served a hundred for others come and go, and the second, which came before, waits."""
+def test_requests_for_one_id_are_served_in_order(dispatcher_with: With) -> None:
+    """During the first request a hundred for other ids are served, while the earlier second one waits."""
     entered, leave = threading.Event(), threading.Event()
     seen: list[str] = []
 

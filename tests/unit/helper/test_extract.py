@@ -1,4 +1,4 @@
-"""Whatever form an upload has, its data directory is found, cleaned and lifted into place, or it is refused."""
+"""The data directory of an upload is found, cleaned and moved to its place, or the upload is refused."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_missing_major_names_the_package_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [b"9.6\n", b"", b"\xff\xfe", b"17; rm -rf /\n", b"99999999999\n"])
-def test_a_version_that_is_none_is_refused(tmp_path: Path, version: bytes) -> None:
+def test_an_invalid_version_is_refused(tmp_path: Path, version: bytes) -> None:
     write_tar(tmp_path / "seal/backup.tar", MINIMAL | {"PG_VERSION": version})
     assert refused(tmp_path).code == "postgres_missing"
 
@@ -161,7 +161,7 @@ def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
     assert raised.value.code == "unsafe_archive"
 
 
-def test_of_a_version_that_has_no_end_only_the_beginning_is_read(tmp_path: Path) -> None:
+def test_a_version_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     with (tmp_path / "PG_VERSION").open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(JobError) as raised:

@@ -1,4 +1,4 @@
-"""What is published of an error names the line and the condition, and quotes nothing of the data."""
+"""The public part of an error names the line and the condition, and quotes no data."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ERRORS = {
     f"psql:{NAME}:2: error: invalid command \\{ROW}": f"{NAME}:2: psql could not execute this line",
     # A script may set its own VERBOSITY.
     f"psql:{NAME}:2: ERROR:  {ROW}": f"{NAME}:2: psql could not execute this line",
-    # RAISE takes any five characters, which could be those of a row, and any text for a message.
+    # RAISE accepts any five characters and any message, which could come from a row.
     f"psql:{NAME}:2: ERROR:  RAW7X: {ROW}": f"{NAME}:2: a SQLSTATE that Postgres does not define",
     f"psql:{NAME}:4711: ERROR:  22012: {ROW}": f"{NAME}: psql ended without naming a line",
     f"psql:{ROW}:2: ERROR:  22012: {ROW}": f"{NAME}: psql ended without naming a line",

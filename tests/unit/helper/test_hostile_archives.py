@@ -1,4 +1,4 @@
-"""Every hostile archive is refused with a code of its own, or unpacked as files and directories inside the target."""
+"""Every hostile archive is refused with its code, or unpacked as files and directories inside the target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from draupnir_helper.jobs import extract
 from draupnir_helper.jobs.reports import JobError
 from tests.hostile.archives import ARCHIVES, TAKEN, Archive
 
-# As the sandbox of the job has it, roughly: what is beyond is the archive's own doing.
+# Roughly the limit of the job's sandbox, which only an archive can exceed.
 MEMORY_BYTES = 1 << 30
 
 

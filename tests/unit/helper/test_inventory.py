@@ -1,4 +1,4 @@
-"""What the helper says of the machine is what the kernel says."""
+"""The helper's report about the machine agrees with the kernel."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Hugepagesize:       2048 kB
 """
 
 
-def test_memory_is_all_there_is_and_what_can_be_had_without_swapping_in_bytes() -> None:
+def test_memory_is_total_and_available_in_bytes() -> None:
     assert inventory.memory_of(MEMINFO) == wire.Memory(total_bytes=33_612_943_360, available_bytes=20_907_769_856)
 
 

@@ -64,7 +64,7 @@ def test_no_more_than_a_mebibyte_is_kept(disk: Path, root: int) -> None:
 
 
 @pytest.mark.parametrize("place", ["link", "pipe", "directory"])
-def test_what_is_not_a_file_is_not_read(disk: Path, root: int, tmp_path: Path, place: str) -> None:
+def test_only_a_regular_file_is_read(disk: Path, root: int, tmp_path: Path, place: str) -> None:
     secret = tmp_path / "secret"
     secret.write_text("a secret of the machine")
     match place:

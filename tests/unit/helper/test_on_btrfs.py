@@ -1,4 +1,4 @@
-"""Laws of subvolumes on a btrfs that these tests make and mount. They need root and mkfs.btrfs, but no systemd."""
+"""Laws of subvolumes on a btrfs that these tests create and mount. They need root and mkfs.btrfs, but no systemd."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _mounted(directory: Path) -> bool:
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The top of a fresh data filesystem."""
+    """Provide the top of a new data filesystem."""
     directory = tmp_path_factory.mktemp("disk")
     if not _mounted(directory):
         pytest.skip("no btrfs can be made and mounted here")
@@ -42,7 +42,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def root(disk: Path) -> Iterator[int]:
-    """A descriptor of its top; everything is deleted afterwards."""
+    """Provide a descriptor of its top; delete everything afterwards."""
     descriptor = os.open(disk, os.O_RDONLY | os.O_DIRECTORY)
     yield descriptor
     for place in Place:
@@ -53,7 +53,7 @@ def root(disk: Path) -> Iterator[int]:
 
 
 def made(root: int, disk: Path, some_id: int = 1) -> Path:
-    """A writable subvolume with a file in it."""
+    """Create a writable subvolume with a file."""
     subvolumes.make(root, Place.WORK, some_id, uid=UID, gid=UID, group=None)
     path = disk / Place.WORK / str(some_id)
     (path / "file").write_text("data")
@@ -66,7 +66,7 @@ def test_a_subvolume_belongs_to_its_owner_alone(root: int, disk: Path) -> None:
     assert subvolumes.owner(root, Place.WORK, 1) == UID
 
 
-def test_a_subvolume_that_is_there_stays_as_it_is(root: int, disk: Path) -> None:
+def test_an_existing_subvolume_stays_unchanged(root: int, disk: Path) -> None:
     path = made(root, disk)
     subvolumes.make(root, Place.WORK, 1, uid=0, gid=0, group=None)
     assert (path / "file").read_text() == "data"
@@ -103,13 +103,13 @@ def test_a_copy_is_made_once_and_nests_nothing(root: int, disk: Path) -> None:
     assert sorted(path.name for path in (disk / Place.INSTANCES / "2").iterdir()) == ["file"]
 
 
-def test_no_copy_is_made_of_what_is_not_there(root: int) -> None:
+def test_a_missing_source_is_not_copied(root: int) -> None:
     with pytest.raises(FileNotFoundError):
         subvolumes.copy(root, Place.IMAGES, Place.INSTANCES, 1, 2, owner=(UID, UID))
     assert subvolumes.ids(root, Place.INSTANCES) == ([], [])
 
 
-def test_what_is_discarded_lies_in_the_trash_until_that_is_emptied(root: int, disk: Path) -> None:
+def test_a_discarded_subvolume_is_in_the_trash_until_that_is_emptied(root: int, disk: Path) -> None:
     made(root, disk)
     for _ in range(2):
         subvolumes.discard(root, Place.WORK, 1)
@@ -132,8 +132,8 @@ def test_the_trash_is_emptied_of_read_only_and_nested_subvolumes(root: int, disk
     assert subvolumes.empty_trash(root) == 0
 
 
-def test_what_was_cut_short_is_swept_away_and_done_again(root: int, disk: Path) -> None:
-    """A helper that is killed leaves a subvolume under its temporary name."""
+def test_an_unfinished_copy_is_removed_and_repeated(root: int, disk: Path) -> None:
+    """A killed helper leaves a subvolume under its temporary name."""
     made(root, disk)
     (disk / Place.WORK / "1").rename(disk / Place.WORK / f"{layout.NEW_PREFIX}1")
     subvolumes.make(root, Place.WORK, 1, uid=UID, gid=UID, group=None)

@@ -1,4 +1,4 @@
-"""What Postgres is started with keeps to the two layers, for every major."""
+"""The command line and files of Postgres implement the two layers, for every major."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_what_decides_who_gets_in_stands_on_the_command_line_and_in_the_file(maj
 
 
 def test_a_session_of_the_job_overrides_what_the_data_set_for_a_role() -> None:
-    """A setting of a role beats the command line, and PGOPTIONS beats both."""
+    """A setting of a role overrides the command line, and PGOPTIONS overrides both."""
     assert "-c event_triggers=off" in walls.session_options(17)
     assert "-c event_triggers=off" not in walls.session_options(16)
     assert "-c transaction_timeout=0" in walls.session_options(17)

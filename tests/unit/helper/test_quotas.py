@@ -1,4 +1,4 @@
-"""Ceilings as numbers, the quota groups' ids, and what the quota unit takes for an order."""
+"""The numbers of ceilings, the ids of quota groups, and the valid orders of the quota unit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUP = 2**48 + 777
 
 
 def test_the_number_of_a_quota_group_never_changes() -> None:
-    """They stand on the disk: no version may give other ones."""
+    """They are on the disk, so no version may change them."""
     assert layout.quota_group(Place.INSTANCES, 4) == 2**48 + 2**26 + 4
     assert layout.quota_group(Place.UPLOADS, 4) == 2**48 + 2 * 2**26 + 4
     assert layout.quota_group(Place.WORK, wire.MAX_ID) == 2**48 + 4 * 2**26 - 1
@@ -26,14 +26,14 @@ def test_the_number_of_a_quota_group_never_changes() -> None:
 
 @pytest.mark.parametrize("place", [Place.INSTANCES, Place.UPLOADS, Place.WORK])
 @pytest.mark.parametrize("some_id", [1, 4, wire.MAX_ID])
-def test_a_group_tells_whose_it_is(place: Place, some_id: int) -> None:
+def test_a_group_id_maps_to_its_owner(place: Place, some_id: int) -> None:
     group = layout.quota_group(place, some_id)
     assert group is not None
     assert layout.quota_group_owner(group) == (place, some_id)
 
 
 @pytest.mark.parametrize("group", [0, 5, 2**48 + 1, 2**49 + 2**26 + 4, 2**48 + 2**40])
-def test_a_group_that_is_none_of_ours_is_nobodys(group: int) -> None:
+def test_a_foreign_group_has_no_owner(group: int) -> None:
     assert layout.quota_group_owner(group) is None
 
 
@@ -62,7 +62,7 @@ def test_an_instance_at_its_ceiling_reads_and_checkpoints() -> None:
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, tuple[int, ...]]]:
-    """What the quota unit asks the kernel for, in a directory of ours that passes for root's."""
+    """Record the quota unit's requests to the kernel, with a directory that looks like root's."""
     calls: list[tuple[int, tuple[int, ...]]] = []
 
     def ioctl(_: int, request: int, argument: bytes) -> int:
@@ -110,7 +110,7 @@ def test_anything_but_an_order_is_refused_before_anything_is_done(
 
 @pytest.mark.skipif(os.getuid() != 0, reason="the file has to be root's")
 @pytest.mark.parametrize("name", ["../777", "", "x", "-1", "7 7", "٣", "9" * 20])
-def test_a_name_that_is_no_number_is_refused(name: str, asked: list[object]) -> None:
+def test_a_name_that_is_not_a_number_is_refused(name: str, asked: list[object]) -> None:
     with pytest.raises(SystemExit):
         quota_groups.main(name)
     assert asked == []
@@ -141,7 +141,7 @@ def test_a_file_that_is_not_roots_alone_is_refused(
 def test_no_group_of_another_kind_is_made_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below_the_end: int
 ) -> None:
-    """Behind the highest id the numbers of the next kind begin."""
+    """After the highest id the numbers of the next place begin."""
     made = list[int]()
     monkeypatch.setattr(quotas, "_SYSFS", tmp_path)
     monkeypatch.setattr(quotas, "_carry_out", lambda orders: made.extend(group for group, _ in orders))

@@ -1,4 +1,4 @@
-"""A report always fits what systemd carries, and keeps what tells most."""
+"""A report always fits into a notification, and keeps its most important part."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from draupnir_helper.notify import escape, unescape
 from draupnir_helper.wire import JobReport
 
 
-@example("na\udcffme")  # a file name that is no UTF-8
+@example("na\udcffme")  # a file name that is not UTF-8
 @given(st.text(max_size=6000))
 def test_a_failure_fits_a_notification_and_the_contract(detail: str) -> None:
     report = failure_report(JobError("script_failed", detail, "private"))
@@ -83,7 +83,7 @@ def test_neither_the_journal_nor_the_status_gets_the_private_text(
 
 
 def test_a_job_does_not_wait_for_pydantic() -> None:
-    """Its import takes longer than unpacking a small archive."""
+    """The import would take longer than unpacking a small archive."""
     program = (
         "import draupnir_helper.jobs.extract, draupnir_helper.jobs.finalise, sys; sys.exit('pydantic' in sys.modules)"
     )

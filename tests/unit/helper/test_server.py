@@ -1,4 +1,4 @@
-"""The gate of the helper: to any peer and any request it answers by the contract or hangs up."""
+"""The helper's socket: any request of any peer gets a valid answer or a closed connection."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_failures_come_back_as_codes_without_internals() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400) | st.text(max_size=400).map(str.encode))
-def test_no_frame_whatever_escapes_the_contract(frame: bytes) -> None:
+def test_every_frame_gets_a_valid_answer(frame: bytes) -> None:
     answer = answer_to(frame, echo)
     assert (answer.reply is None) != (answer.refusal is None)
 
@@ -154,7 +154,7 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
     listening.listen()
     with listening:
         yield listening
-        # Wakes accept(), which a close alone does not.
+        # Wakes accept(), which a close does not.
         if listening.fileno() != -1:
             listening.shutdown(socket.SHUT_RDWR)
 
@@ -205,8 +205,8 @@ def test_silent_callers_do_not_hold_up_the_next_one(listener: socket.socket) -> 
             connection.close()
 
 
-def test_a_uid_beyond_two_billion_is_no_other(listener: socket.socket) -> None:
-    """struct ucred holds unsigned ids: read as signed, a high uid would be taken for a negative one."""
+def test_a_uid_above_two_billion_is_read_correctly(listener: socket.socket) -> None:
+    """struct ucred has unsigned ids; read as signed, a high uid would be negative."""
 
     class Peer:
         def getsockopt(self, *_: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Laws of the list of what is there: whatever lies in a place, the list is complete and can be had."""
+"""Laws of the list of subvolumes: with any content of a place, the list is complete and available."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from draupnir_helper import subvolumes
 from draupnir_helper.layout import Place
 
 
-def test_what_has_the_name_of_an_id_and_is_not_a_directory_is_unknown(tmp_path: Path) -> None:
-    """A restored disk may have it. Not to be told of it would give the id to something new."""
+def test_a_file_with_an_id_as_name_is_unknown(tmp_path: Path) -> None:
+    """A restored disk may have one. If it were ignored, its id could be reused."""
     place = tmp_path / Place.IMAGES
     (place / "7").mkdir(parents=True)
     (place / "8").touch()

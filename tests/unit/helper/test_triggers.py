@@ -1,4 +1,4 @@
-"""Tables are named that hold what triggers wrote, and the report of them always fits."""
+"""Tables that triggers wrote to are reported, and the report always fits."""
 
 from __future__ import annotations
 

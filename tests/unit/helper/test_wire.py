@@ -8,13 +8,13 @@ from pathlib import Path
 
 from draupnir_helper import wire
 
-# Of every protocol that was released, and of the one that will be. After a change of the contract record the new
-# digest; raise wire.PROTOCOL too, unless it is higher than in the last release already.
+# The digests of every released protocol, and of the next one. After a change of the contract record the new digest.
+# Also increment wire.PROTOCOL, unless it is already higher than in the last release.
 RECORDED = {2: "c671884ed8216477"}
 
 
 def digest() -> str:
-    """Of the code of all modules, without comments and docstrings."""
+    """Return the digest of the code of all modules, without comments and docstrings."""
     found = hashlib.sha256()
     for path in sorted(Path(wire.__file__).parent.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
