@@ -27,7 +27,7 @@ def write(path: Path, content: str | bytes, *, mode: int, gid: int = 0) -> None:
 
 
 def write_in(directory: int, name: str, content: bytes) -> None:
-    """As `write`, readable only by root, in a directory descriptor that only root can write to."""
+    """Do the same as `write`, readable only by root, in a directory descriptor that only root can write to."""
     new = f"{NEW_PREFIX}{name}"
     with suppress(FileNotFoundError):
         os.unlink(new, dir_fd=directory)

@@ -19,7 +19,7 @@ Network = IPv4Network | IPv6Network
 
 
 def admission(addresses: Sequence[Network] | None) -> dict[str, object]:
-    """Return the properties that restrict a unit's sockets to these networks; None is no restriction."""
+    """Return the properties that restrict a unit's sockets to these networks; None means no restriction."""
     if addresses is None:
         return {"IPAddressAllow": [], "IPAddressDeny": []}
     return {"IPAddressAllow": _prefixes(addresses), "IPAddressDeny": _prefixes(_EVERYWHERE)}

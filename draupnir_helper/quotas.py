@@ -91,7 +91,7 @@ class Quotas:
 
     @contextmanager
     def made(self, place: Place, some_id: int, limit_bytes: int) -> Iterator[int | None]:
-        """As `ensure`, and keep the empty group during the block, in which its subvolume is created."""
+        """Do the same as `ensure`, and keep the empty group during the block, in which its subvolume is created."""
         group = layout.quota_group(place, some_id)
         assert group is not None
         _kept.add(group)

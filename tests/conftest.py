@@ -28,7 +28,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """One Postgres for the whole run."""
+    """Provide one Postgres for the whole run."""
     with throw_away() as running:
         yield running
 
@@ -50,7 +50,7 @@ def migrated_dsn(cluster: Cluster) -> str:
 
 @pytest.fixture
 def empty_dsn(cluster: Cluster) -> str:
-    """The DSN of an empty database of the test's own."""
+    """Return the DSN of a separate empty database."""
     name = f"test_{next(_numbers)}"
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
@@ -84,7 +84,7 @@ def settings(dsn: str) -> Settings:
 
 @pytest.fixture(scope="session")
 async def open_store(migrated_dsn: str) -> AsyncIterator[Store]:
-    """One store for the whole run: its connections cost more than most tests."""
+    """Provide one store for the whole run, because its connections take longer than most tests."""
     opened = Store(migrated_dsn)
     await opened.open()
     yield opened
@@ -93,13 +93,13 @@ async def open_store(migrated_dsn: str) -> AsyncIterator[Store]:
 
 @pytest.fixture
 def store(dsn: str, open_store: Store) -> Store:
-    """An open store on the test's database."""
+    """Return an open store on the test's database."""
     return open_store
 
 
 @pytest.fixture
 def helper() -> FakeHelper:
-    """A helper with an empty disk."""
+    """Return a helper with an empty disk."""
     return FakeHelper()
 
 

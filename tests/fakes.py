@@ -78,7 +78,7 @@ class Disk:
 class FakeHelper(Helper):
     """Requests and answers are converted to JSON and back, so that only valid ones pass.
 
-    `uploads` get content by `upload`. Jobs succeed at once unless `job_states` says otherwise; `answers` override
+    `uploads` get content by `upload`. Jobs succeed at once unless `job_states` has another state; `answers` override
     what a kind of request does. `kill_at` counts requests: at request k the daemon dies before (`kill_after` false)
     or after it was carried out.
     """

@@ -38,7 +38,7 @@ Claims = dict[str, Any]
 
 
 def b64(value: bytes | Claims) -> str:
-    """The base64url of JOSE, without padding."""
+    """Return the base64url of JOSE, without padding."""
     octets = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
 
@@ -120,7 +120,7 @@ FORGERIES: Mapping[str, Callable[[Signer, Claims], str]] = {
     "no issuer": _with(without="iss"),
     "for another client": _with(aud="somebody-else"),
     "for nobody": _with(aud=[]),
-    "for several, unsaid to whom": _with(aud=[CLIENT_ID, "somebody-else"]),
+    "for several, without azp": _with(aud=[CLIENT_ID, "somebody-else"]),
     "for several, given to another": _with(aud=[CLIENT_ID, "somebody-else"], azp="somebody-else"),
     "given to another": _with(azp="somebody-else"),
     "no audience": _with(without="aud"),
@@ -137,7 +137,7 @@ FORGERIES: Mapping[str, Callable[[Signer, Claims], str]] = {
     "nonce of another type": _with(nonce=lambda claims: [claims["nonce"]]),
     "no subject": _with(without="sub"),
     "address not verified": _with(email_verified=False),
-    "verification unsaid": _with(without="email_verified"),
+    "verification missing": _with(without="email_verified"),
     "verification in words": _with(email_verified="true"),
     "no address": _with(without="email"),
     "address of another domain": _with(email="jane@example.org"),
@@ -184,7 +184,7 @@ class IdentityProvider:
     asked: list[str] = field(default_factory=list)
 
     def app(self) -> Starlette:
-        """The provider as an ASGI application."""
+        """Return the provider as an ASGI application."""
         return Starlette(
             routes=[
                 Route("/.well-known/openid-configuration", self.discovery),

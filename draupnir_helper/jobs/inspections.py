@@ -155,7 +155,7 @@ def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) ->
 
     Operators and casts of the data are allowed if the functions they call run without rights.
     """
-    own = {0, *judged.trusted} - judged.closed  # 0 is no function
+    own = {0, *judged.trusted} - judged.closed  # 0 means no function
     powerless = {row["oid"] for row in rows["pg_proc"] if row["proowner"] == _POWERLESS and row["prosecdef"]}
     own_or_powerless = own | powerless
     system = {

@@ -59,7 +59,7 @@ _EXPECTED = re.compile(
     re.ASCII,
 )  # fmt: skip
 _LISTED = 20  # rows for each directory; the last one counts the rest
-_REMEDY = "None, unless an extension or a program of yours keeps data there; move such data into tables."
+_REMEDY = "None, unless an extension or a program of yours keeps data there; store such data in tables instead."
 
 
 def prune(directory: Path, rows: Rows) -> None:

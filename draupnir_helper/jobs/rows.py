@@ -37,7 +37,7 @@ class Rows:
     def __init__(self, directory: Path) -> None:
         self._path = directory / NAME
         self._rows: list[Row] = []
-        # The file of an upload that is no report is ignored.
+        # An uploaded file that is not a report is ignored.
         with suppress(OSError, ValueError, TypeError):
             self._rows = [Row(**row) for row in json.loads(self._path.read_text(encoding="utf-8"))]
 

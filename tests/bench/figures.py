@@ -55,7 +55,7 @@ def spread(series: list[float], unit: str) -> str:
 
 
 def table(figures: list[Figure]) -> str:
-    """The figures as aligned text."""
+    """Return the figures as aligned text."""
     head = ("measure", "ours", "beside", "", "ratio", "must reach", "")
     rows = [head]
     for figure in figures:

@@ -104,7 +104,7 @@ def by_hand(tarball: Path, *, on_disk: bool = False) -> float:
 
 @contextmanager
 def _unpacked(tarball: Path) -> Iterator[tuple[Path, float]]:
-    """The directory that tar x made of it, and the seconds it took; gone at the end."""
+    """Provide the directory that tar x created, and its seconds; remove it at the end."""
     target = floor.DATA / "floor-tar"
     run("btrfs", "subvolume", "create", target)
     data = target / "data"

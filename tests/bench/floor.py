@@ -26,12 +26,12 @@ SETTINGS = (
 
 
 def image(image_id: int) -> Path:
-    """The published snapshot of an image."""
+    """Return the published snapshot of an image."""
     return DATA / "image_snapshots" / str(image_id)
 
 
 def snapshot(source: Path, target: Path) -> None:
-    """A writable snapshot that Postgres will accept as its own."""
+    """Return a writable snapshot that Postgres will accept as its own."""
     run("btrfs", "subvolume", "snapshot", source, target)
     os.chown(target, *postgres())
 
@@ -42,7 +42,7 @@ def forget(target: Path) -> None:
 
 
 def sockets() -> Path:
-    """Where a bare server has its socket."""
+    """Return the directory of a bare server's socket."""
     found = Path("/run/draupnir-bench")
     found.mkdir(exist_ok=True)
     shutil.chown(found, "postgres", "postgres")
@@ -75,12 +75,12 @@ def stop(data: Path) -> None:
 
 
 def as_superuser(connection_string: str, database: str = "my_db") -> str:
-    """The connection string of a bare server, for its superuser."""
+    """Return the connection string of a bare server, for its superuser."""
     return connection_string.replace("user=draupnir", "user=postgres").replace("dbname=my_db", f"dbname={database}")
 
 
 def processes(data: Path) -> list[int]:
-    """The processes of the bare server on the directory."""
+    """Return the processes of the bare server on the directory."""
     postmaster = int((data / "postmaster.pid").read_text().splitlines()[0])
     children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
     return [postmaster, *map(int, children)]

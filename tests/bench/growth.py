@@ -19,7 +19,7 @@ UNITS = ("draupnir.service", "draupnir-helper.service")
 
 
 def sizes(service: Service, images: Images, times: int) -> list[Figure]:
-    """The same request for images of three sizes."""
+    """Measure the same request for images of three sizes."""
     makers = [Maker(service, image_id) for image_id in (images.small, images.middle, images.large)]
     small, middle, large = in_turn(times, *(maker.to_order for maker in makers), before=helper.await_pool)
     sizes_gb = [helper.apparent_gb(floor.image(maker.image_id)) for maker in makers]

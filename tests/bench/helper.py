@@ -22,7 +22,7 @@ JSON = dict[str, Any]
 
 
 def create(client: httpx.Client, image_id: int, **attributes: Any) -> JSON:
-    """A new instance, as the API answers it."""
+    """Return a new instance, as the API answers it."""
     body = {"data": {"attributes": {"image_id": image_id, **attributes}}}
     answer = client.post(f"{URL}/instances", json=body)
     assert answer.status_code == 201, answer.text
@@ -50,7 +50,7 @@ def destroy(client: httpx.Client, instance: JSON) -> None:
 
 
 def ask(op: str, **values: Any) -> JSON:
-    """One request to the helper, as root may make it."""
+    """Send a request to the helper as root."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(HELPER)
         connection.sendall(json.dumps({"protocol": PROTOCOL, "op": op, **values}).encode())
@@ -62,7 +62,7 @@ def ask(op: str, **values: Any) -> JSON:
 
 
 def processes(unit: str) -> list[int]:
-    """The processes of a unit."""
+    """Return the processes of a unit."""
     group = run("systemctl", "show", "-P", "ControlGroup", unit).stdout.strip()
     return [int(pid) for pid in Path(f"/sys/fs/cgroup{group}/cgroup.procs").read_text().split()]
 
@@ -95,7 +95,7 @@ def own_megabytes(subvolume: Path) -> float:
 
 
 def await_pool(size: int = 2, within_s: float = 60) -> None:
-    """Until the pool of the newest image is full and its Postgres are up."""
+    """Wait until the pool of the newest image is full and its Postgres servers run."""
     deadline = time.monotonic() + within_s
     query = (
         "SELECT id FROM instances WHERE purpose = 'pool' AND status = 'running' AND image_id ="
@@ -109,7 +109,7 @@ def await_pool(size: int = 2, within_s: float = 60) -> None:
 
 
 def await_asleep(instance_ids: Collection[int], within_s: float = 60) -> None:
-    """Until the Postgres of each has stopped."""
+    """Wait until the Postgres of each has stopped."""
     deadline = time.monotonic() + within_s
     while any(unit["instance_id"] in instance_ids and unit["postgres"] != "inactive" for unit in _units()):
         assert time.monotonic() < deadline, "they did not fall asleep"
@@ -117,7 +117,7 @@ def await_asleep(instance_ids: Collection[int], within_s: float = 60) -> None:
 
 
 def metadata(query: str) -> list[str]:
-    """The answer of a query to the private metadata cluster."""
+    """Return the answer of a query to the private metadata cluster."""
     connection = ["-h", "/run/draupnir-metadata", "-d", "draupnir"]
     return run("runuser", "-u", "draupnir", "--", "psql", "-XAtq", *connection, "-c", query, cwd="/").stdout.split()
 

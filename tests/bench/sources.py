@@ -19,7 +19,7 @@ FILLERS = [f"filler_{number}" for number in range(1, GROWN_BY)]
 
 @dataclass(frozen=True)
 class Images:
-    """Ids of ready images of 0.1 GB, of the scale asked for, and of 10 GB; tarballs of the second; room."""
+    """Ids of ready images of 0.1 GB, of the requested scale, and of 10 GB; tarballs of the second; free space."""
 
     small: int
     middle: int

@@ -29,7 +29,7 @@ class Listening:
         self.served.told("READY=1")
 
     def reach(self, scheme: str) -> socket.socket:
-        """A new connection, over TLS after the handshake."""
+        """Return a new connection, over TLS after the handshake."""
         if scheme == "http":
             return socket.create_connection(self.served.address, DEADLINE_S)
         plain = socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)

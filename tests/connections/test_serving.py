@@ -116,7 +116,7 @@ class Secure:
         return Served(self.folder, "https", str(self.folder), str(self.port), *self.arguments, kept=kept)
 
     def connect(self) -> ssl.SSLSocket:
-        """A connection over TLS, whoever answers."""
+        """Open a TLS connection without verification."""
         context = ssl.create_default_context()
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         plain = socket.create_connection(("127.0.0.1", self.port), DEADLINE_S)

@@ -52,7 +52,7 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture
 def published(rig: Rig) -> int:
-    """An image that instances can be made of."""
+    """Return an image that instances can be made of."""
     image_id = extracted(rig)
     rig.ask(finalise(rig, image_id))
     assert rig.job(JobKind.FINALISE, image_id).state is JobState.SUCCEEDED

@@ -398,7 +398,7 @@ def test_only_a_body_with_a_script_may_be_long(client: TestClient, path: str) ->
     the_error(client.post(path, content=body + " " * MAX_BODY_BYTES), 413, "body_too_large")
 
 
-def test_another_caller_has_instances_of_its_own(app: Starlette, client: TestClient, helper: FakeHelper) -> None:
+def test_another_caller_has_separate_instances(app: Starlette, client: TestClient, helper: FakeHelper) -> None:
     image_id = make_ready_image(client, helper)
     callers = {name: Caller(name, Role.USER) for name in ("alice", "bob")}
 

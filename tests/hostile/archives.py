@@ -41,7 +41,7 @@ def header(
     prefix: bytes = b"", magic: bytes = b"ustar\x0000", mtime: bytes = octal(0, 12), uid: bytes = octal(0, 8),
     checksum: bytes | None = None, device: bytes = octal(8, 8),
 ) -> bytes:  # fmt: skip
-    """One header of 512 bytes; its checksum is right unless one is given."""
+    """Return one header of 512 bytes; its checksum is right unless one is given."""
     size_field = octal(size, 12) if isinstance(size, int) else size
     before = name.ljust(100, b"\0")[:100] + octal(mode, 8) + uid + octal(0, 8) + size_field + mtime
     after = kind + link.ljust(100, b"\0")[:100] + magic + bytes(64) + device + octal(0, 8)
@@ -217,13 +217,13 @@ KINDS = {
 HEADERS = {
     "a wrong checksum at once": Archive(only(header(b"x", checksum=b"000000\0 ") + END), frozenset({UNKNOWN, DAMAGED})),
     "a wrong checksum later": _broken(header(b"x", checksum=b"777777\0 ")),
-    "a checksum that is no number": _broken(header(b"x", checksum=b"zzzzzzzz")),
+    "a checksum that is not a number": _broken(header(b"x", checksum=b"zzzzzzzz")),
     "a size of 8 GiB": _broken(header(b"base/1", size=8 * 2**30 - 1)),
     "a size of 8 EiB": _broken(header(b"base/1", size=base256(2**63 - 1, 12))),
     "a size of 88 bits": _broken(header(b"base/1", size=base256(2**87, 12))),
     "a negative size": _any(header(b"base/1", size=base256(-1, 12))),
     "a size far below zero": _broken(header(b"base/1", size=base256(-(2**40), 12))),
-    "a size that is no number": _broken(header(b"base/1", size=b"eight bytes\0")),
+    "a size that is not a number": _broken(header(b"base/1", size=b"eight bytes\0")),
     "a size of blanks": _any(header(b"base/1", size=b" " * 12)),
     "a size by PAX": _broken(pax((b"size", b"9" * 30)), header(b"base/1")),
     "a negative size by PAX": _any(pax((b"size", b"-1024")), header(b"base/1")),
@@ -256,11 +256,11 @@ HOLES = {
     "a map below zero": _any(sparse_pax(4096, (-512, 512), data=bytes(512))),
     "regions of no length": _any(sparse_pax(4096, *((n, 0) for n in range(2000)))),
     "a map that promises more than there is": _broken(sparse_pax(10**7, (0, 10**7), data=bytes(512))),
-    "a map that is no number": _any(sparse_text(b"one\ntwo\nthree\n")),
+    "a map that is not a number": _any(sparse_text(b"one\ntwo\nthree\n")),
     "a map without an end": _any(sparse_text(b"99999999\n1\n")),
     "a map with a negative length": _any(sparse_text(b"-1\n")),
     "a size below zero": _any(sparse_text(b"0\n", size=b"-4096")),
-    "a size that is no number": _any(sparse_text(b"0\n", size=b"much")),
+    "a size that is not a number": _any(sparse_text(b"0\n", size=b"much")),
     "an odd list by PAX 0.1": _any(
         pax((b"GNU.sparse.map", b"0,1,2"), (b"GNU.sparse.size", b"10"), (b"GNU.sparse.numblocks", b"2")), file(b"h")
     ),

@@ -53,12 +53,12 @@ def say(client: socket.socket, frame: bytes) -> JSON | None:
 
 
 def encoded(request: JSON) -> bytes:
-    """The frame of a request in the helper's own protocol."""
+    """Return the frame of a request in the helper's own protocol."""
     return json.dumps({"protocol": PROTOCOL} | request).encode()
 
 
 def ask(request: JSON | bytes) -> JSON | None:
-    """One request, or one frame that claims to be one."""
+    """Return one request, or one frame that claims to be one."""
     with connected() as client:
         return say(client, request if isinstance(request, bytes) else encoded(request))
 

@@ -34,7 +34,7 @@ class Directory:
     patience_s: float = 900
 
     def make(self, source: Source, directory: Path) -> Path:
-        """The upload: a tar of a copy of the source's data, changed as the case says."""
+        """Return the upload: a tar of a copy of the source's data, changed as the case says."""
         copy = Source.copy_of(source, directory)
         if self.sql:
             copy.start()
@@ -138,7 +138,7 @@ EVENT_TRIGGERS = {
         "CREATE EVENT TRIGGER a ON login EXECUTE FUNCTION plant(); ALTER EVENT TRIGGER a ENABLE ALWAYS;"
         "ALTER ROLE postgres SET event_triggers = on; ALTER ROLE ALL SET event_triggers = on;"
     ),
-    "at sign-in, for ever": Directory(
+    "at sign-in, endlessly": Directory(
         "CREATE FUNCTION nap() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN"
         " IF inet_client_addr() IS NOT NULL THEN PERFORM pg_sleep(86400); END IF; END $$;"
         "CREATE EVENT TRIGGER a ON login EXECUTE FUNCTION nap(); ALTER EVENT TRIGGER a ENABLE ALWAYS;"

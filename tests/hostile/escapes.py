@@ -128,7 +128,7 @@ UNHINDERED = (
 
 
 def escaped(service: Service, instance_id: int, superusers: Sequence[str] = ()) -> list[str]:
-    """The names of the attempts that succeed in the instance."""
+    """Return the names of the attempts that succeed in the instance."""
     environment = {**service.environment(instance_id), "PGDATABASE": "my_db", "PGOPTIONS": UNHINDERED}
     text = "".join(f"\\echo {name}\n{_script(statements)}" for name, statements in ATTEMPTS.items()) + "\\echo end\n"
     lines = run("psql", "-XAtq", "-f", "-", ok=False, env=environment, input=text).stdout.splitlines()

@@ -203,7 +203,7 @@ async def stopped(context: Context, helper: FakeHelper) -> Instance:
     return instance
 
 
-async def test_a_stopped_instance_is_restarted_when_there_is_room(context: Context, helper: FakeHelper) -> None:
+async def test_a_stopped_instance_can_restart_when_the_disk_has_space(context: Context, helper: FakeHelper) -> None:
     instance = await stopped(context, helper)
     with pytest.raises(NoRoom):
         await instances.restart(context, CALLER, instance.id)

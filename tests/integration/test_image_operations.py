@@ -185,7 +185,7 @@ async def test_a_report_that_a_hostile_job_wrote_is_refused(context: Context, he
         await reports.get(context, image.id)
 
 
-async def test_what_fails_its_trial_is_never_what_is_published_later(
+async def test_an_image_that_fails_its_trial_is_never_published(
     context: Context, helper: FakeHelper, probe: Probe
 ) -> None:
     image = await uploaded_image(context, "SELECT 'half';")
@@ -256,7 +256,7 @@ async def test_a_trial_ends_as_soon_as_its_server_has_failed(
     await assert_lawful(context)
 
 
-async def test_a_trial_continues_while_the_helper_is_away_and_after_one_failed_start(
+async def test_a_trial_continues_without_the_helper_and_after_one_failed_start(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that started before its data existed is restarted."""
@@ -479,7 +479,7 @@ async def test_a_missing_image_is_not_found(context: Context, image_id: int) -> 
 
 async def test_an_unexpected_error_in_a_finalise_fails_its_image(context: Context, helper: FakeHelper) -> None:
     def break_down(request: wire.AnyRequest) -> wire.Wire:
-        raise RuntimeError("nobody foresaw this")
+        raise RuntimeError("a bug")
 
     image = await uploaded_image(context)
     helper.answers[wire.PublishImage] = break_down

@@ -35,7 +35,7 @@ def as_nobody(act: Callable[[], object]) -> int:
                 os.setgid(who["group"])
                 os.setuid(who["user"])
             act()
-        except BaseException:  # noqa: BLE001 - nothing of the child may go on as the test run
+        except BaseException:  # noqa: BLE001 - the child must not continue as the test run
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
@@ -95,7 +95,7 @@ def test_the_newest_server_makes_a_new_cluster(tmp_path: Path) -> None:
     assert max(cluster.installed_majors(tmp_path)) == 17
 
 
-def test_a_cluster_whose_server_is_gone_names_the_package(tmp_path: Path) -> None:
+def test_a_cluster_without_its_server_names_the_package(tmp_path: Path) -> None:
     data = tmp_path / "metadata"
     data.mkdir()
     (data / "PG_VERSION").write_text("13\n")

@@ -432,7 +432,7 @@ async def are_under_way(context: Context, tasks: int) -> bool:
     return len(context.tasks._running) == tasks
 
 
-async def test_a_restore_opens_an_instance_although_the_owner_is_back_and_gone_again(
+async def test_a_restore_opens_an_instance_whose_owner_was_revoked_again(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     """The daemon reopens it only for its owner; a concurrent restore by an admin succeeds, too."""

@@ -166,7 +166,7 @@ async def test_a_role_that_may_do_too_much_or_too_little_is_reported(
 
 @asynccontextmanager
 async def instead_of_roles(server: Cluster, query: str) -> AsyncIterator[None]:
-    """The data replace the view pg_roles."""
+    """Provide the data replace the view pg_roles."""
     with psycopg.connect(server.dsn("template1"), autocommit=True) as connection:
         connection.execute("SET allow_system_table_mods = on")
         connection.execute("ALTER VIEW pg_roles RENAME TO true_roles")

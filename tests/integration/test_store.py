@@ -214,6 +214,6 @@ async def ready_with_instance(store: Store) -> int:
     ).id
 
 
-def test_every_migration_has_a_number_of_its_own() -> None:
+def test_every_migration_has_a_unique_number() -> None:
     files = sorted((Path(migrate.__file__).parent / "migrations").glob("*.sql"))
     assert len(migrate.migrations()) == len(files)

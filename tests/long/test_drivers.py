@@ -82,7 +82,7 @@ def test_programs_that_connect_with_the_variables(place: Place, program: str) ->
 
 
 def _connects(place: Place, *program: str | Path) -> None:
-    """The program connects with the URL, and with the variables."""
+    """Return the program connects with the URL, and with the variables."""
     with place.database(ANYTHING):
         for database in (PLAIN, ANYTHING):
             for environment in ({"DATABASE_URL": place.env("url", database)}, place.variables(database)):

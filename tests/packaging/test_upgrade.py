@@ -75,7 +75,7 @@ def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A backup of this machine's own Postgres."""
+    """Return a backup of this machine's own Postgres."""
     path = tmp_path_factory.mktemp("backup") / "base.tar"
     with path.open("wb") as file:
         command = ["runuser", "-u", "postgres", "--", "pg_basebackup", "-c", "fast", "-X", "fetch", "-Ft", "-D", "-"]
@@ -85,7 +85,7 @@ def backup(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def instance(key: Path, backup: Path) -> Iterator[int]:
-    """An instance of the backup, destroyed at the end."""
+    """Provide an instance of the backup, destroyed at the end."""
     service = Service(key)
     image_id = service.make_image(backup, script="SELECT 1;")
     yield int(service.create_instance(image_id)["id"])

@@ -1,4 +1,4 @@
-"""What the tests of the formats of `env` share: names that a format may break, and an instance that has them."""
+"""Shared by the tests of the formats of `env`: names that a format may break, and an instance that has them."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from pathlib import Path
 
 from tests.system.service import Service, run
 
-# Who is signed in, whether by TLS, and where; the name of the database last, as it may have anything in it.
+# The user, whether TLS is used, and the address; the name of the database last, because it may have any character.
 WHERE = "SELECT current_user || ' ' || ssl || ' ' || current_database() FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 PLAIN = "my_db"
-# What URLs and JSON carry; the other formats carry less of it.
+# A name that URLs and JSON can carry; the other formats carry less.
 ANYTHING = "a'\"$(touch pwned)`x`\\n\n=#%&+;:@/?[]{}* é"
 HOME = "ho'\"$(x) me=#%&+"
 
 
 @dataclass(frozen=True)
 class Place:
-    """An instance, and the home directory of somebody who connects to it."""
+    """An instance, and the home directory of a user who connects to it."""
 
     service: Service
     instance_id: int
     home: Path
 
     def env(self, form: str, database: str) -> str:
-        """What `env` prints, without the newline at its end."""
+        """Return the output of `env`, without the newline at its end."""
         arguments = ("env", str(self.instance_id), "--format", form, "--database", database)
-        # The cache is below the home, whose name has in it what a path may have.
+        # The cache is below the home, whose name has special characters.
         return self.service.client(*arguments, HOME=str(self.home)).stdout.removesuffix("\n")
 
     def service_file(self, database: str) -> dict[str, str]:
-        """The variables that name a service file with what `env` prints."""
+        """Return the variables that name a service file with the output of `env`."""
         path = self.home / "pg_service.conf"
         path.write_text(self.env("service", database))
         return {"PGSERVICEFILE": str(path), "PGSERVICE": f"draupnir-{self.instance_id}"}
 
     def variables(self, database: str) -> dict[str, str]:
-        """The PG* variables by name."""
+        """Return the PG* variables by name."""
         found: dict[str, str] = json.loads(self.env("json", database))
         return found
 
     def ask(self, *command: str | Path, environment: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
-        """What a program prints that has only this environment, and no PG* variable of the test."""
+        """Run a program with only this environment, without the test's PG* variables, and return its output."""
         inherited = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
         return run(*command, env={**inherited, "HOME": str(self.home), **(environment or {})}, cwd=cwd).stdout
 
     @contextmanager
     def database(self, name: str) -> Iterator[None]:
-        """A database of that name."""
+        """Provide a database of that name."""
         quoted = '"' + name.replace('"', '""') + '"'
         self.service.psql(self.instance_id, f"CREATE DATABASE {quoted}")
         try:
@@ -61,12 +61,12 @@ class Place:
 
 
 def answer_of(database: str) -> str:
-    """What WHERE answers there."""
+    """Return the expected answer to WHERE."""
     return f"draupnir true {database}"
 
 
 def place_of(service: Service, instance_id: int, folder: Path) -> Place:
-    """A home in `folder`."""
+    """Return a home in `folder`."""
     home = folder / HOME
     home.mkdir()
     return Place(service, instance_id, home)

@@ -65,7 +65,7 @@ def await_healthy(service: Service) -> None:
             return service.ask("GET", "/health_check").status_code == 200
         return False
 
-    await_that(healthy, "the service is well")
+    await_that(healthy, "the service is healthy")
 
 
 @contextmanager

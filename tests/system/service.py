@@ -80,7 +80,7 @@ class Service:
         return self.ask("POST", f"/images/{image_id}/done", **options)
 
     def make_image(self, backup: Path, script: str = ANONYMISE) -> int:
-        """A ready image of the backup."""
+        """Return a ready image of the backup."""
         image_id = self.create_image(script)
         self.upload(image_id, backup)
         answer = self.finalise(image_id)

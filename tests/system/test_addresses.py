@@ -66,7 +66,7 @@ class Client:
         return run("ip", "netns", "exec", self.name, *knock, ok=False).returncode == 0
 
     def psql(self, environment: dict[str, str], family: str) -> subprocess.Popen[str]:
-        """A session that stays."""
+        """Return a session that stays."""
         options = {**environment, "PGDATABASE": "my_db", "PGHOSTADDR": self.server(family), "PGCONNECT_TIMEOUT": "20"}
         return subprocess.Popen(
             ["ip", "netns", "exec", self.name, "psql", "-XAtq"],

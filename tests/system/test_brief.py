@@ -27,7 +27,7 @@ BODY = """{
 
 
 def curl(service: Service, method: str, path: str, body: str | None = None) -> tuple[int, str]:
-    """The brief's requests, header by header, with curl."""
+    """Return the brief's requests, header by header, with curl."""
     headers = ["-H", "Content-Type: application/json", "-H", f"Authorization: Bearer {service.token}"]
     data = ["-d", body] if body is not None else []
     done = run("curl", "-sS", "-X", method, *headers, *data, "-w", "\n%{http_code}", URL + path)

@@ -78,7 +78,7 @@ def fill_up(service: Service, instance_id: int, sql: str = FILL) -> str:
     raise AssertionError("nothing stopped it")
 
 
-def test_an_instance_at_its_ceiling_is_read_only_until_there_is_room(
+def test_an_instance_at_its_ceiling_is_read_only_until_data_are_deleted(
     service: Service, image: int, neighbour: int
 ) -> None:
     with small(service, image) as instance_id:

@@ -42,7 +42,7 @@ BEFORE, AFTER = "connect:signal=KILL:when=1", "shutdown:signal=KILL:when=1"
 
 
 def points(helper_calls: str, *daemon: str) -> list[tuple[str, str]]:
-    """The points to kill: the daemon at these, the helper at the first of each of these system calls."""
+    """Return the points to kill: the daemon at these, the helper at the first of each of these system calls."""
     return [
         *((DAEMON, point) for point in daemon),
         *((HELPER, f"{call}:signal=KILL:when=1") for call in helper_calls.split()),
@@ -298,7 +298,7 @@ def test_a_postgres_that_hangs_can_be_destroyed(service: Service, image: int) ->
     service.destroy_instance(instance_id)
 
 
-def test_an_instance_whose_units_are_gone_is_started_again(service: Service, instance: int) -> None:
+def test_an_instance_without_units_is_started_again(service: Service, instance: int) -> None:
     """As after a reboot: transient units, users and configuration are missing, the data exist."""
     service.psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer")
     units = [f"draupnir-port-{instance}.socket", f"draupnir-port-{instance}.service"]

@@ -1,4 +1,4 @@
-"""What `env` prints connects the programs that it is for: psql and Python's drivers; tests/long has other languages."""
+"""The output of `env` connects psql and Python's drivers; tests/long has other languages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.system.drivers import ANYTHING, PLAIN, WHERE, Place, answer_of, place_of
 from tests.system.service import Service
 
-# A shell changes `*?[` and double blanks in an unquoted eval, and there is no newline in a line.
+# A shell changes `*?[` and double blanks in an unquoted eval, and a line cannot have a newline.
 SHELL = "a'\"$(touch pwned)`x`\\n =#%&+;:@/{} é"
 SERVICE = "a'\"$(touch pwned)`x`\\n =#%&+;:@/?[]{}* é"
 PSYCOPG = """

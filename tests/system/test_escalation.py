@@ -197,12 +197,12 @@ def test_a_trusted_extension_s_script_fires_no_event_trigger(service: Service, c
     assert service.psql(climber, "ALTER DATABASE my_db SET event_triggers = on", ok=False).returncode != 0
 
 
-def test_no_role_or_database_has_a_setting_that_beats_the_command_line(service: Service, climber: int) -> None:
+def test_no_role_or_database_has_a_setting_that_overrides_the_command_line(service: Service, climber: int) -> None:
     """Other settings stay, because the application may need them."""
     assert service.answer(climber, "SELECT setconfig FROM pg_db_role_setting") == "{work_mem=5MB}"
 
 
-def test_what_the_data_wrote_into_the_configuration_in_the_job_is_gone(service: Service, climbable: int) -> None:
+def test_configuration_written_by_the_data_in_the_job_is_removed(service: Service, climbable: int) -> None:
     image = Path(f"/srv/draupnir/image_snapshots/{climbable}")
     assert (image / "postgresql.auto.conf").read_text() == ""
     assert not (image / ".draupnir-error").exists()
@@ -250,7 +250,7 @@ def test_nothing_that_only_a_superuser_may_call_or_change_is_open(service: Servi
         assert "permission denied" in found.stderr or "must be owner" in found.stderr, (name, found.stderr)
 
 
-def test_what_is_safe_to_call_still_works(service: Service, climber: int) -> None:
+def test_safe_functions_can_still_be_called(service: Service, climber: int) -> None:
     assert service.answer(climber, "SELECT similarity('abc', 'abc'), 'abc' % 'abc'") == "1|t"
     assert service.answer(climber, "SELECT tell()") == "draupnir"
     assert (
@@ -261,7 +261,7 @@ def test_what_is_safe_to_call_still_works(service: Service, climber: int) -> Non
     service.psql(climber, "INSERT INTO of_extension VALUES (11, 'y')")
 
 
-def test_nothing_of_draupnir_s_hangs_on_a_table_of_the_superuser(service: Service, climber: int) -> None:
+def test_no_object_of_draupnir_depends_on_a_table_of_the_superuser(service: Service, climber: int) -> None:
     """VACUUM, ANALYZE and scripts of extensions act as the table's owner."""
     hanging = """
         SELECT pg_describe_object(d.classid, d.objid, 0) FROM pg_depend d JOIN pg_proc p ON p.oid = d.refobjid
@@ -278,7 +278,7 @@ def test_nothing_of_draupnir_s_hangs_on_a_table_of_the_superuser(service: Servic
     )
 
 
-def test_what_is_called_without_being_asked_for_has_no_more_rights(service: Service, climber: int) -> None:
+def test_implicitly_called_functions_have_no_extra_rights(service: Service, climber: int) -> None:
     assert service.answer(climber, "INSERT INTO triggered VALUES ('') RETURNING name") == "draupnir"
     service.psql(climber, "INSERT INTO of_extension VALUES (12, 'z')")
     assert not is_superuser(service, climber)
@@ -317,7 +317,7 @@ def test_materialized_views_show_nothing_that_the_script_has_changed(service: Se
         assert "has not been populated" in service.psql(climber, f"SELECT * FROM {name}", ok=False).stderr
 
 
-def test_statistics_of_catalogs_show_nothing_that_is_gone(service: Service, climber: int) -> None:
+def test_statistics_of_catalogs_contain_no_removed_values(service: Service, climber: int) -> None:
     for database in ("postgres", "my_db", "template1"):
         found = f"SELECT tablename FROM pg_stats AS s WHERE schemaname = 'pg_catalog' AND s::text LIKE '%{CANARY}%'"
         assert service.answer(climber, found, database) == ""

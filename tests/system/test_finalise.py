@@ -48,9 +48,7 @@ def test_no_raw_value_can_be_asked_for_by_any_query(service: Service, instance: 
     assert service.answer(instance, "SELECT count(*) FROM users WHERE email LIKE '%@example.com'") == "5000"
 
 
-def test_what_the_script_deleted_takes_no_room_and_the_planner_knows_what_is_there(
-    service: Service, instance: int
-) -> None:
+def test_deleted_rows_take_no_space_and_the_planner_has_statistics(service: Service, instance: int) -> None:
     """VACUUM and ANALYZE have processed every table, due or not."""
     size = service.answer(
         instance, "SELECT pg_relation_size('secret_tokens'), reltuples FROM pg_class WHERE relname = 'users'"
@@ -75,7 +73,7 @@ def test_everything_belongs_to_the_only_role_that_may_log_in(service: Service, i
         UNION SELECT lomowner::regrole FROM pg_largeobject_metadata
         UNION SELECT datdba::regrole FROM pg_database WHERE NOT datistemplate"""
     assert service.answer(instance, owners) == "draupnir"
-    assert service.answer(instance, "SELECT tell()") == "draupnir", "a SECURITY DEFINER function is no way up"
+    assert service.answer(instance, "SELECT tell()") == "draupnir", "a SECURITY DEFINER function gives no rights"
     attributes = "rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
     role = service.answer(instance, f"SELECT {attributes} FROM pg_roles WHERE rolname = 'draupnir'")
     assert role == "f|t|f|f|f"

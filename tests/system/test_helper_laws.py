@@ -63,5 +63,5 @@ def rig(backup: Path) -> Iterator[Rig]:
 
 @pytest.fixture
 def published(image: int) -> int:
-    """An image that instances can be made of."""
+    """Return an image that instances can be made of."""
     return image

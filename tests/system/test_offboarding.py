@@ -184,7 +184,7 @@ def test_a_provider_without_an_answer_closes_nothing(
     with connected(jane.environment(hers)) as client:
         before = asked_in_vain()
         with provider.held():
-            await_that(lambda: asked_in_vain() >= before + 1, "it was asked in vain")
+            await_that(lambda: asked_in_vain() >= before + 1, "the checks failed")
             assert jane.ask("GET", "/instances").status_code == 200
         assert client.poll() is None
     # The thawed provider answers the old request, and refuses the known token; but the user is still active.
@@ -253,4 +253,4 @@ def test_doctor_reports_failed_checks(provider: IdentityProvider, jane: Service,
     verdict, text = people()
     assert (verdict, JANE in text or BOSS in text) == ("warning", True)
     provider.obey()
-    await_that(lambda: people()[0] == "ok", "it is well again")
+    await_that(lambda: people()[0] == "ok", "it is healthy again")

@@ -65,7 +65,7 @@ def destroy_all(service: Service) -> None:
 
 def test_an_instance_comes_from_the_pool_and_the_pool_is_refilled(service: Service, pool: int) -> None:
     ready = pooled_ids()
-    assert service.ask("GET", "/instances").json()["data"] == [], "the pool is in nobody's list"
+    assert service.ask("GET", "/instances").json()["data"] == [], "the pool is not listed"
     instance_id = int(service.create_instance(pool)["id"])
     assert instance_id in ready
     assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"

@@ -27,7 +27,7 @@ def test_a_tarball_is_recognised_by_content(service: Service, source: Source, op
     check_instance_of(service, service.make_image(path))
 
 
-def test_the_data_directory_may_stand_in_a_folder(service: Service, source: Source) -> None:
+def test_the_data_directory_may_be_in_a_folder(service: Service, source: Source) -> None:
     path = source.tarball("folder.tar", members="main", base=source.data.parent)
     check_instance_of(service, service.make_image(path))
 
@@ -76,7 +76,7 @@ def test_an_image_takes_no_more_of_the_disk_than_its_size(service: Service, sour
     size = service.image(image_id)["size_bytes"]
     # Upload, seal and work are in the trash for a moment. Catalogs are written twice. Their first version stays if the
     # rest of its extent is still in use: about 7 MB for any size of data.
-    await_that(lambda: size / 2 < bytes_taken() - before < 1.2 * size, "nothing but the image is left")
+    await_that(lambda: size / 2 < bytes_taken() - before < 1.2 * size, "only the image is left")
     service.destroy_image(image_id)
 
 

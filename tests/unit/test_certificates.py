@@ -66,7 +66,7 @@ def test_pkcs12_has_the_same_certificate_and_key_under_the_documented_password()
     assert found.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode() == issued.client_key
 
 
-def test_a_client_is_draupnir_for_thirty_days_and_a_server_is_no_client() -> None:
+def test_a_client_certificate_is_for_draupnir_and_thirty_days_and_a_server_certificate_is_not_a_client_one() -> None:
     authority = create_authority()
     client = x509.load_pem_x509_certificate(issue_client(authority).client_certificate.encode())
     server = x509.load_pem_x509_certificate(issue_server(authority, "db").certificate.encode())
@@ -102,7 +102,7 @@ def test_what_was_made_while_the_clock_was_wrong_is_valid_now(
         assert certificate.not_valid_after_utc > began + timedelta(days=29)
 
 
-def test_each_client_certificate_has_a_key_of_its_own() -> None:
+def test_each_client_certificate_has_a_new_key() -> None:
     authority = create_authority()
     first, second = issue_client(authority), issue_client(authority)
     assert first.client_key != second.client_key

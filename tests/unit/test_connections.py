@@ -65,7 +65,7 @@ def test_a_connection_is_never_closed_during_an_answer() -> None:
     assert cut(links) == [False, True]
 
 
-def test_this_machine_and_trusted_proxies_have_no_limit_of_their_own() -> None:
+def test_this_machine_and_trusted_proxies_have_only_the_total_limit() -> None:
     connections = Connections(proxies=[ip_network("10.1.0.0/24")])
     for host in ("127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "10.1.0.7", None):
         assert connections.network_of_host(host) is None

@@ -369,6 +369,6 @@ def test_a_route_marked_as_limited_is_so_by_source_and_always_audited(
     assert len(audit_lines(caplog)) == 102
 
 
-def test_an_empty_secret_is_no_secret() -> None:
+def test_an_empty_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         create_app(CONTEXT, b"")

@@ -11,7 +11,7 @@ from draupnir.identity.encryption import CREDENTIAL, CannotDecrypt, Cipher, KeyM
 KEY = bytes(range(32))
 
 
-def test_what_was_encrypted_comes_back() -> None:
+def test_an_encrypted_secret_can_be_decrypted() -> None:
     cipher = Cipher(KEY)
     encrypted = cipher.encrypt("the refresh token", "jane@example.com")
     assert b"refresh" not in encrypted

@@ -58,7 +58,7 @@ def storage(free_bytes: int = 50 * GB, missing: tuple[str, ...] = (), simple_quo
 @pytest.mark.parametrize(
     ("free", "says"), [(50, "ok"), (15, "ok"), (14, "warning"), (5, "warning"), (4, "bad"), (0, "bad")]
 )
-def test_little_room_is_a_warning_and_hardly_any_is_bad(free: int, says: str) -> None:
+def test_low_space_is_a_warning_and_critical_space_is_bad(free: int, says: str) -> None:
     assert verdict(findings.judge_room(storage(free_bytes=free * GB))) == says
 
 
@@ -74,7 +74,7 @@ def test_a_host_that_cannot_hold_the_grown_disk_is_reported_before_it_is_full(ho
     assert verdict(findings.judge_embedded_disk(100 * GB, 10 * GB, host_free * GB)) == says
 
 
-def test_a_disk_that_has_grown_to_its_end_needs_no_room() -> None:
+def test_a_fully_grown_disk_needs_no_host_space() -> None:
     assert verdict(findings.judge_embedded_disk(GB, GB, 0)) == "ok"
 
 
@@ -152,7 +152,7 @@ def test_known_images_and_instances_are_not_reported() -> None:
     assert [verdict(each) for each in findings.judge_inventory(found, {1}, {2})] == ["ok"]
 
 
-def test_what_cannot_be_deleted_is_named_with_what_to_do() -> None:
+def test_undeletable_trash_is_reported_with_advice() -> None:
     known, trash = findings.judge_inventory(inventory(trash=1, undeletable=["4-17: File name too long"]), {1}, {1})
     assert (verdict(known), verdict(trash)) == ("ok", "warning")
     assert trash.text.startswith("4-17: File name too long")

@@ -30,7 +30,7 @@ def test_an_empty_text_is_still_a_line() -> None:
 
 
 def audited(handler: logging.Handler) -> None:
-    """One audit line through the handler and nothing else."""
+    """Return one audit line through the handler and nothing else."""
     logger = logging.getLogger(audit.LOGGER)
     logger.addHandler(handler)
     before, logger.propagate = logger.propagate, False

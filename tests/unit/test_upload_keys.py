@@ -110,7 +110,7 @@ def test_removing_an_unknown_or_ambiguous_key_is_refused(file: Path, tmp_path: P
     assert len(upload_keys.read_all(file)) == 2
 
 
-def test_each_key_has_a_name_of_its_own(file: Path, tmp_path: Path) -> None:
+def test_each_key_has_a_unique_name(file: Path, tmp_path: Path) -> None:
     keys = [parse(make_key(tmp_path, comment)) for comment in ("a", "b", "c")]
     for key in keys[:2]:
         upload_keys.add(file, UploadKey(key.kind, key.blob, "root@host"))

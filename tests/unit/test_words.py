@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,14 @@ SHOWN = (
     "Makefile",
 )
 CODE = ("draupnir", "draupnir_helper", "client/draupnir_client")
+TESTED = (*CODE, "tests")
 MAX_WORDS = 30
+
+# First words of a docstring that is not a verb phrase.
+NOT_VERB = re.compile(
+    "(A|All|An|Any|As|Each|Every|Everything|From|How|If|In|None|Nobody|Of|On|One|That|The|Those|Until|What|Whatever|Where"
+    "|Whether|Which|Who|Whom|Whose)(?![\\w-])"
+)
 
 # Phrases that must not return, with what to write instead.
 PHRASES = {
@@ -61,6 +69,24 @@ PHRASES = {
     r"put right": "fix, correct",
     r"cannot be had": "is unavailable",
     r"makes? do with": "accepts",
+    r"lest": "so that … not",
+    r"(?<!there )is no (?!longer|more )\w+": "is not a",
+    r"(nobody|none|anything|anybody) but": "only",
+    r"by (itself|themselves)": "automatically; name the actor",
+    r"beats?": "overrides",
+    r"in (nobody|anybody|everybody)'s way": "blocks nobody",
+    r"all the same": "still",
+    r"ever more": "increasingly",
+    r"go(es)? on": "continues",
+    r"(is|are) well(?! below|-)": "healthy",
+    r"the very": "exactly this",
+    r"unsaid|unheard": "silently, without a report",
+    r"pass(es|ed)? over": "skips",
+    r"whose (the|a|an)": "the owner of",
+    r"(nobody|everybody|somebody)'s": "of all users, of another user",
+    r"(is|are) meant to": "should",
+    r"likeliest|dearest": "most likely, most expensive",
+    r"knows no": "is independent of",
 }
 PHRASE = re.compile(
     "|".join(rf"(?P<p{number}>\b(?:{phrase})\b)" for number, phrase in enumerate(PHRASES)), re.IGNORECASE
@@ -73,19 +99,26 @@ def shown() -> list[Path]:
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Return the string literals of a module, with docstrings only for the client, where they are the help."""
-    tree = ast.parse(path.read_text())
-    holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    docstrings = {
-        node.body[0].value
-        for node in ast.walk(tree)
-        if isinstance(node, holders) and node.body and isinstance(node.body[0], ast.Expr)
-    }
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
-            continue
-        if node not in docstrings or "draupnir_client" in path.parts:
-            yield node.lineno, node.value
+    """Yield the strings, docstrings and comments of a module; comments on consecutive lines are one text."""
+    comment: list[str] = []
+    first = 0
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            line = token.start[0]
+            if token.type == tokenize.COMMENT:
+                first = first if comment else line
+                comment.append(token.string.lstrip("# "))
+            elif token.type not in (tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT):
+                if comment:
+                    yield first, " ".join(comment)
+                    comment = []
+                # Names in code keep their spelling.
+                if token.type == tokenize.STRING and " " in token.string:
+                    yield line, re.sub(r"`[^`\n]*`", "", token.string)
+
+
+def sql_comments(path: Path) -> str:
+    return " ".join(re.findall(r"^ *-- (.*)$", path.read_text(), re.MULTILINE))
 
 
 def faults(text: str) -> list[str]:
@@ -103,10 +136,23 @@ def test_the_phrases_of_the_old_idiom_do_not_return() -> None:
         # Names in code keep their spelling.
         text = re.sub(r"`[^`\n]*`", "", path.read_text()) if path.suffix == ".md" else path.read_text()
         found += [f"{path.relative_to(PROJECT)}: {fault}" for fault in faults(text)]
-    for folder in CODE:
-        for path in sorted((PROJECT / folder).rglob("*.py")):
+    for path in sorted(path for folder in TESTED for path in (PROJECT / folder).rglob("*.py")):
+        if path != Path(__file__).resolve():
             for line, text in texts(path):
                 found += [f"{path.relative_to(PROJECT)}:{line}: {fault}" for fault in faults(text)]
+    for path in sorted(path for folder in CODE for path in (PROJECT / folder).rglob("*.sql")):
+        found += [f"{path.relative_to(PROJECT)}: {fault}" for fault in faults(sql_comments(path))]
+    assert not found, "\n".join(found)
+
+
+def test_docstrings_of_functions_start_with_a_verb() -> None:
+    found = []
+    for path in sorted(path for folder in CODE for path in (PROJECT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                docstring = ast.get_docstring(node) or ""
+                if NOT_VERB.match(docstring):
+                    found.append(f"{path.relative_to(PROJECT)}:{node.lineno}: {docstring.splitlines()[0]}")
     assert not found, "\n".join(found)
 
 

@@ -57,7 +57,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def image(number: int, status: str = "ready", **attributes: object) -> dict[str, Any]:
-    """An image object of the API."""
+    """Return an image object of the API."""
     common = {
         "backed_up_at": f"2017-05-{number:02}T12:00:00Z",
         "created_at": "2017-05-01T15:00:00Z",
@@ -74,7 +74,7 @@ def image(number: int, status: str = "ready", **attributes: object) -> dict[str,
 
 
 def instance(number: int, image_id: int = 3, **attributes: object) -> dict[str, Any]:
-    """An instance object of the API, without credentials."""
+    """Return an instance object of the API, without credentials."""
     common = {
         "created_at": "2017-05-01T16:00:00Z",
         "updated_at": "2017-05-01T16:00:00Z",
@@ -92,7 +92,7 @@ def instance(number: int, image_id: int = 3, **attributes: object) -> dict[str, 
 
 
 def event(number: int, name: str = "started", **attributes: object) -> dict[str, Any]:
-    """An event object of the API."""
+    """Return an event object of the API."""
     common = {
         "happened_at": "2017-05-01T16:00:00Z",
         "event": name,
@@ -108,7 +108,7 @@ def event(number: int, name: str = "started", **attributes: object) -> dict[str,
 
 
 def token(number: int, kind: str, **attributes: object) -> dict[str, Any]:
-    """A token object of the API."""
+    """Return a token object of the API."""
     common = {
         "name": "session",
         "kind": kind,
@@ -195,7 +195,7 @@ class FakeServer:
                 return httpx.Response(204)
             case _, ["instances", number, *_]:
                 return problem(404, "not_found", f"Instance {number} not found.")
-        return problem(404, "not_found", "There is no such thing.")
+        return problem(404, "not_found", "Not found.")
 
     def session(self, **attributes: object) -> str:
         """Create a session of Jane, or another kind of token."""
@@ -250,7 +250,7 @@ class FakeServer:
                     return problem(404, "not_found", f"There is no token {number}.")
                 del self.tokens[found[0]]
                 return httpx.Response(204)
-        return problem(404, "not_found", "There is no such thing.")
+        return problem(404, "not_found", "Not found.")
 
     def _made(self, kind: dict[int, dict[str, Any]], thing: dict[str, Any]) -> httpx.Response:
         kind[thing["id"]] = thing
@@ -310,7 +310,7 @@ def with_credentials(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def problem(status: int, code: str, detail: str) -> httpx.Response:
-    """An error answer of the API."""
+    """Return an error answer of the API."""
     title = code.replace("_", " ").capitalize()
     error = {"status": str(status), "code": code, "title": title, "detail": detail}
     return httpx.Response(status, json={"errors": [error]})

@@ -24,7 +24,7 @@ def test_a_duration_is_its_number_of_its_unit(number: int, unit: str) -> None:
     assert seconds(f"{number}{unit}") == number * UNIT_S[unit]
 
 
-def test_never_is_no_time_at_all() -> None:
+def test_never_is_0() -> None:
     assert seconds("never") == 0
 
 

@@ -138,7 +138,7 @@ def test_a_directory_that_cannot_be_made_is_reported_in_one_sentence(run: Run, h
 
 
 @pytest.mark.parametrize("token", ["", "  ", "two words", "line\nbreak", "ünicode"])
-def test_a_token_that_cannot_stand_in_a_header_is_refused(run: Run, token: str) -> None:
+def test_a_token_that_a_header_cannot_contain_is_refused(run: Run, token: str) -> None:
     assert run("authenticate", given=token, token=None).exit_code == 1
 
 

@@ -1,4 +1,4 @@
-"""Laws of the files of an instance: only the user gets at them, each role has its own, and they match each other."""
+"""Laws of an instance's files: only the user can read them, each role has its own, and they match each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from draupnir_client.models import Credentials
 from draupnir_client.urls import parse_url
 
 URL = parse_url("http://127.0.0.1:8432")
-# A number of one's own, and none that a server or a file system gives a meaning to.
+# Different names, without a special meaning for a server or a file system.
 NAMES = [
     "draupnir",
     "app",
@@ -45,7 +45,7 @@ def save(name: str, instance_id: int = 4, role: str = "draupnir") -> CredentialF
     return credentials.save(URL, instance_id, role, made(name))
 
 
-def test_only_the_user_gets_at_certificates_and_keys(home: Path) -> None:
+def test_only_the_user_can_read_certificates_and_keys(home: Path) -> None:
     cache = home / ".cache/draupnir"
     cache.mkdir(parents=True)
     cache.chmod(0o777)
@@ -78,7 +78,7 @@ def test_a_key_of_another_kind_replaces_nothing(key: str) -> None:
 
 
 def test_each_role_of_each_instance_keeps_its_own(home: Path) -> None:
-    """Also on a file system that does not tell App from app, and inside the cache, whatever a role is called."""
+    """This holds on a case-insensitive file system, too, and a role's name cannot leave the cache."""
     files = [(save(f"{number} {role}", number, role), f"ca {number} {role}") for number in (4, 5) for role in NAMES]
     assert [found.ca_certificate.read_text() for found, _ in files] == [wanted for _, wanted in files]
     folders = [found.client_key.parent for found, _ in files]

@@ -48,6 +48,6 @@ def test_host_names_and_addresses_are_taken(hostname: str) -> None:
     assert variables(hostname=hostname)["PGHOST"] == hostname
 
 
-def test_a_key_that_libpq_would_take_for_an_engine_is_refused() -> None:
+def test_a_key_path_that_libpq_would_parse_as_an_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match="XDG_CACHE_HOME"):
         variables("my-draupnir.tld", "/home/a:b")

@@ -234,6 +234,6 @@ def test_a_closed_stdout_is_not_reported(address: str, server: FakeServer, monke
     assert result.stderr == ""
 
 
-def test_unauthorized_is_raised_before_the_network_is_touched() -> None:
+def test_unauthorized_is_raised_before_any_request() -> None:
     with pytest.raises(Unauthorized):
         open_http(Config(parse_url("https://my-draupnir.tld"), None, "postgres"))

@@ -1,4 +1,4 @@
-"""Laws of the formats of `env`: the parser of each gets exactly the values, and nothing in them is ever run."""
+"""Laws of the formats of `env`: the parser of each gets exactly the values, and never executes a part of them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from draupnir_client.environment import Connection, variables
 from draupnir_client.errors import ConfigError
 
 PLAIN = "/h o"
-# One string with all that some format gives a meaning to, and what a shell would do with it.
+# A string with the special characters of all formats, and commands that a shell would run.
 EVERYTHING = "a'\"$(touch pwned)`touch pwned`\\n\n=#%&+;:@/?[x]{}*  é"
-# Roles, databases and homes as a person may have them; NUL is in none of them.
+# Possible names of roles, databases and homes, which cannot contain NUL.
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=40)
 FOLDERS = st.text(st.characters(codec="utf-8", exclude_characters="\0:"), max_size=40)
 MANY = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
@@ -35,7 +35,7 @@ def reached(
 
 
 def evaluate(line: str, shell: str, form: str, folder: Path) -> dict[str, str]:
-    """Do `eval $(…)` in a shell, in a folder full of names that a glob would find, and return the PG* it has then."""
+    """Run `eval $(…)` in a shell, in a folder with names that globs would match, and return its PG* variables."""
     return _run_shell(shell, f"eval {form}; env -0", folder, {"LINE": line})
 
 
@@ -52,16 +52,16 @@ def _run_shell(shell: str, program: str, folder: Path, environment: dict[str, st
     return {name: value for name, value in pairs if name.startswith(("PG", "DATABASE_URL"))}
 
 
-# What each parser makes of a text, as host, port, role, database and files.
+# The result of each parser: host, port, role, database and files.
 
 
 def by_libpq(conninfo: str) -> dict[str, str]:
-    """libpq's own parser of URLs."""
+    """Parse a URL with libpq."""
     return {option.keyword.decode(): option.val.decode() for option in Conninfo.parse(conninfo.encode()) if option.val}
 
 
 def by_libpq_from_file(text: str, folder: Path, name: str) -> dict[str, str]:
-    """libpq's own parser of service files, which looks for the name in the environment."""
+    """Parse a service file with libpq, which reads the name from the environment."""
     path = folder / "pg_service.conf"
     path.write_bytes(b"# first\n[draupnir-41]\nhost=wrong\n" + os.fsencode(text) + b"\n[draupnir]\nhost=wrong\n")
     with pytest.MonkeyPatch.context() as patch:
@@ -72,7 +72,7 @@ def by_libpq_from_file(text: str, folder: Path, name: str) -> dict[str, str]:
 
 
 def by_pgjdbc(text: str) -> dict[str, str]:
-    """As its Driver.parseURL does: split at the first ?, the first / and every &, then java.net.URLDecoder."""
+    """Parse like Driver.parseURL: split at the first ?, the first / and every &, then java.net.URLDecoder."""
     server, _, query = text.removeprefix("jdbc:postgresql://").partition("?")
     authority, _, database = server.partition("/")
     host, _, port = authority.rpartition(":")
@@ -81,7 +81,7 @@ def by_pgjdbc(text: str) -> dict[str, str]:
 
 
 def options(place: Connection, key: Path | None = None) -> dict[str, str]:
-    """What libpq and pgjdbc are to end with."""
+    """Return the expected result of libpq and pgjdbc."""
     return {
         "host": place.host,
         "port": place.port,

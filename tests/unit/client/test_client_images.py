@@ -146,7 +146,7 @@ def test_work_that_continues_unchanged_is_reported_every_half_minute(run: Run, s
     assert [line[-4:] for line in lines[:-1]] == ["0:00", "0:30", "1:00", "1:30"]
 
 
-def test_a_server_that_stays_away_is_a_failure_after_a_minute(run: Run, server: FakeServer) -> None:
+def test_an_unreachable_server_is_an_error_after_a_minute(run: Run, server: FakeServer) -> None:
     server.images = {1: working("extract", "extracting")}
     server.script = [503] * 1000
     result = run("images", "finalise", "1")

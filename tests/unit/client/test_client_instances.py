@@ -103,7 +103,7 @@ def test_the_database_is_the_one_asked_for_or_saved_or_of_the_environment_or_wit
     assert json.loads(run("env", "4", "--format", "json", "--database", "x").stdout)["PGDATABASE"] == "x"
 
 
-def test_the_database_of_another_instance_is_not_taken_for_a_wish(
+def test_the_database_of_another_instance_is_ignored(
     run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shell that has evaluated `env 4` has the PGDATABASE of instance 4."""

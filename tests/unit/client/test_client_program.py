@@ -89,7 +89,7 @@ def test_help_is_a_command_of_every_group(run: Run, group: list[str]) -> None:
     assert f"Usage: {' '.join(['draupnir-client', *group])} " in result.stdout
 
 
-def test_no_summary_of_a_command_is_cut_short(run: Run) -> None:
+def test_no_summary_of_a_command_is_truncated(run: Run) -> None:
     for group in ([], ["tokens"], ["images"], ["instances"], ["config"]):
         assert "..." not in run(*group, "help").stdout.partition("Commands:")[2]
 
@@ -129,7 +129,7 @@ def test_the_shell_completes_commands_and_ids(address: str, server: FakeServer) 
     assert completed("draupnir-client env ", address) == ["4"]
 
 
-def test_completion_is_silent_when_the_server_is_away() -> None:
+def test_completion_is_silent_when_the_server_is_unreachable() -> None:
     assert completed("draupnir-client env ", "http://127.0.0.1:1") == []
     assert completed("draupnir-client env ", "nonsense") == []
 
@@ -142,7 +142,7 @@ def test_the_completion_script_is_clicks_own() -> None:
     assert "_DRAUPNIR_CLIENT_COMPLETE=bash_complete" in result.stdout
 
 
-def test_a_locale_that_cannot_show_a_character_is_no_failure(address: str, server: FakeServer) -> None:
+def test_a_locale_that_cannot_show_a_character_is_not_an_error(address: str, server: FakeServer) -> None:
     server.images = {1: image(1, anonymisation_script="-- ł")}
     result = subprocess.run(
         [sys.executable, "-m", "draupnir_client", "images", "show", "1"],

@@ -268,7 +268,7 @@ def test_signing_out_only_removes_a_token_that_is_not_a_session(run: Run, server
     assert (list(server.tokens), config.read().token) == ([token], None)
 
 
-def test_signing_out_twice_is_no_failure(run: Run, server: FakeServer) -> None:
+def test_signing_out_twice_is_not_an_error(run: Run, server: FakeServer) -> None:
     del server.tokens[signed_in(server)]
     assert "already" in run("sign-out", token=None).stderr
     assert config.read().token is None

@@ -124,7 +124,7 @@ def test_modes_and_owners_of_the_archive_are_not_taken_over(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", [None, *COMPRESSORS])
-def test_an_archive_cut_short_anywhere_is_refused(tmp_path: Path, name: str | None) -> None:
+def test_a_truncated_archive_is_refused(tmp_path: Path, name: str | None) -> None:
     data = tar_of(CONTENT)
     if name is not None:
         data = compress(name, data)
@@ -143,7 +143,7 @@ def test_a_flipped_byte_is_noticed_by_the_compressors_own_check(tmp_path: Path, 
     assert caught.value.code in {"damaged_archive", "truncated_archive"}
 
 
-def test_a_damaged_header_in_the_middle_is_no_silent_end(tmp_path: Path) -> None:
+def test_a_damaged_header_in_the_middle_is_reported(tmp_path: Path) -> None:
     """tarfile stops there without an error, which would leave half a data directory."""
     data = bytearray(tar_of({"a": b"x" * 512, "b": b"y" * 512}))
     data[1024:1030] = b"\xff" * 6

@@ -41,7 +41,7 @@ def write_tree(directory: Path, content: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "./", "main/", "./main/", "17/"])
-def test_the_data_directory_may_stand_at_the_top_or_in_one_folder(tmp_path: Path, prefix: str) -> None:
+def test_the_data_directory_may_be_at_the_top_or_in_one_folder(tmp_path: Path, prefix: str) -> None:
     write_tar(tmp_path / "seal/backup.tar", {prefix + name: data for name, data in MINIMAL.items()})
     report = extract.main(Reporter(extract.TARGET))
     assert report.postgres_major == 17
@@ -73,7 +73,7 @@ LEFTOVERS = [
 
 
 @pytest.mark.parametrize("name", LEFTOVERS)
-def test_what_the_old_server_left_is_gone(tmp_path: Path, name: str) -> None:
+def test_leftovers_of_the_old_server_are_removed(tmp_path: Path, name: str) -> None:
     write_tar(tmp_path / "seal/backup.tar", MINIMAL | {name: b"secret"})
     extract.main(Reporter(extract.TARGET))
     assert not (tmp_path / "pgdata" / name).exists()
@@ -123,7 +123,7 @@ def test_several_archives_are_named_and_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "word"), [(b"PGDMP\x01\x0e", "pg_dump"), (b"hello", "not an archive")])
-def test_a_file_that_is_no_archive_says_what_is_wanted(tmp_path: Path, content: bytes, word: str) -> None:
+def test_a_file_that_is_not_an_archive_is_refused_with_advice(tmp_path: Path, content: bytes, word: str) -> None:
     (tmp_path / "seal/backup.dump").write_bytes(content)
     error = refused(tmp_path)
     assert error.code == "not_an_archive"

@@ -1,4 +1,4 @@
-"""Laws of error texts: untrusted code names the file, so only a regular one is read, and never more than a mebibyte."""
+"""Laws of texts of jobs: untrusted code writes the file, so only a regular file is read, up to a mebibyte."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_what_a_job_leaves_is_kept_for_root_alone_until_it_is_removed(disk: Path
     assert job_texts.read(root, job_texts.ERROR, 7) is None
 
 
-def test_a_failure_without_a_text_leaves_none_of_the_one_before(disk: Path, root: int) -> None:
+def test_a_failure_without_a_text_removes_the_earlier_text(disk: Path, root: int) -> None:
     left(disk).write_text("first")
     job_texts.keep(root, job_texts.ERROR, 7)
     left(disk).unlink()
