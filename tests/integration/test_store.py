@@ -110,8 +110,11 @@ async def test_a_restart_of_the_database_causes_no_error(store: Store, cluster: 
 
 
 @pytest.mark.parametrize("attempt", range(5))
-async def test_a_cancellation_is_never_lost_whenever_it_comes(store: Store, attempt: int) -> None:
+async def test_a_cancellation_is_never_lost_whenever_it_comes(dsn: str, attempt: int) -> None:
     """Each attempt cancels at another moment, so that some coincide with the server's answer."""
+    # A separate store, because a cancellation may break connections of its pool.
+    store = Store(dsn)
+    await store.open(migrating=False)
     for steps in itertools.count():
         asking = asyncio.create_task(store.ping())
         for _ in range(steps):
@@ -120,6 +123,7 @@ async def test_a_cancellation_is_never_lost_whenever_it_comes(store: Store, atte
             break
         await asyncio.wait([asking])
         assert asking.cancelled(), steps
+    await store.close()
     assert steps > 10
 
 
