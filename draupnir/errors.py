@@ -150,6 +150,13 @@ class CeilingTooHigh(Impossible):
     title = "Ceiling too high"
 
 
+class SettingRefused(Impossible):
+    """The operator does not allow the setting of Postgres."""
+
+    code = "setting_refused"
+    title = "Setting not allowed"
+
+
 class OwnerUnknown(Impossible):
     """The new owner has never signed in, or was revoked."""
 
@@ -203,7 +210,8 @@ FAILURE_CODES = frozenset(
     {
         *("cleaning_failed", "damaged_archive", "internal", "job_failed", "job_killed", "manifest_mismatch"),
         *("no_data_directory", "no_room", "no_superuser", "not_an_archive", "postgres_missing", "ratio_exceeded"),
-        *("recovery_failed", "role_conflict", "script_failed", "several_archives", "tablespaces", "tampered_catalogs"),
+        *("recovery_failed", "role_conflict", "script_failed", "setting_refused", "several_archives", "tablespaces"),
+        *("tampered_catalogs",),
         *("timed_out", "trial_failed", "truncated_archive", "unclean_stop", "unsafe_archive"),
     }
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -82,6 +83,7 @@ class Shape:
     sleep_after_s: int
     network: Network = Network.PROXIED
     max_bytes: int | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class Image:
     size_bytes: int | None = None
     script_truncated: bool = False
     trigger_tables: tuple[str, ...] = ()
+    given_parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +195,18 @@ class Instance:
     port: int
     postgres_major: int
     shape: Shape
+    image_parameters: Mapping[str, str]
     authority: SealedAuthority
     created_at: datetime
     updated_at: datetime
     fullness: Fullness = NOT_FULL
     stop_reason: str | None = None
     retained: Retained | None = None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """Return the settings of its Postgres: those of its image, overridden by its own."""
+        return {**self.image_parameters, **self.shape.parameters}
 
 
 class AddressOrigin(StrEnum):

@@ -19,10 +19,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
+from draupnir import toml_errors
 from draupnir.addresses import Cidr, read_cidr
 from draupnir.identity import emails
+from draupnir_helper import wire
 
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
@@ -61,12 +63,21 @@ def _duration(value: object) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def _setting(value: object) -> str:
+    if isinstance(value, str) and value in {*wire.GROUPS, *wire.PARAMETERS}:
+        return value
+    raise PydanticCustomError(
+        "setting", "has to be a group ({groups}) or a setting of one", {"groups": ", ".join(wire.GROUPS)}
+    )
+
+
 _DURATION = r"(?:(\d{1,5})d)?(?:(\d{1,8})h)?(?:(\d{1,8})m)?(?:(\d{1,8})s)?"
 _UNITS_S = (24 * 3600, 3600, 60, 1)
 _LONGEST_S = 366 * 24 * 3600
 
 Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[MGT]$")]
 LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
+SettingName = Annotated[str, BeforeValidator(_setting)]
 CidrText = Annotated[Cidr, BeforeValidator(_cidr)]
 Duration = Annotated[timedelta, BeforeValidator(_duration)]
 EmailAddress = Annotated[str, BeforeValidator(_email)]
@@ -151,6 +162,7 @@ class Settings(Section):
     pool_awake: bool = True
     max_instances_per_user: Annotated[int, Field(ge=1, le=65535)] = 20
     direct_instances: bool = False
+    allowed_settings: Annotated[frozenset[SettingName], Field(strict=False)] = frozenset(wire.GROUPS)
     enable_ip_whitelisting: bool = False
     whitelist_ttl_s: Annotated[int, Field(ge=60, le=365 * 24 * 3600)] = 24 * 3600
     clean_interval: Duration = timedelta(minutes=30)
@@ -266,53 +278,6 @@ def load(path: Path = CONFIG_PATH) -> Settings:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
         raise SettingsError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
-        raise SettingsError(_broken_toml(path, str(error))) from error
+        raise SettingsError(toml_errors.malformed(path, str(error))) from error
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(path, text, each) for each in error.errors())) from error
-
-
-def _broken_toml(path: Path, message: str) -> str:
-    at_line = re.search(r" \(at line (\d+), column \d+\)$", message)
-    where = f"{path}:{at_line[1]}" if at_line else f"{path}"
-    what = message[: at_line.start()] if at_line else message
-    return f"{where}: not valid TOML: {what}; correct this line."
-
-
-def _explain(path: Path, text: str, error: ErrorDetails) -> str:
-    tables = [str(part) for part in error["loc"] if isinstance(part, str)]
-    keys = error.get("ctx", {}).get("keys") or tables[-1:]
-    if tables and keys == tables[-1:]:
-        tables.pop()
-    line = next((found for key in reversed(keys) if (found := _line_of(text, tables, key))), None)
-    where = f"{path}:{line}" if line else f"{path}"
-    name = " and ".join(keys)
-    if error["type"] == "extra_forbidden":
-        return f"{where}: {name} is an unknown key; remove it or correct its spelling."
-    if error["type"] == "missing":
-        return f"{where}: [{'.'.join(tables)}] has no {name}; add it."
-    if "keys" in error.get("ctx", {}):
-        return f"{where}: {name} {error['msg']}; correct the value or remove the line."
-    reason = error["msg"].removeprefix("Input should be ").removeprefix("has to be ")
-    return f"{where}: {name} = {error['input']!r} has to be {reason}; correct the value or remove the line."
-
-
-def _line_of(text: str, tables: list[str], key: str) -> int | None:
-    """Return the line that sets `key` of the table, else the line of the table; tomllib does not report lines."""
-    opens = None
-    current: list[str] = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        header = re.match(r"\s*\[+([^\]]*)\]", line)
-        if header:
-            current = [part.strip(" \t\"'") for part in header[1].split(".")]
-            if current == [*tables, key]:
-                return number
-        name = re.match(r"""\s*([A-Za-z0-9_."' -]+?)\s*=""", line)
-        if name:
-            dotted = current + [part.strip(" \t\"'") for part in name[1].split(".")]
-            if dotted == [*tables, key]:
-                return number
-            if dotted == tables:
-                opens = number
-        elif header and current == tables:
-            opens = number
-    return opens
+        raise SettingsError("\n".join(toml_errors.explain(path, text, each) for each in error.errors())) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import grp
+import json
 import os
 import pwd
 import time
@@ -31,6 +32,7 @@ from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
 SCRIPT_NAME = "anonymisation_script.sql"
 PRELOAD_NAME = "shared_preload_libraries"
+PARAMETERS_NAME = "parameters.json"
 _DELETION_S = 45
 _DELETED = 16  # a group with less than this fraction of its limit counts as deleted
 _PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK, "image": Place.IMAGES}
@@ -111,6 +113,8 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     files.make_directory(directory, mode=0o750, gid=_data_gid())
     files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
     files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=_data_gid())
+    parameters = json.dumps({"carried_over": request.carried_over, "given": request.given})
+    files.write(directory / PARAMETERS_NAME, parameters, mode=0o640, gid=_data_gid())
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
         subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
     # The unit is the only proof that the work is unchanged since the extraction, and it no longer exists.

@@ -104,7 +104,7 @@ def limit_instance(request: wire.LimitInstance, settings: Settings) -> wire.Inst
         Quotas(root).ensure(Place.INSTANCES, instance_id, _limit_bytes(request.ceiling))
     path = layout.instance_run_directory(instance_id) / postgres.CONFIGURATION_NAME
     if path.exists():
-        text = postgres.instance_files(CONFIGURATION, request.ceiling)[postgres.CONFIGURATION_NAME]
+        text = postgres.instance_files(CONFIGURATION, request.ceiling, request.parameters)[postgres.CONFIGURATION_NAME]
         files.write(path, text, mode=0o640, gid=uid)
         for name in (layout.postgres_unit(instance_id), layout.direct_unit(instance_id)):
             units.reload(name)
@@ -186,7 +186,7 @@ def _write_files(request: wire.StartInstance, user: tuple[str, int]) -> None:
     users.ensure(name, uid, f"Draupnir instance {request.instance_id}")
     directory = layout.instance_run_directory(request.instance_id)
     files.make_directory(directory, mode=0o750, gid=uid)
-    texts = postgres.instance_files(CONFIGURATION, request.ceiling) | {
+    texts = postgres.instance_files(CONFIGURATION, request.ceiling, request.parameters) | {
         "authority.crt": request.authority_certificate,
         "server.crt": request.server_certificate,
         "server.key": request.server_key,

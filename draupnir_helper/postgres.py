@@ -110,12 +110,12 @@ def instance_settings(directory: str) -> dict[str, str]:
     }
 
 
-def instance_files(directory: str, ceiling: Ceiling | None) -> dict[str, str]:
+def instance_files(directory: str, ceiling: Ceiling | None, parameters: Mapping[str, str]) -> dict[str, str]:
     """Return the configuration of an instance, file name → text.
 
     Only one role may log in, over TLS, with a certificate whose common name is the name of the role.
     """
-    settings = instance_settings(directory) | ({} if ceiling is None else _below(ceiling))
+    settings = instance_settings(directory) | dict(parameters) | ({} if ceiling is None else _below(ceiling))
     return {
         CONFIGURATION_NAME: _text(settings),
         "pg_hba.conf": f"hostssl all {ROLE} all cert map={ROLE}\nhost all all all reject\n",

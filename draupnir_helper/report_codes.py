@@ -10,4 +10,7 @@ from collections.abc import Mapping
 # Keep it sorted. docs/OPERATORS.md has the same table; a test compares them.
 CODES: Mapping[str, str] = {
     "file_dropped": "A file in the data directory that Postgres does not know; the image does not contain it.",
+    "settings_carried_over": "Settings of the source that change answers, plans or time limits; instances have them.",
+    "settings_dropped": "Settings of the source that instances do not have.",
+    "settings_refused": "Settings of the source that this server's Postgres refuses, such as an unknown locale.",
 }

@@ -104,16 +104,25 @@ class DraupnirAPI:
         """Return the report of an image that was finalised, or that failed."""
         return read_report(self._data("GET", f"/images/{image_id}/report", f"show the report of image {image_id}"))
 
-    def create_image(self, backed_up_at: str, anonymisation_script: str) -> Image:
+    def create_image(
+        self, backed_up_at: str, anonymisation_script: str, settings: Mapping[str, str] | None = None
+    ) -> Image:
         """Create an image, to which a backup can then be uploaded; `backed_up_at` is RFC 3339."""
-        attributes = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
+        attributes: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
+        attributes |= {"settings": settings} if settings else {}
         return read_image(self._data("POST", "/images", "create an image", _body("images", attributes)))
 
     def update_image(
-        self, image_id: int, *, backed_up_at: str | None = None, anonymisation_script: str | None = None
+        self,
+        image_id: int,
+        *,
+        backed_up_at: str | None = None,
+        anonymisation_script: str | None = None,
+        settings: Mapping[str, str | None] | None = None,
     ) -> Image:
-        """Change the given attributes of an image that is not ready."""
-        given = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
+        """Change the given attributes of an image that is not ready; a setting that is None is removed."""
+        given: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
+        given |= {"settings": settings or None}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing = f"update image {image_id}"
         return read_image(self._data("PATCH", f"/images/{image_id}", doing, _body("images", attributes)))
@@ -144,9 +153,12 @@ class DraupnirAPI:
         sleep_after_s: int | None = None,
         network: str | None = None,
         max_bytes: int | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> Instance:
         """Create an instance, and return it with credentials, ready for connections; the server has the defaults."""
-        given = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network, "max_bytes": max_bytes}
+        given: dict[str, object] = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network}
+        # An older server does not know the attribute.
+        given |= {"max_bytes": max_bytes, "settings": settings or None}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing, body = f"create an instance of image {image_id}", _body("instances", attributes)
         return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))

@@ -72,6 +72,21 @@ class Size(click.ParamType):
         return int(found[1]) << {"": 0, "M": 20, "G": 30, "T": 40}[found[2]]
 
 
+class Setting(click.ParamType):
+    """A setting of Postgres as `NAME=VALUE`; the value is the pair, and the server checks it."""
+
+    name = "setting"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Return the name and the value."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, given = value.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_.]+", name):
+            self.fail(f"{value!r} is not a setting; write it like work_mem=64MB.", param, ctx)
+        return name.lower(), given
+
+
 class Script(click.ParamType):
     """A file of SQL, or `-` for standard input; the value is its text."""
 

@@ -58,6 +58,7 @@ def new(
     sleep_after_s: int | None,
     network: str | None,
     max_bytes: int | None,
+    settings: tuple[tuple[str, str], ...],
     form: str | None,
     database: str | None,
 ) -> None:
@@ -71,7 +72,9 @@ def new(
     if not ready:
         raise Refused("No image is ready; see `draupnir-client images list`.", "no_image")
     image = max(ready, key=lambda one: one.age_key)
-    instance = api.create_instance(image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes)
+    instance = api.create_instance(
+        image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes, settings=dict(settings)
+    )
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
     _print(invocation, form, _sign_in(settled, instance, database))
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
 from draupnir_client import credentials
 from draupnir_client.api import DraupnirAPI
-from draupnir_client.arguments import IMAGE_ID, Moment, Script
+from draupnir_client.arguments import IMAGE_ID, Moment, Script, Setting
 from draupnir_client.commands import Group, Invocation, for_each, pass_invocation
 from draupnir_client.errors import ClientError, FinaliseFailed, Interrupted, ProgramFailed, ServerUnreachable
 from draupnir_client.models import Image, ReportRow
@@ -26,6 +28,10 @@ PATIENCE_S = 60.0
 @click.group(cls=Group)
 def images() -> None:
     """Images: anonymised data sets for instances."""
+
+
+def _settings_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option("--set", "settings", metavar="NAME=VALUE", type=Setting(), multiple=True, help=text)
 
 
 @images.command("list")
@@ -77,8 +83,14 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
 @images.command()
 @click.argument("values", metavar="BACKED_UP_AT SCRIPT", nargs=-1, type=click.Path())
 @click.option("--backed-up-at", metavar="TIME", help="The time, in place of the first argument.")
+@_settings_option("A setting of Postgres for its instances, such as work_mem=64MB; may be repeated.")
 @click.pass_context
-def create(context: click.Context, values: tuple[str, ...], backed_up_at: str | None) -> None:
+def create(
+    context: click.Context,
+    values: tuple[str, ...],
+    backed_up_at: str | None,
+    settings: tuple[tuple[str, str], ...],
+) -> None:
     """Create an image of a backup.
 
     BACKED_UP_AT is when the backup was made, such as 2017-05-01T12:00:00Z, or now. SCRIPT is a file of SQL, - for
@@ -91,7 +103,7 @@ def create(context: click.Context, values: tuple[str, ...], backed_up_at: str | 
     moment = Moment().convert(texts[0], None, context)
     script = Script().convert(texts[1], None, context)
     invocation = context.ensure_object(Invocation)
-    image = invocation.api().create_image(moment, script)
+    image = invocation.api().create_image(moment, script, dict(settings))
     _print_one(invocation, image)
     say(f"Image {image.id} awaits its upload: draupnir-client images upload {image.id} BACKUP")
 
@@ -220,15 +232,27 @@ def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
 @click.option("--script", type=Script(), help="A new anonymisation script, - for standard input.")
 @click.option("--backed-up-at", type=Moment(), help="When the backup was made.")
+@_settings_option("Change a setting of its instances; NAME= without a value removes it.")
 @pass_invocation
-def update(invocation: Invocation, image_id: int, script: str | None, backed_up_at: str | None) -> None:
-    """Correct the script or the time of an image.
+def update(
+    invocation: Invocation,
+    image_id: int,
+    script: str | None,
+    backed_up_at: str | None,
+    settings: tuple[tuple[str, str], ...],
+) -> None:
+    """Correct the script, the time or the settings of an image.
 
     The image must not be ready. It can then be finalised again without a second upload.
     """
-    if script is None and backed_up_at is None:
-        raise click.UsageError("Give --script or --backed-up-at.")
-    image = invocation.api().update_image(image_id, backed_up_at=backed_up_at, anonymisation_script=script)
+    if script is None and backed_up_at is None and not settings:
+        raise click.UsageError("Give --script, --backed-up-at or --set.")
+    image = invocation.api().update_image(
+        image_id,
+        backed_up_at=backed_up_at,
+        anonymisation_script=script,
+        settings={name: value or None for name, value in settings},
+    )
     _print_one(invocation, image)
     say(f"Image {image.id} is changed; next: draupnir-client images finalise {image.id}")
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from draupnir_client import credentials
-from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration, Size
+from draupnir_client.arguments import IMAGE_ID, INSTANCE_ID, Duration, Setting, Size
 from draupnir_client.commands import Group, Invocation, for_each, pass_invocation
 from draupnir_client.errors import NotFound
 from draupnir_client.models import AllowedAddress, Instance
@@ -37,7 +37,15 @@ def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Write limit, such as 500M or 2G; at the limit the instance becomes read-only. The default is the server's"
         " maximum.",
     )
-    return sleep(network(ceiling(command)))
+    settings = click.option(
+        "--set",
+        "settings",
+        metavar="NAME=VALUE",
+        type=Setting(),
+        multiple=True,
+        help="A setting of Postgres, such as work_mem=64MB; may be repeated.",
+    )
+    return sleep(network(ceiling(settings(command))))
 
 
 @click.group(cls=Group)
@@ -96,11 +104,16 @@ def show(invocation: Invocation, instance_id: int) -> None:
 @shape_options
 @pass_invocation
 def create(
-    invocation: Invocation, image_id: int, sleep_after_s: int | None, network: str | None, max_bytes: int | None
+    invocation: Invocation,
+    image_id: int,
+    sleep_after_s: int | None,
+    network: str | None,
+    max_bytes: int | None,
+    settings: tuple[tuple[str, str], ...],
 ) -> None:
     """Create an instance of an image."""
     instance = invocation.api().create_instance(
-        image_id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes
+        image_id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes, settings=dict(settings)
     )
     if invocation.wants_json:
         print_json(instance.document)

@@ -161,7 +161,11 @@ async def _limit(context: Context, instance_id: int, fullness: Fullness) -> None
         return
     # Recorded afterwards: until then, the next check does the same again.
     await context.helper.ask(
-        wire.LimitInstance(instance_id=instance_id, ceiling=ceiling_of(instance.shape.max_bytes, fullness))
+        wire.LimitInstance(
+            instance_id=instance_id,
+            ceiling=ceiling_of(instance.shape.max_bytes, fullness),
+            parameters=instance.parameters,
+        )
     )
     await context.store.ceilings.note_fullness(instance_id, fullness)
     log.info("instance %s: %s", instance_id, fullness)

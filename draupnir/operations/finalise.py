@@ -24,7 +24,7 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import disk, failures, lifecycle, trash, trials
+from draupnir.operations import disk, failures, lifecycle, shapes, trash, trials
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
@@ -123,7 +123,11 @@ async def _extract(context: Context, image: Image) -> Image:
         raise ImageFailed("job_killed", "The extract job ended without reporting the Postgres version of the data.")
     return _still(
         await context.store.images.move_to_step(
-            image, FinaliseStep.FINALISE, "starting Postgres", postgres_major=report.postgres_major
+            image,
+            FinaliseStep.FINALISE,
+            "starting Postgres",
+            postgres_major=report.postgres_major,
+            parameters=shapes.allowed_parameters(context, report.parameters),
         )
     )
 
@@ -138,6 +142,8 @@ async def _finalise(context: Context, image: Image) -> Image:
                 image_id=image.id,
                 postgres_major=_major(image),
                 anonymisation_script=image.anonymisation_script,
+                carried_over=dict(image.parameters),
+                given=dict(image.given_parameters),
             )
         )
     report = await _follow(context, image, wire.JobKind.FINALISE)
@@ -148,6 +154,11 @@ async def _finalise(context: Context, image: Image) -> Image:
             "publishing",
             size_bytes=report.size_bytes,
             trigger_tables=[failures.printable(name) for name in report.trigger_tables],
+            parameters={
+                name: value
+                for name, value in {**image.parameters, **image.given_parameters}.items()
+                if name not in report.refused_parameters
+            },
         )
     )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from datetime import datetime
 
 from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
 from draupnir.lifecycles import IMAGES, Change, Undo
 from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
-from draupnir.operations import ids, lifecycle, trash
+from draupnir.operations import ids, lifecycle, shapes, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
@@ -20,11 +21,18 @@ MAX_SCRIPT_BYTES = 1024 * 1024
 log = logging.getLogger(__name__)
 
 
-async def create(context: Context, backed_up_at: datetime, anonymisation_script: str) -> Image:
-    """Create an image with its upload folder. Raises InvalidRequest, NoFreeId, NoRoom, Unavailable."""
+async def create(
+    context: Context, backed_up_at: datetime, anonymisation_script: str, parameters: Mapping[str, str] | None = None
+) -> Image:
+    """Create an image with its upload folder.
+
+    `parameters` are settings of Postgres for its instances. Raises InvalidRequest, SettingRefused, NoFreeId, NoRoom,
+    Unavailable.
+    """
     _check_script(anonymisation_script)
+    shapes.require_allowed(context, parameters or {})
     taken_ids = await ids.of_images(context)
-    image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids)
+    image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids, parameters)
     await context.tasks.run(
         Work.CREATE_IMAGE, Subject("image", image.id), lambda: _make_upload_or_undo(context, image.id)
     )
@@ -61,13 +69,25 @@ async def list_all(context: Context) -> list[Image]:
 
 
 async def update(
-    context: Context, image_id: int, *, backed_up_at: datetime | None, anonymisation_script: str | None
+    context: Context,
+    image_id: int,
+    *,
+    backed_up_at: datetime | None,
+    anonymisation_script: str | None,
+    parameters: Mapping[str, str | None] | None = None,
 ) -> Image:
-    """Change the values that are not None. Raises InvalidRequest, NotFound, or WrongState if finalising or ready."""
+    """Change the values that are not None; remove a setting that is None in `parameters`.
+
+    Raises InvalidRequest, SettingRefused, NotFound, or WrongState if finalising or ready.
+    """
+    shapes.require_allowed(context, parameters or {})
     if anonymisation_script is not None:
         _check_script(anonymisation_script)
     image = await context.store.images.update(
-        image_id, backed_up_at=backed_up_at, anonymisation_script=anonymisation_script
+        image_id,
+        backed_up_at=backed_up_at,
+        anonymisation_script=anonymisation_script,
+        parameters=parameters or {},
     )
     if image is None:
         status = (await get(context, image_id)).status

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from draupnir.addresses import Address
 from draupnir.callers import Caller
-from draupnir.errors import Forbidden, NoFreePort, NoRoom, NotFound, WrongState
+from draupnir.errors import Forbidden, NoFreePort, NoRoom, NotFound, SettingRefused, WrongState
+from draupnir.helper import UnitFailed
 from draupnir.models import Credentials, Instance, InstanceStatus, Purpose, Shape
 from draupnir.operations import addresses, authorities, disk, lifecycle, pool, shapes
 from draupnir.operations.context import Context
@@ -28,7 +29,12 @@ async def create(
     if instance is None:
         reserved = await _reserve(context, caller, image_id, shape)
         await addresses.note(context, reserved, client_address)
-        instance = await lifecycle.bring_up(context, reserved.id)
+        try:
+            instance = await lifecycle.bring_up(context, reserved.id)
+        except UnitFailed as error:
+            if shape.parameters:
+                raise _setting_refused(shape) from error
+            raise
     return instance, authorities.issue_client(context, instance)
 
 
@@ -92,6 +98,11 @@ async def reached(context: Context, caller: Caller, instance_id: int) -> Instanc
     if instance is None:
         raise NotFound(f"Instance {instance_id} not found; `draupnir-client instances list` lists yours.")
     return instance
+
+
+def _setting_refused(shape: Shape) -> SettingRefused:
+    named = ", ".join(f"{name} = {value}" for name, value in shape.parameters.items())
+    return SettingRefused(f"Postgres does not start with these settings: {named}; correct or omit them.")
 
 
 async def _reserve(context: Context, caller: Caller, image_id: int, shape: Shape) -> Instance:

@@ -150,6 +150,7 @@ async def _start(context: Context, instance: Instance, *, new: bool) -> None:
             sleep_after_s=instance.shape.sleep_after_s,
             direct=instance.shape.network is Network.DIRECT,
             ceiling=None if max_bytes is None else disk.ceiling_of(max_bytes, instance.fullness),
+            parameters=instance.parameters,
             authority_certificate=instance.authority.certificate,
             server_certificate=server.certificate,
             server_key=server.key,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 
+from psycopg.types.json import Jsonb
+
 from draupnir.errors import ImageHasInstances, NotFound
 from draupnir.lifecycles import IMAGES, Kind
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, InstanceStatus, Progress, Purpose
@@ -24,14 +26,21 @@ class Images:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def insert(self, backed_up_at: datetime, anonymisation_script: str, taken_ids: Collection[int]) -> Image:
+    async def insert(
+        self,
+        backed_up_at: datetime,
+        anonymisation_script: str,
+        taken_ids: Collection[int],
+        parameters: Mapping[str, str] | None = None,
+    ) -> Image:
         """Insert an image that awaits its upload, with an id not in `taken_ids`. Raises NoFreeId."""
         async with take_turn(self._database) as turn:
             image_id = await draw_image_id(turn.connection, taken_ids)
             cursor = await turn.connection.execute(
-                "INSERT INTO images (id, status, backed_up_at, anonymisation_script) VALUES (%s, %s, %s, %s)"
+                "INSERT INTO images (id, status, backed_up_at, anonymisation_script, given_settings)"
+                " VALUES (%s, %s, %s, %s, %s)"
                 " RETURNING *",
-                [image_id, ImageStatus.AWAITING_UPLOAD, backed_up_at, anonymisation_script],
+                [image_id, ImageStatus.AWAITING_UPLOAD, backed_up_at, anonymisation_script, Jsonb(parameters or {})],
             )
             (row,) = await cursor.fetchall()
             await turn.made(Kind.IMAGE, row)
@@ -48,20 +57,29 @@ class Images:
                 "SELECT id, status, backed_up_at, left(anonymisation_script, %(most)s) AS anonymisation_script,"
                 " length(anonymisation_script) > %(most)s AS script_truncated, created_at, updated_at, step, activity,"
                 " done_bytes, total_bytes, step_started_at, failure_code, failure_detail, postgres_major, size_bytes,"
-                " trigger_tables FROM images ORDER BY id",
+                " trigger_tables, given_settings, settings FROM images ORDER BY id",
                 {"most": MAX_LISTED_SCRIPT_CHARS},
             )
             return [_image(row) async for row in cursor]
 
     async def update(
-        self, image_id: int, *, backed_up_at: datetime | None, anonymisation_script: str | None
+        self,
+        image_id: int,
+        *,
+        backed_up_at: datetime | None,
+        anonymisation_script: str | None,
+        parameters: Mapping[str, str | None],
     ) -> Image | None:
-        """Change the values that are not None, if the image awaits its upload or has failed."""
+        """Change the values that are not None, if the image awaits its upload or has failed.
+
+        A setting that is None in `parameters` is removed.
+        """
         return await self._one(
             "UPDATE images SET backed_up_at = coalesce(%s, backed_up_at),"
-            " anonymisation_script = coalesce(%s, anonymisation_script), updated_at = now()"
+            " anonymisation_script = coalesce(%s, anonymisation_script),"
+            " given_settings = jsonb_strip_nulls(given_settings || %s), updated_at = now()"
             " WHERE id = %s AND status IN ('awaiting_upload', 'failed') RETURNING *",
-            [backed_up_at, anonymisation_script, image_id],
+            [backed_up_at, anonymisation_script, Jsonb(parameters), image_id],
         )
 
     async def begin_finalising(self, image_id: int, activity: str) -> Image | None:
@@ -72,7 +90,7 @@ class Images:
             where="id = %(id)s",
             values={"id": image_id, "activity": activity},
             also="step = 'seal', activity = %(activity)s, step_started_at = now(), done_bytes = NULL,"
-            " total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL",
+            " total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL, settings = '{}'",
         )
 
     async def move_to_step(
@@ -84,12 +102,14 @@ class Images:
         postgres_major: int | None = None,
         size_bytes: int | None = None,
         trigger_tables: Sequence[str] | None = None,
+        parameters: Mapping[str, str] | None = None,
     ) -> Image | None:
         """Move the image to another step, and record new facts."""
         return await self._one(
             "UPDATE images SET step = %s, activity = %s, step_started_at = now(), done_bytes = NULL,"
             " total_bytes = NULL, postgres_major = coalesce(%s, postgres_major),"
-            " size_bytes = coalesce(%s, size_bytes), trigger_tables = coalesce(%s, trigger_tables), updated_at = now()"
+            " size_bytes = coalesce(%s, size_bytes), trigger_tables = coalesce(%s, trigger_tables),"
+            " settings = coalesce(%s, settings), updated_at = now()"
             " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
             [
                 step,
@@ -97,6 +117,7 @@ class Images:
                 postgres_major,
                 size_bytes,
                 None if trigger_tables is None else list(trigger_tables),
+                None if parameters is None else Jsonb(parameters),
                 image.id,
                 image.step,
             ],
@@ -230,4 +251,6 @@ def _image(row: Row) -> Image:
         size_bytes=row["size_bytes"],
         script_truncated=row.get("script_truncated", False),
         trigger_tables=tuple(row["trigger_tables"] or ()),
+        given_parameters=row["given_settings"],
+        parameters=row["settings"],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from psycopg.errors import UniqueViolation
+from psycopg.types.json import Jsonb
 
 from draupnir.errors import ImageNotReady, NoFreePort, NotFound, Unauthorized
 from draupnir.lifecycles import INSTANCES, Kind
@@ -27,7 +28,8 @@ from draupnir.store.quotas import require_place
 from draupnir.store.transitions import Turn, take_turn
 
 _SELECT = (
-    "SELECT instances.*, images.postgres_major, users.email IS NOT NULL AS owner_is_back"
+    "SELECT instances.*, images.postgres_major, images.settings AS image_settings,"
+    " users.email IS NOT NULL AS owner_is_back"
     " FROM instances JOIN images ON images.id = instances.image_id"
     " LEFT JOIN users ON users.email = instances.owner AND users.left_at IS NULL"
     " AND (users.issuer, users.subject) = (leaver_issuer, leaver_subject) "
@@ -42,10 +44,10 @@ _FREE_PORT = (
 )
 _INSERT = """
 INSERT INTO instances
-       (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes,
+       (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes, settings,
         authority_certificate, authority_key)
 VALUES (%(id)s, %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s, %(sleep_after_s)s, %(network)s,
-        %(max_bytes)s, %(certificate)s, %(key)s)
+        %(max_bytes)s, %(settings)s, %(certificate)s, %(key)s)
     ON CONFLICT (port) DO NOTHING
 RETURNING id
 """
@@ -94,9 +96,7 @@ class Instances:
                 "image_id": image_id,
                 "owner": owner,
                 "purpose": purpose,
-                "sleep_after_s": shape.sleep_after_s,
-                "network": shape.network,
-                "max_bytes": shape.max_bytes,
+                **_columns(shape),
                 "certificate": sealed.certificate,
                 "key": sealed.encrypted_key,
             }
@@ -123,10 +123,10 @@ class Instances:
             cursor = await connection.execute(
                 "UPDATE instances SET purpose = 'use', owner = %s, created_at = now(), updated_at = now()"
                 " WHERE id = (SELECT id FROM instances WHERE image_id = %s AND purpose = 'pool'"
-                " AND sleep_after_s = %s AND network = %s AND max_bytes IS NOT DISTINCT FROM %s"
+                " AND sleep_after_s = %s AND network = %s AND max_bytes IS NOT DISTINCT FROM %s AND settings = %s"
                 " AND status IN ('running', 'creating') ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
                 " RETURNING id, status, owner",
-                [owner, image_id, shape.sleep_after_s, shape.network, shape.max_bytes],
+                [owner, image_id, shape.sleep_after_s, shape.network, shape.max_bytes, Jsonb(shape.parameters)],
             )
             row = await cursor.fetchone()
             if row is not None:
@@ -260,6 +260,15 @@ async def _require_image(connection: Connection, image_id: int, purpose: Purpose
         )
 
 
+def _columns(shape: Shape) -> dict[str, object]:
+    return {
+        "sleep_after_s": shape.sleep_after_s,
+        "network": shape.network,
+        "max_bytes": shape.max_bytes,
+        "settings": Jsonb(shape.parameters),
+    }
+
+
 async def _free_port(connection: Connection, ports: range, avoided: Collection[int]) -> int:
     cursor = await connection.execute(
         _FREE_PORT.encode(), {"first": ports.start, "last": ports.stop - 1, "avoided": list(avoided)}
@@ -283,7 +292,8 @@ def _instance(row: Row) -> Instance:
         status=status,
         port=row["port"],
         postgres_major=row["postgres_major"],
-        shape=Shape(row["sleep_after_s"], Network(row["network"]), row["max_bytes"]),
+        shape=Shape(row["sleep_after_s"], Network(row["network"]), row["max_bytes"], row["settings"]),
+        image_parameters=row["image_settings"],
         authority=SealedAuthority(row["authority_certificate"], row["authority_key"]),
         created_at=row["created_at"],
         updated_at=row["updated_at"],

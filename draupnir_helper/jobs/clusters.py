@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Cluster:
     def __init__(self, major: int, directory: Path) -> None:
         self.major = major
         self.superuser = "postgres"
+        self.script_settings: Mapping[str, str] = {}
         self._directory = directory
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
@@ -142,9 +143,21 @@ class Cluster:
 
     def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
         """Run the uploader's script with psql, then in the same session the file that checks for open transactions."""
-        options = (triggers.TRACKING,)
+        options = (triggers.TRACKING, *(_option(name, value) for name, value in self.script_settings.items()))
         files = ("-f", path.name, "-f", str(after))
         return self._psql(database, *files, server_options=options, working_directory=path.parent)
+
+    def accepts(self, settings: Mapping[str, str]) -> set[str]:
+        """Return the names of the settings that the server would take."""
+        path = self._directory / "settings.sql"
+        # Local to each statement, so that none changes how the next one is read.
+        lines = [
+            f"SELECT {_literal(name)} FROM pg_catalog.set_config({_literal(name)}, {_literal(value)}, true);\n"  # noqa: S608 - quoted
+            for name, value in settings.items()
+        ]
+        path.write_text("".join(lines), encoding="utf-8")
+        options = ("-v", "ON_ERROR_STOP=0", "-f", str(path))
+        return set(self._psql("template1", *options, server_options=_OWN_SESSION).stdout.split())
 
     def vacuum(self) -> None:
         """VACUUM and ANALYZE every table of every database, catalogs included."""
@@ -201,6 +214,15 @@ class Cluster:
     def _join_reader(self) -> None:
         if self._reader is not None:
             self._reader.join(timeout=5)
+
+
+def _option(name: str, value: str) -> str:
+    """Return a setting as an option in PGOPTIONS, in which white space separates options."""
+    return "-c " + re.sub(r"([\s\\])", r"\\\1", f"{name}={value}")
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def read_major(directory: Path) -> int:

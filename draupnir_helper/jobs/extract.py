@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import archives, reports
+from draupnir_helper.jobs import archives, configurations, reports
 from draupnir_helper.jobs.clusters import read_major
 from draupnir_helper.jobs.known_files import prune, shown
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
@@ -34,10 +34,12 @@ def main(reporter: Reporter) -> Report:
     directory = find_data_directory(incoming)
     major = read_major(directory)
     verify_manifest(directory, major, reporter)
+    # Debian keeps postgresql.conf elsewhere; it may be uploaded beside an archive.
+    settings = configurations.carried_over((SEAL, directory), reporter.rows)
     clean(directory, reporter.rows)
     lift(directory, TARGET)
     shutil.rmtree(incoming)
-    return Report(step="extracted", postgres_major=major)
+    return Report(step="extracted", postgres_major=major, parameters=settings)
 
 
 def fill(seal: Path, incoming: Path, progress: Callable[[int, int], None]) -> None:

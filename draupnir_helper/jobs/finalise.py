@@ -17,12 +17,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import catalogs, failures, inspections, reports, triggers
+from draupnir_helper.jobs import catalogs, configurations, failures, inspections, reports, triggers
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
 SCRIPT = Path("/run/draupnir/image/anonymisation_script.sql")
 PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
+PARAMETERS = Path("/run/draupnir/image/parameters.json")
 _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
@@ -56,6 +57,10 @@ def main(reporter: Reporter) -> Report:
         # database comes before it, because Postgres then writes its caches, which would queue up behind the sync. It
         # syncs the whole machine, since a sync of one filesystem is an ioctl, which the sandbox blocks.
         threading.Thread(target=os.sync, daemon=True).start()
+        settings = json.loads(PARAMETERS.read_text(encoding="utf-8"))
+        refused = configurations.refused(cluster, settings["carried_over"], settings["given"], reporter.rows)
+        wanted = {**settings["carried_over"], **settings["given"]}
+        cluster.script_settings = configurations.of_script({n: v for n, v in wanted.items() if n not in refused})
         filled = materialized(cluster, databases)
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
@@ -73,7 +78,13 @@ def main(reporter: Reporter) -> Report:
         reporter.step("stopping")
     inspections.inspect(_DATA, major, judged)
     settle(_DATA)
-    return Report(step="finalised", postgres_major=major, size_bytes=normalise(_DATA), trigger_tables=trigger_tables)
+    return Report(
+        step="finalised",
+        postgres_major=major,
+        size_bytes=normalise(_DATA),
+        trigger_tables=trigger_tables,
+        refused_parameters=refused,
+    )
 
 
 def admit_all_databases(cluster: Cluster) -> dict[str, int]:

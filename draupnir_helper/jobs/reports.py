@@ -39,6 +39,8 @@ class Report(NamedTuple):
     total_bytes: int | None = None
     postgres_major: int | None = None
     size_bytes: int | None = None
+    parameters: dict[str, str] | None = None
+    refused_parameters: list[str] | None = None
     trigger_tables: list[str] | None = None
     finished: bool | None = None
     error_code: str | None = None

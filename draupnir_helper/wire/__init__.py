@@ -93,6 +93,7 @@ from draupnir_helper.wire.models import (
     Request,
     Wire,
 )
+from draupnir_helper.wire.parameters import GROUPS, PARAMETERS, Parameters, fault
 
 SOCKET_PATH = "/run/draupnir-helper.sock"
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
@@ -129,12 +130,14 @@ def parse_request(frame: bytes | str) -> AnyRequest:
 
 
 __all__ = [
+    "GROUPS",
     "LOOPBACK",
     "MAX_ADDRESSES",
     "MAX_ID",
     "MAX_REPLY_BYTES",
     "MAX_REQUEST_BYTES",
     "MIN_MAX_BYTES",
+    "PARAMETERS",
     "PROTOCOL",
     "REQUESTS",
     "SOCKET_PATH",
@@ -177,6 +180,7 @@ __all__ = [
     "Observed",
     "OtherProtocol",
     "Owner",
+    "Parameters",
     "Pem",
     "Port",
     "PostgresMajor",
@@ -200,5 +204,6 @@ __all__ = [
     "Trash",
     "Wire",
     "Written",
+    "fault",
     "parse_request",
 ]

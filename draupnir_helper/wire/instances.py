@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AwareDatetime, Field
 
 from draupnir_helper.wire.models import Done, ImageId, InstanceId, PostgresMajor, Request, Wire
+from draupnir_helper.wire.parameters import Parameters
 
 Port = Annotated[int, Field(strict=True, ge=1024, le=65535)]
 Owner = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+'@-]{1,254}$")]
@@ -55,6 +56,7 @@ class StartInstance(Request[InstanceState]):
     `addresses`: the allowlist of the port, beside LOOPBACK; None for no allowlist.
     `sleep_after_s`: the idle timeout; 0 for none. `direct`: Postgres itself listens on the port, in the network of the
     host, and never sleeps. `ceiling`: None for an instance that was made before ceilings existed.
+    `parameters`: settings of Postgres, name to value, that the configuration file has beside the fixed ones.
     """
 
     deadline_s: ClassVar[float] = 180
@@ -71,6 +73,7 @@ class StartInstance(Request[InstanceState]):
     sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)]
     direct: bool
     ceiling: Ceiling | None
+    parameters: Parameters
     authority_certificate: Pem
     server_certificate: Pem
     server_key: Pem
@@ -115,6 +118,7 @@ class LimitInstance(Request[InstanceState]):
     op: Literal["limit_instance"] = "limit_instance"
     instance_id: InstanceId
     ceiling: Ceiling
+    parameters: Parameters
 
 
 class DestroyInstance(Request[Done]):

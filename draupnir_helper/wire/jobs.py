@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from draupnir_helper.wire.models import Done, ImageId, PostgresMajor, Request, Wire
+from draupnir_helper.wire.parameters import Parameters
 
 Script = Annotated[str, Field(max_length=1024 * 1024)]
 
@@ -31,10 +32,10 @@ class JobState(StrEnum):
 class JobReport(Wire):
     """What a job reports through the status text of its unit. Unprivileged code writes it: bounded and untrusted.
 
-    extract sets `postgres_major`. finalise sets `size_bytes` (apparent bytes of the data directory) and
-    `trigger_tables` (tables that triggers wrote to during the script). Both set `finished` at the end, and `error_code`
-    and `error` on failure. `error` is public and quotes no data; the full text is in the work directory as
-    jobs.reports.PRIVATE_NAME.
+    extract sets `postgres_major` and `parameters` (settings of the source). finalise sets `refused_parameters` (those
+    of them that Postgres refuses), `size_bytes` (apparent bytes of the data directory) and `trigger_tables` (tables
+    that triggers wrote to during the script). Both set `finished` at the end, `error_code` and `error` on failure.
+    `error` is public and quotes no data; the full text is in the work directory as jobs.reports.PRIVATE_NAME.
     """
 
     step: Annotated[str, Field(max_length=40)] = ""
@@ -42,6 +43,10 @@ class JobReport(Wire):
     total_bytes: Annotated[int, Field(ge=0)] | None = None
     postgres_major: PostgresMajor | None = None
     size_bytes: Annotated[int, Field(ge=0)] | None = None
+    parameters: Parameters = Field(default_factory=dict)
+    refused_parameters: list[Annotated[str, Field(pattern=r"^[a-z_]{1,63}$")]] = Field(
+        default_factory=list, max_length=20
+    )
     trigger_tables: list[Annotated[str, Field(max_length=120)]] = Field(default_factory=list, max_length=40)
     finished: bool = False
     error_code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
@@ -66,12 +71,18 @@ class StartExtract(Request[Job]):
 
 
 class StartFinalise(Request[Job]):
-    """Start the finalise job on the extracted work; join a running one."""
+    """Start the finalise job on the extracted work; join a running one.
+
+    `carried_over` are settings of the source, which are dropped if Postgres refuses them; one of `given` then fails the
+    job.
+    """
 
     op: Literal["start_finalise"] = "start_finalise"
     image_id: ImageId
     postgres_major: PostgresMajor
     anonymisation_script: Script
+    carried_over: Parameters
+    given: Parameters
 
 
 class InspectJob(Request[Job]):

@@ -34,6 +34,9 @@ ALLOWED = {
     "draupnir_client": {"click", "httpx"},
 }
 
+# What the daemon loads of the helper's package. The jobs use the table of settings, too, and load no pydantic.
+CONTRACT = ("draupnir_helper.wire", "draupnir_helper.parameters")
+
 # Libraries that only these modules may import.
 DOORS = {
     "authlib": ("draupnir.identity.oidc", "draupnir.identity.id_tokens"),
@@ -154,7 +157,7 @@ def modules_of(package: str, *without: str) -> list[str]:
 
 
 def test_the_daemon_loads_nothing_of_the_helper_but_the_wire() -> None:
-    others = set(modules_of("draupnir_helper", "draupnir_helper.wire")) - {"draupnir_helper"}
+    others = set(modules_of("draupnir_helper", *CONTRACT)) - {"draupnir_helper"}
     assert loaded({*others, "draupnir_helper.bus", "draupnir_client"}, *modules_of("draupnir")) == ""
 
 
@@ -164,7 +167,13 @@ def test_a_trial_loads_only_itself() -> None:
 
 
 def test_the_metadata_program_loads_nothing_of_the_daemon_but_the_settings() -> None:
-    rooms = ("draupnir.metadata", "draupnir.settings", "draupnir.addresses", "draupnir.identity.emails")
+    rooms = (
+        "draupnir.metadata",
+        "draupnir.settings",
+        "draupnir.toml_errors",
+        "draupnir.addresses",
+        "draupnir.identity.emails",
+    )
     others = {name for name in modules_of("draupnir") if not within(name, rooms)} - {"draupnir", "draupnir.identity"}
     assert loaded({*others, "psycopg", "starlette", "cryptography"}, "draupnir.metadata.__main__") == ""
 
@@ -182,7 +191,7 @@ def test_the_helper_loads_nothing_of_the_daemon() -> None:
 
 
 def test_the_wire_loads_only_pydantic() -> None:
-    others = {name for name in EVERY if not within(name, ("draupnir_helper.wire",))} - {"draupnir_helper"}
+    others = {name for name in EVERY if not within(name, CONTRACT)} - {"draupnir_helper"}
     assert loaded({*others, "starlette"}, "draupnir_helper.wire") == ""
 
 

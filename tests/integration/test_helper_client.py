@@ -64,14 +64,14 @@ async def test_one_request_is_one_connection_closed_by_halves(tmp_path: Path) ->
         writer.write(DONE)
 
     script = "é" * 2**19
-    asked = [
-        wire.CreateUpload(image_id=7),
-        wire.StartFinalise(image_id=7, postgres_major=17, anonymisation_script=script),
-    ]
+    finalise = wire.StartFinalise(
+        image_id=7, postgres_major=17, anonymisation_script=script, carried_over={}, given={"work_mem": "64MB"}
+    )
+    asked = [wire.CreateUpload(image_id=7), finalise]
     async with answering(tmp_path, peer) as client:
         assert await client.ask(wire.CreateUpload(image_id=7)) == wire.Done()
         with pytest.raises(HelperUnavailable):
-            await client.ask(wire.StartFinalise(image_id=7, postgres_major=17, anonymisation_script=script))
+            await client.ask(finalise)
     assert seen == asked
 
 

@@ -138,17 +138,19 @@ def test_closing_a_missing_instance_succeeds(rig: Rig, request_of: Callable[[int
 
 
 def test_limiting_a_missing_instance_is_refused(rig: Rig) -> None:
-    request = wire.LimitInstance(instance_id=rig.instance_id(), ceiling=CEILING)
+    request = wire.LimitInstance(instance_id=rig.instance_id(), ceiling=CEILING, parameters={})
     assert rig.refusal(request) is ErrorCode.NOT_FOUND
 
 
 def test_no_ceiling_is_lifted_above_the_highest(rig: Rig, published: int) -> None:
     instance_id = rig.instance(published)
-    assert rig.refusal(wire.LimitInstance(instance_id=instance_id, ceiling=HUGE)) is ErrorCode.BAD_REQUEST
+    assert (
+        rig.refusal(wire.LimitInstance(instance_id=instance_id, ceiling=HUGE, parameters={})) is ErrorCode.BAD_REQUEST
+    )
     for _ in range(2):
-        assert rig.ask(wire.LimitInstance(instance_id=instance_id, ceiling=CEILING)).listening
+        assert rig.ask(wire.LimitInstance(instance_id=instance_id, ceiling=CEILING, parameters={})).listening
     rig.ask(wire.CloseInstance(instance_id=instance_id))
-    assert not rig.ask(wire.LimitInstance(instance_id=instance_id, ceiling=CEILING)).listening
+    assert not rig.ask(wire.LimitInstance(instance_id=instance_id, ceiling=CEILING, parameters={})).listening
 
 
 def test_the_loopback_addresses_are_always_on_the_allowlist(rig: Rig, published: int) -> None:

@@ -108,6 +108,7 @@ class Rig(ABC):
             sleep_after_s=1800,
             direct=False,
             ceiling=wire.Ceiling(max_bytes=MAX_BYTES, read_only=False, extended=False),
+            parameters={},
             authority_certificate=self._authority.certificate,
             server_certificate=self._server.certificate,
             server_key=self._server.key,

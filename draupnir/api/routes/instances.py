@@ -36,7 +36,13 @@ ENDPOINTS = (
         answers={201: One[InstanceResource]},
         errors=(
             *START,
-            *(errors.NotFound, errors.ImageNotReady, errors.DirectRefused, errors.CeilingTooHigh),
+            *(
+                errors.NotFound,
+                errors.ImageNotReady,
+                errors.DirectRefused,
+                errors.CeilingTooHigh,
+                errors.SettingRefused,
+            ),
             *(errors.NoFreePort, errors.NoFreeId, errors.TooManyInstances, errors.WrongState),
             *(*ALLOWLIST, errors.TooManyAddresses),
         ),

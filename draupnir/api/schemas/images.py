@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from draupnir.api.schemas.requests import Attributes
-from draupnir.api.schemas.values import TEXT, TIME, WrittenTime, write_time
+from draupnir.api.schemas.values import PARAMETER_CHANGES, PARAMETERS, TEXT, TIME, WrittenTime, write_time
 from draupnir.models import FinaliseStep, Image, ImageStatus, ReportRow
 
 
@@ -20,6 +20,7 @@ class NewImage(Attributes):
 
     backed_up_at: Annotated[datetime, TIME]
     anonymisation_script: Annotated[str, TEXT]
+    settings: Annotated[dict[str, str], PARAMETERS] = Field(default_factory=dict)
 
 
 class ImageChange(Attributes):
@@ -27,6 +28,7 @@ class ImageChange(Attributes):
 
     backed_up_at: Annotated[datetime | None, TIME] = None
     anonymisation_script: Annotated[str | None, TEXT] = None
+    settings: Annotated[dict[str, str | None] | None, PARAMETER_CHANGES] = None
 
 
 class ImageFailure(TypedDict):
@@ -59,6 +61,7 @@ class ImageAttributes(TypedDict):
     anonymisation_script: str
     postgres_version: Annotated[str | None, Field(description="The major version, such as `17`.")]
     size_bytes: int | None
+    settings: Annotated[dict[str, str], Field(description="Settings that its instances get, given or carried over.")]
     tables_written_by_triggers: Annotated[
         list[str], Field(description="Tables to which triggers wrote while the script ran.")
     ]
@@ -128,6 +131,7 @@ def write_image(image: Image, now: datetime) -> ImageResource:
         "anonymisation_script": image.anonymisation_script,
         "postgres_version": None if image.postgres_major is None else str(image.postgres_major),
         "size_bytes": image.size_bytes,
+        "settings": {**image.parameters, **image.given_parameters},
         "tables_written_by_triggers": list(image.trigger_tables),
     }
     if image.script_truncated:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from draupnir.api.schemas.addresses import AddressAttributes, write_address_attributes
 from draupnir.api.schemas.events import EventResource, write_event
 from draupnir.api.schemas.requests import Attributes
-from draupnir.api.schemas.values import CEILING, EMAIL, ID, SECONDS, WrittenTime, write_time
+from draupnir.api.schemas.values import CEILING, EMAIL, ID, PARAMETERS, SECONDS, WrittenTime, write_time
 from draupnir.lifecycles import Event
 from draupnir.models import AllowedAddress, Condition, Credentials, Instance, Network, Observation, Shape
 
@@ -35,13 +35,14 @@ class NewInstance(Attributes):
     sleep_after: Annotated[int | None, SECONDS, Field(description="Idle timeout in seconds; 0 for never.")] = None
     network: Annotated[Network | None, NETWORK] = None
     max_bytes: Annotated[int | None, CEILING, Field(description="How much it may write.")] = None
+    settings: Annotated[dict[str, str], PARAMETERS] = Field(default_factory=dict)
 
     def shape(self, default: Shape) -> Shape:
         """Return the requested shape, with defaults for missing values; a direct instance never sleeps."""
         network = self.network or default.network
         sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
         max_bytes = default.max_bytes if self.max_bytes is None else self.max_bytes
-        return Shape(0 if network is Network.DIRECT else sleep_after_s, network, max_bytes)
+        return Shape(0 if network is Network.DIRECT else sleep_after_s, network, max_bytes, self.settings)
 
 
 class Restart(Attributes):
@@ -77,6 +78,7 @@ class InstanceAttributes(TypedDict):
     sleep_after: Annotated[int, Field(description="Idle timeout in seconds; 0 for never.")]
     network: Network
     max_bytes: Annotated[int | None, Field(description="How much it may write.")]
+    settings: Annotated[dict[str, str], Field(description="Settings of Postgres, its own and those of its image.")]
     written_bytes: Annotated[int | None, Field(description="How much it wrote; null if that is not known.")]
     hostname: str
     owner: str
@@ -119,6 +121,7 @@ def write_instance(
         "sleep_after": instance.shape.sleep_after_s,
         "network": instance.shape.network,
         "max_bytes": instance.shape.max_bytes,
+        "settings": instance.parameters,
         "written_bytes": observation.written_bytes,
         "hostname": hostname,
         "owner": instance.owner,

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from draupnir.addresses import Cidr, read_cidr
 from draupnir.identity import emails
+from draupnir_helper import wire
 from draupnir_helper.wire import MIN_MAX_BYTES
 
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2199
@@ -76,6 +77,43 @@ def read_ceiling(value: object) -> int:
     raise ValueError(f"must be a number of bytes, {MIN_MAX_BYTES} or more")
 
 
+def read_parameters(value: object) -> dict[str, str]:
+    """Parse settings of Postgres, name to value. Raises ValueError, which names the first fault."""
+    changes = read_parameter_changes(value)
+    if removed := [name for name, given in changes.items() if given is None]:
+        raise ValueError(f"must give {removed[0]} a value")
+    return {name: given for name, given in changes.items() if given is not None}
+
+
+def read_parameter_changes(value: object) -> dict[str, str | None]:
+    """Parse changes of settings; null removes one. Raises ValueError, which names the first fault."""
+    if not isinstance(value, dict) or len(value) > len(wire.PARAMETERS):
+        raise ValueError('must be an object of settings, such as {"work_mem": "64MB"}')
+    changes: dict[str, str | None] = {}
+    for name, given in value.items():
+        text = _write_parameter(given)
+        if fault := wire.fault(name.lower(), text or "") if text is not None else _unknown(name):
+            raise ValueError(f"has {name[:60]!r}, which {fault}")
+        changes[name.lower()] = text
+    return changes
+
+
+def _unknown(name: str) -> str | None:
+    return None if name.lower() in wire.PARAMETERS else wire.fault(name.lower(), "")
+
+
+def _write_parameter(value: object) -> str | None:
+    match value:
+        case None | str():
+            return value
+        case bool():
+            return "on" if value else "off"
+        case int() | float():
+            return str(value)
+        case _:
+            raise ValueError("must have strings, numbers and booleans as values")
+
+
 def read_admissible(value: object) -> Cidr:
     """Parse an address or network for an allowlist. Raises ValueError."""
     if not isinstance(value, str):
@@ -122,6 +160,12 @@ ID = BeforeValidator(
 SECONDS = BeforeValidator(read_seconds, json_schema_input_type=Annotated[int, Field(ge=0, le=LONGEST_SLEEP_AFTER_S)])
 CEILING = BeforeValidator(
     read_ceiling, json_schema_input_type=Annotated[int, Field(ge=MIN_MAX_BYTES, le=MAX_MAX_BYTES)]
+)
+_SETTING = str | bool | int | float
+_EXAMPLE = Field(description="Settings of Postgres, such as `work_mem`; the operator guide lists them.")
+PARAMETERS = BeforeValidator(read_parameters, json_schema_input_type=Annotated[dict[str, _SETTING], _EXAMPLE])
+PARAMETER_CHANGES = BeforeValidator(
+    read_parameter_changes, json_schema_input_type=Annotated[dict[str, _SETTING | None], _EXAMPLE]
 )
 ADMISSIBLE = BeforeValidator(
     read_admissible,

@@ -30,7 +30,7 @@ def start(max_bytes: int | None, *, direct: bool = False) -> wire.StartInstance:
         instance_id=4, image_id=1, owner="jane@example.com", port=6432, created_at=datetime.now(UTC), new=True,
         postgres_major=17, loopback_only=False, addresses=None, sleep_after_s=0, direct=direct,
         ceiling=None if max_bytes is None else ceiling(max_bytes),
-        authority_certificate=PEM, server_certificate=PEM, server_key=PEM,
+        parameters={}, authority_certificate=PEM, server_certificate=PEM, server_key=PEM,
     )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ def test_settings_stand_only_where_the_major_knows_them() -> None:
 
 
 def test_one_role_signs_in_over_tls_with_a_certificate_and_nothing_else_does() -> None:
-    texts = postgres.instance_files("/conf", None)
+    texts = postgres.instance_files("/conf", None, {})
     rules = [line.split() for line in texts["pg_hba.conf"].splitlines()]
     assert rules == [
         ["hostssl", "all", "draupnir", "all", "cert", "map=draupnir"],
@@ -66,7 +66,7 @@ def test_no_setting_is_both_a_wall_and_harmless() -> None:
 @pytest.mark.parametrize("major", [12, 13, 14, 15, 16, 17, 18])
 def test_what_decides_who_gets_in_stands_on_the_command_line_and_in_the_file(major: int) -> None:
     command = of_instance(major)
-    file = postgres.instance_files("/conf", None)["postgresql.conf"]
+    file = postgres.instance_files("/conf", None, {})["postgresql.conf"]
     for name, value in postgres.instance_settings("/conf").items():
         if name in {"hba_file", "ident_file", "listen_addresses", "port", "ssl", "ssl_ca_file", "ssl_key_file"}:
             assert f"{name}={value}" in command

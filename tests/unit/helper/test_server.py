@@ -39,6 +39,7 @@ START = {
     "op": "start_instance", "instance_id": 1, "image_id": 1, "owner": "a@b.example", "port": 6432, "postgres_major": 17,
     "created_at": "2026-01-02T03:04:05Z", "new": True, "loopback_only": False, "addresses": None,
     "sleep_after_s": 1800, "direct": False, "ceiling": {"max_bytes": 2**30, "read_only": False, "extended": False},
+    "parameters": {"work_mem": "64MB"},
     "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
 }  # fmt: skip
 

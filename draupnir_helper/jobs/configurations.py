@@ -1,0 +1,88 @@
+"""Settings of the source that instances get: read from its configuration files, then tried by the server.
+
+They change answers or plans: formats, time zone, text search, planner, memory, timeouts. parameters.py has the list.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from draupnir_helper import parameters
+from draupnir_helper.jobs.clusters import Cluster
+from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.rows import Rows
+
+FILES = ("postgresql.conf", "postgresql.auto.conf")
+MAX_REFUSED = 20
+_MAX_BYTES = 1024 * 1024
+_REPORT_BYTES = 3000  # of all settings, as the job's status carries them
+# The lexical rules of Postgres's configuration files: name, optional equals sign, value.
+_SETTING = re.compile(r"\s*([A-Za-z_][\w.$]*)(?:\s*=\s*|\s+)(?:'((?:[^'\\]|''|\\.)*)'|([^\s#']+))\s*(?:#.*)?")
+# They are the settings of a session, and the script is a session of the source.
+_OF_SCRIPT = {"formats", "text_search", "time_zone", "locale"}
+
+
+def carried_over(directories: Iterable[Path], rows: Rows) -> dict[str, str]:
+    """Return the settings in the configuration files that instances may have; report the names of the others."""
+    found: dict[str, str] = {}
+    for directory in directories:
+        for name in FILES:
+            found |= _read(directory / name)
+    carried = {name: value for name, value in found.items() if parameters.fault(name, value) is None}
+    while len(json.dumps(carried)) > _REPORT_BYTES:
+        carried.popitem()
+    if dropped := sorted(found.keys() - carried.keys()):
+        rows.add(
+            "settings_dropped",
+            "Instances do not have these settings of the source.",
+            object=", ".join(dropped),
+            remedy="Nothing, unless the application needs one of them; instances have settings of their own.",
+        )
+    return carried
+
+
+def _read(path: Path) -> dict[str, str]:
+    if path.is_symlink() or not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", errors="replace") as file:
+        lines = file.read(_MAX_BYTES).splitlines()
+    settings = {}
+    for line in lines:
+        if match := _SETTING.fullmatch(line):
+            quoted = None if match[2] is None else re.sub(r"''|\\'", "'", match[2])
+            settings[match[1].lower()] = match[3] if quoted is None else quoted
+    return settings
+
+
+def refused(cluster: Cluster, carried: Mapping[str, str], given: Mapping[str, str], rows: Rows) -> list[str]:
+    """Have Postgres check the settings; return the names of those of the source that it refuses, and report all.
+
+    Raises setting_refused for one that was given with the image.
+    """
+    wanted = {**carried, **given}
+    accepted = cluster.accepts(wanted)
+    if unknown := sorted(given.keys() - accepted):
+        named = ", ".join(f"{name} = {given[name]}" for name in unknown)
+        detail = f"Postgres {cluster.major} refuses settings of the image ({named}); correct them and finalise again."
+        raise JobError("setting_refused", detail)
+    if kept := sorted(carried.keys() & accepted):
+        rows.add("settings_carried_over", "Instances have these settings of the source.", object=", ".join(kept))
+    missing = sorted(carried.keys() - accepted)
+    if missing:
+        rows.add(
+            "settings_refused",
+            f"Postgres {cluster.major} on this server refuses these settings of the source.",
+            object=", ".join(missing),
+            remedy="Set them with `images create --set`, or install what they name, such as a locale.",
+        )
+    if len(missing) > MAX_REFUSED:
+        raise JobError("setting_refused", f"Postgres {cluster.major} refuses {len(missing)} settings of the source.")
+    return missing
+
+
+def of_script(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings that the script's session has, too."""
+    return {name: value for name, value in settings.items() if parameters.PARAMETERS[name].group in _OF_SCRIPT}
