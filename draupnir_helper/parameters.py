@@ -1,7 +1,7 @@
 """The settings that an image or an instance may have, each with its group, its type and range, and its first major.
 
 No setting names a path, a library, a command or a host. The helper accepts nothing else, whatever the daemon sends.
-Names, types and ranges are those of pg_settings. Must import nothing but the standard library: the jobs use it, too.
+Names, types and ranges are those of pg_settings. Must import only the standard library: the jobs use it, too.
 """
 
 from __future__ import annotations

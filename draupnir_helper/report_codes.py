@@ -1,6 +1,6 @@
 """The codes in the report of an image, each with its meaning. They are stable, because programs compare them.
 
-Must import nothing but the standard library: a job starts faster without pydantic.
+Must import only the standard library: a job starts faster without pydantic.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from draupnir_client.output import say
 
 
 def _connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command that prints how to connect the options for what it prints."""
+    """Add the options for the output to a command that prints how to connect."""
     form = click.option(
         "--format",
         "form",

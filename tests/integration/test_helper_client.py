@@ -111,7 +111,7 @@ async def test_every_refusal_is_an_error_of_ours(tmp_path: Path, code: wire.Erro
     ],
     ids=lambda text: text[:20].decode(errors="replace"),
 )
-async def test_an_answer_outside_the_contract_is_no_answer(tmp_path: Path, text: bytes) -> None:
+async def test_an_answer_that_violates_the_contract_is_unavailable(tmp_path: Path, text: bytes) -> None:
     async with answering(tmp_path, saying(text)) as client:
         with pytest.raises(HelperUnavailable, match="This version does not understand"):
             await client.ask(wire.DestroyInstance(instance_id=1))

@@ -38,7 +38,7 @@ def parts(rig: Rig, image_id: int) -> set[str]:
 
 
 def extracted(rig: Rig) -> int:
-    """An image whose upload is extracted."""
+    """Return an image whose upload is extracted."""
     image_id = rig.image_id()
     rig.ask(wire.CreateUpload(image_id=image_id))
     rig.upload(image_id)

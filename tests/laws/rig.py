@@ -48,7 +48,7 @@ class Rig(ABC):
 
     @abstractmethod
     def exchange(self, request: wire.AnyRequest) -> bytes:
-        """The bytes of the answer."""
+        """Send the request, and return the bytes of the answer."""
 
     @abstractmethod
     def upload(self, image_id: int) -> None:

@@ -20,12 +20,12 @@ def test_nothing_that_reaches_out_survives_on_the_command_line(major: int) -> No
     assert "max_logical_replication_workers=0" in command
 
 
-def test_settings_stand_only_where_the_major_knows_them() -> None:
+def test_each_major_gets_only_settings_that_it_supports() -> None:
     assert not [part for part in of_instance(14) if "archive_library" in part or "alter_system" in part]
     assert "allow_alter_system=off" in of_instance(17)
 
 
-def test_one_role_signs_in_over_tls_with_a_certificate_and_nothing_else_does() -> None:
+def test_only_one_role_can_log_in_over_tls_with_a_certificate() -> None:
     texts = postgres.instance_files("/conf", None, {})
     rules = [line.split() for line in texts["pg_hba.conf"].splitlines()]
     assert rules == [
@@ -54,7 +54,7 @@ def test_quotes_in_values_cannot_end_them() -> None:
 
 
 @pytest.mark.parametrize("major", postgres.installed_majors())
-def test_every_setting_of_the_server_stands_on_the_command_line_or_is_known_to_be_harmless(major: int) -> None:
+def test_every_setting_of_the_server_is_on_the_command_line_or_known_to_be_harmless(major: int) -> None:
     assert unguarded(major) == set()
 
 
@@ -64,7 +64,7 @@ def test_no_setting_is_both_a_wall_and_harmless() -> None:
 
 
 @pytest.mark.parametrize("major", [12, 13, 14, 15, 16, 17, 18])
-def test_what_decides_who_gets_in_stands_on_the_command_line_and_in_the_file(major: int) -> None:
+def test_authentication_settings_are_on_the_command_line_and_in_the_file(major: int) -> None:
     command = of_instance(major)
     file = postgres.instance_files("/conf", None, {})["postgresql.conf"]
     for name, value in postgres.instance_settings("/conf").items():

@@ -38,7 +38,7 @@ def test_a_foreign_group_has_no_owner(group: int) -> None:
 
 
 @pytest.mark.parametrize("max_bytes", [wire.MIN_MAX_BYTES, 200 * 1024**2, 20 * GIB, 2**50])
-def test_the_limit_leaves_room_for_the_log_above_the_ceiling(max_bytes: int) -> None:
+def test_the_limit_has_a_reserve_for_wal_above_the_ceiling(max_bytes: int) -> None:
     limit_bytes = ceilings.limit_bytes(max_bytes, extended=False)
     assert limit_bytes - max_bytes >= 2 * ceilings.wal_bytes(max_bytes)
     extended_bytes = ceilings.limit_bytes(max_bytes, extended=True)
@@ -100,7 +100,7 @@ def test_a_group_is_made_limited_given_a_member_or_removed(
     ["x", f"{GROUP}", f"{GROUP} -1", f"{GROUP} 1 2 3", f"{GROUP}  1", f"{GROUP} 0x10", "300 1000", f"{GROUP} ٣",
      f"{2**49} 1000", f"{GROUP} {'9' * 20}", "\n", f"{GROUP} 1\n" * 5000],
 )  # fmt: skip
-def test_anything_but_an_order_is_refused_before_anything_is_done(
+def test_an_invalid_order_is_refused_before_any_change(
     tmp_path: Path, asked: list[tuple[int, tuple[int, ...]]], text: str
 ) -> None:
     with pytest.raises((SystemExit, UnicodeDecodeError)):

@@ -25,5 +25,5 @@ def digest() -> str:
     return found.hexdigest()[:16]
 
 
-def test_a_changed_contract_has_a_number_of_its_own() -> None:
+def test_a_changed_contract_has_a_new_number() -> None:
     assert RECORDED[wire.PROTOCOL] == digest()
