@@ -72,6 +72,7 @@ class Database:
                     async with AsyncExitStack() as stack:
                         connection = await pool.getconn()
                         stack.push_async_callback(pool.putconn, connection)
+                        await stack.enter_async_context(_closed_if_cancelled(connection))
                         try:
                             await stack.enter_async_context(connection.transaction())
                         except psycopg.OperationalError:
@@ -82,6 +83,20 @@ class Database:
                 raise NoRoom("The disk of the metadata database is full; free space on it and try again.") from error
             except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 raise _unavailable(error) from error
+
+
+@asynccontextmanager
+async def _closed_if_cancelled(connection: Connection) -> AsyncIterator[None]:
+    """Close a connection whose user is cancelled; the pool replaces it.
+
+    A cancellation in the middle of BEGIN or COMMIT can leave psycopg and the server with different ideas of a
+    transaction. Then each later use would fail, or wait for locks that the connection still holds.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        await connection.close()
+        raise
 
 
 @contextmanager
