@@ -18,7 +18,8 @@ _NUMBER = re.compile(r"(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]{0,3})")
 _KIB = {"": 1, "B": 1 / 1024, "kB": 1, "MB": 1024, "GB": 1024**2, "TB": 1024**3}
 _PAGES = _KIB | {"": 8}
 _MS = {"": 1, "us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
-_LOCALE = r"(C|POSIX|[A-Za-z]{2,3}(_[A-Z]{2,3})?(\.[A-Za-z0-9-]{1,12})?(@[a-z]{1,20})?)"
+_STYLE = "(ISO|SQL|Postgres|German|MDY|DMY|YMD|US|European)"
+_LOCALE = r"(C|POSIX|[A-Za-z]{2,3}(_[A-Z]{2,3})?)(\.[A-Za-z0-9-]{1,12})?(@[a-z]{1,20})?"
 _NAME = r'([A-Za-z_][A-Za-z0-9_$]{0,62}|"[^"\\\n\']{1,63}"|"\$user")'
 _INT_MAX = 2**31 - 1
 
@@ -98,7 +99,11 @@ MEMORY = {
     **_numbers("memory", 1, 1000, "hash_mem_multiplier", 13),
 }
 FORMATS = {
-    **_texts("formats", r"[A-Za-z]{2,12}(\s*,\s*[A-Za-z]{2,12})?", "datestyle"),
+    **_texts(
+        "formats",
+        rf"(?i){_STYLE}(\s*,\s*{_STYLE})?",
+        "datestyle",
+    ),
     **_words("formats", "intervalstyle", "postgres postgres_verbose sql_standard iso_8601"),
     **_words("formats", "bytea_output", "hex escape"),
     **_words("formats", "xmlbinary", "base64 hex"),

@@ -24,8 +24,9 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import disk, failures, lifecycle, shapes, trash, trials
+from draupnir.operations import disk, failures, lifecycle, trash, trials
 from draupnir.operations.context import Context
+from draupnir.operations.parameters import allowed as allowed_parameters
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
@@ -127,7 +128,7 @@ async def _extract(context: Context, image: Image) -> Image:
             FinaliseStep.FINALISE,
             "starting Postgres",
             postgres_major=report.postgres_major,
-            parameters=shapes.allowed_parameters(context, report.parameters),
+            parameters=allowed_parameters(context, report.parameters),
         )
     )
 

@@ -11,8 +11,9 @@ from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
 from draupnir.lifecycles import IMAGES, Change, Undo
 from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
-from draupnir.operations import ids, lifecycle, shapes, trash
+from draupnir.operations import ids, lifecycle, trash
 from draupnir.operations.context import Context
+from draupnir.operations.parameters import require_allowed
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
@@ -30,7 +31,7 @@ async def create(
     Unavailable.
     """
     _check_script(anonymisation_script)
-    shapes.require_allowed(context, parameters or {})
+    require_allowed(context, parameters or {})
     taken_ids = await ids.of_images(context)
     image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids, parameters)
     await context.tasks.run(
@@ -80,7 +81,7 @@ async def update(
 
     Raises InvalidRequest, SettingRefused, NotFound, or WrongState if finalising or ready.
     """
-    shapes.require_allowed(context, parameters or {})
+    require_allowed(context, parameters or {})
     if anonymisation_script is not None:
         _check_script(anonymisation_script)
     image = await context.store.images.update(

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from draupnir.addresses import Address
 from draupnir.callers import Caller
-from draupnir.errors import Forbidden, NoFreePort, NoRoom, NotFound, SettingRefused, WrongState
-from draupnir.helper import UnitFailed
+from draupnir.errors import Forbidden, NoFreePort, NoRoom, NotFound, WrongState
 from draupnir.models import Credentials, Instance, InstanceStatus, Purpose, Shape
-from draupnir.operations import addresses, authorities, disk, lifecycle, pool, shapes
+from draupnir.operations import addresses, authorities, disk, images, lifecycle, parameters, pool, shapes
 from draupnir.operations.context import Context
 
 
@@ -17,24 +16,21 @@ async def create(
     """Create a running instance of a ready image, if possible from the pool, and return it with credentials.
 
     Its allowlist has `client_address` from the start.
-    Raises NotFound, ImageNotReady, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId, TooManyInstances, NoRoom,
-    Unavailable.
+    Raises NotFound, ImageNotReady, SettingRefused, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId,
+    TooManyInstances, NoRoom, Unavailable.
     """
     instance = None
     usual = await shapes.usual(context)
     shape = await shapes.allowed(context, shape or usual)
+    if shape.parameters:
+        parameters.require_startable(await images.get(context, image_id), shape.parameters)
     await disk.require_room(context)
     if shape == usual:
         instance = await pool.claim(context, caller, image_id, client_address)
     if instance is None:
         reserved = await _reserve(context, caller, image_id, shape)
         await addresses.note(context, reserved, client_address)
-        try:
-            instance = await lifecycle.bring_up(context, reserved.id)
-        except UnitFailed as error:
-            if shape.parameters:
-                raise _setting_refused(shape) from error
-            raise
+        instance = await lifecycle.bring_up(context, reserved.id)
     return instance, authorities.issue_client(context, instance)
 
 
@@ -98,11 +94,6 @@ async def reached(context: Context, caller: Caller, instance_id: int) -> Instanc
     if instance is None:
         raise NotFound(f"Instance {instance_id} not found; `draupnir-client instances list` lists yours.")
     return instance
-
-
-def _setting_refused(shape: Shape) -> SettingRefused:
-    named = ", ".join(f"{name} = {value}" for name, value in shape.parameters.items())
-    return SettingRefused(f"Postgres does not start with these settings: {named}; correct or omit them.")
 
 
 async def _reserve(context: Context, caller: Caller, image_id: int, shape: Shape) -> Instance:

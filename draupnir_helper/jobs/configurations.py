@@ -26,11 +26,13 @@ _OF_SCRIPT = {"formats", "text_search", "time_zone", "locale"}
 
 
 def carried_over(directories: Iterable[Path], rows: Rows) -> dict[str, str]:
-    """Return the settings in the configuration files that instances may have; report the names of the others."""
+    """Return the settings in the configuration files that instances may have; report the names of the others.
+
+    The last directory overrides the others, and postgresql.auto.conf overrides postgresql.conf, as in Postgres.
+    """
     found: dict[str, str] = {}
-    for directory in directories:
-        for name in FILES:
-            found |= _read(directory / name)
+    for path in (directory / name for name in FILES for directory in directories):
+        found |= _read(path)
     carried = {name: value for name, value in found.items() if parameters.fault(name, value) is None}
     while len(json.dumps(carried)) > _REPORT_BYTES:
         carried.popitem()

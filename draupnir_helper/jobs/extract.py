@@ -35,7 +35,7 @@ def main(reporter: Reporter) -> Report:
     major = read_major(directory)
     verify_manifest(directory, major, reporter)
     # Debian keeps postgresql.conf elsewhere; it may be uploaded beside an archive.
-    settings = configurations.carried_over((SEAL, directory), reporter.rows)
+    settings = configurations.carried_over((directory, SEAL), reporter.rows)
     clean(directory, reporter.rows)
     lift(directory, TARGET)
     shutil.rmtree(incoming)

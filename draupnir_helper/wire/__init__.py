@@ -93,7 +93,7 @@ from draupnir_helper.wire.models import (
     Request,
     Wire,
 )
-from draupnir_helper.wire.parameters import GROUPS, PARAMETERS, Parameters, fault
+from draupnir_helper.wire.parameters import GROUPS, PARAMETERS, Parameters, applicable, fault
 
 SOCKET_PATH = "/run/draupnir-helper.sock"
 MAX_REQUEST_BYTES = 2 * 1024 * 1024
@@ -204,6 +204,7 @@ __all__ = [
     "Trash",
     "Wire",
     "Written",
+    "applicable",
     "fault",
     "parse_request",
 ]

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from draupnir_helper.parameters import GROUPS, PARAMETERS, fault
+from draupnir_helper.parameters import GROUPS, PARAMETERS, applicable, fault
 
-__all__ = ["GROUPS", "PARAMETERS", "Parameters", "fault"]
+__all__ = ["GROUPS", "PARAMETERS", "Parameters", "applicable", "fault"]
 
 
 def require_parameters(values: dict[str, str]) -> dict[str, str]:

@@ -60,7 +60,7 @@ def test_the_last_value_of_the_files_is_carried_over(tmp_path: Path) -> None:
     write(beside, "other.conf", "geqo = off\n")
     data = write(tmp_path / "data", "postgresql.auto.conf", "# comment\nwork_mem = '64MB'\nbad line here\n")
     rows = Rows(tmp_path)
-    assert configurations.carried_over((beside, data), rows) == {"work_mem": "64MB", "datestyle": "German, DMY"}
+    assert configurations.carried_over((data, beside), rows) == {"work_mem": "64MB", "datestyle": "German, DMY"}
     (row,) = rows
     assert (row.code, row.object) == ("settings_dropped", "port")
 

@@ -16,7 +16,7 @@ from draupnir_helper.parameters import PARAMETERS, applicable, fault
         ("work_mem", "64MB"), ("work_mem", "4096"), ("work_mem", "1.5GB"), ("effective_cache_size", "524288"),
         ("random_page_cost", "1.1"), ("enable_seqscan", "off"), ("plan_cache_mode", "force_custom_plan"),
         ("datestyle", "German, DMY"), ("timezone", "Europe/Berlin"), ("timezone", "Etc/GMT+5"),
-        ("lc_monetary", "de_DE.UTF-8"), ("lc_time", "C"), ("default_text_search_config", "pg_catalog.german"),
+        ("lc_monetary", "de_DE.UTF-8"), ("lc_time", "C.UTF-8"), ("default_text_search_config", "pg_catalog.german"),
         ("search_path", '"$user", public'), ("search_path", ""), ("statement_timeout", "30s"), ("lock_timeout", "0"),
         ("default_transaction_isolation", "Repeatable Read"),
     ],
