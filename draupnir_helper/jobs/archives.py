@@ -34,7 +34,11 @@ _DECOMPRESSORS: tuple[tuple[bytes, tuple[str, ...]], ...] = (
     (b"\xfd7zXZ\x00", ("/usr/bin/xz", "-dc", "-T0")),
     (b"BZh", ("/usr/bin/bzip2", "-dc")),
     (b"\x04\x22\x4d\x18", ("/usr/bin/lz4", "-dcq")),
+    (b"\x02\x21\x4c\x18", ("/usr/bin/lz4", "-dcq")),  # lz4 -l
 )
+# zstd and lz4 skip frames with one of sixteen magic numbers and a size. pzstd writes one before each frame.
+_SKIPPABLE = b"\x2a\x4d\x18"
+_MAX_SKIPPED = 16
 _TAR_MAGIC_OFFSET = 257
 _END_BYTES = 1024
 _ENDS_EARLY = ("end of", "ends unexpectedly", "premature", "unfinished", "truncated")
@@ -43,8 +47,20 @@ _ENDS_EARLY = ("end of", "ends unexpectedly", "premature", "unfinished", "trunca
 def is_archive(path: Path) -> bool:
     """Return whether the content is a tar file or in a known compression format."""
     with path.open("rb") as file:
-        head = file.read(_TAR_MAGIC_OFFSET + 8)
+        head = _head(file)
     return head[_TAR_MAGIC_OFFSET : _TAR_MAGIC_OFFSET + 5] == b"ustar" or _decompressor(head) is not None
+
+
+def _head(file: IO[bytes]) -> bytes:
+    """Return the first bytes after skippable frames."""
+    position = 0
+    for _ in range(_MAX_SKIPPED):
+        file.seek(position)
+        head = file.read(_TAR_MAGIC_OFFSET + 8)
+        if head[1:4] != _SKIPPABLE or head[0] >> 4 != 5:
+            return head
+        position += 8 + int.from_bytes(head[4:8], "little")
+    return b""
 
 
 def _decompressor(head: bytes) -> tuple[str, ...] | None:
@@ -118,7 +134,7 @@ def _decompressed(path: Path) -> Iterator[tuple[IO[bytes], Callable[[], int]]]:
     The decompressor shares the file's offset with us. Its exit code is checked at the end.
     """
     with path.open("rb", buffering=0) as file:
-        command = _decompressor(file.read(16))
+        command = _decompressor(_head(file))
         file.seek(0)
         if command is None:
             yield file, file.tell

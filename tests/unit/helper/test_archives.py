@@ -27,6 +27,7 @@ COMPRESSORS = {
     "xz": ["xz", "-c"],
     "bzip2": ["bzip2", "-c"],
     "lz4": ["lz4", "-cq"],
+    "lz4 of old": ["lz4", "-lcq"],
 }
 
 
@@ -65,6 +66,25 @@ def test_an_archive_is_unpacked_completely(tmp_path: Path, name: str | None) -> 
     if name is not None:
         data = compress(name, data)
     assert files_below(unpack(data, tmp_path)) == CONTENT
+
+
+def skippable(data: bytes, kind: int = 0) -> bytes:
+    return bytes([0x50 | kind]) + b"\x2a\x4d\x18" + len(data).to_bytes(4, "little") + data
+
+
+@pytest.mark.parametrize("name", ["zstd", "lz4"])
+def test_frames_that_a_decompressor_skips_may_come_first(tmp_path: Path, name: str) -> None:
+    """As pzstd writes them."""
+    data = tar_of(CONTENT)
+    half = len(data) // 2
+    frames = [skippable(b"size") + compress(name, part) for part in (data[:half], data[half:])]
+    assert files_below(unpack(skippable(b"", 15) + b"".join(frames), tmp_path)) == CONTENT
+
+
+@pytest.mark.parametrize("data", [skippable(b""), skippable(b"") * 1000, skippable(b"x" * 10)[:-5]])
+def test_frames_without_content_are_not_an_archive(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "backup").write_bytes(data)
+    assert not archives.is_archive(tmp_path / "backup")
 
 
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import clusters, extract
+from draupnir_helper.jobs import clusters, extract, uploads
 from draupnir_helper.jobs.reports import JobError, Reporter
 
 pytestmark = pytest.mark.usefixtures("any_room")
@@ -130,16 +130,113 @@ def test_a_file_that_is_not_an_archive_is_refused_with_advice(tmp_path: Path, co
     assert word in error.detail
 
 
-@pytest.mark.parametrize("name", ["tablespace_map"])
-def test_tablespaces_are_refused(tmp_path: Path, name: str) -> None:
-    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {name: b"16400 /ssd"})
-    assert refused(tmp_path).code == "tablespaces"
+IN_TABLESPACE = "PG_17_202406281/16384/16401"
 
 
-def test_a_tablespace_of_a_base_backup_is_refused(tmp_path: Path) -> None:
-    write_tar(tmp_path / "seal/base.tar", MINIMAL)
-    write_tar(tmp_path / "seal/16400.tar", {"PG_17": b""})
-    assert refused(tmp_path).code == "tablespaces"
+def test_tablespaces_of_a_base_backup_become_directories(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/base.tar", MINIMAL | {"tablespace_map": b"16400 /ssd\n16401 /with space\n"})
+    write_tar(tmp_path / "seal/16400.tar", {IN_TABLESPACE: b"rows"})
+    write_tar(tmp_path / "seal/16401.tar", {IN_TABLESPACE: b"more rows"})
+    extract.main(Reporter(extract.TARGET))
+    assert (tmp_path / "pgdata/pg_tblspc/16400" / IN_TABLESPACE).read_bytes() == b"rows"
+    assert (tmp_path / "pgdata/pg_tblspc/16401" / IN_TABLESPACE).read_bytes() == b"more rows"
+    assert not (tmp_path / "pgdata/tablespace_map").exists(), "recovery would make links"
+
+
+def test_tablespaces_that_tar_packed_as_directories_stay_directories(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {f"pg_tblspc/16400/{IN_TABLESPACE}": b"rows"})
+    extract.main(Reporter(extract.TARGET))
+    assert (tmp_path / "pgdata/pg_tblspc/16400" / IN_TABLESPACE).read_bytes() == b"rows"
+
+
+def test_a_tablespace_without_its_files_is_refused_by_name(tmp_path: Path) -> None:
+    write_tar(tmp_path / "seal/base.tar", MINIMAL | {"tablespace_map": b"16400 /ssd\n16401 /hdd\n"})
+    write_tar(tmp_path / "seal/16400.tar", {IN_TABLESPACE: b"rows"})
+    error = refused(tmp_path)
+    assert error.code == "tablespaces"
+    assert "16401" in error.detail
+
+
+DEEP = "var/lib/postgresql/17/main/"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_only_data_directory_is_found_at_any_depth_and_the_rest_reported(tmp_path: Path, packed: bool) -> None:
+    content = {DEEP + name: data for name, data in MINIMAL.items()} | {"var/lib/postgresql/.psql_history": b"secret"}
+    if packed:
+        write_tar(tmp_path / "seal/backup.tar", content)
+    else:
+        write_tree(tmp_path / "seal", content)
+    reporter = Reporter(extract.TARGET)
+    extract.main(reporter)
+    assert (tmp_path / "pgdata/global/pg_control").read_bytes() == b"control"
+    assert [row.object for row in reporter.rows] == ["var/lib/postgresql/.psql_history"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_two_data_directories_are_refused_and_named(tmp_path: Path, packed: bool) -> None:
+    content = {f"{place}/{name}": data for place in ("17/main", "17/old") for name, data in MINIMAL.items()}
+    if packed:
+        write_tar(tmp_path / "seal/backup.tar", content)
+    else:
+        write_tree(tmp_path / "seal", content)
+    error = refused(tmp_path)
+    assert error.code == "several_archives"
+    assert "17/main, 17/old" in error.detail
+
+
+def test_a_data_directory_inside_another_is_dropped_and_reported(tmp_path: Path) -> None:
+    content = MINIMAL | {f"old/{name}": data for name, data in MINIMAL.items()}
+    write_tar(tmp_path / "seal/backup.tar", content)
+    reporter = Reporter(extract.TARGET)
+    extract.main(reporter)
+    assert [row.object for row in reporter.rows] == ["old/"]
+
+
+def test_a_base_backup_may_stand_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "seal/backups/monday").mkdir(parents=True)
+    write_tar(tmp_path / "seal/backups/monday/base.tar", MINIMAL)
+    write_tar(tmp_path / "seal/backups/monday/pg_wal.tar", {"000000010000000000000001": b"wal"})
+    extract.main(Reporter(extract.TARGET))
+    assert (tmp_path / "pgdata/pg_wal/000000010000000000000001").read_bytes() == b"wal"
+
+
+def test_an_archive_of_archives_names_what_to_upload(tmp_path: Path) -> None:
+    write_tar(tmp_path / "base.tar", MINIMAL)
+    write_tar(tmp_path / "seal/backup.tar", {"monday/base.tar": (tmp_path / "base.tar").read_bytes()})
+    error = refused(tmp_path)
+    assert error.code == "no_data_directory"
+    assert "monday/base.tar" in error.detail
+
+
+LABEL = b"START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\nCHECKPOINT LOCATION: 0/2000080\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "word"),
+    [
+        ({"backup_label": LABEL}, "wal_missing", "pg_basebackup"),
+        (
+            {"backup_label": LABEL, "postgresql.auto.conf": b"restore_command = 'pgbackrest --stanza=x archive-get'"},
+            "wal_missing",
+            "--archive-copy",
+        ),
+        ({"backup_label": LABEL + b"INCREMENTAL FROM LSN: 0/1000028\n"}, "incremental_backup", "pg_combinebackup"),
+    ],
+)
+def test_a_copy_that_cannot_recover_by_itself_is_refused_with_advice(
+    tmp_path: Path, content: dict[str, bytes], code: str, word: str
+) -> None:
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | content)
+    error = refused(tmp_path)
+    assert error.code == code
+    assert word in error.detail
+
+
+def test_the_log_that_recovery_starts_from_may_have_another_timeline(tmp_path: Path) -> None:
+    wal = {"pg_wal/000000030000000000000002": b"wal"}
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {"backup_label": LABEL} | wal)
+    extract.main(Reporter(extract.TARGET))
 
 
 @pytest.mark.parametrize("where", ["top", "inside"])
@@ -152,7 +249,7 @@ def test_a_link_in_an_unpacked_upload_is_never_followed(tmp_path: Path, where: s
 
 def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
     directory = tmp_path / "seal" / "data"
-    for _ in range(extract._MAX_DEPTH + 1):
+    for _ in range(uploads._MAX_DEPTH + 1):
         directory = directory / "d"
     directory.mkdir(parents=True)
     (tmp_path / "seal" / "data" / "PG_VERSION").write_bytes(b"17")

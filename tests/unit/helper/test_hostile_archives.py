@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from draupnir_helper.jobs import extract
+from draupnir_helper.jobs import uploads
 from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.rows import Rows
 from tests.hostile.archives import ARCHIVES, TAKEN, Archive
 
 # Roughly the limit of the job's sandbox, which only an archive can exceed.
@@ -32,7 +33,7 @@ def outcome(directory: Path, archive: Archive) -> str:
     (directory / "target").mkdir()
     (directory / "seal/backup").write_bytes(archive.make())
     try:
-        extract.fill(directory / "seal", directory / "target", lambda done, total: None)
+        uploads.fill(directory / "seal", directory / "target", lambda done, total: None, Rows(directory))
     except JobError as error:
         assert error.detail  # noqa: PT017
         return error.code
