@@ -22,6 +22,7 @@ PGDATA = walls.PGDATA
 PORT = 5432
 ROLE = "draupnir"
 CONFIGURATION_NAME = "postgresql.conf"
+JOB_CONNECTIONS = 40
 
 # On a copy-on-write disk new WAL files cost no more than recycled ones.
 _COMMON = {
@@ -57,7 +58,7 @@ _FINALISE = {
     "listen_addresses": "",
     "port": str(PORT),
     "ssl": "off",
-    "max_connections": "40",
+    "max_connections": str(JOB_CONNECTIONS),
     "shared_buffers": "256MB",
     "maintenance_work_mem": "256MB",
     "max_wal_size": "4GB",
@@ -76,7 +77,8 @@ def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _text(settings: Mapping[str, str]) -> str:
+def text(settings: Mapping[str, str]) -> str:
+    """Return a configuration file with these settings."""
     return "".join(f"{name} = {_quoted(value)}\n" for name, value in sorted(settings.items()))
 
 
@@ -117,7 +119,7 @@ def instance_files(directory: str, ceiling: Ceiling | None, parameters: Mapping[
     """
     settings = instance_settings(directory) | dict(parameters) | ({} if ceiling is None else _below(ceiling))
     return {
-        CONFIGURATION_NAME: _text(settings),
+        CONFIGURATION_NAME: text(settings),
         "pg_hba.conf": f"hostssl all {ROLE} all cert map={ROLE}\nhost all all all reject\n",
         "pg_ident.conf": f"{ROLE} {ROLE} {ROLE}\n",
     }
@@ -132,20 +134,15 @@ def _below(ceiling: Ceiling) -> dict[str, str]:
     return settings
 
 
-def finalise_settings(directory: str, *, max_prepared_transactions: int) -> dict[str, str]:
+def finalise_settings(directory: str, sizes: Mapping[str, str]) -> dict[str, str]:
     """Return the settings of the finalise job: one socket in `directory`, to which only the job has access."""
-    return (
-        _COMMON
-        | _FINALISE
-        | _access_files(directory)
-        | {"unix_socket_directories": directory, "max_prepared_transactions": str(max_prepared_transactions)}
-    )
+    return _COMMON | _FINALISE | _access_files(directory) | {"unix_socket_directories": directory, **sizes}
 
 
 def finalise_files(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the configuration of the finalise job, file name → text."""
     return {
-        "postgresql.conf": _text(settings),
+        "postgresql.conf": text(settings),
         "pg_hba.conf": "local all all trust\n",
         "pg_ident.conf": "",
     }

@@ -13,4 +13,5 @@ CODES: Mapping[str, str] = {
     "settings_carried_over": "Settings of the source that change answers, plans or time limits; instances have them.",
     "settings_dropped": "Settings of the source that instances do not have.",
     "settings_refused": "Settings of the source that this server's Postgres refuses, such as an unknown locale.",
+    "size_limited": "A size of the source, such as max_connections, that this server cannot give to each instance.",
 }

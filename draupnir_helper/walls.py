@@ -38,6 +38,7 @@ _FIXED: tuple[tuple[str, str, int, int], ...] = (
     ("log_destination", "stderr", 12, 99),
     ("log_hostname", "off", 12, 99),
     ("logging_collector", "off", 12, 99),
+    ("max_active_replication_origins", "0", 18, 99),
     ("max_logical_replication_workers", "0", 12, 99),
     ("max_replication_slots", "0", 12, 99),
     ("max_wal_senders", "0", 12, 99),
@@ -75,6 +76,7 @@ _OWN = (
     *("listen_addresses", "port", "unix_socket_directories"),
     *("ssl", "ssl_min_protocol_version", "ssl_ca_file", "ssl_cert_file", "ssl_key_file"),
     *("autovacuum", "log_line_prefix", "restart_after_crash"),
+    *("max_active_replication_origins", "max_replication_slots"),
 )
 
 # Settings that sessions of the job override, because values for a role or a database override the command line.

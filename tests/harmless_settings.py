@@ -20,7 +20,7 @@ _GROUPS: dict[str, str] = {
         max_pred_locks_per_transaction max_prepared_transactions max_worker_processes min_dynamic_shared_memory
         multixact_member_buffers multixact_offset_buffers notify_buffers reserved_connections serializable_buffers
         shared_buffers subtransaction_buffers superuser_reserved_connections track_activity_query_size
-        transaction_buffers wal_buffers wal_decode_buffer_size max_active_replication_origins io_max_concurrency
+        transaction_buffers wal_buffers wal_decode_buffer_size io_max_concurrency
         io_max_combine_limit io_workers autovacuum_worker_slots""",
     "how the server's own processes are paced": """
         archive_timeout autovacuum autovacuum_analyze_scale_factor autovacuum_analyze_threshold

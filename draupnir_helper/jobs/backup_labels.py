@@ -24,7 +24,7 @@ _WITHOUT_WAL = (
 
 
 def check(directory: Path, major: int, reporter: Reporter) -> None:
-    """Raise if the copy cannot be recovered by itself, or differs from its manifest; use up the map of tablespaces."""
+    """Raise if the copy cannot be recovered alone, or differs from its manifest; use up the map of tablespaces."""
     label = _read(directory / "backup_label")
     if _INCREMENTAL.search(label):
         detail = (

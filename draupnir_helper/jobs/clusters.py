@@ -16,6 +16,7 @@ from pathlib import Path
 from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import failures, reports, triggers
 from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.sizes import Sizes
 
 _LOG_LINES = 30
 _IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_authid WHERE rolname = session_user"
@@ -36,6 +37,8 @@ class Cluster:
 
     def __init__(self, major: int, directory: Path) -> None:
         self.major = major
+        # The first start changes pg_control.
+        self.sizes = Sizes(Path(postgres.PGDATA), control_data(major))
         self.superuser = "postgres"
         self.script_settings: Mapping[str, str] = {}
         self._directory = directory
@@ -75,8 +78,7 @@ class Cluster:
 
     def _write_files(self, preload_libraries: list[str]) -> list[str]:
         """Write the server's configuration, and return its command line."""
-        prepared = int(control_data(self.major).get("max_prepared_xacts setting", "0"))
-        settings = postgres.finalise_settings(str(self._directory), max_prepared_transactions=prepared)
+        settings = postgres.finalise_settings(str(self._directory), self.sizes.of_job(self.major))
         for name, text in postgres.finalise_files(settings).items():
             (self._directory / name).write_text(text, encoding="utf-8")
         return postgres.command(self.major, str(self._directory), settings, preload_libraries)

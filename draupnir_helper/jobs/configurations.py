@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from draupnir_helper import parameters
+from draupnir_helper.jobs import sizes
 from draupnir_helper.jobs.clusters import Cluster
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
@@ -36,7 +37,7 @@ def carried_over(directories: Iterable[Path], rows: Rows) -> dict[str, str]:
     carried = {name: value for name, value in found.items() if parameters.fault(name, value) is None}
     while len(json.dumps(carried)) > _REPORT_BYTES:
         carried.popitem()
-    if dropped := sorted(found.keys() - carried.keys()):
+    if dropped := sorted(found.keys() - carried.keys() - sizes.NAMES):
         rows.add(
             "settings_dropped",
             "Instances do not have these settings of the source.",

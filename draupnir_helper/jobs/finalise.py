@@ -77,7 +77,7 @@ def main(reporter: Reporter) -> Report:
         cluster.run_files("template1", _SQL / "close.sql")
         reporter.step("stopping")
     inspections.inspect(_DATA, major, judged)
-    settle(_DATA)
+    settle(_DATA, cluster.sizes.of_instances(reporter.rows))
     return Report(
         step="finalised",
         postgres_major=major,
@@ -261,12 +261,13 @@ def _array(values: Iterable[str]) -> str:
     return "{" + ",".join(f'"{value}"' for value in values) + "}"
 
 
-def settle(directory: Path) -> None:
+def settle(directory: Path, settings: Mapping[str, str]) -> None:
     """Replace the configuration after the server has stopped; code of the data may have changed it."""
     for name in ("postgresql.auto.conf", *_WRITTEN_BY_DATA):
         (directory / name).unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    os.close(os.open(directory / "postgresql.auto.conf", flags, 0o660))
+    with os.fdopen(os.open(directory / "postgresql.auto.conf", flags, 0o660), "w", encoding="utf-8") as file:
+        file.write(postgres.text(settings))
 
 
 def normalise(directory: Path) -> int:

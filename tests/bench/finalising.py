@@ -86,7 +86,7 @@ def by_hand(tarball: Path, *, on_disk: bool = False) -> float:
     with _unpacked(tarball) as (data, seconds):
         began = time.perf_counter()
         sockets = floor.sockets()
-        settings = postgres.finalise_settings(str(sockets), max_prepared_transactions=5)
+        settings = postgres.finalise_settings(str(sockets), {"max_prepared_transactions": "5"})
         for name, text in postgres.finalise_files(settings).items():
             (sockets / name).write_text(text)
         as_postgres: list[str | Path] = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]

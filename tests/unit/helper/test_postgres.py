@@ -37,7 +37,7 @@ def test_only_one_role_can_log_in_over_tls_with_a_certificate() -> None:
 
 
 def of_finalise(directory: str) -> str:
-    settings = postgres.finalise_settings(directory, max_prepared_transactions=5)
+    settings = postgres.finalise_settings(directory, {"max_prepared_transactions": "5"})
     return postgres.finalise_files(settings)["postgresql.conf"]
 
 
