@@ -208,7 +208,7 @@ class NotASession(Impossible):
 
 FAILURE_CODES = frozenset(
     {
-        *("cleaning_failed", "damaged_archive", "incremental_backup", "internal", "job_failed"),
+        *("backup_damaged", "cleaning_failed", "damaged_archive", "incremental_backup", "internal", "job_failed"),
         *("job_killed", "manifest_mismatch", "wal_missing"),
         *("no_data_directory", "no_room", "no_superuser", "not_an_archive", "postgres_missing", "ratio_exceeded"),
         *("recovery_failed", "role_conflict", "script_failed", "setting_refused", "several_archives", "tablespaces"),

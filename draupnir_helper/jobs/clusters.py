@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import failures, reports, triggers
+from draupnir_helper.jobs import damages, failures, reports, triggers
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.sizes import Sizes
 
@@ -104,6 +104,8 @@ class Cluster:
         self._join_reader()
         if failures.out_of_room(self.log_tail()):
             raise JobError("no_room", reports.NO_ROOM, self.log_tail())
+        if (found := damages.found(self.log_tail())) and found.path:
+            raise damages.failure(self.major, found, "", self.log_tail())
         why = failures.of_server(self.major, self.log_tail())
         detail = (
             f"Postgres could not recover the data: {why}. Take the backup with pg_basebackup or from a stopped server, "
@@ -195,7 +197,25 @@ class Cluster:
         private = self.private(f"{where}\n{finished.stderr}")
         if self.ran_out_of_room(finished):
             raise JobError("no_room", reports.NO_ROOM, private)
+        # vacuumdb does not print the SQLSTATE, but the log has it.
+        if damage := self.damage(finished.stderr) or self.damage(self.log_tail()):
+            raise damage
         raise JobError("cleaning_failed", f"{what}; the upload is retained.", private)
+
+    def damage(self, text: str) -> JobError | None:
+        """Return the failure if psql or the log reports damaged data, with the name of the relation if possible."""
+        found = damages.found(text)
+        if found is None:
+            return None
+        which = f"oid = {found.database}" if found.database else "datallowconn"
+        query = f"SELECT datname FROM pg_catalog.pg_database WHERE {which}"  # noqa: S608 - a number
+        names = self._psql("template1", "-c", query, server_options=_OWN_SESSION).stdout.removesuffix("\n").split("\n")
+        values = {name: str(value) for name, value in found._asdict().items()}
+        options = [part for name, value in values.items() for part in ("-v", f"{name}={value}")]
+        file = Path(__file__).with_name("sql") / "damaged.sql"
+        answers = (self._psql(name, *options, "-f", str(file), server_options=_OWN_SESSION).stdout for name in names)
+        relation = next((answer.strip() for answer in answers if answer.strip()), "")
+        return damages.failure(self.major, found, relation, self.private(text))
 
     def private(self, text: str) -> str:
         """Return the private text of a failure: a program's output, and the end of the server's log."""

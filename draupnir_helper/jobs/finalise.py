@@ -116,6 +116,8 @@ def anonymise(cluster: Cluster, databases: Mapping[str, int]) -> None:
     finished = cluster.run_script(database, with_end(SCRIPT, word), _SQL / "after_script.sql")
     if finished.returncode != 0 and cluster.ran_out_of_room(finished):
         raise JobError("no_room", reports.NO_ROOM, cluster.private(finished.stderr))
+    if finished.returncode != 0 and (damage := cluster.damage(finished.stderr)):
+        raise damage
     if finished.returncode != 0:
         left = next((sentence for sentence in _LEFT if sentence in finished.stderr), None)
         why = f"{SCRIPT.name}: {left}" if left else failures.of_script(cluster.major, SCRIPT, finished.stderr)

@@ -97,6 +97,12 @@ class Source:
         connection = ["-h", str(self.directory), "-p", "5999", "-d", database]
         self._as_postgres("psql", "-Xq", "-v", "ON_ERROR_STOP=1", *connection, "-c", statement)
 
+    def value(self, query: str, database: str = "my_db") -> str:
+        """The answer of a query, unaligned; the server runs."""
+        connection = ["-h", str(self.directory), "-p", "5999", "-d", database]
+        psql: list[str | Path] = [BINARIES / "psql", "-XAtq", *connection, "-c", query]
+        return str(run("runuser", "-u", "postgres", "--", *psql, cwd="/").stdout).strip()
+
     def pgbench(self, scale: int) -> None:
         """Fill my_db with pgbench's tables, about 16 MB a scale; the server runs."""
         self._as_postgres("pgbench", "-i", "-q", "-s", scale, "-h", self.directory, "-p", "5999", "my_db")

@@ -160,3 +160,24 @@ def test_an_uploader_cannot_keep_the_helper_from_deleting(service: Service, sour
     run("runuser", "-u", "upload", "--", "chmod", "0", folder, cwd="/")
     assert service.finalise(image_id).status_code in {422}
     service.destroy_image(image_id)
+
+
+def test_damaged_data_are_told_from_a_bad_script_and_named(
+    service: Service, source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A corrupt page that the script reads, and a missing file that it does not read."""
+    damaged = Source.copy_of(source, tmp_path_factory.mktemp("damaged"))
+    damaged.start()
+    paths = [damaged.data / damaged.value(f"SELECT pg_relation_filepath('{name}')") for name in ("users", "orders")]
+    damaged.stop()
+    content = bytearray(paths[0].read_bytes())
+    for number, (name, word) in enumerate([("users", "XX001"), ("orders", "58P01")]):
+        if name == "users":
+            paths[0].write_bytes(content[:8192] + b"\xff" * 8192 + content[16384:])
+        else:
+            paths[0].write_bytes(content)
+            paths[1].unlink()
+        code, detail = failure(service, damaged.tarball(f"{number}.tar"))
+        assert code == "backup_damaged", detail
+        assert f"table public.{name} in database my_db" in detail
+        assert word in detail
