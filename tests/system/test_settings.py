@@ -74,7 +74,7 @@ def test_instances_answer_as_the_source_does(service: Service, german: int) -> N
         "datestyle": "German, DMY", "timezone": "Europe/Berlin", "lc_monetary": "de_DE.UTF-8",
         "default_text_search_config": "pg_catalog.german", "random_page_cost": "1.1",
         "work_mem": "6MB", "join_collapse_limit": "10", "statement_timeout": "2s",
-        "lc_time": "C.UTF-8", "archive_command": "(disabled)",
+        "lc_time": "C", "archive_command": "(disabled)",
     }  # fmt: skip
     assert answer.json()["data"]["attributes"]["settings"]["work_mem"] == "6MB"
     service.destroy_instance(instance_id)
