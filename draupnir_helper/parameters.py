@@ -127,7 +127,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     **_texts("text_search", rf"{_NAME}(\.{_NAME})?", "default_text_search_config"),
     **_numbers("text_search", 0, _INT_MAX, "gin_fuzzy_search_limit"),
     **_texts("time_zone", r"[A-Za-z][A-Za-z0-9_+/-]{0,60}", "timezone"),
-    **_texts("locale", _LOCALE, "lc_messages lc_monetary lc_numeric lc_time"),
+    # Not lc_messages: the trial boot and the journal need messages in one language.
+    **_texts("locale", _LOCALE, "lc_monetary lc_numeric lc_time"),
     **_sizes("timeouts", 0, _INT_MAX, "idle_in_transaction_session_timeout lock_timeout statement_timeout", _MS),
     "idle_session_timeout": Parameter("timeouts", high=_INT_MAX, units=_MS, since=14),
     "transaction_timeout": Parameter("timeouts", high=_INT_MAX, units=_MS, since=17),
