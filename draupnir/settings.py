@@ -155,6 +155,7 @@ class Settings(Section):
     public_hostname: str = Field(default_factory=socket.getfqdn)
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
+    trusted_extensions: Annotated[tuple[LibraryName, ...], Field(strict=False)] = ()
     shared_preload_libraries: Annotated[tuple[LibraryName, ...], Field(strict=False)] = ()
     sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)] = 1800
     pool_size: Annotated[int, Field(ge=0, le=100)] = 2

@@ -7,6 +7,7 @@ from pathlib import Path
 from draupnir_helper import (
     allowances,
     ceilings,
+    extensions,
     files,
     filters,
     layout,
@@ -209,7 +210,7 @@ def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -
         {"Description": f"Draupnir port of {words}"} | _listening(request) | _admission(request),
         companions=[
             (layout.port_service(instance_id), _service(f"Draupnir proxy to {words}", proxy)),
-            (layout.postgres_unit(instance_id), _service(f"Draupnir {words}", _command(request, settings))),
+            (layout.postgres_unit(instance_id), _server(request, settings)),
         ],
     )
     # systemd opens a port in a process that it moves to the cgroup of the socket. The kernel needs 10 ms for that:
@@ -260,9 +261,8 @@ def _port_in_use(request: wire.StartInstance) -> HelperError:
 
 
 def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
-    command = [*_command(request, settings), "-c", "listen_addresses=*", "-c", f"port={request.port}"]
-    name = layout.direct_unit(request.instance_id)
-    units.start_transient(name, _service(f"Draupnir {_words(request)}", command) | _admission(request))
+    server = _server(request, settings, "-c", "listen_addresses=*", "-c", f"port={request.port}")
+    units.start_transient(layout.direct_unit(request.instance_id), server | _admission(request))
 
 
 def _admission(request: wire.StartInstance) -> dict[str, object]:
@@ -287,6 +287,13 @@ def _command(request: wire.StartInstance, settings: Settings) -> list[str]:
         CONFIGURATION,
         postgres.instance_settings(CONFIGURATION),
         settings.shared_preload_libraries,
+    )
+
+
+def _server(request: wire.StartInstance, settings: Settings, *options: str) -> dict[str, object]:
+    binds = extensions.bound(request.postgres_major, settings.trusted_extensions)
+    return _service(f"Draupnir {_words(request)}", [*_command(request, settings), *options]) | (
+        {"BindReadOnlyPaths": binds} if binds else {}
     )
 
 

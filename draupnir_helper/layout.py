@@ -132,6 +132,11 @@ def instance_run_directory(instance_id: int) -> Path:
     return RUN / "instances" / str(instance_id)
 
 
+def extension_directory(major: int) -> Path:
+    """Return the directory of root-owned control files of trusted extensions."""
+    return RUN / "extensions" / str(major)
+
+
 def manifest_name(some_id: int) -> str:
     """Return the name of the manifest beside a published image or an instance, for a loss of the metadata."""
     return f"{some_id}{MANIFEST_SUFFIX}"

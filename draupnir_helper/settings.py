@@ -27,6 +27,7 @@ class Settings(BaseModel):
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
     direct_instances: bool = False
+    trusted_extensions: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = []
     shared_preload_libraries: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = []
 
 

@@ -1,0 +1,28 @@
+"""Users create the extensions that the operator lists, beside those that Postgres trusts, and no others."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.system.faults import configured
+from tests.system.service import Service
+
+
+@pytest.mark.parametrize("attributes", [{}, {"network": "direct"}], ids=["proxied", "direct"])
+def test_a_listed_extension_can_be_created_and_another_one_cannot(
+    service: Service, image: int, attributes: dict[str, str]
+) -> None:
+    with configured(service, 'trusted_extensions = ["pg_buffercache", "not_installed"]\n'):
+        answer = service.ask("POST", "/instances", {"image_id": image, **attributes})
+        assert answer.status_code == 201, answer.text
+        instance_id = int(answer.json()["data"]["id"])
+        service.psql(instance_id, "CREATE EXTENSION pg_buffercache")
+        service.psql(instance_id, "CREATE EXTENSION hstore")
+        refused = service.psql(instance_id, "CREATE EXTENSION pageinspect", ok=False)
+        assert "permission denied to create extension" in refused.stderr
+    # Another start of the server does without.
+    assert service.ask("POST", f"/instances/{instance_id}/restart").status_code == 200
+    service.psql(instance_id, "DROP EXTENSION pg_buffercache")
+    refused = service.psql(instance_id, "CREATE EXTENSION pg_buffercache", ok=False)
+    assert "permission denied to create extension" in refused.stderr
+    service.destroy_instance(instance_id)
