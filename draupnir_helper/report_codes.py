@@ -9,9 +9,16 @@ from collections.abc import Mapping
 
 # Keep it sorted. docs/OPERATORS.md has the same table; a test compares them.
 CODES: Mapping[str, str] = {
+    "dictionary_missing": "A file of a text search dictionary that the server lacks; the image fails.",
+    "extension_missing": "An extension that is not installed on the server. Its objects are in the image.",
     "file_dropped": "A file in the data directory that Postgres does not know; the image does not contain it.",
+    "library_missing": "A library of an extension or a function that the server lacks; the image fails.",
+    "locale_missing": "A locale of a database or collation that the server lacks; the image fails.",
+    "preload_missing": "An extension whose library is not in shared_preload_libraries, so that its functions fail.",
+    "preload_required": "An extension whose tables need its library in shared_preload_libraries; the image fails.",
     "settings_carried_over": "Settings of the source that change answers, plans or time limits; instances have them.",
     "settings_dropped": "Settings of the source that instances do not have.",
     "settings_refused": "Settings of the source that this server's Postgres refuses, such as an unknown locale.",
     "size_limited": "A size of the source, such as max_connections, that this server cannot give to each instance.",
+    "tablespace_missing": "A tablespace whose files are not in the upload; the image fails.",
 }

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import damages, failures, reports, triggers
+from draupnir_helper.jobs import damages, failures, preflight, reports, triggers
 from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sizes import Sizes
 
 _LOG_LINES = 30
@@ -47,12 +48,14 @@ class Cluster:
         self._reader: threading.Thread | None = None
 
     @contextmanager
-    def running(self, preload_libraries: list[str]) -> Iterator[None]:
+    def running(self, preload_libraries: list[str], rows: Rows) -> Iterator[None]:
         """Recover and serve until the end of the block, then stop cleanly; kill the server if the block fails."""
         try:
             self._start(preload_libraries)
             # If postgres is not the bootstrap superuser, it may not demote the one that is.
-            if self._psql("template1", "-c", _IS_BOOTSTRAP, server_options=_OWN_SESSION).stdout != "t\n":
+            asked = self._psql("template1", "-c", _IS_BOOTSTRAP, server_options=_OWN_SESSION)
+            preflight.refuse_locale(asked.stderr, rows)
+            if asked.stdout != "t\n":
                 self._stop()
                 self.superuser = self._read_superuser(preload_libraries)
                 self._start(preload_libraries)

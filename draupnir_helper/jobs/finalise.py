@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import catalogs, configurations, failures, inspections, reports, triggers
+from draupnir_helper.jobs import catalogs, configurations, failures, inspections, preflight, reports, triggers
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
@@ -48,8 +48,9 @@ def main(reporter: Reporter) -> Report:
     _DIRECTORY.mkdir(mode=0o700)
     cluster = Cluster(major, _DIRECTORY)
     reporter.step("recovering")
-    with cluster.running(PRELOAD_LIBRARIES.read_text(encoding="ascii").split()):
+    with cluster.running(preloaded(), reporter.rows):
         databases = admit_all_databases(cluster)
+        check_server(cluster, databases, reporter)
         for lines in _in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql")):
             catalogs.refuse_other_versions(cluster.major, catalogs.read(lines[:-1]))
         disarm(cluster, databases)
@@ -92,6 +93,25 @@ def admit_all_databases(cluster: Cluster) -> dict[str, int]:
     lines = cluster.run_files("template1", _SQL / "admit.sql")
     # A name may hold the end of a line.
     return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}
+
+
+def preloaded() -> list[str]:
+    """Return the libraries that the operator has every server load."""
+    return PRELOAD_LIBRARIES.read_text(encoding="ascii").split()
+
+
+def check_server(cluster: Cluster, databases: Iterable[str], reporter: Reporter) -> None:
+    """Report what the data need and this server lacks. Raises preflight_failed."""
+    needs = preflight.read(cluster.run_files("template1", _SQL / "databases.sql"))
+    # Nobody can connect to a database whose locale is missing.
+    known = [*preflight.problems(cluster.major, _DATA, needs, ())]
+    closed = {row.database for row in known if row.code == "locale_missing"}
+    within = [database for database in databases if database not in closed]
+    for database, lines in zip(
+        within, _in_each(within, lambda each: cluster.run_files(each, _SQL / "preflight.sql")), strict=True
+    ):
+        known += preflight.problems(cluster.major, _DATA, preflight.read(lines, database), preloaded())
+    preflight.refuse(known, reporter.rows)
 
 
 def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:

@@ -17,6 +17,7 @@ SIZES = {
     "max_worker_processes": 12,
 }
 CONTENT = """
+CREATE EXTENSION pg_stat_statements;
 CREATE TABLE plain AS SELECT generate_series(1, 100) AS x;
 CREATE TABLE fast (x int) TABLESPACE ssd;
 CREATE INDEX ON fast (x) TABLESPACE ssd;
@@ -120,6 +121,13 @@ def test_a_crash_copy_of_a_subscriber_keeps_what_it_applied_and_loses_the_subscr
     assert service.answer(crashed, "SELECT max(x) FROM plain") == "101"
     assert service.answer(crashed, "SELECT count(*) FROM pg_subscription") == "0"
     assert service.answer(crashed, "SHOW max_replication_slots") == "0"
+
+
+def test_an_extension_that_has_to_be_preloaded_is_reported_with_the_remedy(service: Service, images: list[int]) -> None:
+    found = service.ask("GET", f"/images/{images[0]}/report").json()["data"]["attributes"]["rows"]
+    (row,) = [row for row in found if row["code"] == "preload_missing"]
+    assert (row["database"], row["object"]) == ("my_db", "pg_stat_statements")
+    assert "shared_preload_libraries" in row["remedy"]
 
 
 def test_files_that_postgres_does_not_know_are_reported_and_gone(service: Service, images: list[int]) -> None:

@@ -1,0 +1,7 @@
+-- Run once, in template1: what the databases need before anybody can connect to them; see preflight.sql.
+SELECT jsonb_build_array('locale', locale, format('database %I', datname), datname)
+  FROM pg_database, unnest(ARRAY[datcollate, datctype]::text[]) AS locale
+UNION ALL
+SELECT jsonb_build_array('tablespace', s.oid::text, spcname, datname)
+  FROM pg_database JOIN pg_tablespace s ON s.oid = dattablespace
+ WHERE s.oid >= 16384;

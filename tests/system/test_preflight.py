@@ -1,0 +1,71 @@
+"""Before the script runs, one error names all that the server lacks, with the remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.system.backups import MAJOR, Source
+from tests.system.service import Service, run
+
+NEEDS = """
+UPDATE pg_proc SET probin = '$libdir/vector' WHERE probin = '$libdir/pg_trgm';
+CREATE TEXT SEARCH DICTIONARY german (TEMPLATE = ispell, DictFile = ispell_sample, AffFile = ispell_sample);
+UPDATE pg_ts_dict SET dictinitoption = replace(dictinitoption, 'ispell_sample', 'de_de') WHERE dictname = 'german';
+CREATE TABLE fast (x int) TABLESPACE ssd;
+CREATE DATABASE words;
+UPDATE pg_database SET datcollate = 'de_XX.UTF-8', datctype = 'de_XX.UTF-8' WHERE datname = 'words';
+"""
+FOREIGN = "UPDATE pg_database SET datcollate = 'de_XX.UTF-8', datctype = 'de_XX.UTF-8'"
+
+
+@pytest.fixture
+def needy(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A copy of the source that runs, to be changed."""
+    copy = Source.copy_of(source, tmp_path_factory.mktemp("needy"))
+    run("install", "-d", "-o", "postgres", copy.directory / "ssd")
+    copy.start()
+    return copy
+
+
+def refused(service: Service, backup: Path) -> tuple[str, list[dict[str, str]]]:
+    """The detail of a failed preflight, and the rows of the report."""
+    image_id = service.create_image(script="SELECT no_script_runs();")
+    service.upload(image_id, backup)
+    answer = service.finalise(image_id)
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["code"] == "preflight_failed", error
+    rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
+    service.destroy_image(image_id)
+    return str(error["detail"]), rows
+
+
+def test_all_that_is_missing_is_named_with_the_package_or_command(service: Service, needy: Source) -> None:
+    needy.sql(f"CREATE TABLESPACE ssd LOCATION '{needy.directory}/ssd'", "postgres")
+    needy.script(NEEDS)
+    needy.stop()
+    detail, rows = refused(service, needy.tarball("needy.tar", "--exclude=./pg_tblspc/*"))
+    for words in (
+        f"apt install postgresql-{MAJOR}-pgvector",
+        "tsearch_data/de_de.dict",
+        "tsearch_data/de_de.affix",
+        "localedef -i de_XX -f UTF-8 de_XX.UTF-8",
+        "tablespace ssd",
+    ):
+        assert words in detail, detail
+    found = {(row["code"], row["database"], row["object"]) for row in rows}
+    assert found >= {
+        ("library_missing", "my_db", "pg_trgm"),
+        ("dictionary_missing", "my_db", "public.german"),
+        ("locale_missing", "words", "de_XX.UTF-8"),
+        ("tablespace_missing", "my_db", "ssd"),
+    }
+
+
+def test_a_locale_that_the_whole_cluster_needs_is_named(service: Service, needy: Source) -> None:
+    needy.sql(FOREIGN)
+    needy.stop()
+    detail, _ = refused(service, needy.tarball("foreign.tar"))
+    assert "localedef -i de_XX -f UTF-8 de_XX.UTF-8" in detail
