@@ -26,7 +26,7 @@ def main(reporter: Reporter) -> Report:
     backup_labels.check(directory, major, reporter)
     # Debian keeps postgresql.conf elsewhere; it may be uploaded beside an archive.
     settings = configurations.carried_over((directory, SEAL), reporter.rows)
-    prune(directory, reporter.rows)
+    prune(directory, major, reporter.rows)
     # Settings of the old server: commands, hosts and libraries.
     (directory / "postgresql.auto.conf").write_bytes(b"")
     lift(directory, TARGET)

@@ -62,8 +62,13 @@ _LISTED = 20  # rows for each directory; the last one counts the rest
 _REMEDY = "None, unless an extension or a program of yours keeps data there; store such data in tables instead."
 
 
-def prune(directory: Path, rows: Rows) -> None:
+def prune(directory: Path, major: int, rows: Rows) -> None:
     """Remove everything that Postgres does not know, add a row for it, and create the directories that are missing."""
+    for path in directory.glob("pg_tblspc/*/PG_*"):
+        # pg_upgrade leaves the files of the former major beside those of the new one.
+        if path.is_dir() and not path.name.startswith(f"PG_{major}_"):
+            shutil.rmtree(path)
+            report(rows, "", [f"{shown(str(path.relative_to(directory)))}/"])
     for parent, names in _remove_unknown(directory, ""):
         report(rows, parent, names)
     for name in _REQUIRED:

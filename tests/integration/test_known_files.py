@@ -28,6 +28,6 @@ def test_every_file_of_a_server_is_known(cluster: Cluster, tmp_path: Path) -> No
         shutil.copytree(cluster.data, tmp_path / "copy")
         connection.execute("DROP TABLE unlogged, plain")
     kept = {path for path in (tmp_path / "copy/base").rglob("[0-9]*") if path.is_file()}
-    prune(tmp_path / "copy", rows)
+    prune(tmp_path / "copy", 17, rows)
     assert list(rows) == []
     assert all(path.exists() for path in kept)

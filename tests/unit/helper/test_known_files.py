@@ -33,7 +33,7 @@ UNKNOWN = [
     "archive/", "core.1234", "dump.sql", "._PG_VERSION", ".DS_Store", "base/1/._1259", "base/1/1259.bak",
     "base/1/1259_old", "base/x/", "global/pg_control.old", "pg_wal/000000010000000000000001.gz", "pg_xact/._0000",
     "pg_wal/archive/", "pg_upgrade_output.d/", "pg_xlog/", "cstore_fdw/", "base/1/nested/", "with\nnewline",
-    "pg_tblspc/other/", "base/\N{ARABIC-INDIC DIGIT ONE}/",
+    "pg_tblspc/other/", "pg_tblspc/16400/PG_15_202209061/", "base/\N{ARABIC-INDIC DIGIT ONE}/",
 ]  # fmt: skip
 
 
@@ -55,7 +55,7 @@ def rows(tmp_path: Path) -> Rows:
 def test_what_postgres_needs_stays_and_is_not_reported(tmp_path: Path, rows: Rows) -> None:
     for name in KNOWN:
         write(tmp_path, name)
-    prune(tmp_path, rows)
+    prune(tmp_path, 17, rows)
     assert files(tmp_path) == set(KNOWN)
     assert list(rows) == []
 
@@ -65,7 +65,7 @@ def test_what_every_server_has_and_a_copy_does_not_need_goes_without_a_word(
     tmp_path: Path, rows: Rows, name: str
 ) -> None:
     write(tmp_path, name)
-    prune(tmp_path, rows)
+    prune(tmp_path, 17, rows)
     assert files(tmp_path) == set()
     assert list(rows) == []
 
@@ -73,7 +73,7 @@ def test_what_every_server_has_and_a_copy_does_not_need_goes_without_a_word(
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_everything_else_goes_and_is_reported(tmp_path: Path, rows: Rows, name: str) -> None:
     write(tmp_path, name)
-    prune(tmp_path, rows)
+    prune(tmp_path, 17, rows)
     assert files(tmp_path) == set()
     assert [(row.code, row.object) for row in rows] == [("file_dropped", ascii(name)[1:-1])]
 
@@ -81,14 +81,14 @@ def test_everything_else_goes_and_is_reported(tmp_path: Path, rows: Rows, name: 
 def test_of_many_files_in_one_directory_the_report_lists_a_few_and_counts_the_rest(tmp_path: Path, rows: Rows) -> None:
     for number in range(1000):
         write(tmp_path, f"base/1/._{number}")
-    prune(tmp_path, rows)
+    prune(tmp_path, 17, rows)
     assert len(list(rows)) == 20
     assert list(rows)[-1].object == "base/1/"
     assert "981 more files" in list(rows)[-1].detail
 
 
 def test_directories_that_are_often_empty_are_made(tmp_path: Path, rows: Rows) -> None:
-    prune(tmp_path, rows)
+    prune(tmp_path, 17, rows)
     assert (tmp_path / "pg_twophase").is_dir()
     assert (tmp_path / "pg_logical/snapshots").is_dir()
     assert not (tmp_path / "pg_xact").exists(), "it is never empty, so the copy is incomplete"
