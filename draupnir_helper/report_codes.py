@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 # Keep it sorted. docs/OPERATORS.md has the same table; a test compares them.
 CODES: Mapping[str, str] = {
+    "analyze_failed": "ANALYZE failed for a table or an expression of it; the planner has no statistics of that.",
     "dictionary_missing": "A file of a text search dictionary that the server lacks; the image fails.",
     "extension_missing": "An extension that is not installed on the server. Its objects are in the image.",
     "file_dropped": "A file in the data directory that Postgres does not know; the image does not contain it.",

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,6 +26,8 @@ _OWN_SESSION = (
     *("-c search_path=pg_catalog", "-c role=none"),
     *("-c default_transaction_read_only=off", "-c standard_conforming_strings=on"),
 )
+# The server has 40 connections.
+MAX_CONNECTIONS_AT_ONCE = 16
 _SINGLE_USER = """UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
 SELECT rolname FROM pg_authid WHERE oid = 10;
 """
@@ -42,7 +44,7 @@ class Cluster:
         self.sizes = Sizes(Path(postgres.PGDATA), control_data(major))
         self.superuser = "postgres"
         self.script_settings: Mapping[str, str] = {}
-        self._directory = directory
+        self.directory = directory
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -81,10 +83,10 @@ class Cluster:
 
     def _write_files(self, preload_libraries: list[str]) -> list[str]:
         """Write the server's configuration, and return its command line."""
-        settings = postgres.finalise_settings(str(self._directory), self.sizes.of_job(self.major))
+        settings = postgres.finalise_settings(str(self.directory), self.sizes.of_job(self.major))
         for name, text in postgres.finalise_files(settings).items():
-            (self._directory / name).write_text(text, encoding="utf-8")
-        return postgres.command(self.major, str(self._directory), settings, preload_libraries)
+            (self.directory / name).write_text(text, encoding="utf-8")
+        return postgres.command(self.major, str(self.directory), settings, preload_libraries)
 
     def _read_log(self) -> None:
         assert self._process is not None
@@ -148,6 +150,26 @@ class Cluster:
         # Not splitlines(), which splits at more characters than COPY escapes.
         return answer.removesuffix("\n").split("\n")
 
+    def run_each(
+        self, database: str, lines: Iterable[str], source: str = "<stdin>", **variables: str
+    ) -> dict[int, str]:
+        """Run our own statements in one session, also after one fails; return the SQLSTATEs of failures by line.
+
+        The line is that of `source`: the input or a file that it includes. Raises JobError if data are damaged.
+        """
+        options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+        options += ["-v", "ON_ERROR_STOP=0", "-f", "-"]
+        finished = self._psql(database, *options, server_options=_OWN_SESSION, stdin="\n".join(lines))
+        if finished.returncode != 0 or self.ran_out_of_room(finished):
+            raise self._failure(finished, "VACUUM, ANALYZE or REINDEX lost the session", f"database {database}")
+        if damage := self.damage(finished.stderr):
+            raise damage
+        failed = failures.by_line(finished.stderr)
+        if failed.keys() - {source}:
+            what = f"Draupnir's own SQL failed: {failures.of_statement(self.major, finished.stderr)}"
+            raise self._failure(finished, what, f"database {database}")
+        return failed.get(source, {})
+
     def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
         """Run the uploader's script with psql, then in the same session the file that checks for open transactions."""
         options = (triggers.TRACKING, *(_option(name, value) for name, value in self.script_settings.items()))
@@ -156,7 +178,7 @@ class Cluster:
 
     def accepts(self, settings: Mapping[str, str]) -> set[str]:
         """Return the names of the settings that the server would take."""
-        path = self._directory / "settings.sql"
+        path = self.directory / "settings.sql"
         # Local to each statement, so that none changes how the next one is read.
         lines = [
             f"SELECT {_literal(name)} FROM pg_catalog.set_config({_literal(name)}, {_literal(value)}, true);\n"  # noqa: S608 - quoted
@@ -166,25 +188,19 @@ class Cluster:
         options = ("-v", "ON_ERROR_STOP=0", "-f", str(path))
         return set(self._psql("template1", *options, server_options=_OWN_SESSION).stdout.split())
 
-    def vacuum(self) -> None:
-        """VACUUM and ANALYZE every table of every database, catalogs included."""
-        jobs = str(max(1, len(os.sched_getaffinity(0))))
-        command = [postgres.binary(self.major, "vacuumdb"), "--all", "--analyze", "--quiet", f"--jobs={jobs}"]
-        finished = subprocess.run(
-            [*command, "-h", str(self._directory), "-U", self.superuser],
-            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
-            env=_environment() | {"PGOPTIONS": self._session_options(*_OWN_SESSION)},
-        )  # fmt: skip
-        self._checked(finished, "VACUUM failed", "vacuumdb")
-
     def _psql(
-        self, database: str, *arguments: str, server_options: Sequence[str] = (), working_directory: Path | None = None
+        self,
+        database: str,
+        *arguments: str,
+        server_options: Sequence[str] = (),
+        working_directory: Path | None = None,
+        stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
         command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         command += ["-v", "VERBOSITY=verbose"]  # with the SQLSTATE
         return subprocess.run(
-            [*command, "-h", str(self._directory), "-U", self.superuser, *arguments],
-            capture_output=True, text=True, errors="replace", check=False, stdin=subprocess.DEVNULL,
+            [*command, "-h", str(self.directory), "-U", self.superuser, *arguments],
+            capture_output=True, text=True, errors="replace", check=False, input=stdin,
             # Not an argument: psql would parse a name like "host=x" as a connection string.
             env=_environment() | {"PGDATABASE": database, "PGOPTIONS": self._session_options(*server_options)},
             cwd=working_directory,
@@ -197,13 +213,16 @@ class Cluster:
         """Return its output. A failure publishes `what`; `where` appears only in the private text."""
         if finished.returncode == 0:
             return finished.stdout
+        raise self._failure(finished, what, where)
+
+    def _failure(self, finished: subprocess.CompletedProcess[str], what: str, where: str) -> JobError:
         private = self.private(f"{where}\n{finished.stderr}")
         if self.ran_out_of_room(finished):
-            raise JobError("no_room", reports.NO_ROOM, private)
-        # vacuumdb does not print the SQLSTATE, but the log has it.
+            return JobError("no_room", reports.NO_ROOM, private)
+        # A lost connection has no SQLSTATE, but the log has it.
         if damage := self.damage(finished.stderr) or self.damage(self.log_tail()):
-            raise damage
-        raise JobError("cleaning_failed", f"{what}; the upload is retained.", private)
+            return damage
+        return JobError("cleaning_failed", f"{what}; the upload is retained.", private)
 
     def damage(self, text: str) -> JobError | None:
         """Return the failure if psql or the log reports damaged data, with the name of the relation if possible."""
@@ -248,6 +267,17 @@ def _option(name: str, value: str) -> str:
 
 def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def line(command: str, oid: int) -> str:
+    """Return a line for run_each: the command with the name of the relation, if the relation still exists."""
+    sql = f"SELECT format('{command} %s', oid::regclass) FROM pg_class WHERE oid = {oid:d}"  # noqa: S608 - our own texts
+    return f"{sql} \\gexec"
+
+
+def at_once() -> int:
+    """Return how many connections to open at the same time."""
+    return max(1, min(len(os.sched_getaffinity(0)), MAX_CONNECTIONS_AT_ONCE))
 
 
 def read_major(directory: Path) -> int:

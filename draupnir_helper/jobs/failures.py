@@ -38,6 +38,14 @@ def of_statement(major: int, stderr: str) -> str:
     return described(major, found["state"]) if found else "the server gave no SQLSTATE"
 
 
+def by_line(stderr: str) -> dict[str, dict[int, str]]:
+    """Return the SQLSTATEs of failed statements, by file and line."""
+    failed: dict[str, dict[int, str]] = {}
+    for found in _OF_PSQL.finditer(stderr):
+        failed.setdefault(found["file"], {})[int(found["line"])] = found["state"]
+    return failed
+
+
 def of_server(major: int, log: str) -> str:
     """Return why the server ended, from the last fatal line of its log."""
     found = _OF_SERVER.findall(log)

@@ -17,7 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import catalogs, configurations, failures, inspections, preflight, reports, triggers
+from draupnir_helper.jobs import (
+    catalogs,
+    configurations,
+    failures,
+    inspections,
+    preflight,
+    reports,
+    triggers,
+    vacuum,
+)
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 
@@ -62,7 +71,7 @@ def main(reporter: Reporter) -> Report:
         refused = configurations.refused(cluster, settings["carried_over"], settings["given"], reporter.rows)
         wanted = {**settings["carried_over"], **settings["given"]}
         cluster.script_settings = configurations.of_script({n: v for n, v in wanted.items() if n not in refused})
-        filled = materialized(cluster, databases)
+        filled, parents = survey(cluster, databases)
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
         # The script may have created, dropped or closed databases.
@@ -74,7 +83,7 @@ def main(reporter: Reporter) -> Report:
         reporter.step("giving everything to the role draupnir")
         judged = hand_over(cluster, databases)
         reporter.step("vacuuming and analysing")
-        cluster.vacuum()
+        vacuum.Vacuum(cluster, reporter.rows).run(databases, parents)
         cluster.run_files("template1", _SQL / "close.sql")
         reporter.step("stopping")
     inspections.inspect(_DATA, major, judged)
@@ -197,11 +206,16 @@ def no_shell(script: Path) -> str:
     return ""
 
 
-def materialized(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, str]:
-    """Return the filenodes of filled materialized views, as a Postgres array, by oid of the database."""
-    file = _SQL / "materialized_views.sql"
-    found = _in_each(databases, lambda database: cluster.run_files(database, file))
-    return {oid: files for oid, (files,) in zip(databases.values(), found, strict=True) if files}
+def survey(cluster: Cluster, databases: Mapping[str, int]) -> tuple[dict[int, str], dict[int, str]]:
+    """Return what the script changes: filenodes of materialized views, and partitioned tables with statistics.
+
+    Both are Postgres arrays, by oid of the database.
+    """
+    files = (_SQL / "materialized_views.sql", vacuum.PARENTS)
+    found = _in_each(databases, lambda database: cluster.run_files(database, *files))
+    filled = {oid: lines[0] for oid, lines in zip(databases.values(), found, strict=True) if lines[0]}
+    parents = {oid: lines[1] for oid, lines in zip(databases.values(), found, strict=True) if lines[1]}
+    return filled, parents
 
 
 def refresh(cluster: Cluster, databases: Mapping[str, int], filled: Mapping[int, str]) -> None:

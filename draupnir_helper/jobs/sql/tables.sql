@@ -1,0 +1,17 @@
+-- Run in every database in :sessions sessions: write this :session's share of the statements to :file, and run it. The largest
+-- tables come first. ANALYZE of a partitioned table, which comes last, analyses the partitions, too. :parents are the
+-- partitioned tables that had statistics. Each statement is a line with the oid of its table.
+\o :file
+SELECT format('SELECT format(%L, oid::regclass) FROM pg_class WHERE oid = %s \gexec',
+              CASE WHEN relkind = 'p' THEN 'ANALYZE' WHEN is_below THEN :'vacuum' ELSE :'vacuum_analyze' END || ' %s', oid)
+  FROM (SELECT oid, relkind, is_below, row_number() OVER (ORDER BY relkind = 'p', relpages DESC, oid) AS number
+          FROM (SELECT c.oid, relkind, relpages,
+                       relispartition AND EXISTS (SELECT FROM pg_partition_ancestors(c.oid)
+                                                   WHERE relid <> c.oid AND relid = ANY (:'parents'::oid[])) AS is_below
+                  FROM pg_class c
+                 WHERE relpersistence <> 't'
+                   AND (relkind IN ('r', 'm') OR relkind = 'p' AND c.oid = ANY (:'parents'::oid[]))) AS found
+         WHERE relkind <> 'p' OR NOT is_below) AS numbered
+ WHERE number % :sessions = :session ORDER BY number;
+\o
+\i :file
