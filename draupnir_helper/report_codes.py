@@ -10,9 +10,12 @@ from collections.abc import Mapping
 # Keep it sorted. docs/OPERATORS.md has the same table; a test compares them.
 CODES: Mapping[str, str] = {
     "analyze_failed": "ANALYZE failed for a table or an expression of it; the planner has no statistics of that.",
+    "collation_order": "Rows may violate a constraint or partition bound that compares with a refreshed collation.",
+    "collation_refreshed": "Indexes were rebuilt, because their collation has another version on the server.",
     "dictionary_missing": "A file of a text search dictionary that the server lacks; the image fails.",
     "extension_missing": "An extension that is not installed on the server. Its objects are in the image.",
     "file_dropped": "A file in the data directory that Postgres does not know; the image does not contain it.",
+    "index_invalid": "An index could not be rebuilt after its collation was refreshed; queries do not use it.",
     "library_missing": "A library of an extension or a function that the server lacks; the image fails.",
     "locale_missing": "A locale of a database or collation that the server lacks; the image fails.",
     "preload_missing": "An extension whose library is not in shared_preload_libraries, so that its functions fail.",

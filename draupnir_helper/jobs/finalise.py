@@ -19,6 +19,7 @@ from pathlib import Path
 from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import (
     catalogs,
+    collations,
     configurations,
     failures,
     inspections,
@@ -71,12 +72,15 @@ def main(reporter: Reporter) -> Report:
         refused = configurations.refused(cluster, settings["carried_over"], settings["given"], reporter.rows)
         wanted = {**settings["carried_over"], **settings["given"]}
         cluster.script_settings = configurations.of_script({n: v for n, v in wanted.items() if n not in refused})
-        filled, parents = survey(cluster, databases)
+        filled, parents, dependent = survey(cluster, databases)
+        collated = collations.Collations(cluster, reporter)
+        collated.rebuild(dependent)
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
         # The script may have created, dropped or closed databases.
         databases = admit_all_databases(cluster)
         written = disarm(cluster, databases)
+        collated.retry(databases)
         reporter.step("refreshing materialized views")
         refresh(cluster, databases, filled)
         trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
@@ -206,16 +210,18 @@ def no_shell(script: Path) -> str:
     return ""
 
 
-def survey(cluster: Cluster, databases: Mapping[str, int]) -> tuple[dict[int, str], dict[int, str]]:
+def survey(
+    cluster: Cluster, databases: Mapping[str, int]
+) -> tuple[dict[int, str], dict[int, str], dict[str, list[str]]]:
     """Return what the script changes: filenodes of materialized views, and partitioned tables with statistics.
 
-    Both are Postgres arrays, by oid of the database.
+    Both are Postgres arrays, by oid of the database. The third are the lines of collations.sql, by database.
     """
-    files = (_SQL / "materialized_views.sql", vacuum.PARENTS)
+    files = (_SQL / "materialized_views.sql", vacuum.PARENTS, collations.LISTING)
     found = _in_each(databases, lambda database: cluster.run_files(database, *files))
     filled = {oid: lines[0] for oid, lines in zip(databases.values(), found, strict=True) if lines[0]}
     parents = {oid: lines[1] for oid, lines in zip(databases.values(), found, strict=True) if lines[1]}
-    return filled, parents
+    return filled, parents, {database: lines[2:] for database, lines in zip(databases, found, strict=True)}
 
 
 def refresh(cluster: Cluster, databases: Mapping[str, int], filled: Mapping[int, str]) -> None:

@@ -44,12 +44,17 @@ class Rows:
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows)
 
-    def add(self, code: str, detail: str, *, database: str = "", object: str = "", remedy: str = "") -> None:  # noqa: A002 - the name in the API
-        """Add a row, unless the report has it already or is full."""
+    def add(self, code: str, detail: str, *, database: str = "", object: str = "", remedy: str = "") -> Row:  # noqa: A002 - the name in the API
+        """Add a row, unless the report has it already or is full; return it."""
         assert code in CODES, code
         row = Row(*(_shortened(text) for text in (code, detail, database, object, remedy)))
         if row not in self._rows and len(self._rows) < MAX_ROWS:
             self._rows.append(row)
+        return row
+
+    def withdraw(self, row: Row) -> None:
+        """Remove a row that is no longer true."""
+        self._rows = [each for each in self._rows if each != row]
 
     def leave(self) -> None:
         """Write the rows to the work directory; do nothing if the disk is full."""
