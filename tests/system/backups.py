@@ -45,6 +45,24 @@ class Source:
     """The server's data directory, stopped cleanly, and backups of it."""
 
     def __init__(self, directory: Path) -> None:
+        self._create(directory, "--locale=C.UTF-8", "--data-checksums")
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write("archive_mode = on\narchive_command = 'touch /tmp/archived'\nmax_prepared_transactions = 5\n")
+        self.start()
+        self.sql("CREATE DATABASE my_db", "postgres")
+        self.sql(CONTENT)
+        self.sql("BEGIN; UPDATE orders SET total = 0 WHERE id = 1; PREPARE TRANSACTION 'left over'")
+        self.sql("ALTER SYSTEM SET shared_preload_libraries = 'nonexistent_library'")
+        self.stop()
+
+    @classmethod
+    def empty(cls, directory: Path, *options: str) -> Source:
+        """Return a new server without a database of its own, stopped; the options are initdb's."""
+        made = cls.__new__(cls)
+        made._create(directory, *options)
+        return made
+
+    def _create(self, directory: Path, *options: str) -> None:
         self.directory = directory
         directory.mkdir(exist_ok=True)
         # pytest's directories are private, and Postgres does not run as root.
@@ -54,15 +72,7 @@ class Source:
         self.data.mkdir()
         shutil.chown(self.data, "postgres", "postgres")
         shutil.chown(directory, "postgres", "postgres")
-        self._as_postgres("initdb", "-D", self.data, "-A", "trust", "--locale=C.UTF-8", "--data-checksums")
-        with (self.data / "postgresql.conf").open("a") as file:
-            file.write("archive_mode = on\narchive_command = 'touch /tmp/archived'\nmax_prepared_transactions = 5\n")
-        self.start()
-        self.sql("CREATE DATABASE my_db", "postgres")
-        self.sql(CONTENT)
-        self.sql("BEGIN; UPDATE orders SET total = 0 WHERE id = 1; PREPARE TRANSACTION 'left over'")
-        self.sql("ALTER SYSTEM SET shared_preload_libraries = 'nonexistent_library'")
-        self.stop()
+        self._as_postgres("initdb", "-D", self.data, "-A", "trust", *options)
 
     @classmethod
     def copy_of(cls, other: Source, directory: Path) -> Source:
