@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -26,8 +25,6 @@ _OWN_SESSION = (
     *("-c search_path=pg_catalog", "-c role=none"),
     *("-c default_transaction_read_only=off", "-c standard_conforming_strings=on"),
 )
-# The server has 40 connections.
-MAX_CONNECTIONS_AT_ONCE = 16
 _SINGLE_USER = """UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
 SELECT rolname FROM pg_authid WHERE oid = 10;
 """
@@ -273,11 +270,6 @@ def line(command: str, oid: int) -> str:
     """Return a line for run_each: the command with the name of the relation, if the relation still exists."""
     sql = f"SELECT format('{command} %s', oid::regclass) FROM pg_class WHERE oid = {oid:d}"  # noqa: S608 - our own texts
     return f"{sql} \\gexec"
-
-
-def at_once() -> int:
-    """Return how many connections to open at the same time."""
-    return max(1, min(len(os.sched_getaffinity(0)), MAX_CONNECTIONS_AT_ONCE))
 
 
 def read_major(directory: Path) -> int:

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from draupnir_helper.jobs import failures
-from draupnir_helper.jobs.clusters import Cluster, at_once, line
+from draupnir_helper.jobs.clusters import Cluster, line
 from draupnir_helper.jobs.reports import Reporter
 from draupnir_helper.jobs.rows import Row
+from draupnir_helper.jobs.sessions import at_once
 
 _SQL = Path(__file__).with_name("sql")
 LISTING = _SQL / "collations.sql"

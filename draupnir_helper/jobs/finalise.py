@@ -12,8 +12,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
@@ -25,11 +24,13 @@ from draupnir_helper.jobs import (
     inspections,
     preflight,
     reports,
+    surveys,
     triggers,
     vacuum,
 )
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
+from draupnir_helper.jobs.sessions import in_each
 
 SCRIPT = Path("/run/draupnir/image/anonymisation_script.sql")
 PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
@@ -61,20 +62,17 @@ def main(reporter: Reporter) -> Report:
     with cluster.running(preloaded(), reporter.rows):
         databases = admit_all_databases(cluster)
         check_server(cluster, databases, reporter)
-        for lines in _in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql")):
+        for lines in in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql")):
             catalogs.refuse_other_versions(cluster.major, catalogs.read(lines[:-1]))
         disarm(cluster, databases)
         # Publishing has to wait for the extracted files, so start to write them now. The first connection to each
         # database comes before it, because Postgres then writes its caches, which would queue up behind the sync. It
         # syncs the whole machine, since a sync of one filesystem is an ioctl, which the sandbox blocks.
         threading.Thread(target=os.sync, daemon=True).start()
-        settings = json.loads(PARAMETERS.read_text(encoding="utf-8"))
-        refused = configurations.refused(cluster, settings["carried_over"], settings["given"], reporter.rows)
-        wanted = {**settings["carried_over"], **settings["given"]}
-        cluster.script_settings = configurations.of_script({n: v for n, v in wanted.items() if n not in refused})
-        filled, parents, dependent = survey(cluster, databases)
+        refused = set_script(cluster, reporter)
+        before = surveys.survey(cluster, databases)
         collated = collations.Collations(cluster, reporter)
-        collated.rebuild(dependent)
+        collated.rebuild(before.dependent)
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases)
         # The script may have created, dropped or closed databases.
@@ -82,12 +80,12 @@ def main(reporter: Reporter) -> Report:
         written = disarm(cluster, databases)
         collated.retry(databases)
         reporter.step("refreshing materialized views")
-        refresh(cluster, databases, filled)
+        surveys.refresh(cluster, databases, before)
         trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
         reporter.step("giving everything to the role draupnir")
         judged = hand_over(cluster, databases)
         reporter.step("vacuuming and analysing")
-        vacuum.Vacuum(cluster, reporter.rows).run(databases, parents)
+        vacuum.Vacuum(cluster, reporter.rows).run(databases, before.parents)
         cluster.run_files("template1", _SQL / "close.sql")
         reporter.step("stopping")
     inspections.inspect(_DATA, major, judged)
@@ -99,6 +97,15 @@ def main(reporter: Reporter) -> Report:
         trigger_tables=trigger_tables,
         refused_parameters=refused,
     )
+
+
+def set_script(cluster: Cluster, reporter: Reporter) -> list[str]:
+    """Give the script the settings of the source; return those that the server refuses."""
+    settings = json.loads(PARAMETERS.read_text(encoding="utf-8"))
+    refused = configurations.refused(cluster, settings["carried_over"], settings["given"], reporter.rows)
+    wanted = {**settings["carried_over"], **settings["given"]}
+    cluster.script_settings = configurations.of_script({n: v for n, v in wanted.items() if n not in refused})
+    return refused
 
 
 def admit_all_databases(cluster: Cluster) -> dict[str, int]:
@@ -121,7 +128,7 @@ def check_server(cluster: Cluster, databases: Iterable[str], reporter: Reporter)
     closed = {row.database for row in known if row.code == "locale_missing"}
     within = [database for database in databases if database not in closed]
     for database, lines in zip(
-        within, _in_each(within, lambda each: cluster.run_files(each, _SQL / "preflight.sql")), strict=True
+        within, in_each(within, lambda each: cluster.run_files(each, _SQL / "preflight.sql")), strict=True
     ):
         known += preflight.problems(cluster.major, _DATA, preflight.read(lines, database), preloaded())
     preflight.refuse(known, reporter.rows)
@@ -137,7 +144,7 @@ def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
     own = _SQL / "catalog_rules.sql"
     cluster.run_files("template1", own, _SQL / "settings.sql", names=_array(walls.names()))
     files = [_SQL / "written.sql", own, _SQL / "disarm.sql"]
-    written = _in_each(databases, lambda database: cluster.run_files(database, *files))
+    written = in_each(databases, lambda database: cluster.run_files(database, *files))
     return [line for lines in written for line in lines if line]
 
 
@@ -210,28 +217,6 @@ def no_shell(script: Path) -> str:
     return ""
 
 
-def survey(
-    cluster: Cluster, databases: Mapping[str, int]
-) -> tuple[dict[int, str], dict[int, str], dict[str, list[str]]]:
-    """Return what the script changes: filenodes of materialized views, and partitioned tables with statistics.
-
-    Both are Postgres arrays, by oid of the database. The third are the lines of collations.sql, by database.
-    """
-    files = (_SQL / "materialized_views.sql", vacuum.PARENTS, collations.LISTING)
-    found = _in_each(databases, lambda database: cluster.run_files(database, *files))
-    filled = {oid: lines[0] for oid, lines in zip(databases.values(), found, strict=True) if lines[0]}
-    parents = {oid: lines[1] for oid, lines in zip(databases.values(), found, strict=True) if lines[1]}
-    return filled, parents, {database: lines[2:] for database, lines in zip(databases, found, strict=True)}
-
-
-def refresh(cluster: Cluster, databases: Mapping[str, int], filled: Mapping[int, str]) -> None:
-    """Refresh the materialized views that still contain rows from before the script."""
-    stale = [database for database, oid in databases.items() if oid in filled]
-    _in_each(
-        stale, lambda database: cluster.run_files(database, _SQL / "refresh.sql", filenodes=filled[databases[database]])
-    )
-
-
 def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspections.Judged]:
     """Give all objects to the role draupnir, disable every other role, and delete the planner's statistics.
 
@@ -242,7 +227,7 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspe
         raise JobError("role_conflict", detail)
     functions, verdicts = judge_functions(cluster, databases)
     trusted = {database: [*catalogs.oids(cluster.major), *verdicts[database].made] for database in databases}
-    _in_each(
+    in_each(
         databases,
         lambda database: cluster.run_files(
             database,
@@ -254,7 +239,7 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspe
     cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
     files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql")]
     restricted = _array(catalogs.restricted(cluster.major))
-    _in_each(
+    in_each(
         databases,
         lambda database: cluster.run_files(
             database,
@@ -282,7 +267,7 @@ def judge_functions(
     made: dict[str, list[catalogs.Function]] = {}
     functions, verdicts = {}, {}
     judged = [_SQL / name for name in ("languages.sql", "functions.sql")]
-    listed = _in_each(databases, lambda database: cluster.run_files(database, *judged))
+    listed = in_each(databases, lambda database: cluster.run_files(database, *judged))
     for database, (*lines, extensions) in zip(databases, listed, strict=True):
         functions[database] = catalogs.read(lines)
         if extensions not in made and catalogs.needs_extensions(functions[database]):
@@ -290,12 +275,6 @@ def judge_functions(
             made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
         verdicts[database] = catalogs.judge(cluster.major, functions[database], made.get(extensions, []))
     return functions, verdicts
-
-
-def _in_each(databases: Iterable[str], task: Callable[[str], list[str]]) -> list[list[str]]:
-    """Run the task for each database, one for each processor at a time; return the results."""
-    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        return list(pool.map(task, databases))
 
 
 def _array(values: Iterable[str]) -> str:

@@ -18,9 +18,10 @@ from typing import Any
 
 from draupnir_helper import postgres
 from draupnir_helper.jobs import failures
-from draupnir_helper.jobs.clusters import Cluster, at_once, line
+from draupnir_helper.jobs.clusters import Cluster, line
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
+from draupnir_helper.jobs.sessions import at_once
 
 _SQL = Path(__file__).with_name("sql")
 PARENTS = _SQL / "analysed_parents.sql"

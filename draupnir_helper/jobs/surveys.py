@@ -1,0 +1,39 @@
+"""What the job has to know of each database before the script changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from draupnir_helper.jobs import collations, vacuum
+from draupnir_helper.jobs.clusters import Cluster
+from draupnir_helper.jobs.sessions import in_each
+
+_SQL = Path(__file__).with_name("sql")
+
+
+class Survey(NamedTuple):
+    """The first two are Postgres arrays, by oid of the database; a database without them is missing."""
+
+    filled: dict[int, str]  # the filenodes of materialized views with data
+    parents: dict[int, str]  # the partitioned tables with statistics
+    dependent: dict[str, list[str]]  # the lines of collations.sql, by name of the database
+
+
+def survey(cluster: Cluster, databases: Mapping[str, int]) -> Survey:
+    """Return what the script may change, from one session in each database."""
+    files = (_SQL / "materialized_views.sql", vacuum.PARENTS, collations.LISTING)
+    found = in_each(databases, lambda database: cluster.run_files(database, *files))
+    return Survey(
+        {oid: lines[0] for oid, lines in zip(databases.values(), found, strict=True) if lines[0]},
+        {oid: lines[1] for oid, lines in zip(databases.values(), found, strict=True) if lines[1]},
+        {name: lines[2:] for name, lines in zip(databases, found, strict=True)},
+    )
+
+
+def refresh(cluster: Cluster, databases: Mapping[str, int], before: Survey) -> None:
+    """Refresh the materialized views that still contain rows from before the script."""
+    file = _SQL / "refresh.sql"
+    stale = [database for database, oid in databases.items() if oid in before.filled]
+    in_each(stale, lambda database: cluster.run_files(database, file, filenodes=before.filled[databases[database]]))
