@@ -72,14 +72,15 @@ def issue_server(authority: Authority, public_hostname: str) -> ServerIdentity:
     return ServerIdentity(certificate=certificate, key=key)
 
 
-def issue_client(authority: Authority) -> Credentials:
-    """Issue credentials for thirty days; their common name is the only role that may log in."""
-    certificate, key = _issue(authority, CLIENT_NAME, ExtendedKeyUsageOID.CLIENT_AUTH, CLIENT_LIFE, None)
+def issue_client(authority: Authority, role: str = CLIENT_NAME) -> Credentials:
+    """Issue credentials for thirty days; their common name is the role."""
+    certificate, key = _issue(authority, role, ExtendedKeyUsageOID.CLIENT_AUTH, CLIENT_LIFE, None)
     return Credentials(
         ca_certificate=authority.certificate,
         client_certificate=certificate,
         client_key=key,
         client_pkcs12=_pkcs12(certificate, key),
+        role=role,
     )
 
 

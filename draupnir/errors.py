@@ -12,7 +12,7 @@ DraupnirError
 │   └── TokenNameTaken
 ├── Impossible              valid, but not possible
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  NoFreeId  DirectRefused  PostgresMissing  OwnerUnknown
-│   ├── CeilingTooHigh
+│   ├── CeilingTooHigh  RoleRefused
 │   ├── SignInNotConfigured  NotASession  AllowListsOff  TooManyAddresses  FilterMissing
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         rate limit
@@ -141,6 +141,13 @@ class DirectRefused(Impossible):
 
     code = "direct_refused"
     title = "Direct instances not allowed"
+
+
+class RoleRefused(Impossible):
+    """Nobody can sign in as that role: a superuser, or a reserved or impossible name."""
+
+    code = "role_refused"
+    title = "Role refused"
 
 
 class CeilingTooHigh(Impossible):

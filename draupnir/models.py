@@ -128,7 +128,7 @@ class Image:
     """A data set; `postgres_major` is known after the extraction, `size_bytes` after the finalise.
 
     In a list, the script may be cut, and `script_truncated` is set. `trigger_tables` are tables to which triggers wrote
-    during the script.
+    during the script. `superuser` and `database`, the default to connect to, are None for images of older versions.
     """
 
     id: int
@@ -146,6 +146,8 @@ class Image:
     trigger_tables: tuple[str, ...] = ()
     given_parameters: Mapping[str, str] = field(default_factory=dict)
     parameters: Mapping[str, str] = field(default_factory=dict)
+    superuser: str | None = None
+    database: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,8 @@ class Instance:
     created_at: datetime
     updated_at: datetime
     fullness: Fullness = NOT_FULL
+    superuser: str | None = None
+    database: str | None = None
     stop_reason: str | None = None
     retained: Retained | None = None
 
@@ -227,9 +231,10 @@ class AllowedAddress:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A client's credentials for an instance, issued for each request and never stored; the texts are PEM."""
+    """A client's credentials for a role of an instance, issued for each request and never stored; the texts are PEM."""
 
     ca_certificate: str
     client_certificate: str
     client_key: str
     client_pkcs12: bytes
+    role: str

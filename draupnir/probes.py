@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from draupnir import certificates
 from draupnir.errors import ImageFailed
-from draupnir.models import Credentials
+from draupnir.models import Authority
 
 # Deadline for everything: Postgres starts, and about a hundred sign-ins are tried.
 DEADLINE_S = 120.0
@@ -30,8 +30,10 @@ class Probes:
         self._deadline_s = deadline_s
         self._places = asyncio.Semaphore(AT_ONCE)
 
-    async def __call__(self, port: int, credentials: Credentials) -> None:
+    async def __call__(self, port: int, authority: Authority, superuser: str) -> None:
         """Run all probes against the server on the port. Raises ImageFailed("trial_failed") with the fault."""
+        credentials = certificates.issue_client(authority)
+        impostor = certificates.issue_client(authority, superuser)
         stranger = certificates.issue_client(certificates.create_authority())
         request = {
             "port": port,
@@ -39,6 +41,9 @@ class Probes:
             "authority": credentials.ca_certificate,
             "certificate": credentials.client_certificate,
             "key": credentials.client_key,
+            "superuser": superuser,
+            "superuser_certificate": impostor.client_certificate,
+            "superuser_key": impostor.client_key,
             "strange_certificate": stranger.client_certificate,
             "strange_key": stranger.client_key,
         }

@@ -50,7 +50,8 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
         require_major(request.postgres_major)
         _require_filter(request.addresses)
         _stop(instance_id)
-        _write_files(request, _user(root, instance_id))
+        any_role = manifests.read(root, instance_id).any_role if copied else _any_role(root, request)
+        _write_files(request, _user(root, instance_id), any_role=any_role)
         if request.direct:
             _require_both_families(request)
             _copy(root, request, settings)
@@ -105,7 +106,7 @@ def limit_instance(request: wire.LimitInstance, settings: Settings) -> wire.Inst
         Quotas(root).ensure(Place.INSTANCES, instance_id, _limit_bytes(request.ceiling))
     path = layout.instance_run_directory(instance_id) / postgres.CONFIGURATION_NAME
     if path.exists():
-        text = postgres.instance_files(CONFIGURATION, request.ceiling, request.parameters)[postgres.CONFIGURATION_NAME]
+        text = postgres.instance_text(CONFIGURATION, request.ceiling, request.parameters)
         files.write(path, text, mode=0o640, gid=uid)
         for name in (layout.postgres_unit(instance_id), layout.direct_unit(instance_id)):
             units.reload(name)
@@ -165,7 +166,7 @@ def _copy(root: int, request: wire.StartInstance, settings: Settings) -> None:
 def _snapshot(root: int, request: wire.StartInstance, group: int | None) -> None:
     if request.new:
         _, uid = layout.instance_user(request.instance_id)
-        manifests.write(root, Place.INSTANCES, request.instance_id, request)
+        manifests.write(root, Place.INSTANCES, request.instance_id, request, any_role=_any_role(root, request))
         subvolumes.copy(
             root, Place.IMAGES, Place.INSTANCES, request.image_id, request.instance_id, owner=(uid, uid), group=group
         )
@@ -182,12 +183,16 @@ def _user(root: int, instance_id: int) -> tuple[str, int]:
     return former if owner == former[1] else layout.instance_user(instance_id)
 
 
-def _write_files(request: wire.StartInstance, user: tuple[str, int]) -> None:
+def _any_role(root: int, request: wire.StartInstance) -> bool:
+    return manifests.admits_any_role(root, request.image_id)
+
+
+def _write_files(request: wire.StartInstance, user: tuple[str, int], *, any_role: bool) -> None:
     name, uid = user
     users.ensure(name, uid, f"Draupnir instance {request.instance_id}")
     directory = layout.instance_run_directory(request.instance_id)
     files.make_directory(directory, mode=0o750, gid=uid)
-    texts = postgres.instance_files(CONFIGURATION, request.ceiling, request.parameters) | {
+    texts = postgres.instance_files(CONFIGURATION, request.ceiling, request.parameters, any_role=any_role) | {
         "authority.crt": request.authority_certificate,
         "server.crt": request.server_certificate,
         "server.key": request.server_key,

@@ -23,22 +23,26 @@ _MAX_BYTES = 64 * 1024
 
 
 class Instance(BaseModel):
-    """The parameters with which an instance was created; None if unknown."""
+    """The parameters with which an instance was created; None if unknown.
+
+    `any_role`: its image was finalised by a job that keeps superusers out, so other roles than draupnir may log in.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     ceiling: Ceiling | None = None
     direct: bool = False
+    any_role: bool = False
 
 
-def write(root: int, place: Place, some_id: int, request: BaseModel) -> None:
+def write(root: int, place: Place, some_id: int, request: BaseModel, *, any_role: bool) -> None:
     """Store the fields of the request. Only root can write to the places, so the path contains no link."""
-    _write(root, place, some_id, request.model_dump(mode="json", include=FIELDS[place]))
+    _write(root, place, some_id, request.model_dump(mode="json", include=FIELDS[place]) | {"any_role": any_role})
 
 
 def assign(root: int, request: AssignInstance) -> None:
     """Store the new owner of an instance; its other parameters stay."""
-    before = _read(root, request.instance_id)
+    before = _read(root, Place.INSTANCES, request.instance_id)
     after = request.model_dump(mode="json", include=FIELDS[Place.INSTANCES])
     _write(root, Place.INSTANCES, request.instance_id, before | after)
 
@@ -46,9 +50,14 @@ def assign(root: int, request: AssignInstance) -> None:
 def read(root: int, instance_id: int) -> Instance:
     """Return the parameters with which the instance was created."""
     try:
-        return Instance.model_validate_json(json.dumps(_read(root, instance_id)))
+        return Instance.model_validate_json(json.dumps(_read(root, Place.INSTANCES, instance_id)))
     except ValidationError:
         return Instance()
+
+
+def admits_any_role(root: int, image_id: int) -> bool:
+    """Return whether other roles than draupnir may log in to instances of the image."""
+    return _read(root, Place.IMAGES, image_id).get("any_role") is True
 
 
 def remove(root: int, place: Place, some_id: int) -> None:
@@ -57,10 +66,10 @@ def remove(root: int, place: Place, some_id: int) -> None:
         files.remove_in(parent, layout.manifest_name(some_id))
 
 
-def _read(root: int, instance_id: int) -> dict[str, Any]:
-    with btrfs.directory(Place.INSTANCES, root) as parent:
+def _read(root: int, place: Place, some_id: int) -> dict[str, Any]:
+    with btrfs.directory(place, root) as parent:
         try:
-            descriptor = os.open(layout.manifest_name(instance_id), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
+            descriptor = os.open(layout.manifest_name(some_id), os.O_RDONLY | os.O_NOFOLLOW, dir_fd=parent)
         except FileNotFoundError:
             return {}
     with os.fdopen(descriptor, "rb") as file:

@@ -21,6 +21,7 @@ OLDEST_MAJOR = 12
 PGDATA = walls.PGDATA
 PORT = 5432
 ROLE = "draupnir"
+SUPERUSERS = "draupnir_superusers"  # no member of this group can sign in
 CONFIGURATION_NAME = "postgresql.conf"
 JOB_CONNECTIONS = 40
 
@@ -112,17 +113,26 @@ def instance_settings(directory: str) -> dict[str, str]:
     }
 
 
-def instance_files(directory: str, ceiling: Ceiling | None, parameters: Mapping[str, str]) -> dict[str, str]:
+def instance_files(
+    directory: str, ceiling: Ceiling | None, parameters: Mapping[str, str], *, any_role: bool
+) -> dict[str, str]:
     """Return the configuration of an instance, file name → text.
 
-    Only one role may log in, over TLS, with a certificate whose common name is the name of the role.
+    A role logs in over TLS, with a certificate whose common name is its own name: without `any_role` only draupnir.
+    The first line rejects superusers, also if somebody grants them a role, because finalise puts them into the group.
     """
-    settings = instance_settings(directory) | dict(parameters) | ({} if ceiling is None else _below(ceiling))
+    who = "all" if any_role else ROLE
+    rules = (f"host all +{SUPERUSERS} all reject", f"hostssl all {who} all cert", "host all all all reject")
     return {
-        CONFIGURATION_NAME: text(settings),
-        "pg_hba.conf": f"hostssl all {ROLE} all cert map={ROLE}\nhost all all all reject\n",
-        "pg_ident.conf": f"{ROLE} {ROLE} {ROLE}\n",
+        CONFIGURATION_NAME: instance_text(directory, ceiling, parameters),
+        "pg_hba.conf": "".join(f"{rule}\n" for rule in rules),
+        "pg_ident.conf": "",
     }
+
+
+def instance_text(directory: str, ceiling: Ceiling | None, parameters: Mapping[str, str]) -> str:
+    """Return the settings of an instance as the text of postgresql.conf."""
+    return text(instance_settings(directory) | dict(parameters) | ({} if ceiling is None else _below(ceiling)))
 
 
 def _below(ceiling: Ceiling) -> dict[str, str]:

@@ -81,12 +81,23 @@ _OWN = (
     *("max_active_replication_origins", "max_replication_slots"),
 )
 
-# Settings that sessions of the job override, because values for a role or a database override the command line.
+# Settings that sessions of the job override, because values for a role or a database override the command line. The
+# values stay in the data.
 _SESSION: tuple[tuple[str, str, int], ...] = (
     ("event_triggers", "off", 17),
     ("session_preload_libraries", "", 12),
     ("local_preload_libraries", "", 12),
     ("session_replication_role", "origin", 12),
+    ("role", "none", 12),
+    ("default_transaction_read_only", "off", 12),
+    ("default_transaction_isolation", r"read\ committed", 12),
+    ("default_table_access_method", "heap", 12),
+    ("default_tablespace", "", 12),
+    ("temp_tablespaces", "", 12),
+    ("temp_file_limit", "-1", 12),
+    ("lc_messages", "C", 12),  # failures.py reads them
+    ("track_counts", "on", 12),  # finalise.py counts what was rolled back
+    ("vacuum_cost_delay", "0", 12),
     ("statement_timeout", "0", 12),
     ("lock_timeout", "0", 12),
     ("idle_in_transaction_session_timeout", "0", 12),
@@ -95,7 +106,7 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
 )
 
 # Further settings that finalise deletes from pg_db_role_setting.
-SESSION_ONLY = ("session_replication_role", "allow_system_table_mods", "role", "session_authorization")
+SESSION_ONLY = ("session_replication_role", "allow_system_table_mods", "session_authorization")
 
 
 def on_command_line(major: int, settings: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from draupnir.errors import HelperUnavailable, ImageFailed
 from draupnir.helper import Helper
 from draupnir.identity.encryption import Cipher
-from draupnir.models import Credentials
+from draupnir.models import Authority
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
@@ -43,7 +43,7 @@ class Probe:
         self.fault: str | None = None
         self.ports: list[int] = []
 
-    async def __call__(self, port: int, credentials: Credentials) -> None:
+    async def __call__(self, port: int, authority: Authority, superuser: str) -> None:
         self.ports.append(port)
         if self.fault is not None:
             raise ImageFailed("trial_failed", self.fault)
@@ -93,7 +93,9 @@ class FakeHelper(Helper):
         self.majors = [15]
         self.reports: dict[JobKind, wire.JobReport] = {
             JobKind.EXTRACT: wire.JobReport(step="extracting", postgres_major=15),
-            JobKind.FINALISE: wire.JobReport(step="running the anonymisation script", size_bytes=1000),
+            JobKind.FINALISE: wire.JobReport(
+                step="running the anonymisation script", size_bytes=1000, superuser="postgres", database="my_db"
+            ),
         }
         self.outcomes: dict[JobKind, JobState] = {}
         self.result = "success"

@@ -142,9 +142,10 @@ class DraupnirAPI:
         path = "/instances" + ("?all=true" if everybodys else "")
         return [read_instance(item) for item in self._list(path, "list instances")]
 
-    def get_instance(self, instance_id: int) -> Instance:
-        """Return an instance, with fresh credentials if the caller owns it."""
-        return read_instance(self._data("GET", f"/instances/{instance_id}", f"show instance {instance_id}"))
+    def get_instance(self, instance_id: int, *, role: str | None = None) -> Instance:
+        """Return an instance, with fresh credentials of a Postgres role if the caller owns it."""
+        path = f"/instances/{instance_id}" + ("" if role is None else f"?{urlencode({'role': role})}")
+        return read_instance(self._data("GET", path, f"show instance {instance_id}"))
 
     def create_instance(
         self,
@@ -154,11 +155,12 @@ class DraupnirAPI:
         network: str | None = None,
         max_bytes: int | None = None,
         settings: Mapping[str, str] | None = None,
+        role: str | None = None,
     ) -> Instance:
         """Create an instance, and return it with credentials, ready for connections; the server has the defaults."""
         given: dict[str, object] = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network}
-        # An older server does not know the attribute.
-        given |= {"max_bytes": max_bytes, "settings": settings or None}
+        # An older server does not know these attributes.
+        given |= {"max_bytes": max_bytes, "settings": settings or None, "role": role}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing, body = f"create an instance of image {image_id}", _body("instances", attributes)
         return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))

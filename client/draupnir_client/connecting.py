@@ -32,21 +32,28 @@ def _connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         " programs, service for pg_service.conf.",
     )
     database = click.option("--database", metavar="NAME", help="The database to connect to.")
-    return form(database(command))
+    return form(database(_role_option(command)))
+
+
+def _role_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the option that says as which role to connect."""
+    return click.option(
+        "--role", metavar="NAME", help="The Postgres role to connect as: draupnir (the default) or a role of the data."
+    )(command)
 
 
 @click.command(cls=Command)
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
 @_connection_options
 @pass_invocation
-def env(invocation: Invocation, instance_id: int, form: str | None, database: str | None) -> None:
+def env(invocation: Invocation, instance_id: int, form: str | None, database: str | None, role: str | None) -> None:
     """Print what connects psql, a driver or an app to an instance.
 
     Use it as: eval $(draupnir-client env ID)
     """
     settled = invocation.config()
     api = invocation.connect(settled)
-    _print(invocation, form, _sign_in(settled, api.get_instance(instance_id), database))
+    _print(invocation, form, _sign_in(settled, api.get_instance(instance_id, role=role), role, database))
 
 
 @click.command(cls=Command)
@@ -61,6 +68,7 @@ def new(
     settings: tuple[tuple[str, str], ...],
     form: str | None,
     database: str | None,
+    role: str | None,
 ) -> None:
     """Create an instance of the newest ready image.
 
@@ -73,22 +81,28 @@ def new(
         raise Refused("No image is ready; see `draupnir-client images list`.", "no_image")
     image = max(ready, key=lambda one: one.age_key)
     instance = api.create_instance(
-        image.id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes, settings=dict(settings)
+        image.id,
+        sleep_after_s=sleep_after_s,
+        network=network,
+        max_bytes=max_bytes,
+        settings=dict(settings),
+        role=role,
     )
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
-    _print(invocation, form, _sign_in(settled, instance, database))
+    _print(invocation, form, _sign_in(settled, instance, role, database))
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("instance_id", metavar="ID", type=INSTANCE_ID)
+@_role_option
 @click.argument("arguments", metavar="[--] [PSQL_ARGUMENT]...", nargs=-1, type=click.UNPROCESSED)
 @pass_invocation
-def psql(invocation: Invocation, instance_id: int, arguments: tuple[str, ...]) -> None:
-    """Run psql on an instance."""
+def psql(invocation: Invocation, instance_id: int, role: str | None, arguments: tuple[str, ...]) -> None:
+    """Run psql on an instance. Options of this command come before the ID."""
     if shutil.which("psql") is None:
         raise ProgramFailed("psql is not installed; install postgresql-client.")
     settled = invocation.config()
-    reached = _sign_in(settled, invocation.connect(settled).get_instance(instance_id))
+    reached = _sign_in(settled, invocation.connect(settled).get_instance(instance_id, role=role), role)
     inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
     # click keeps the separator, because it does not parse options after the id.
     given = arguments[1:] if arguments[:1] == ("--",) else arguments
@@ -98,8 +112,9 @@ def psql(invocation: Invocation, instance_id: int, arguments: tuple[str, ...]) -
     os.execvpe("psql", ["psql", *given], inherited | environment.variables(reached))  # noqa: S606 - no shell is the point
 
 
-def _sign_in(settled: Config, instance: Instance, database: str | None = None) -> Connection:
-    """Save the credentials of an instance, and return the connection that uses them."""
+def _sign_in(settled: Config, instance: Instance, role: str | None, database: str | None = None) -> Connection:
+    """Save the credentials of a role of an instance, and return the connection that uses them."""
+    role = role or DEFAULT_ROLE
     if instance.status == "destroying":
         raise Refused(f"Instance {instance.id} is being destroyed; create another: draupnir-client new", "wrong_state")
     if instance.status == "stopped":
@@ -114,10 +129,12 @@ def _sign_in(settled: Config, instance: Instance, database: str | None = None) -
             " create your own: draupnir-client new",
             "not_the_owner",
         )
-    files = credentials.save(settled.url, instance.id, DEFAULT_ROLE, instance.credentials)
+    if instance.credentials.role != role:
+        raise Refused(f"The server does not issue certificates for the role {role}; it is too old.", "role_refused")
+    files = credentials.save(settled.url, instance.id, role, instance.credentials)
     # If the server names no database, the PGDATABASE of an earlier `env` is the best guess.
     chosen = database or settled.database or instance.database or os.environ.get("PGDATABASE") or "postgres"
-    return environment.connection(instance, DEFAULT_ROLE, files, chosen)
+    return environment.connection(instance, role, files, chosen)
 
 
 def _print(invocation: Invocation, form: str | None, reached: Connection) -> None:

@@ -64,12 +64,13 @@ class ReportRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The credentials of an instance: three PEM texts, and PKCS#12, which older servers do not return."""
+    """The credentials of a role of an instance: PEM texts, and PKCS#12, which older servers do not return."""
 
     ca_certificate: str
     client_certificate: str
     client_key: str
     client_pkcs12: bytes | None
+    role: str = "draupnir"
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,4 +285,4 @@ def _credentials(value: object) -> Credentials | None:
         pkcs12 = base64.b64decode(text(value, "client_pkcs12"), validate=True)
     except ValueError as error:
         raise BadAnswer("The server's answer has no proper client_pkcs12; check the url.") from error
-    return Credentials(authority, certificate, key, pkcs12 or None)
+    return Credentials(authority, certificate, key, pkcs12 or None, text(value, "user") or "draupnir")

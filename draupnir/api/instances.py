@@ -39,7 +39,9 @@ async def create(request: Request, caller: Caller) -> Response:
     image_id = existing_id(wish.image_id, "image")
     context = context_of(request)
     shape = wish.shape(await shapes.usual(context))
-    instance, credentials = await instances.create(context, caller, image_id, shape, request.state.client_address)
+    instance, credentials = await instances.create(
+        context, caller, image_id, shape, request.state.client_address, wish.role
+    )
     location = {"Location": f"/instances/{instance.id}"}
     allowed = await _allowed(request, caller, instance)
     return _answer(request, instance, Observation(Condition.RUNNING, 0), credentials, allowed, 201, location)
@@ -49,7 +51,11 @@ async def show(request: Request, caller: Caller) -> Response:
     """GET /instances/N"""
     context = context_of(request)
     instance, credentials = await instances.get(
-        context, caller, path_id(request, "instance"), request.state.client_address
+        context,
+        caller,
+        path_id(request, "instance"),
+        request.state.client_address,
+        request.query_params.get("role"),
     )
     observed = await observations.observe(context, [instance])
     allowed = await _allowed(request, caller, instance)

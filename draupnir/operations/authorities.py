@@ -41,9 +41,9 @@ def opened(context: Context, instance: Instance) -> Authority:
     return Authority(sealed.certificate, key)
 
 
-def issue_client(context: Context, instance: Instance) -> Credentials:
-    """Issue new credentials for an instance. Raises EncryptionKeyMissing."""
-    return certificates.issue_client(opened(context, instance))
+def issue_client(context: Context, instance: Instance, role: str = certificates.CLIENT_NAME) -> Credentials:
+    """Issue new credentials for a role of an instance. Raises EncryptionKeyMissing."""
+    return certificates.issue_client(opened(context, instance), role)
 
 
 async def encrypt_plain(context: Context) -> None:

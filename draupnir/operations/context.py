@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from draupnir import probes, wake_ups
 from draupnir.helper import Helper
 from draupnir.identity.encryption import Cipher
-from draupnir.models import Credentials
+from draupnir.models import Authority
 from draupnir.operations.tasks import Tasks
 from draupnir.settings import Settings
 from draupnir.store import Store
@@ -46,8 +46,8 @@ class Context:
     store: Store
     helper: Helper
     tasks: Tasks
-    # The sign-in probes of the trial boot: takes port and credentials, raises ImageFailed. Needs a running server.
-    probe: Callable[[int, Credentials], Awaitable[None]] = field(default_factory=probes.Probes)
+    # The sign-in probes of the trial boot: takes port, authority, superuser; raises ImageFailed. Needs a server.
+    probe: Callable[[int, Authority, str], Awaitable[None]] = field(default_factory=probes.Probes)
     # Wakes an instance through its port, because systemd starts the proxy only for a connection.
     wake: Callable[[int], Awaitable[None]] = wake_ups.wake
     # Set when an instance of the pool is claimed.

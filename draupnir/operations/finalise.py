@@ -160,6 +160,8 @@ async def _finalise(context: Context, image: Image) -> Image:
                 for name, value in {**image.parameters, **image.given_parameters}.items()
                 if name not in report.refused_parameters
             },
+            superuser=_storable(report.superuser),
+            database=_storable(report.database),
         )
     )
 
@@ -190,7 +192,7 @@ async def _try_out(context: Context, image: Image) -> Image:
     except UnitFailed as error:
         raise ImageFailed("trial_failed", f"Postgres does not start on the image: {error.detail}") from error
     await _note(context, image, TRYING_OUT, None, None)
-    await trials.run(context, instance)
+    await trials.run(context, instance, image.superuser or trials.USUAL_SUPERUSER)
     await _end_trials(context, image.id)
     ready = _still(await context.store.images.mark_ready(image))
     _clear_up_later(context, image.id)
@@ -311,6 +313,10 @@ def _still(image: Image | None) -> Image:
     if image is None:
         raise _NoLongerFinalising
     return image
+
+
+def _storable(name: str | None) -> str | None:
+    return None if name is None else name.replace("\0", "")
 
 
 def _major(image: Image) -> int:

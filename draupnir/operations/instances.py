@@ -6,19 +6,36 @@ from draupnir.addresses import Address
 from draupnir.callers import Caller
 from draupnir.errors import Forbidden, NoFreePort, NoRoom, NotFound, WrongState
 from draupnir.models import Credentials, Instance, InstanceStatus, Purpose, Shape
-from draupnir.operations import addresses, authorities, disk, images, lifecycle, parameters, pool, shapes
+from draupnir.operations import (
+    addresses,
+    authorities,
+    database_roles,
+    disk,
+    images,
+    lifecycle,
+    parameters,
+    pool,
+    shapes,
+)
 from draupnir.operations.context import Context
 
 
 async def create(
-    context: Context, caller: Caller, image_id: int, shape: Shape | None = None, client_address: Address | None = None
+    context: Context,
+    caller: Caller,
+    image_id: int,
+    shape: Shape | None = None,
+    client_address: Address | None = None,
+    role: str | None = None,
 ) -> tuple[Instance, Credentials]:
     """Create a running instance of a ready image, if possible from the pool, and return it with credentials.
 
     Its allowlist has `client_address` from the start.
-    Raises NotFound, ImageNotReady, SettingRefused, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId,
+    Raises NotFound, ImageNotReady, RoleRefused, SettingRefused, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId,
     TooManyInstances, NoRoom, Unavailable.
     """
+    if role is not None and (image := await context.store.images.get(image_id)) is not None:
+        database_roles.allowed(role, image_id, image.superuser)
     instance = None
     usual = await shapes.usual(context)
     shape = await shapes.allowed(context, shape or usual)
@@ -31,22 +48,22 @@ async def create(
         reserved = await _reserve(context, caller, image_id, shape)
         await addresses.note(context, reserved, client_address)
         instance = await lifecycle.bring_up(context, reserved.id)
-    return instance, authorities.issue_client(context, instance)
+    return instance, _credentials(context, instance, role)
 
 
 async def get(
-    context: Context, caller: Caller, instance_id: int, client_address: Address | None = None
+    context: Context, caller: Caller, instance_id: int, client_address: Address | None = None, role: str | None = None
 ) -> tuple[Instance, Credentials | None]:
     """Return an instance visible to the caller; for its owner, issue credentials and allow their address.
 
-    Raises NotFound, Unavailable.
+    Raises NotFound, RoleRefused, Unavailable.
     """
     instance = await reached(context, caller, instance_id)
     if instance.owner != caller.name or caller.read_only or instance.status is InstanceStatus.CLOSED:
         return instance, None
     if await addresses.note(context, instance, client_address):
         await addresses.apply(context, instance)
-    return instance, authorities.issue_client(context, instance)
+    return instance, _credentials(context, instance, role)
 
 
 async def list_own(context: Context, caller: Caller) -> list[Instance]:
@@ -94,6 +111,11 @@ async def reached(context: Context, caller: Caller, instance_id: int) -> Instanc
     if instance is None:
         raise NotFound(f"Instance {instance_id} not found; `draupnir-client instances list` lists yours.")
     return instance
+
+
+def _credentials(context: Context, instance: Instance, role: str | None) -> Credentials:
+    role = database_roles.allowed(role, instance.image_id, instance.superuser)
+    return authorities.issue_client(context, instance, role)
 
 
 async def _reserve(context: Context, caller: Caller, image_id: int, shape: Shape) -> Instance:

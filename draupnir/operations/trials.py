@@ -13,15 +13,16 @@ from draupnir_helper import wire
 POLL_S = 0.5
 # If Postgres starts before its data exist, it fails once, and systemd restarts it.
 FAILURES = 2
+USUAL_SUPERUSER = "postgres"
 
 
-async def run(context: Context, instance: Instance) -> None:
+async def run(context: Context, instance: Instance, superuser: str) -> None:
     """Run the probes against the instance, unless its Postgres fails. Raises ImageFailed, Unavailable."""
-    credentials = authorities.issue_client(context, instance)
+    authority = authorities.opened(context, instance)
     try:
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_watch(context, instance.id))
-            await context.probe(instance.port, credentials)
+            await context.probe(instance.port, authority, superuser)
             watch.cancel()
     except* DraupnirError as errors:
         raise errors.exceptions[0] from None

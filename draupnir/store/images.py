@@ -57,7 +57,7 @@ class Images:
                 "SELECT id, status, backed_up_at, left(anonymisation_script, %(most)s) AS anonymisation_script,"
                 " length(anonymisation_script) > %(most)s AS script_truncated, created_at, updated_at, step, activity,"
                 " done_bytes, total_bytes, step_started_at, failure_code, failure_detail, postgres_major, size_bytes,"
-                " trigger_tables, given_settings, settings FROM images ORDER BY id",
+                " trigger_tables, given_settings, settings, superuser, database FROM images ORDER BY id",
                 {"most": MAX_LISTED_SCRIPT_CHARS},
             )
             return [_image(row) async for row in cursor]
@@ -90,7 +90,8 @@ class Images:
             where="id = %(id)s",
             values={"id": image_id, "activity": activity},
             also="step = 'seal', activity = %(activity)s, step_started_at = now(), done_bytes = NULL,"
-            " total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL, settings = '{}'",
+            " total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL, settings = '{}',"
+            " superuser = NULL, database = NULL",
         )
 
     async def move_to_step(
@@ -103,13 +104,16 @@ class Images:
         size_bytes: int | None = None,
         trigger_tables: Sequence[str] | None = None,
         parameters: Mapping[str, str] | None = None,
+        superuser: str | None = None,
+        database: str | None = None,
     ) -> Image | None:
         """Move the image to another step, and record new facts."""
         return await self._one(
             "UPDATE images SET step = %s, activity = %s, step_started_at = now(), done_bytes = NULL,"
             " total_bytes = NULL, postgres_major = coalesce(%s, postgres_major),"
             " size_bytes = coalesce(%s, size_bytes), trigger_tables = coalesce(%s, trigger_tables),"
-            " settings = coalesce(%s, settings), updated_at = now()"
+            " settings = coalesce(%s, settings),"
+            " superuser = coalesce(%s, superuser), database = coalesce(%s, database), updated_at = now()"
             " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
             [
                 step,
@@ -118,6 +122,8 @@ class Images:
                 size_bytes,
                 None if trigger_tables is None else list(trigger_tables),
                 None if parameters is None else Jsonb(parameters),
+                superuser,
+                database,
                 image.id,
                 image.step,
             ],
@@ -253,4 +259,6 @@ def _image(row: Row) -> Image:
         trigger_tables=tuple(row["trigger_tables"] or ()),
         given_parameters=row["given_settings"],
         parameters=row["settings"],
+        superuser=row["superuser"],
+        database=row["database"],
     )

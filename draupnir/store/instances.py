@@ -28,7 +28,7 @@ from draupnir.store.quotas import require_place
 from draupnir.store.transitions import Turn, take_turn
 
 _SELECT = (
-    "SELECT instances.*, images.postgres_major, images.settings AS image_settings,"
+    "SELECT instances.*, images.postgres_major, images.settings AS image_settings, images.superuser, images.database,"
     " users.email IS NOT NULL AS owner_is_back"
     " FROM instances JOIN images ON images.id = instances.image_id"
     " LEFT JOIN users ON users.email = instances.owner AND users.left_at IS NULL"
@@ -298,6 +298,8 @@ def _instance(row: Row) -> Instance:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         fullness=Fullness(row["is_full"], row["reserve_granted"]),
+        superuser=row["superuser"],
+        database=row["database"],
         stop_reason=row["stop_reason"] if status is InstanceStatus.STOPPED else None,
         retained=Retained(row["closed_s"], row["owner_is_back"]) if status is InstanceStatus.CLOSED else None,
     )

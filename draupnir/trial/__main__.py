@@ -80,6 +80,7 @@ def _ways(request: dict[str, str]) -> checks.Ways:
     authority = request["authority"]
     own = Credentials(authority, request["certificate"], request["key"])
     strange = Credentials(authority, request["strange_certificate"], request["strange_key"])
+    superuser = Credentials(authority, request["superuser_certificate"], request["superuser_key"])
     return checks.Ways(
         checks.Way("with draupnir's certificate", _context(own)),
         (
@@ -87,6 +88,8 @@ def _ways(request: dict[str, str]) -> checks.Ways:
             checks.Way("without a client certificate", ssl.create_default_context(cadata=authority)),
             checks.Way("with a certificate of another authority", _context(strange)),
         ),
+        request["superuser"],
+        checks.Way("with a certificate of its own", _context(superuser)),
     )
 
 

@@ -16,7 +16,6 @@ from draupnir.trial import protocol
 from draupnir.trial.protocol import Address, PasswordAsked, Refusal, Refused, Session
 
 ROLE = "draupnir"
-BOOTSTRAP = "postgres"
 # The only database that every cluster has.
 DATABASE = "template1"
 AT_ONCE = 8
@@ -30,8 +29,27 @@ _STARTING = frozenset({Refusal.UNREACHABLE, Refusal.CLOSED, "57P03"})
 _FORBIDDEN = frozenset({"42501"})
 _NO_SUCH_ROLE = frozenset({"22023", "42704"})
 
+# These override settings of a role or a database that could change the result of a check.
+_OWN_SETTINGS = (
+    "-c role=none -c search_path=pg_catalog -c default_transaction_read_only=off -c statement_timeout=0"
+    " -c lock_timeout=0 -c idle_in_transaction_session_timeout=0"
+)
+
 _SUPERUSERS = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper LIMIT 100"
+_ROLES = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT rolsuper LIMIT 100"
 _SIGNING_IN = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolcanlogin LIMIT 100"
+# Direct and indirect members of superusers and of predefined roles that reach beyond SQL.
+_MEMBERS_OF_FORBIDDEN = """
+    WITH RECURSIVE reached(member, role) AS (
+      SELECT member, roleid FROM pg_catalog.pg_auth_members
+       UNION SELECT reached.member, further.roleid FROM reached JOIN pg_catalog.pg_auth_members further
+          ON further.member OPERATOR(pg_catalog.=) reached.role)
+    SELECT m.rolname FROM reached JOIN pg_catalog.pg_roles m ON m.oid OPERATOR(pg_catalog.=) member
+      JOIN pg_catalog.pg_roles r ON r.oid OPERATOR(pg_catalog.=) role
+     WHERE NOT m.rolsuper AND m.rolname OPERATOR(pg_catalog.<>) 'pg_monitor'
+       AND (r.rolsuper OR r.rolname OPERATOR(pg_catalog.~) '^(pg_|draupnir_superusers$)')
+       AND r.rolname OPERATOR(pg_catalog.<>) ALL ('{pg_read_all_data,pg_write_all_data,pg_read_all_settings,
+           pg_read_all_stats,pg_monitor,pg_stat_scan_tables}') LIMIT 100"""
 # The owner can change the connection limit from another database, so a database with limit 0 is not broken.
 _DATABASES = (
     "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit OPERATOR(pg_catalog.<>) 0 LIMIT 100"
@@ -52,10 +70,12 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """The right way to authenticate, and the wrong ones."""
+    """The right way to authenticate, the wrong ones, and the superuser, whose own certificate is one of them."""
 
     right: Way
     wrong: tuple[Way, ...]
+    superuser: str
+    as_superuser: Way
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +94,11 @@ _ACTS = (
     Act("load a library", "LOAD 'pageinspect'"),
     Act("define a function in C", "CREATE FUNCTION pg_temp.trial() RETURNS integer LANGUAGE c AS 'pageinspect'"),
     Act("define an internal function", "CREATE FUNCTION pg_temp.trial() RETURNS text LANGUAGE internal AS 'version'"),
-    Act("create roles", "CREATE ROLE draupnir_trial"),
+    # From Postgres 16 on it may create roles. Before 16, CREATEROLE includes granting all predefined roles.
+    Act("create a superuser", "CREATE ROLE draupnir_trial SUPERUSER"),
+    Act("create a role that runs programs", "CREATE ROLE draupnir_trial IN ROLE pg_execute_server_program"),
+    Act("create a role for replication", "CREATE ROLE draupnir_trial REPLICATION"),
+    Act("create a role without row security", "CREATE ROLE draupnir_trial BYPASSRLS"),
     Act("become a superuser", f"ALTER ROLE {ROLE} SUPERUSER"),
     # From 17 on, a setting on the command line forbids it for all roles.
     Act("change the server's settings", "ALTER SYSTEM SET work_mem = '4MB'", _FORBIDDEN | {"0A000"}),
@@ -88,8 +112,8 @@ _ACTS = (
     # A role that may read files gets the error that the table does not exist.
     Act("copy from a file of the server", "COPY draupnir_trial FROM '/srv/pgdata/PG_VERSION'"),
     Act("import a file of the server", "SELECT pg_catalog.lo_import('/srv/pgdata/PG_VERSION')"),
-    Act("read passwords", "SELECT FROM pg_catalog.pg_authid"),
-    Act("read raw statistics", "SELECT FROM pg_catalog.pg_statistic"),
+    # A member of pg_read_all_data may read the table, which has no passwords.
+    Act("read passwords", "SELECT 1 / count(rolpassword) FROM pg_catalog.pg_authid", _FORBIDDEN | {"22012"}),
 )
 # The name exists, which Postgres checks only if the role may create databases.
 _CREATES_DATABASES = Act("create databases", f"CREATE DATABASE {DATABASE}", frozenset({"42P04"}))
@@ -100,9 +124,14 @@ async def run(port: int, ways: Ways) -> None:
     here = Address("127.0.0.1", port)
     async with _await_session(here, ways.right) as control:
         addresses = [here, *await _other_families(port, ways.right)]
-        superusers = {BOOTSTRAP, *await _listed(here, ways.right, _SUPERUSERS)} - {ROLE}
+        superusers = {ways.superuser, *await _listed(here, ways.right, _SUPERUSERS)} - {ROLE}
         others = {*await _listed(here, ways.right, _SIGNING_IN), *_invented()} - {ROLE}
         databases = await _listed(here, ways.right, _DATABASES)
+        for member in await _listed(here, ways.right, _MEMBERS_OF_FORBIDDEN):
+            raise Fault(
+                f"the role {member!r} has the rights of a superuser or of a predefined role, which must not be."
+            )
+        await _grant_roles_to_superuser(here, ways)
         await _at_once(
             [
                 *_refusals(addresses, ways, superusers | others),
@@ -125,9 +154,10 @@ def _refusals(addresses: Iterable[Address], ways: Ways, roles: Iterable[str]) ->
                 yield _must_be_refused(address, way, role)
         for way in ways.wrong:
             yield _must_be_refused(address, way, ROLE)
+        yield _must_be_refused(address, ways.as_superuser, ways.superuser)
         # Replication has separate rules.
-        for role in (ROLE, BOOTSTRAP):
-            for way in (ways.right, *ways.wrong):
+        for role in (ROLE, ways.superuser):
+            for way in (ways.right, ways.as_superuser, *ways.wrong):
                 yield _must_be_refused(address, way, role, replication=True)
 
 
@@ -135,7 +165,8 @@ async def _check_database(address: Address, ways: Ways, database: str, superuser
     """Check one database, because rules, grants and event triggers may apply to a single one."""
     for way in ways.wrong:
         await _must_be_refused(address, way, ROLE, database)
-    await _must_be_refused(address, ways.right, BOOTSTRAP, database)
+    for way in (ways.right, ways.as_superuser):
+        await _must_be_refused(address, way, ways.superuser, database)
     async with _session(address, ways.right, database) as session:
         for act in (*_becoming(superusers), *_ACTS):
             answer = await _try(session, act)
@@ -147,11 +178,22 @@ async def _check_database(address: Address, ways: Ways, database: str, superuser
             raise Fault(f"the role {ROLE} may not create databases, which it should.")
 
 
+async def _grant_roles_to_superuser(address: Address, ways: Ways) -> None:
+    """Grant what draupnir can, because a rule for the members of a role would then admit the superuser."""
+    roles = await _listed(address, ways.right, _ROLES)
+    async with _session(address, ways.right, DATABASE) as session:
+        for role in roles:
+            await _try(session, Act("grant a role", f"GRANT {_quoted(role)} TO {_quoted(ways.superuser)}"))
+
+
 def _becoming(superusers: Iterable[str]) -> Iterator[Act]:
     for name in sorted(superusers):
-        quoted = '"' + name.replace('"', '""') + '"'
-        yield Act(f"become {name!r}", f"SET ROLE {quoted}", _FORBIDDEN | _NO_SUCH_ROLE)
-        yield Act(f"become {name!r}", f"SET SESSION AUTHORIZATION {quoted}", _FORBIDDEN | _NO_SUCH_ROLE)
+        yield Act(f"become {name!r}", f"SET ROLE {_quoted(name)}", _FORBIDDEN | _NO_SUCH_ROLE)
+        yield Act(f"become {name!r}", f"SET SESSION AUTHORIZATION {_quoted(name)}", _FORBIDDEN | _NO_SUCH_ROLE)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 async def _try(session: Session, act: Act) -> str | None:
@@ -248,7 +290,7 @@ async def _await_session(address: Address, way: Way) -> AsyncIterator[Session]:
 async def _sign_in(address: Address, way: Way, database: str) -> Session:
     session = await protocol.connect(address, way.tls)
     try:
-        await session.authenticate(ROLE, database)
+        await session.authenticate(ROLE, database, options=_OWN_SETTINGS)
         await session.await_ready()
     except BaseException:
         session.close()

@@ -81,8 +81,8 @@ class Session:
         return found
 
     async def rows(self, statement: str) -> AsyncIterator[str]:
-        """Yield the first column of each row."""
-        await self._send(b"Q", statement.encode() + b"\0")
+        """Yield the first column of each row, with surrogate escapes for bytes that are not UTF-8."""
+        await self._send(b"Q", statement.encode(errors="surrogateescape") + b"\0")
         refused: Refused | None = None
         while True:
             kind, body = await self._receive()
@@ -97,12 +97,19 @@ class Session:
             elif kind not in (b"T", b"C", b"I"):
                 raise Refused(Refusal.NONSENSE)
 
-    async def authenticate(self, user: str, database: str, *, replication: bool = False) -> None:
+    async def authenticate(
+        self, user: str, database: str, *, replication: bool = False, options: str | None = None
+    ) -> None:
         """Authenticate as the user. Raises Refused, PasswordAsked."""
         parameters = {"user": user, "database": database, "application_name": "draupnir trial boot"}
         if replication:
             parameters["replication"] = "true"
-        texts = b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items()) + b"\0"
+        if options is not None:
+            parameters["options"] = options
+        texts = (
+            b"".join(f"{name}\0{value}\0".encode(errors="surrogateescape") for name, value in parameters.items())
+            + b"\0"
+        )
         self._writer.write(struct.pack("!ii", 8 + len(texts), _PROTOCOL_3_0) + texts)
         kind, body = await self._receive()
         if kind == b"E":
@@ -185,7 +192,7 @@ def _first_field(body: bytes) -> str:
         (length,) = struct.unpack_from("!i", body, 2)
     except struct.error as error:
         raise Refused(Refusal.NONSENSE) from error
-    return "" if length < 0 else body[6 : 6 + length].decode(errors="replace")
+    return "" if length < 0 else body[6 : 6 + length].decode(errors="surrogateescape")
 
 
 def _sqlstate(body: bytes) -> str:

@@ -25,6 +25,7 @@ _CONSTRUCTORS = {
     *("multirange_constructor0", "multirange_constructor1", "multirange_constructor2"),
 }
 _RESTRICTED = re.compile(r"REVOKE\s+(?:ALL|EXECUTE)\s+ON\s+FUNCTION\s+([^;]+?)\s+FROM\s+PUBLIC\s*;", re.IGNORECASE)
+_GRANTED = re.compile(r"GRANT\s+EXECUTE\s+ON\s+FUNCTION\s+([^;]+?)\s+TO\s+(pg_\w+)\s*;", re.IGNORECASE)
 
 
 class Function(NamedTuple):
@@ -33,7 +34,8 @@ class Function(NamedTuple):
     oid: str
     bootstrap_owned: str
     member: str
-    public: str  # whether everybody, or draupnir, may call it
+    public: str  # whether a role that is not predefined, or everybody, may call it
+    predefined: str  # the predefined roles that may call it
     trusted: str
     argument_oids: str
     language_oid: str
@@ -50,12 +52,12 @@ class Function(NamedTuple):
     @property
     def definition(self) -> tuple[str, ...]:
         """Return the fields that are equal if two functions of different databases are the same."""
-        return self[7:]
+        return self[8:]
 
     @property
     def code(self) -> tuple[str, ...]:
         """Return what it runs and how it is called; equal for two names of one function."""
-        return self[9:]
+        return self[10:]
 
 
 class Verdict(NamedTuple):
@@ -105,7 +107,7 @@ def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterabl
             verdict.made.append(each.oid)
         elif script := made.get(each.definition) if each.member == "t" else None:
             verdict.made.append(each.oid)
-            if _powerful(each) and each.public == "t" and script.public == "f":
+            if _powerful(each) and not _as_open(each, script):
                 verdict.closed.append(each.oid)
         elif each.trusted == "f" and each.code in open_code:
             verdict.kept.append(each.oid)
@@ -124,6 +126,12 @@ def _own(initdb: dict[tuple[str, str], tuple[str, str]], function: Function) -> 
 
 def _powerful(function: Function) -> bool:
     return function.trusted == "f" or function.definer == "t" or function.source == "aggregate_dummy"
+
+
+def _as_open(function: Function, script: Function) -> bool:
+    """Return whether only roles may call the function to which the extension's script grants it."""
+    granted, by_script = (set(each.predefined.strip("{}").split(",")) - {""} for each in (function, script))
+    return script.public == "t" or (function.public == "f" and granted <= by_script)
 
 
 def _open_code(major: int, own: Iterable[Function], made: Iterable[Function]) -> set[tuple[str, ...]]:
@@ -177,3 +185,11 @@ def restricted(major: int) -> tuple[str, ...]:
     """Return the functions that initdb of that major allows only superusers and predefined roles to call."""
     texts = bki.system_scripts(major)
     return tuple(sorted({f"pg_catalog.{found}" for text in texts for found in _RESTRICTED.findall(text)}))
+
+
+@cache
+def permitted(major: int) -> tuple[str, ...]:
+    """Return these functions as `function=`, and as `function=role` for each predefined role that may call one."""
+    texts = bki.system_scripts(major)
+    granted = sorted({f"pg_catalog.{function}={role}" for text in texts for function, role in _GRANTED.findall(text)})
+    return (*(f"{each}=" for each in restricted(major)), *granted)

@@ -20,12 +20,11 @@ from draupnir_helper.jobs.sizes import Sizes
 
 _LOG_LINES = 30
 _IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_authid WHERE rolname = session_user"
-# Our own sessions ignore settings and names of the data: a role or a database may set limits and a search_path.
-_OWN_SESSION = (
-    *("-c search_path=pg_catalog", "-c role=none"),
-    *("-c default_transaction_read_only=off", "-c standard_conforming_strings=on"),
-)
-_SINGLE_USER = """UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
+# Our own sessions ignore names of the data; walls.py has the settings that every session of the job ignores.
+_OWN_SESSION = ("-c search_path=pg_catalog", "-c standard_conforming_strings=on", "-c work_mem=64MB")
+_SQL = Path(__file__).with_name("sql")
+_SINGLE_USER = """SET default_transaction_read_only = off;
+UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
 SELECT rolname FROM pg_authid WHERE oid = 10;
 """
 _VERSION_CHARS = 64  # the uploader decides how long the file is
@@ -123,7 +122,8 @@ class Cluster:
         server, *options = self._write_files(preload_libraries)
         finished = subprocess.run(
             [server, "--single", *options, "template1"], input=_SINGLE_USER,
-            capture_output=True, text=True, errors="replace", check=False, env={"LC_ALL": "C", "PATH": "/usr/bin"},
+            capture_output=True, text=True, errors="surrogateescape", check=False,
+            env={"LC_ALL": "C", "PATH": "/usr/bin"},
         )  # fmt: skip
         found = re.search(r'rolname = "(.*)"\t', finished.stdout)
         if found is None:
@@ -139,7 +139,7 @@ class Cluster:
         The search_path has only Postgres's own functions and operators, so the data cannot replace them by name.
         """
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
-        options += [part for path in paths for part in ("-f", str(path))]
+        options += [part for path in (_SQL / "encoding.sql", *paths) for part in ("-f", str(path))]
         names = ", ".join(path.name for path in paths)
         finished = self._psql(database, *options, server_options=_OWN_SESSION)
         what = f"Draupnir's own {names} failed: {failures.of_statement(self.major, finished.stderr)}"
@@ -155,7 +155,7 @@ class Cluster:
         The line is that of `source`: the input or a file that it includes. Raises JobError if data are damaged.
         """
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
-        options += ["-v", "ON_ERROR_STOP=0", "-f", "-"]
+        options += ["-v", "ON_ERROR_STOP=0", "-f", str(_SQL / "encoding.sql"), "-f", "-"]
         finished = self._psql(database, *options, server_options=_OWN_SESSION, stdin="\n".join(lines))
         if finished.returncode != 0 or self.ran_out_of_room(finished):
             raise self._failure(finished, "VACUUM, ANALYZE or REINDEX lost the session", f"database {database}")
@@ -197,7 +197,8 @@ class Cluster:
         command += ["-v", "VERBOSITY=verbose"]  # with the SQLSTATE
         return subprocess.run(
             [*command, "-h", str(self.directory), "-U", self.superuser, *arguments],
-            capture_output=True, text=True, errors="replace", check=False, input=stdin,
+            # Names in an SQL_ASCII database may not be UTF-8, and must return unchanged.
+            capture_output=True, text=True, errors="surrogateescape", check=False, input=stdin,
             # Not an argument: psql would parse a name like "host=x" as a connection string.
             env=_environment() | {"PGDATABASE": database, "PGOPTIONS": self._session_options(*server_options)},
             cwd=working_directory,

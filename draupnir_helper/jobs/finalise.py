@@ -17,10 +17,10 @@ from pathlib import Path
 
 from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import (
-    catalogs,
     collations,
     configurations,
     failures,
+    handover,
     inspections,
     preflight,
     reports,
@@ -62,8 +62,7 @@ def main(reporter: Reporter) -> Report:
     with cluster.running(preloaded(), reporter.rows):
         databases = admit_all_databases(cluster)
         check_server(cluster, databases, reporter)
-        for lines in in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql")):
-            catalogs.refuse_other_versions(cluster.major, catalogs.read(lines[:-1]))
+        handover.prepare(cluster, databases)
         disarm(cluster, databases)
         # Publishing has to wait for the extracted files, so start to write them now. The first connection to each
         # database comes before it, because Postgres then writes its caches, which would queue up behind the sync. It
@@ -74,7 +73,7 @@ def main(reporter: Reporter) -> Report:
         collated = collations.Collations(cluster, reporter)
         collated.rebuild(before.dependent)
         reporter.step("running the anonymisation script")
-        anonymise(cluster, databases)
+        anonymise(cluster, databases, SCRIPT)
         # The script may have created, dropped or closed databases.
         databases = admit_all_databases(cluster)
         written = disarm(cluster, databases)
@@ -82,8 +81,8 @@ def main(reporter: Reporter) -> Report:
         reporter.step("refreshing materialized views")
         surveys.refresh(cluster, databases, before)
         trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
-        reporter.step("giving everything to the role draupnir")
-        judged = hand_over(cluster, databases)
+        reporter.step("handing over what the superuser owns")
+        judged, with_data = handover.hand_over(cluster, databases)
         reporter.step("vacuuming and analysing")
         vacuum.Vacuum(cluster, reporter.rows).run(databases, before.parents)
         cluster.run_files("template1", _SQL / "close.sql")
@@ -96,7 +95,14 @@ def main(reporter: Reporter) -> Report:
         size_bytes=normalise(_DATA),
         trigger_tables=trigger_tables,
         refused_parameters=refused,
+        superuser=_in_utf8(cluster.superuser),
+        database=_in_utf8(handover.default_database(databases, with_data)),
     )
+
+
+def _in_utf8(name: str) -> str | None:
+    """Return the name, unless its bytes are in another encoding."""
+    return name if not re.search("[\ud800-\udfff]", name) else None
 
 
 def set_script(cluster: Cluster, reporter: Reporter) -> list[str]:
@@ -110,7 +116,7 @@ def set_script(cluster: Cluster, reporter: Reporter) -> list[str]:
 
 def admit_all_databases(cluster: Cluster) -> dict[str, int]:
     """Open all databases, so that each is anonymised and cleaned; return their oids by name."""
-    lines = cluster.run_files("template1", _SQL / "admit.sql")
+    lines = cluster.run_files("template1", _SQL / "catalog_rules.sql", _SQL / "admit.sql")
     # A name may hold the end of a line.
     return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}
 
@@ -142,33 +148,33 @@ def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
     before Postgres 15, whose statistics need a network.
     """
     own = _SQL / "catalog_rules.sql"
-    cluster.run_files("template1", own, _SQL / "settings.sql", names=_array(walls.names()))
+    cluster.run_files("template1", own, _SQL / "settings.sql", names=handover.array(walls.names()))
     files = [_SQL / "written.sql", own, _SQL / "disarm.sql"]
     written = in_each(databases, lambda database: cluster.run_files(database, *files))
     return [line for lines in written for line in lines if line]
 
 
-def anonymise(cluster: Cluster, databases: Mapping[str, int]) -> None:
+def anonymise(cluster: Cluster, databases: Mapping[str, int], script: Path) -> None:
     """Run the operator's script; the image fails if a part of it fails, is skipped or is rolled back."""
     database = "postgres" if "postgres" in databases else "template1"
     before = rollbacks(cluster)
     word = secrets.token_hex(16)
-    finished = cluster.run_script(database, with_end(SCRIPT, word), _SQL / "after_script.sql")
+    finished = cluster.run_script(database, with_end(script, word), _SQL / "after_script.sql")
     if finished.returncode != 0 and cluster.ran_out_of_room(finished):
         raise JobError("no_room", reports.NO_ROOM, cluster.private(finished.stderr))
     if finished.returncode != 0 and (damage := cluster.damage(finished.stderr)):
         raise damage
     if finished.returncode != 0:
         left = next((sentence for sentence in _LEFT if sentence in finished.stderr), None)
-        why = f"{SCRIPT.name}: {left}" if left else failures.of_script(cluster.major, SCRIPT, finished.stderr)
+        why = f"{script.name}: {left}" if left else failures.of_script(cluster.major, script, finished.stderr)
     elif passed_over(finished.stderr):
-        why = failures.of_script(cluster.major, SCRIPT, passed_over(finished.stderr))
+        why = failures.of_script(cluster.major, script, passed_over(finished.stderr))
     elif word not in finished.stderr:
-        why = f"{SCRIPT.name}: {_ENDED_EARLY}"
+        why = f"{script.name}: {_ENDED_EARLY}"
     else:
-        why = no_shell(SCRIPT)
+        why = no_shell(script)
     if not why and any(count > before.get(database_id, 0) for database_id, count in rollbacks(cluster).items()):
-        why = f"{SCRIPT.name}: {_ROLLED_BACK}"
+        why = f"{script.name}: {_ROLLED_BACK}"
     if why:
         detail = (
             f"The anonymisation script failed, so nothing is published. {why}. Correct it (PATCH /images/ID, or "
@@ -215,71 +221,6 @@ def no_shell(script: Path) -> str:
         if re.match(r"\s*\\[a-z!]\w*[^'\"]*`", line):
             return f"{script.name}:{number}: commands in backticks are not supported, because the sandbox has no shell"
     return ""
-
-
-def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> dict[int, inspections.Judged]:
-    """Give all objects to the role draupnir, disable every other role, and delete the planner's statistics.
-
-    ANALYZE would keep the statistics of a table that the script emptied. Return the verdicts, by oid of the database.
-    """
-    if cluster.superuser == postgres.ROLE:
-        detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
-        raise JobError("role_conflict", detail)
-    functions, verdicts = judge_functions(cluster, databases)
-    trusted = {database: [*catalogs.oids(cluster.major), *verdicts[database].made] for database in databases}
-    in_each(
-        databases,
-        lambda database: cluster.run_files(
-            database,
-            _SQL / "powerless.sql",
-            trusted=_array(trusted[database]),
-            powerless=_array(verdicts[database].powerless),
-        ),
-    )
-    cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
-    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql")]
-    restricted = _array(catalogs.restricted(cluster.major))
-    in_each(
-        databases,
-        lambda database: cluster.run_files(
-            database,
-            *files,
-            bootstrap=cluster.superuser,
-            kept=_array(verdicts[database].kept),
-            closed=_array(verdicts[database].closed),
-            restricted=restricted,
-        ),
-    )
-    return {
-        oid: inspections.Judged(
-            {int(each.oid): each for each in functions[database]},
-            frozenset(map(int, verdicts[database].closed)),
-            frozenset(map(int, trusted[database])),
-        )
-        for database, oid in databases.items()
-    }
-
-
-def judge_functions(
-    cluster: Cluster, databases: Iterable[str]
-) -> tuple[dict[str, list[catalogs.Function]], dict[str, catalogs.Verdict]]:
-    """Judge the functions of each database; return those listed, and the verdict, by database."""
-    made: dict[str, list[catalogs.Function]] = {}
-    functions, verdicts = {}, {}
-    judged = [_SQL / name for name in ("languages.sql", "functions.sql")]
-    listed = in_each(databases, lambda database: cluster.run_files(database, *judged))
-    for database, (*lines, extensions) in zip(databases, listed, strict=True):
-        functions[database] = catalogs.read(lines)
-        if extensions not in made and catalogs.needs_extensions(functions[database]):
-            files = [_SQL / "extensions.sql", *judged]
-            made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
-        verdicts[database] = catalogs.judge(cluster.major, functions[database], made.get(extensions, []))
-    return functions, verdicts
-
-
-def _array(values: Iterable[str]) -> str:
-    """Return a Postgres array literal."""
-    return "{" + ",".join(f'"{value}"' for value in values) + "}"
 
 
 def settle(directory: Path, settings: Mapping[str, str]) -> None:

@@ -18,7 +18,12 @@ from draupnir_helper.jobs.reports import JobError
 
 _BOOTSTRAP = 10
 _PG_CATALOG = 11
-_DATABASE_OWNER = 6171
+_FIRST_ORDINARY = 16384
+_BOUNDED_CREATEROLE = 16  # from this major on, CREATEROLE covers only roles that its holder administers
+# pg_monitor, pg_read_all_settings, pg_read_all_stats, pg_read_all_data and pg_write_all_data may have members.
+_MONITOR = 3373
+_PERMITTED = {_MONITOR, 3374, 3375, 6181, 6182}
+_OF_MONITOR = {3374, 3375, 3377}
 # powerless.sql gives functions to pg_signal_backend.
 _POWERLESS = 4200
 _INTERNAL_AND_C = (12, 13)
@@ -41,7 +46,7 @@ _NAMESPACES = {"pg_proc": "pronamespace", "pg_opfamily": "opfnamespace", "pg_typ
 _OTHERS = ("pg_amop", "pg_cast", "pg_language", "pg_opclass", "pg_opfamily")
 # An owner may change others, such as leakproof; these two decide with whose rights code runs.
 _DECISIVE = {"prosecdef", "lanpltrusted"}
-_POWERS = ("rolsuper", "rolcreaterole", "rolreplication", "rolbypassrls")
+_POWERS = ("rolsuper", "rolreplication", "rolbypassrls")
 
 
 class Judged(NamedTuple):
@@ -90,22 +95,44 @@ def _directory(data: Path, database: Row) -> Path:
 
 
 def _roles(shared: Relations, major: int) -> Iterator[str]:
-    """Yield a fault if a role besides the bootstrap superuser and draupnir can log in, or draupnir is a member."""
-    own = {_DATABASE_OWNER}
-    predefined = {row[0]: row[1].encode() for row in bki.catalog(major, "pg_authid").rows if row[0] != str(_BOOTSTRAP)}
+    """Yield roles that have, or could get, more rights than SQL gives.
+
+    There is one superuser, which cannot log in. No role has a direct member that must have none, so no role has an
+    indirect one.
+    """
+    predefined = {int(row[0]): row[1].encode() for row in bki.catalog(major, "pg_authid").rows}
+    predefined.pop(_BOOTSTRAP)
+    reserved, group = set[int](), set[int]()
     for role in shared.rows(bki.catalog(major, "pg_authid")):
-        name = role["rolname"].rstrip(b"\0")
-        is_own = name == postgres.ROLE.encode()
-        if predefined.get(str(role["oid"]), name) != name:
+        oid, name = role["oid"], role["rolname"].rstrip(b"\0")
+        is_group = name == postgres.SUPERUSERS.encode()
+        if oid < _FIRST_ORDINARY or name.startswith(b"pg_") or is_group:
+            reserved.add(oid)
+        if is_group:
+            group.add(oid)
+        if predefined.get(oid, name) != name:
             yield "pg_authid.rolname"
-        if is_own:
-            own.add(role["oid"])
-        if role["oid"] != _BOOTSTRAP and any(role[power] for power in _POWERS):
+        if oid != _BOOTSTRAP and any(role[power] for power in _POWERS):
             yield "pg_authid: a role with powers"
-        if role["oid"] != _BOOTSTRAP and role["rolcanlogin"] != is_own:
+        if role["rolcreaterole"] and oid != _BOOTSTRAP and (major < _BOUNDED_CREATEROLE or oid in reserved):
+            yield "pg_authid.rolcreaterole"
+        if role["rolcanlogin"] and oid in reserved:
             yield "pg_authid.rolcanlogin"
-    if any(row["member"] in own for row in shared.rows(bki.catalog(major, "pg_auth_members"))):
-        yield "pg_auth_members.member"
+    yield from _memberships(shared, major, reserved, group)
+
+
+def _memberships(shared: Relations, major: int, reserved: set[int], group: set[int]) -> Iterator[str]:
+    superusers = set[tuple[int, bool]]()
+    for row in shared.rows(bki.catalog(major, "pg_auth_members")):
+        role, member = row["roleid"], row["member"]
+        if role in group:
+            superusers.add((member, row["admin_option"]))
+        elif member == _MONITOR and role in _OF_MONITOR:
+            continue  # as initdb makes them
+        elif role in reserved - _PERMITTED or member in reserved - {_BOOTSTRAP}:
+            yield "pg_auth_members"
+    if len(group) != 1 or superusers != {(_BOOTSTRAP, False)}:
+        yield f"pg_auth_members: {postgres.SUPERUSERS}"
 
 
 def _database(relations: Relations, major: int, judged: Judged) -> Iterator[str]:

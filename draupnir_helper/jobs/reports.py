@@ -42,6 +42,8 @@ class Report(NamedTuple):
     parameters: dict[str, str] | None = None
     refused_parameters: list[str] | None = None
     trigger_tables: list[str] | None = None
+    superuser: str | None = None
+    database: str | None = None
     finished: bool | None = None
     error_code: str | None = None
     error: str | None = None

@@ -15,7 +15,7 @@ from draupnir_helper.notify import escape
 
 MAX_TABLES = 40
 MAX_NAME_CHARS = 120
-_MAX_BYTES = 3000  # of all names, as the job's status carries them
+_MAX_BYTES = 2500  # of all names, as the job's status carries them
 TRACKING = "-c track_functions=all"  # for the script's session
 
 

@@ -29,13 +29,18 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
+# Bytes in Postgres, and no more characters. Also the name of a database.
+RoleName = Annotated[str, Field(min_length=1, max_length=63)]
+
+
 class JobReport(Wire):
     """What a job reports through the status text of its unit. Unprivileged code writes it: bounded and untrusted.
 
     extract sets `postgres_major` and `parameters` (settings of the source). finalise sets `refused_parameters` (those
-    of them that Postgres refuses), `size_bytes` (apparent bytes of the data directory) and `trigger_tables` (tables
-    that triggers wrote to during the script). Both set `finished` at the end, `error_code` and `error` on failure.
-    `error` is public and quotes no data; the full text is in the work directory as jobs.reports.PRIVATE_NAME.
+    of them that Postgres refuses), `size_bytes` (apparent bytes of the data directory), `trigger_tables` (tables that
+    triggers wrote to during the script), `superuser` (the bootstrap superuser, which cannot log in) and `database` (to
+    connect to by default). Both set `finished` at the end, `error_code` and `error` on failure. `error` is public and
+    quotes no data; the full text is in the work directory as jobs.reports.PRIVATE_NAME.
     """
 
     step: Annotated[str, Field(max_length=40)] = ""
@@ -48,6 +53,8 @@ class JobReport(Wire):
         default_factory=list, max_length=20
     )
     trigger_tables: list[Annotated[str, Field(max_length=120)]] = Field(default_factory=list, max_length=40)
+    superuser: RoleName | None = None
+    database: RoleName | None = None
     finished: bool = False
     error_code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
     error: Annotated[str, Field(max_length=4000)] | None = None

@@ -18,7 +18,7 @@ from draupnir.errors import (
     NothingUploaded,
     WrongState,
 )
-from draupnir.models import Credentials, Image, ImageStatus
+from draupnir.models import Authority, Image, ImageStatus
 from draupnir.operations import finalise, images, instances, reports, trials
 from draupnir.operations.context import Context
 from draupnir_helper import wire
@@ -237,7 +237,7 @@ async def test_a_trial_ends_as_soon_as_its_server_has_failed(
     monkeypatch.setattr(trials, "POLL_S", 0.001)
     ended = asyncio.Event()
 
-    async def try_for_ever(port: int, credentials: Credentials) -> None:
+    async def try_for_ever(port: int, authority: Authority, superuser: str) -> None:
         helper.disk.broken |= helper.disk.instances.keys()
         try:
             await asyncio.Event().wait()
@@ -275,7 +275,7 @@ async def test_a_trial_continues_without_the_helper_and_after_one_failed_start(
         ]
         return wire.Observed(instance_units=states, written=[], room=helper.room)
 
-    async def be_patient(port: int, credentials: Credentials) -> None:
+    async def be_patient(port: int, authority: Authority, superuser: str) -> None:
         helper.answers[wire.ObserveInstances] = observe
 
         async def looked_often() -> bool:

@@ -21,7 +21,14 @@ MAJOR = int(binaries().parent.name)
 def cluster() -> Iterator[Cluster]:
     """Provide a separate cluster, with the role that the job creates."""
     with throw_away() as cluster:
-        run(cluster, "postgres", "CREATE ROLE draupnir LOGIN", "ALTER DATABASE template0 ALLOW_CONNECTIONS true")
+        run(
+            cluster,
+            "postgres",
+            "CREATE ROLE draupnir LOGIN",
+            "CREATE ROLE draupnir_superusers",
+            "GRANT draupnir_superusers TO postgres",
+            "ALTER DATABASE template0 ALLOW_CONNECTIONS true",
+        )
         yield cluster
 
 
@@ -71,9 +78,17 @@ def judged_in(functions: dict[int, catalogs.Function]) -> inspections.Judged:
 
 def inspect(cluster: Cluster, said: dict[int, inspections.Judged]) -> None:
     """Inspect as after a stop: flush memory to the files, and remove dead rows."""
+    vacuum = ("VACUUM pg_proc", "VACUUM pg_database", "VACUUM pg_authid", "VACUUM pg_auth_members", "CHECKPOINT")
     for database in ("victim", "postgres"):
-        run(cluster, database, "VACUUM pg_proc", "VACUUM pg_authid", "VACUUM pg_auth_members", "CHECKPOINT")
-    inspections.inspect(cluster.data, MAJOR, said)
+        run(cluster, database, *vacuum)
+    with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        connection.execute("ALTER ROLE postgres NOLOGIN")
+        for statement in vacuum:
+            connection.execute(statement)
+        try:
+            inspections.inspect(cluster.data, MAJOR, said)
+        finally:
+            connection.execute("ALTER ROLE postgres LOGIN")
 
 
 def test_a_new_cluster_is_as_initdb_makes_it(cluster: Cluster, others: Answers, database: str) -> None:
@@ -97,6 +112,31 @@ def test_ordinary_databases_pass(cluster: Cluster, others: Answers, database: st
         "VACUUM FULL pg_operator",
     )
     inspect(cluster, others | judged(cluster))
+
+
+def test_a_superuser_that_may_sign_in_is_named(cluster: Cluster, database: str, others: Answers) -> None:
+    said = others | judged(cluster)
+    run(cluster, "postgres", "CHECKPOINT")
+    with pytest.raises(JobError, match=r"pg_authid\.rolcanlogin"):
+        inspections.inspect(cluster.data, MAJOR, said)
+
+
+def test_what_roles_of_production_have_passes(cluster: Cluster, database: str, others: Answers) -> None:
+    made = (
+        "CREATE ROLE app LOGIN CREATEDB",
+        "CREATE ROLE ro",
+        "GRANT ro TO app WITH ADMIN OPTION",
+        "GRANT ro TO postgres",
+    )
+    granted = (
+        "GRANT pg_monitor, pg_read_all_data, pg_write_all_data TO app",
+        "GRANT app TO draupnir WITH ADMIN OPTION",
+    )
+    run(cluster, database, *made, *granted)
+    try:
+        inspect(cluster, others | judged(cluster))
+    finally:
+        run(cluster, database, "DROP ROLE app, ro")
 
 
 LIE = "CREATE FUNCTION lie(oid) RETURNS name LANGUAGE plpgsql AS 'BEGIN RETURN ''1''; END'"
@@ -148,13 +188,51 @@ def test_changes_that_the_server_hides_are_named(
     ("change", "back", "named"),
     [
         ("CREATE ROLE climber SUPERUSER", "DROP ROLE climber", "a role with powers"),
-        ("CREATE ROLE climber LOGIN", "DROP ROLE climber", "pg_authid.rolcanlogin"),
+        ("CREATE ROLE climber BYPASSRLS", "DROP ROLE climber", "a role with powers"),
+        ("CREATE ROLE climber REPLICATION", "DROP ROLE climber", "a role with powers"),
+        (
+            "UPDATE pg_authid SET rolcreaterole = true WHERE rolname = 'pg_monitor'",
+            "UPDATE pg_authid SET rolcreaterole = false WHERE rolname = 'pg_monitor'",
+            "pg_authid.rolcreaterole",
+        ),
+        (
+            "UPDATE pg_authid SET rolcanlogin = true WHERE rolname = 'pg_signal_backend'",
+            "UPDATE pg_authid SET rolcanlogin = false WHERE rolname = 'pg_signal_backend'",
+            "pg_authid.rolcanlogin",
+        ),
         (
             "UPDATE pg_authid SET rolname = 'innocent' WHERE rolname = 'pg_database_owner'",
             "UPDATE pg_authid SET rolname = 'pg_database_owner' WHERE rolname = 'innocent'",
             "pg_authid.rolname",
         ),
-        ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "pg_auth_members.member"),
+        ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "pg_auth_members"),
+        (
+            "CREATE ROLE step; GRANT pg_read_server_files TO step; GRANT step TO draupnir",
+            "DROP ROLE step",
+            "pg_auth_members",
+        ),
+        ("GRANT pg_stat_scan_tables TO draupnir", "REVOKE pg_stat_scan_tables FROM draupnir", "pg_auth_members"),
+        ("GRANT draupnir TO pg_signal_backend", "REVOKE draupnir FROM pg_signal_backend", "pg_auth_members"),
+        (
+            "GRANT draupnir_superusers TO draupnir",
+            "REVOKE draupnir_superusers FROM draupnir",
+            "pg_auth_members: draupnir_superusers",
+        ),
+        (
+            "GRANT draupnir_superusers TO postgres WITH ADMIN OPTION",
+            "REVOKE ADMIN OPTION FOR draupnir_superusers FROM postgres",
+            "pg_auth_members: draupnir_superusers",
+        ),
+        (
+            "REVOKE draupnir_superusers FROM postgres",
+            "GRANT draupnir_superusers TO postgres",
+            "pg_auth_members: draupnir_superusers",
+        ),
+        (
+            "ALTER ROLE draupnir_superusers RENAME TO others",
+            "ALTER ROLE others RENAME TO draupnir_superusers",
+            "pg_auth_members: draupnir_superusers",
+        ),
     ],
 )
 def test_a_way_to_more_rights_is_named(

@@ -24,7 +24,7 @@ from tests.postgres import Cluster, give_away, throw_away
 
 pytestmark = pytest.mark.anyio
 
-RIGHT = "hostssl all draupnir all cert map=draupnir"
+RIGHT = "host all +draupnir_superusers all reject\nhostssl all all all cert"
 ONLY_A_HANG_REACHES_S = 300
 
 
@@ -40,8 +40,8 @@ def server(authority: Authority) -> Iterator[Cluster]:
         texts = {"ca.crt": authority.certificate, "server.crt": identity.certificate, "server.key": identity.key}
         for name, text in texts.items():
             write(cluster.data / name, text)
-        write(cluster.data / "pg_ident.conf", "draupnir draupnir draupnir\n")
         execute(cluster, "CREATE ROLE draupnir LOGIN CREATEDB", "CREATE DATABASE other OWNER draupnir")
+        execute(cluster, "CREATE ROLE draupnir_superusers", "GRANT draupnir_superusers TO postgres")
         execute(cluster, "ALTER SYSTEM SET ssl = 'on'", "ALTER SYSTEM SET ssl_ca_file = 'ca.crt'")
         yield cluster
 
@@ -74,7 +74,7 @@ def loaded_at(server: Cluster) -> object:
 
 async def probe(port: int, authority: Authority, deadline_s: float = probes.DEADLINE_S) -> None:
     async with asyncio.timeout(ONLY_A_HANG_REACHES_S):
-        await probes.Probes(deadline_s)(port, certificates.issue_client(authority))
+        await probes.Probes(deadline_s)(port, authority, "postgres")
 
 
 def children() -> set[int]:
@@ -92,9 +92,15 @@ async def test_a_correct_server_passes(server: Cluster, authority: Authority) ->
     ("lines", "says"),
     [
         ([RIGHT, "hostnossl all draupnir all trust"], "'draupnir' without TLS .*could sign in"),
+        (["hostssl all all all cert"], "'postgres' with a certificate of its own .*could sign in"),
+        # A rule for the members of a group: draupnir can grant a role of the group to the superuser.
+        (
+            ["hostssl all draupnir all cert", "hostssl all +people all cert"],
+            "'postgres' with a certificate of its own .*could sign in",
+        ),
         (["hostssl all draupnir all trust"], "'draupnir' without a client certificate .*could sign in"),
-        ([RIGHT, "hostssl all postgres all trust"], "'postgres' .*could sign in"),
-        ([RIGHT, "hostssl all hidden all trust"], "'hidden' .*could sign in"),
+        (["hostssl all postgres all trust", RIGHT], "'postgres' .*could sign in"),
+        (["hostssl all hidden all trust", RIGHT], "'hidden' .*could sign in"),
         (
             [RIGHT, "host all draupnir,postgres,hidden all reject", "host all all all trust"],
             "'r[0-9a-f]{16}' .*could sign in",
@@ -106,14 +112,15 @@ async def test_a_correct_server_passes(server: Cluster, authority: Authority) ->
     ],
 )
 async def test_an_open_access_is_named(server: Cluster, authority: Authority, lines: list[str], says: str) -> None:
-    execute(server, "CREATE ROLE hidden SUPERUSER")
+    execute(server, "CREATE ROLE hidden SUPERUSER", "CREATE ROLE people", "CREATE ROLE app IN ROLE people")
+    execute(server, "GRANT app TO draupnir WITH ADMIN OPTION")
     try:
         allow(server, *lines)
         with pytest.raises(ImageFailed, match=says) as raised:
             await probe(server.port, authority)
         assert raised.value.code == "trial_failed"
     finally:
-        execute(server, "DROP ROLE hidden")
+        execute(server, "DROP ROLE hidden, people, app")
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="there is no IPv6 here")
@@ -128,17 +135,31 @@ async def test_an_open_access_through_ipv6_is_named(server: Cluster, authority: 
     [
         ("ALTER ROLE draupnir SUPERUSER", "ALTER ROLE draupnir NOSUPERUSER", "may become 'postgres'"),
         ("ALTER ROLE draupnir NOCREATEDB", "ALTER ROLE draupnir CREATEDB", "may not create databases"),
-        ("ALTER ROLE draupnir CREATEROLE", "ALTER ROLE draupnir NOCREATEROLE", "may create roles"),
-        ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "may become 'postgres'"),
+        (
+            "ALTER ROLE draupnir CREATEROLE",
+            "ALTER ROLE draupnir NOCREATEROLE; DROP ROLE IF EXISTS draupnir_trial",
+            "may create a role that runs programs",
+        ),
+        ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "could not sign in: SQLSTATE 28000"),
         (
             "GRANT pg_execute_server_program TO draupnir",
             "REVOKE pg_execute_server_program FROM draupnir",
-            "may run a program",
+            "'draupnir' has the rights of a superuser or of a predefined role",
         ),
         (
             "GRANT pg_read_server_files TO draupnir; GRANT EXECUTE ON FUNCTION pg_read_file(text) TO draupnir",
             "REVOKE pg_read_server_files FROM draupnir; REVOKE EXECUTE ON FUNCTION pg_read_file(text) FROM draupnir",
-            "may (read|copy from) a file",  # depends on the order of databases
+            "'draupnir' has the rights of a superuser or of a predefined role",
+        ),
+        (
+            "CREATE ROLE step; GRANT pg_read_server_files TO step; GRANT step TO draupnir",
+            "DROP ROLE step",
+            "has the rights of a superuser or of a predefined role",
+        ),
+        (
+            "GRANT EXECUTE ON FUNCTION pg_read_file(text) TO draupnir",
+            "REVOKE EXECUTE ON FUNCTION pg_read_file(text) FROM draupnir",
+            "may read a file",
         ),
         ("ALTER DATABASE other ALLOW_CONNECTIONS false", "ALTER DATABASE other ALLOW_CONNECTIONS true", None),
         ("ALTER DATABASE other CONNECTION LIMIT 0", "ALTER DATABASE other CONNECTION LIMIT -1", None),
@@ -153,7 +174,8 @@ async def test_a_role_that_may_do_too_much_or_too_little_is_reported(
     server: Cluster, authority: Authority, change: str, back: str, says: str | None
 ) -> None:
     allow(server, RIGHT)
-    execute(server, *change.split(";"))
+    # An earlier trial has granted this.
+    execute(server, "REVOKE draupnir FROM postgres", *change.split(";"))
     try:
         if says is None:
             await probe(server.port, authority)
@@ -184,7 +206,7 @@ async def instead_of_roles(server: Cluster, query: str) -> AsyncIterator[None]:
 async def test_a_list_without_end_takes_no_memory(server: Cluster, authority: Authority) -> None:
     allow(server, RIGHT)
     endless = (
-        "SELECT 'draupnir'::name AS rolname, true AS rolcreatedb, true AS rolcanlogin, false AS rolsuper"
+        "SELECT 0::oid AS oid, 'draupnir'::name AS rolname, true AS rolcanlogin, false AS rolsuper"
         " FROM generate_series(1, 5000000)"
     )
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -320,7 +342,7 @@ async def test_a_trial_ends_with_its_daemon(authority: Authority) -> None:
     program = (
         "import asyncio, sys\nfrom draupnir import certificates, probes\n"
         "authority = certificates.create_authority()\n"
-        "asyncio.run(probes.Probes()(int(sys.argv[1]), certificates.issue_client(authority)))\n"
+        "asyncio.run(probes.Probes()(int(sys.argv[1]), authority, 'postgres'))\n"
     )
     async with silence() as (port, come):
         daemon = await asyncio.create_subprocess_exec(sys.executable, "-c", program, str(port))

@@ -39,6 +39,14 @@ INSERT INTO pg_authid SELECT (changed).* FROM (
 ) AS c(changed);
 """
 FUNCTIONS = """
+CREATE ROLE writer;
+GRANT pg_read_all_data, pg_write_all_data, pg_monitor, pg_execute_server_program, pg_signal_backend TO writer;
+GRANT writer TO app WITH ADMIN OPTION;
+CREATE ROLE plain;
+CREATE ROLE climbing IN ROLE postgres, pg_read_server_files ADMIN app;
+GRANT pg_read_server_files TO pg_read_all_settings;
+GRANT EXECUTE ON FUNCTION pg_ls_dir(text) TO pg_read_all_data;
+GRANT SET, ALTER SYSTEM ON PARAMETER archive_command, session_replication_role TO app, PUBLIC;
 CREATE FUNCTION peek(text) RETURNS bytea LANGUAGE internal STRICT AS 'pg_read_binary_file_all';
 CREATE FUNCTION peek_of_extension(text) RETURNS bytea LANGUAGE internal STRICT AS 'pg_read_binary_file_all';
 ALTER EXTENSION pg_trgm ADD FUNCTION peek_of_extension(text);
@@ -215,8 +223,8 @@ def test_no_other_superuser_is_left_and_none_gets_in_without_a_certificate(servi
             for more in ("sslcert=/none sslkey=/none", "sslmode=disable"):
                 found = run("psql", "-XAtc", "SELECT 1", "-d", f"{parameters} user={user} {more}", ok=False)
                 assert found.returncode != 0, (user, more)
-    superusers = service.answer(int(instance["id"]), "SELECT rolname FROM pg_roles WHERE rolsuper OR rolcanlogin")
-    assert superusers.split() == ["postgres", "draupnir"]
+    superusers = service.answer(int(instance["id"]), "SELECT rolname, rolcanlogin FROM pg_roles WHERE rolsuper")
+    assert superusers == "postgres|f"
     service.destroy_instance(int(instance["id"]))
 
 
@@ -226,6 +234,9 @@ REFUSED = {
     "one that an initial privilege covers": "SELECT pg_read_binary_file('PG_VERSION')",
     "one that another role owned": "SELECT pg_read_file('PG_VERSION')",
     "one of every database's owner": "SELECT pg_ls_dir('.')",
+    "one that a predefined role was granted": "SELECT pg_ls_dir('.')",
+    "a program": "COPY (SELECT) TO PROGRAM 'true'",
+    "a file of the server": "COPY of_extension FROM '/srv/pgdata/PG_VERSION'",
     "a language that is not safe": "CREATE FUNCTION mine() RETURNS int LANGUAGE internal AS 'pg_backend_pid'",
     "the schema that is searched first": "CREATE FUNCTION pg_catalog.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
     "one that runs as an extension's owner": "SELECT definer_of_extension()",
@@ -235,10 +246,12 @@ REFUSED = {
         "CREATE TRIGGER mine BEFORE INSERT ON of_extension FOR EACH ROW EXECUTE FUNCTION watch()"
     ),
     "a key to the superuser's table": "CREATE TABLE child (id int REFERENCES of_extension)",
-    "passwords": "SELECT rolpassword FROM pg_authid",
-    "samples of everybody": "SELECT FROM pg_statistic",
-    "passwords of foreign servers": "SELECT umoptions FROM pg_user_mapping",
+    # A member of pg_read_all_data reads these three, and finds none.
+    "passwords": "SET ROLE plain; SELECT rolpassword FROM pg_authid",
+    "samples of everybody": "SET ROLE plain; SELECT FROM pg_statistic",
+    "passwords of foreign servers": "SET ROLE plain; SELECT umoptions FROM pg_user_mapping",
     "a view in the catalog": "UPDATE pg_catalog.all_roles SET rolsuper = true WHERE rolname = 'draupnir'",
+    "a view that initdb makes": "UPDATE pg_group SET groname = 'others' WHERE groname = 'draupnir_superusers'",
     "a view of an extension": "UPDATE roles_of_extension SET rolsuper = true WHERE rolname = 'draupnir'",
 }
 
@@ -248,6 +261,30 @@ def test_nothing_that_only_a_superuser_may_call_or_change_is_open(service: Servi
         found = service.psql(climber, statement, ok=False)
         assert found.returncode != 0, name
         assert "permission denied" in found.stderr or "must be owner" in found.stderr, (name, found.stderr)
+
+
+MEMBERS = """
+    WITH RECURSIVE reached(member, role) AS (
+      SELECT member, roleid FROM pg_auth_members
+       UNION SELECT reached.member, m.roleid FROM reached JOIN pg_auth_members m ON m.member = role)
+    SELECT DISTINCT role::regrole::text FROM reached WHERE role::regrole::text ~ '^(pg_|postgres|draupnir)'
+       AND member <> 'pg_monitor'::regrole ORDER BY 1"""
+
+
+def test_nobody_is_indirectly_a_member_of_what_reaches_beyond_sql(service: Service, climber: int) -> None:
+    found = service.answer(climber, MEMBERS).split()
+    assert found == [
+        *("draupnir_superusers", "pg_monitor", "pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats"),
+        *("pg_stat_scan_tables", "pg_write_all_data"),
+    ]
+    group = "SELECT member::regrole, admin_option FROM pg_auth_members WHERE roleid = 'draupnir_superusers'::regrole"
+    assert service.answer(climber, group) == "postgres|f"
+    assert service.answer(climber, "SELECT count(rolpassword) FROM pg_authid") == "0"
+
+
+def test_replication_roles_are_the_only_parameter_that_is_granted(service: Service, climber: int) -> None:
+    assert service.answer(climber, "SELECT DISTINCT parname FROM pg_parameter_acl") == "session_replication_role"
+    service.psql(climber, "SET session_replication_role = replica")
 
 
 def test_safe_functions_can_still_be_called(service: Service, climber: int) -> None:

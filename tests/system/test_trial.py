@@ -88,4 +88,4 @@ def trial(image: int) -> Iterator[Authority]:
 def test_a_trial_is_tried_on_both_loopback_addresses_and_on_no_other(trial: Authority) -> None:
     listening = {line.split()[3] for line in run("ss", "-Hltn").stdout.splitlines()}
     assert {each for each in listening if each.endswith(f":{PORT}")} == {f"127.0.0.1:{PORT}", f"[::1]:{PORT}"}
-    asyncio.run(probes.Probes()(PORT, certificates.issue_client(trial)))
+    asyncio.run(probes.Probes()(PORT, trial, "postgres"))

@@ -42,6 +42,7 @@ ENDPOINTS = (
                 errors.DirectRefused,
                 errors.CeilingTooHigh,
                 errors.SettingRefused,
+                errors.RoleRefused,
             ),
             *(errors.NoFreePort, errors.NoFreeId, errors.TooManyInstances, errors.WrongState),
             *(*ALLOWLIST, errors.TooManyAddresses),
@@ -52,9 +53,11 @@ ENDPOINTS = (
         path="/instances/{instance_id}",
         access=OWNED,
         handler=instances.show,
-        does="Returns an instance: `status`, `written_bytes`, `max_bytes`; for its owner also `credentials`.",
+        does="Returns an instance: `status`, `written_bytes`, `max_bytes`, `database`; for its owner also `credentials`"
+        " of the Postgres role `draupnir`, or of another.",
+        parameters=(Parameter("role", {"type": "string"}, "app"),),
         answers={200: One[InstanceResource]},
-        errors=(*HELPER, *ALLOWLIST, errors.TooManyAddresses, errors.EncryptionKeyMissing),
+        errors=(*HELPER, errors.RoleRefused, *ALLOWLIST, errors.TooManyAddresses, errors.EncryptionKeyMissing),
     ),
     Endpoint(
         method="DELETE",

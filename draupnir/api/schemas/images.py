@@ -62,6 +62,9 @@ class ImageAttributes(TypedDict):
     postgres_version: Annotated[str | None, Field(description="The major version, such as `17`.")]
     size_bytes: int | None
     settings: Annotated[dict[str, str], Field(description="Settings that its instances get, given or carried over.")]
+    database: Annotated[
+        str | None, Field(description="To connect to: the only one with data, or else one that exists.")
+    ]
     tables_written_by_triggers: Annotated[
         list[str], Field(description="Tables to which triggers wrote while the script ran.")
     ]
@@ -132,6 +135,7 @@ def write_image(image: Image, now: datetime) -> ImageResource:
         "postgres_version": None if image.postgres_major is None else str(image.postgres_major),
         "size_bytes": image.size_bytes,
         "settings": {**image.parameters, **image.given_parameters},
+        "database": image.database,
         "tables_written_by_triggers": list(image.trigger_tables),
     }
     if image.script_truncated:

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from draupnir.api.schemas.addresses import AddressAttributes, write_address_attributes
 from draupnir.api.schemas.events import EventResource, write_event
 from draupnir.api.schemas.requests import Attributes
-from draupnir.api.schemas.values import CEILING, EMAIL, ID, PARAMETERS, SECONDS, WrittenTime, write_time
+from draupnir.api.schemas.values import CEILING, EMAIL, ID, PARAMETERS, SECONDS, TEXT, WrittenTime, write_time
 from draupnir.lifecycles import Event
 from draupnir.models import AllowedAddress, Condition, Credentials, Instance, Network, Observation, Shape
 
@@ -36,6 +36,7 @@ class NewInstance(Attributes):
     network: Annotated[Network | None, NETWORK] = None
     max_bytes: Annotated[int | None, CEILING, Field(description="How much it may write.")] = None
     settings: Annotated[dict[str, str], PARAMETERS] = Field(default_factory=dict)
+    role: Annotated[str | None, TEXT, Field(description="The Postgres role that the credentials are for.")] = None
 
     def shape(self, default: Shape) -> Shape:
         """Return the requested shape, with defaults for missing values; a direct instance never sleeps."""
@@ -82,6 +83,9 @@ class InstanceAttributes(TypedDict):
     written_bytes: Annotated[int | None, Field(description="How much it wrote; null if that is not known.")]
     hostname: str
     owner: str
+    database: Annotated[
+        str | None, Field(description="To connect to: the only one with data, or else one that exists.")
+    ]
     stop_reason: NotRequired[Annotated[str, Field(description="Why the service stopped it.")]]
     destroy_at: NotRequired[Annotated[WrittenTime, Field(description="When a closed instance is destroyed.")]]
     credentials: NotRequired[Annotated[InstanceCredentials, Field(description="Only for its owner, and not in lists.")]]
@@ -125,6 +129,7 @@ def write_instance(
         "written_bytes": observation.written_bytes,
         "hostname": hostname,
         "owner": instance.owner,
+        "database": instance.database,
     }
     if instance.stop_reason is not None:
         attributes["stop_reason"] = instance.stop_reason
@@ -136,7 +141,7 @@ def write_instance(
             "client_certificate": credentials.client_certificate,
             "client_key": credentials.client_key,
             "client_pkcs12": b64encode(credentials.client_pkcs12).decode("ascii"),
-            "user": "draupnir",
+            "user": credentials.role,
         }
     if allowed is not None:
         attributes["allowed_addresses"] = [write_address_attributes(each) for each in allowed]

@@ -1,5 +1,9 @@
--- Run once: allow connections to every database, so that the job cleans each of them, and return oids and names. template0 is
--- included, because draupnir could create a database from it and read its content.
-SELECT format('ALTER DATABASE %I ALLOW_CONNECTIONS true', datname) FROM pg_database WHERE NOT datallowconn
+-- Let every database accept connections, template0 too, since users can copy it; return oids and names. A database whose
+-- DROP was interrupted can only be dropped.
+UPDATE pg_database SET datistemplate = false WHERE datconnlimit = -2 AND datistemplate;
+SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE datconnlimit = -2
 \gexec
-SELECT oid, to_json(datname) FROM pg_database WHERE datallowconn ORDER BY oid;
+UPDATE pg_database SET datallowconn = true WHERE NOT datallowconn;
+-- Only superusers could connect to these.
+UPDATE pg_database SET datconnlimit = -1 WHERE datconnlimit = 0;
+SELECT oid, to_json(datname) FROM pg_database ORDER BY oid;

@@ -5,7 +5,9 @@ COPY (
          EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid
                     AND d.deptype = 'e' AND d.refclassid = 'pg_extension'::regclass),
          proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) a LEFT JOIN pg_authid r ON r.oid = a.grantee
-                                    WHERE a.grantee = 0 OR r.rolname IN ('draupnir', 'pg_database_owner')),
+                                    WHERE a.grantee <> 10 AND (rolname IS NULL OR rolname !~ '^pg_'
+                                                            OR rolname = 'pg_database_owner')),
+         ARRAY(SELECT rolname FROM aclexplode(proacl) a JOIN pg_authid r ON r.oid = a.grantee WHERE rolname ~ '^pg_'),
          -- An aggregate calls its functions with the rights of its owner.
          prokind = 'a' OR lanpltrusted AND lanname NOT IN ('internal', 'c'),
          proargtypes, prolang, nspname, proname, oidvectortypes(proargtypes),

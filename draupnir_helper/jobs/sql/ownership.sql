@@ -1,6 +1,11 @@
--- Run in every database, with :bootstrap set to the bootstrap superuser, and the oids of functions that jobs/catalogs.py
--- put into :kept and :closed. draupnir becomes the owner of all objects except those of Postgres and of extensions. Schema
--- and membership decide, because the data can give any oid to any object.
+-- Run in every database, with :bootstrap set to the bootstrap superuser and the oids :kept and :closed of functions, as
+-- jobs/catalogs.py judged them. The bootstrap superuser owns only objects of Postgres and of extensions. Its other objects
+-- become draupnir's, each in a transaction of its own, so that locks do not add up. Objects of other roles stay with them.
+-- Schema and extension membership decide, because the data may use any oid for any object.
+SELECT oid AS draupnir FROM pg_authid WHERE rolname = 'draupnir'
+\gset
+CREATE TEMPORARY VIEW keeps AS
+  SELECT oid FROM pg_authid WHERE oid >= 16384::oid AND rolname !~ '^pg_' AND rolname <> 'draupnir_superusers';
 SELECT current_setting('server_version_num')::int >= 130000 AS may_change_catalogs
 \gset
 \if :may_change_catalogs
@@ -21,21 +26,42 @@ SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'bootstrap')
 UPDATE pg_proc SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] WHERE oid = ANY (:'closed'::oid[]);
 -- Triggers, languages, types and operator classes call a function without the privilege EXECUTE, so remove its extra rights.
 UPDATE pg_proc SET prosecdef = false WHERE oid = ANY (:'closed'::oid[]) AND prosecdef;
-UPDATE pg_proc
-   SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] || ARRAY(
-         SELECT makeaclitem(grantee, 10, 'EXECUTE', false) FROM aclexplode(proacl) JOIN pg_authid r ON r.oid = grantee
-          WHERE rolname ~ '^pg_' AND rolname <> 'pg_database_owner')
- WHERE oid = ANY (ARRAY(SELECT to_regprocedure(each)::oid FROM unnest(:'restricted'::text[]) AS each))
-   AND (proacl IS NULL OR EXISTS (
-         SELECT FROM aclexplode(proacl) LEFT JOIN pg_authid r ON r.oid = grantee
-          WHERE grantee <> 10 AND (rolname IS NULL OR rolname !~ '^pg_' OR rolname = 'pg_database_owner')));
--- A role that can create objects in pg_catalog could replace functions that all others call.
+-- Restore the grants of initdb on functions that PUBLIC may not call: :restricted has entries function=role and function=.
+CREATE TEMPORARY TABLE allowed AS
+  SELECT to_regprocedure(split_part(each, '=', 1))::oid AS oid,
+         array_agg((SELECT oid FROM pg_authid WHERE rolname = split_part(each, '=', 2))) AS roles
+    FROM unnest(:'restricted'::text[]) AS each GROUP BY 1;
+UPDATE pg_proc p
+   SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)]
+                || ARRAY(SELECT makeaclitem(role, 10, 'EXECUTE', false) FROM unnest(roles) AS role WHERE role <> 0::oid)
+  FROM allowed a
+ WHERE p.oid = a.oid
+   AND (proacl IS NULL
+     OR EXISTS (SELECT FROM aclexplode(proacl) WHERE grantee <> 10::oid AND NOT coalesce(grantee = ANY (roles), false)));
+-- A role that can create in pg_catalog could replace what all others call.
 UPDATE pg_namespace
    SET nspacl = ARRAY[makeaclitem(10, 10, 'USAGE', false), makeaclitem(10, 10, 'CREATE', false),
                       makeaclitem(0, 10, 'USAGE', false)]
  WHERE nspname IN ('pg_catalog', 'information_schema')
    AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee <> 10 AND privilege_type = 'CREATE');
--- Default privileges of the bootstrap superuser would grant rights on objects that the scripts of extensions create.
+-- Scripts of extensions run as the bootstrap superuser, so its default privileges would apply to their objects. They become
+-- those of draupnir, which creates the other objects in its place.
+CREATE TEMPORARY VIEW defaults AS
+  SELECT defaclnamespace, coalesce(' IN SCHEMA ' || quote_ident(nspname), '') AS place,
+         CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS'
+                            WHEN 'T' THEN 'TYPES' WHEN 'n' THEN 'SCHEMAS' WHEN 'L' THEN 'LARGE OBJECTS' END AS kind, defaclacl
+    FROM pg_default_acl LEFT JOIN pg_namespace n ON n.oid = defaclnamespace
+   WHERE defaclrole = 10::oid AND (defaclnamespace = 0::oid OR nspname IS NOT NULL);
+SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE draupnir REVOKE ALL ON %s FROM PUBLIC', kind) FROM defaults
+ WHERE defaclnamespace = 0::oid AND kind IN ('FUNCTIONS', 'TYPES')
+   AND NOT EXISTS (SELECT FROM aclexplode(defaclacl) WHERE grantee = 0::oid)
+\gexec
+SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE draupnir%s GRANT %s ON %s TO %s%s', place, privilege_type, kind,
+              CASE WHEN grantee = 0::oid THEN 'PUBLIC' ELSE quote_ident(rolname) END,
+              CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
+  FROM defaults, aclexplode(defaclacl) LEFT JOIN pg_authid r ON r.oid = grantee
+ WHERE grantee <> 10::oid AND (grantee = 0::oid OR rolname IS NOT NULL)
+\gexec
 DELETE FROM pg_shdepend d USING pg_default_acl a
  WHERE a.defaclrole = 10 AND d.objid = a.oid AND d.classid = 'pg_default_acl'::regclass
    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database());
@@ -46,8 +72,9 @@ CREATE TEMPORARY VIEW extension_member AS
 CREATE TEMPORARY VIEW system_schema AS
   SELECT oid FROM pg_namespace WHERE nspname IN ('pg_catalog', 'information_schema', 'pg_toast');
 CREATE TEMPORARY VIEW temporary_schema AS SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_';
--- The owner of an extension may update it. The script runs as superuser, so draupnir must not own tables that it uses.
-UPDATE pg_extension e SET extowner = CASE WHEN has_tables THEN 10 ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END
+-- The owner of an extension may update it. The script runs as superuser, so that role must not own tables that it uses.
+UPDATE pg_extension e SET extowner = CASE WHEN has_tables THEN 10 WHEN extowner IN (SELECT oid FROM keeps) THEN extowner
+                                          ELSE :draupnir END
   FROM (SELECT e.oid, EXISTS (SELECT FROM pg_depend d JOIN pg_class c ON c.oid = objid
                                WHERE d.deptype = 'e' AND refobjid = e.oid AND refclassid = 'pg_extension'::regclass
                                  AND classid = 'pg_class'::regclass AND relkind IN ('r', 'p', 'm', 'f')) AS has_tables
@@ -59,7 +86,21 @@ INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, d
   SELECT d.oid, 'pg_extension'::regclass, e.oid, 0, 'pg_authid'::regclass, extowner, 'o'
     FROM pg_extension e, pg_database d WHERE datname = current_database() AND extowner <> 10;
 
--- The owner of a table can create indexes on its partitions, with the rights of their owner. So they get the same owner.
+-- ALTER PUBLICATION refuses to give a publication for all tables to a role that is not a superuser.
+UPDATE pg_publication SET pubowner = :draupnir WHERE pubowner NOT IN (SELECT oid FROM keeps);
+DELETE FROM pg_shdepend
+ WHERE classid = 'pg_publication'::regclass AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database());
+INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, deptype)
+  SELECT d.oid, 'pg_publication'::regclass, p.oid, 0, 'pg_authid'::regclass, pubowner, 'o'
+    FROM pg_publication p, pg_database d WHERE datname = current_database();
+-- Large objects can be numerous. Those with grants follow below, since their grantor changes, too.
+INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, deptype)
+  SELECT d.oid, 'pg_largeobject'::regclass, l.oid, 0, 'pg_authid'::regclass, :draupnir, 'o'
+    FROM pg_largeobject_metadata l, pg_database d
+   WHERE datname = current_database() AND lomowner = 10::oid AND lomacl IS NULL;
+UPDATE pg_largeobject_metadata SET lomowner = :draupnir WHERE lomowner = 10::oid AND lomacl IS NULL;
+
+-- The owner of a table can create indexes on its partitions, with the rights of their owner. So the superuser owns none.
 CREATE TEMPORARY VIEW part_of_other AS
   SELECT inhrelid AS object FROM pg_inherits
    WHERE ('pg_class'::regclass::oid, inhparent) NOT IN (SELECT classid, objid FROM extension_member);
@@ -111,9 +152,9 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
   UNION ALL
   SELECT 'LARGE OBJECT', 'pg_largeobject'::regclass, oid, NULL, lomowner, oid::text FROM pg_largeobject_metadata
   UNION ALL
-  SELECT 'PUBLICATION', 'pg_publication'::regclass, oid, NULL, pubowner, quote_ident(pubname) FROM pg_publication
-  UNION ALL
   SELECT 'SERVER', 'pg_foreign_server'::regclass, oid, NULL, srvowner, quote_ident(srvname) FROM pg_foreign_server;
+-- Without recent statistics the planner takes the catalogs of a database with many tables for small.
+SET enable_nestloop = off;
 SELECT format('ALTER %s %s OWNER TO %I', kind,
               CASE kind WHEN 'TABLE' THEN object::regclass::text WHEN 'ROUTINE' THEN object::regprocedure::text
                         WHEN 'TYPE' THEN object::regtype::text WHEN 'OPERATOR' THEN object::regoperator::text
@@ -122,7 +163,7 @@ SELECT format('ALTER %s %s OWNER TO %I', kind,
   FROM (SELECT *, CASE WHEN namespace IN (SELECT oid FROM system_schema)
                          OR (class, object) IN (SELECT classid, objid FROM extension_member)
                             AND NOT (class = 'pg_class'::regclass AND object IN (SELECT object FROM part_of_other))
-                       THEN 10 ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END AS wanted
+                       THEN 10 WHEN owner IN (SELECT oid FROM keeps) THEN owner ELSE :draupnir END AS wanted
           FROM object WHERE namespace IS NULL OR namespace NOT IN (SELECT oid FROM temporary_schema)) AS o
  WHERE owner <> wanted
 \gexec

@@ -1,41 +1,73 @@
--- Run once: only the role draupnir may log in, and it is not a superuser. Other roles stay, without powers, as owners of their
--- grants. The statements read catalogs instead of views, because the data may have replaced views.
+-- Run once after the script, with the name of the superuser in :bootstrap. Roles stay, without rights that reach beyond SQL,
+-- and draupnir becomes a member of each. The statements read catalogs instead of views, because the data may have replaced
+-- views. They update catalogs where ALTER ROLE would refuse roles whose names begin with pg_, or whose oids are reserved.
+SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl,
+       current_setting('server_version_num')::int >= 160000 AS creates_roles
+\gset
 SELECT 'CREATE ROLE draupnir' WHERE NOT EXISTS (SELECT FROM pg_authid WHERE rolname = 'draupnir')
 \gexec
-ALTER ROLE draupnir LOGIN INHERIT NOSUPERUSER CREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS
-  PASSWORD NULL CONNECTION LIMIT -1 VALID UNTIL 'infinity';
-ALTER ROLE draupnir RESET ALL;
-SELECT format('ALTER ROLE draupnir IN DATABASE %I RESET ALL', datname)
-  FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase JOIN pg_authid r ON r.oid = s.setrole
- WHERE r.rolname = 'draupnir'
-\gexec
--- From Postgres 16 on, grants of different grantors are separate rows.
-SELECT format('REVOKE %I FROM draupnir%s CASCADE', granted.rolname,
-              CASE WHEN current_setting('server_version_num')::int >= 160000
-                   THEN format(' GRANTED BY %I', pg_get_userbyid(m.grantor)) ELSE '' END)
-  FROM pg_auth_members m JOIN pg_authid granted ON granted.oid = m.roleid JOIN pg_authid member ON member.oid = m.member
- WHERE member.rolname = 'draupnir'
-\gexec
--- Not ALTER ROLE, which refuses roles whose names begin with pg_, or whose oids are reserved.
+ALTER ROLE draupnir LOGIN INHERIT CREATEDB PASSWORD NULL CONNECTION LIMIT -1 VALID UNTIL 'infinity';
+-- The first line of pg_hba.conf rejects its members.
+CREATE ROLE draupnir_superusers;
+CREATE TEMPORARY VIEW reserved AS
+  SELECT oid, rolname FROM pg_authid WHERE oid < 16384::oid OR rolname ~ '^pg_' OR rolname = 'draupnir_superusers';
+CREATE TEMPORARY VIEW permitted AS
+  SELECT oid FROM reserved
+   WHERE rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_monitor');
+CREATE TEMPORARY TABLE former_superuser AS
+  SELECT oid FROM pg_authid WHERE rolsuper AND oid NOT IN (SELECT oid FROM reserved);
+-- Before Postgres 16, a role with CREATEROLE can grant all roles except superusers, predefined ones too.
 UPDATE pg_authid
-   SET rolsuper = false, rolcreaterole = false, rolreplication = false, rolbypassrls = false, rolcanlogin = false
- WHERE oid <> 10 AND rolname <> 'draupnir';
+   SET rolcreatedb = rolcreatedb OR rolsuper,
+       rolcreaterole = :'creates_roles' AND (rolcreaterole OR rolsuper OR rolname = 'draupnir'),
+       rolsuper = false, rolreplication = false, rolbypassrls = false
+ WHERE oid <> 10::oid;
+UPDATE pg_authid SET rolcanlogin = false, rolcreaterole = false
+ WHERE oid <> 10::oid AND oid IN (SELECT oid FROM reserved);
 UPDATE pg_authid SET rolpassword = NULL WHERE rolpassword IS NOT NULL;
--- As the owner of a database, draupnir is implicitly a member of pg_database_owner, oid 6171. The data may have renamed it.
-DELETE FROM pg_auth_members WHERE member = 6171;
+
+-- Memberships that initdb gives to pg_monitor stay. Other predefined roles must not get rights by membership.
+DELETE FROM pg_auth_members m
+ WHERE NOT (member = 3373::oid AND roleid IN (3374::oid, 3375::oid, 3377::oid) AND grantor = 10::oid)
+   AND (roleid IN (SELECT oid FROM reserved EXCEPT SELECT oid FROM permitted)
+     OR member IN (SELECT oid FROM reserved WHERE oid <> 10::oid)
+     OR roleid = (SELECT oid FROM pg_authid WHERE rolname = 'draupnir')
+     OR NOT EXISTS (SELECT FROM pg_authid WHERE oid = roleid) OR NOT EXISTS (SELECT FROM pg_authid WHERE oid = member));
+\if :creates_roles
+DELETE FROM pg_shdepend
+ WHERE classid = 'pg_auth_members'::regclass AND objid NOT IN (SELECT oid FROM pg_auth_members);
+\endif
+GRANT draupnir_superusers TO :"bootstrap";
+SELECT format('GRANT %I TO draupnir WITH ADMIN OPTION', rolname)
+       || CASE WHEN :'creates_roles' THEN ', INHERIT TRUE, SET TRUE' ELSE '' END
+  FROM pg_authid
+ WHERE oid NOT IN (SELECT oid FROM reserved) AND rolname <> 'draupnir'
+\gexec
 -- From Postgres 15 on, a role can be allowed to change a server parameter.
-SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl
-\gset
 \if :has_parameter_acl
-SELECT DISTINCT format('REVOKE ALL ON PARAMETER %I FROM %s CASCADE', parname,
-                       CASE WHEN grantee = 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(grantee)) END)
-  FROM pg_parameter_acl, aclexplode(paracl) WHERE grantee <> 10
+CREATE TEMPORARY TABLE replicating AS
+  SELECT grantee FROM pg_parameter_acl, aclexplode(paracl)
+   WHERE parname = 'session_replication_role' AND privilege_type = 'SET' AND grantee <> 10::oid
+   UNION SELECT oid FROM former_superuser
+   UNION SELECT oid FROM pg_authid WHERE rolname = 'draupnir';
+DELETE FROM pg_shdepend WHERE classid = 'pg_parameter_acl'::regclass;
+DELETE FROM pg_parameter_acl;
+SELECT format('GRANT SET ON PARAMETER session_replication_role TO %s',
+              CASE WHEN grantee = 0::oid THEN 'PUBLIC' ELSE quote_ident(rolname) END)
+  FROM replicating LEFT JOIN pg_authid r ON r.oid = grantee
+ WHERE grantee = 0::oid OR rolname IS NOT NULL AND grantee NOT IN (SELECT oid FROM reserved)
 \gexec
 \endif
-SELECT format('ALTER DATABASE %I OWNER TO %I', datname, CASE owner WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
-  FROM (SELECT *, CASE WHEN datname IN ('template0', 'template1') THEN 10
+
+SELECT format('ALTER DATABASE %I OWNER TO %I', datname, CASE owner WHEN 10::oid THEN :'bootstrap' ELSE 'draupnir' END)
+  FROM (SELECT *, CASE WHEN datname IN ('template0', 'template1') THEN 10::oid
+                       WHEN datdba IN (SELECT oid FROM pg_authid) AND datdba NOT IN (SELECT oid FROM reserved) THEN datdba
                        ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END AS owner FROM pg_database) AS d
  WHERE datdba <> owner
 \gexec
-SELECT format('ALTER TABLESPACE %I OWNER TO %I', spcname, :'bootstrap') FROM pg_tablespace WHERE spcowner <> 10
+-- The data may have revoked CONNECT from PUBLIC.
+SELECT format('GRANT CONNECT ON DATABASE %I TO draupnir', datname)
+  FROM pg_database WHERE NOT has_database_privilege('draupnir', oid, 'CONNECT')
+\gexec
+SELECT format('ALTER TABLESPACE %I OWNER TO %I', spcname, :'bootstrap') FROM pg_tablespace WHERE spcowner <> 10::oid
 \gexec

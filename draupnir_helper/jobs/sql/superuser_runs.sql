@@ -1,11 +1,16 @@
 -- Run in every database after ownership.sql, in its session: remove objects of draupnir that the bootstrap superuser would
 -- run. Extensions and autovacuum act as the owner of a table, so tables of the superuser must not use objects of others.
-CREATE TEMPORARY VIEW foreign_to_superuser AS SELECT class, object FROM object WHERE owner <> 10;
+CREATE TEMPORARY TABLE foreign_to_superuser AS SELECT class, object FROM object WHERE owner <> 10;
+RESET enable_nestloop;
+CREATE INDEX ON foreign_to_superuser (class, object);
+ANALYZE foreign_to_superuser;
 -- pg_depend is data, too, so expression trees are searched for oids of objects that the superuser does not own.
 CREATE TEMPORARY TABLE foreign_oid AS
   SELECT oid::text AS oid FROM pg_proc WHERE proowner <> 10 OR oid = ANY (:'closed'::oid[])
    UNION SELECT oid::text FROM pg_operator WHERE oprowner <> 10
    UNION SELECT oid::text FROM pg_type WHERE typowner <> 10;
+CREATE INDEX ON foreign_oid (oid);
+ANALYZE foreign_oid;
 CREATE FUNCTION pg_temp.is_foreign(tree text) RETURNS boolean LANGUAGE sql AS
   'SELECT EXISTS (SELECT FROM regexp_matches(tree, ''[0-9]+'', ''g'') AS m(number) JOIN pg_temp.foreign_oid ON oid = number[1])';
 SELECT format('DROP %s %s', replace(type, ' object', ''), identity)
@@ -73,6 +78,22 @@ UPDATE pg_attribute
                               WHERE grantee = 10 OR privilege_type = 'SELECT'), '{}')
  WHERE attrelid IN (SELECT oid FROM read_only)
    AND EXISTS (SELECT FROM aclexplode(attacl) WHERE grantee <> 10 AND privilege_type <> 'SELECT');
+-- Members of pg_write_all_data need no grant. Through a view that writes to a catalog, such as pg_group, they could rename
+-- roles. A rule replaces the write by a call that is refused; a rule without an action would report success.
+SELECT current_setting('server_version_num')::int >= 140000 AS has_data_roles
+\gset
+\if :has_data_roles
+SELECT format('DROP RULE %I ON %s', rulename, ev_class::regclass)
+  FROM pg_rewrite JOIN read_only ON read_only.oid = ev_class
+ WHERE ev_type <> '1' AND ev_class <> 'pg_settings'::regclass
+\gexec
+SELECT format('CREATE RULE %I AS ON %s TO %s DO INSTEAD SELECT pg_catalog.pg_read_file(''PG_VERSION'')',
+              'no_' || lower(event), event, v.oid::regclass)
+  FROM read_only v JOIN pg_class c ON c.oid = v.oid,
+       (VALUES ('UPDATE', 4), ('INSERT', 8), ('DELETE', 16)) AS e(event, bit)
+ WHERE relkind = 'v' AND v.oid <> 'pg_settings'::regclass AND pg_relation_is_updatable(v.oid, false) & bit <> 0
+\gexec
+\endif
 -- Only superusers may read these, as after initdb: they contain passwords, and samples of rows that policies hide.
 CREATE TEMPORARY VIEW secret AS
   SELECT oid FROM pg_class

@@ -25,13 +25,15 @@ def test_each_major_gets_only_settings_that_it_supports() -> None:
     assert "allow_alter_system=off" in of_instance(17)
 
 
-def test_only_one_role_can_log_in_over_tls_with_a_certificate() -> None:
-    texts = postgres.instance_files("/conf", None, {})
-    rules = [line.split() for line in texts["pg_hba.conf"].splitlines()]
-    assert rules == [
-        ["hostssl", "all", "draupnir", "all", "cert", "map=draupnir"],
-        ["host", "all", "all", "all", "reject"],
+@pytest.mark.parametrize(("any_role", "who"), [(True, "all"), (False, "draupnir")])
+def test_roles_log_in_over_tls_with_their_own_certificate_and_superusers_never(any_role: bool, who: str) -> None:
+    texts = postgres.instance_files("/conf", None, {}, any_role=any_role)
+    assert texts["pg_hba.conf"].splitlines() == [
+        "host all +draupnir_superusers all reject",
+        f"hostssl all {who} all cert",
+        "host all all all reject",
     ]
+    assert texts["pg_ident.conf"] == ""
     assert "unix_socket_directories = ''" in texts["postgresql.conf"]
     assert "listen_addresses = '127.0.0.1'" in texts["postgresql.conf"]
 
@@ -66,7 +68,7 @@ def test_no_setting_is_both_a_wall_and_harmless() -> None:
 @pytest.mark.parametrize("major", [12, 13, 14, 15, 16, 17, 18])
 def test_authentication_settings_are_on_the_command_line_and_in_the_file(major: int) -> None:
     command = of_instance(major)
-    file = postgres.instance_files("/conf", None, {})["postgresql.conf"]
+    file = postgres.instance_text("/conf", None, {})
     for name, value in postgres.instance_settings("/conf").items():
         if name in {"hba_file", "ident_file", "listen_addresses", "port", "ssl", "ssl_ca_file", "ssl_key_file"}:
             assert f"{name}={value}" in command

@@ -53,7 +53,7 @@ def test_the_watermarks_are_in_order_and_leave_most_of_the_disk(size_bytes: int)
 def test_an_instance_at_its_ceiling_reads_and_checkpoints() -> None:
     def text(*, read_only: bool) -> str:
         ceiling = wire.Ceiling(max_bytes=GIB, read_only=read_only, extended=False)
-        return postgres.instance_files("/conf", ceiling, {})["postgresql.conf"]
+        return postgres.instance_text("/conf", ceiling, {})
 
     assert "max_wal_size = '128MB'" in text(read_only=False)
     assert "default_transaction_read_only" not in text(read_only=False)

@@ -1,0 +1,41 @@
+"""As which Postgres roles people may sign in to an instance: any role but its superuser and reserved names."""
+
+from __future__ import annotations
+
+import re
+
+from draupnir import certificates
+from draupnir.errors import RoleRefused
+
+DEFAULT = certificates.CLIENT_NAME
+# finalise puts the superuser into this group, and pg_hba.conf rejects its members.
+SUPERUSERS = "draupnir_superusers"
+MAX_NAME_BYTES = 63
+
+
+def allowed(role: str | None, image_id: int, superuser: str | None) -> str:
+    """Return the role, or draupnir if none is given. `superuser` is that of the image. Raises RoleRefused.
+
+    Whether a role exists only Postgres knows, for roles are also made in the instance.
+    """
+    if role is None or role == DEFAULT:
+        return DEFAULT
+    if superuser is None:
+        raise RoleRefused(
+            f"Image {image_id} was finalised by an older version of Draupnir, so only the role {DEFAULT} can sign in to"
+            " its instances; create a new image from the backup."
+        )
+    if role == superuser:
+        raise RoleRefused(f"{_shown(role)} is the superuser of the data, and nobody can sign in as a superuser.")
+    if role.startswith("pg_") or role == SUPERUSERS:
+        raise RoleRefused(f"{_shown(role)} is a reserved name; sign in as {DEFAULT} or as a role of the data.")
+    if not role or len(role.encode()) > MAX_NAME_BYTES or re.search(r"[\x00-\x1f\x7f]", role):
+        raise RoleRefused(
+            f"{_shown(role)} cannot be the name of a role here: names have 1 to {MAX_NAME_BYTES} bytes and no control"
+            f" characters; sign in as {DEFAULT} and use SET ROLE."
+        )
+    return role
+
+
+def _shown(role: str) -> str:
+    return repr(role if len(role) <= MAX_NAME_BYTES else f"{role[:MAX_NAME_BYTES]}…")

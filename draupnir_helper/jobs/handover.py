@@ -1,0 +1,110 @@
+"""Handing over: draupnir gets the objects of the superuser and joins all roles, which are limited to SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from draupnir_helper import postgres
+from draupnir_helper.jobs import catalogs, inspections
+from draupnir_helper.jobs.clusters import Cluster
+from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.sessions import in_each
+
+_SQL = Path(__file__).with_name("sql")
+
+
+def prepare(cluster: Cluster, databases: Iterable[str]) -> None:
+    """Create the role draupnir, which the script may alter.
+
+    Raises role_conflict if the data use a name of ours, and tampered_catalogs if they replace a function that our SQL
+    calls.
+    """
+    if cluster.superuser == postgres.ROLE:
+        detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
+        raise JobError("role_conflict", detail)
+    _require_free_names(cluster)
+    cluster.run_files("template1", _SQL / "claim.sql")
+    for lines in in_each(databases, lambda database: cluster.run_files(database, _SQL / "functions.sql")):
+        catalogs.refuse_other_versions(cluster.major, catalogs.read(lines[:-1]))
+
+
+def _require_free_names(cluster: Cluster) -> None:
+    if cluster.run_files("template1", _SQL / "conflict.sql") != ["0"]:
+        detail = (
+            f"The data or the script have a role {postgres.SUPERUSERS}, a name that Draupnir uses in every image; "
+            "rename the role at the source."
+        )
+        raise JobError("role_conflict", detail)
+
+
+def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> tuple[dict[int, inspections.Judged], list[str]]:
+    """Give draupnir the objects of the superuser, limit all roles to SQL, and delete the planner's statistics.
+
+    ANALYZE would keep the statistics of a table that the script emptied. Return the verdicts by oid of the
+    database, and the databases that have data.
+    """
+    _require_free_names(cluster)
+    functions, verdicts = judge_functions(cluster, databases)
+    trusted = {database: [*catalogs.oids(cluster.major), *verdicts[database].made] for database in databases}
+    in_each(
+        databases,
+        lambda database: cluster.run_files(
+            database,
+            _SQL / "powerless.sql",
+            trusted=array(trusted[database]),
+            powerless=array(verdicts[database].powerless),
+        ),
+    )
+    cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
+    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql", "content.sql")]
+    restricted = array(catalogs.permitted(cluster.major))
+    answers = in_each(
+        databases,
+        lambda database: cluster.run_files(
+            database,
+            *files,
+            bootstrap=cluster.superuser,
+            kept=array(verdicts[database].kept),
+            closed=array(verdicts[database].closed),
+            restricted=restricted,
+        ),
+    )
+    judged = {
+        oid: inspections.Judged(
+            {int(each.oid): each for each in functions[database]},
+            frozenset(map(int, verdicts[database].closed)),
+            frozenset(map(int, trusted[database])),
+        )
+        for database, oid in databases.items()
+    }
+    return judged, [database for database, answer in zip(databases, answers, strict=True) if answer == ["t"]]
+
+
+def judge_functions(
+    cluster: Cluster, databases: Iterable[str]
+) -> tuple[dict[str, list[catalogs.Function]], dict[str, catalogs.Verdict]]:
+    """Judge the functions of each database; return those listed, and the verdict, by database."""
+    made: dict[str, list[catalogs.Function]] = {}
+    functions, verdicts = {}, {}
+    judged = [_SQL / name for name in ("languages.sql", "functions.sql")]
+    listed = in_each(databases, lambda database: cluster.run_files(database, *judged))
+    for database, (*lines, extensions) in zip(databases, listed, strict=True):
+        functions[database] = catalogs.read(lines)
+        if extensions not in made and catalogs.needs_extensions(functions[database]):
+            files = [_SQL / "extensions.sql", *judged]
+            made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
+        verdicts[database] = catalogs.judge(cluster.major, functions[database], made.get(extensions, []))
+    return functions, verdicts
+
+
+def array(values: Iterable[str]) -> str:
+    """Return a Postgres array literal."""
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"
+
+
+def default_database(databases: Iterable[str], with_data: Sequence[str]) -> str:
+    """Return the database to connect to: the only one with data, or postgres, or another one that exists."""
+    if len(with_data) == 1:
+        return with_data[0]
+    return next((name for name in ("postgres", *with_data) if name in databases), "template1")

@@ -1,0 +1,45 @@
+"""The finalise job's steps on a running throw-away cluster, without a sandbox and without a clean stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest import mock
+
+from draupnir_helper import postgres
+from draupnir_helper.jobs import clusters, finalise, handover, inspections, surveys, vacuum
+from draupnir_helper.jobs.rows import Rows
+from tests.postgres import Cluster, binaries
+
+SQL = Path(finalise.__file__).with_name("sql")
+MAJOR = int(binaries().parent.name)
+
+
+@contextmanager
+def job_on(cluster: Cluster) -> Iterator[clusters.Cluster]:
+    """Yield the cluster as the job asks it."""
+    environment = clusters._environment() | {"PGPORT": str(cluster.port)}
+    data = mock.patch.object(postgres, "PGDATA", str(cluster.data))
+    with data, mock.patch.object(clusters, "_environment", return_value=environment):
+        yield clusters.Cluster(MAJOR, cluster.directory)
+
+
+def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Judged], str]:
+    """Take the job's steps from the recovery to the stop, and return its verdicts and the default database.
+
+    Afterwards the superuser cannot log in.
+    """
+    with job_on(cluster) as job, mock.patch.object(finalise, "_DIRECTORY", script.parent):
+        databases = finalise.admit_all_databases(job)
+        handover.prepare(job, databases)
+        finalise.disarm(job, databases)
+        before = surveys.survey(job, databases)
+        finalise.anonymise(job, databases, script)
+        databases = finalise.admit_all_databases(job)
+        finalise.disarm(job, databases)
+        surveys.refresh(job, databases, before)
+        judged, with_data = handover.hand_over(job, databases)
+        vacuum.Vacuum(job, Rows(script.parent)).run(databases, before.parents)
+        job.run_files("template1", SQL / "close.sql")
+        return judged, handover.default_database(databases, with_data)
