@@ -58,6 +58,7 @@ def main(reporter: Reporter) -> Report:
     major = read_major(_DATA)
     _DIRECTORY.mkdir(mode=0o700)
     cluster = Cluster(major, _DIRECTORY)
+    preflight.refuse(preflight.listed(major, preloaded()), reporter.rows)
     reporter.step("recovering")
     with cluster.running(preloaded(), reporter.rows):
         databases = admit_all_databases(cluster)

@@ -81,6 +81,16 @@ def problems(major: int, data: Path, needs: Sequence[Need], preloaded: Sequence[
             yield missing
 
 
+def listed(major: int, preloaded: Iterable[str]) -> Iterator[Row]:
+    """Yield a row for each library of the operator's list that is not installed, so that no server can start."""
+    for name in preloaded:
+        if missing := _library(major, Need("library", name, "")):
+            detail = (
+                f"shared_preload_libraries in /etc/draupnir/config.toml lists {name}, which Postgres {major} lacks."
+            )
+            yield missing._replace(detail=detail, remedy=f"{missing.remedy} Or remove it from the list.")
+
+
 def refuse(found: Iterable[Row], rows: Rows) -> None:
     """Add the rows to the report. Raises preflight_failed with all that make the image impossible."""
     fatal = []

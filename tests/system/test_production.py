@@ -31,6 +31,9 @@ BEGIN;
 SELECT pg_replication_origin_xact_setup('0/ABCD', now());
 INSERT INTO plain VALUES (101);
 COMMIT;
+CREATE FUNCTION audit() RETURNS event_trigger LANGUAGE c AS '$libdir/plpgsql', 'plpgsql_call_handler';
+CREATE EVENT TRIGGER audit ON ddl_command_end EXECUTE FUNCTION audit();
+UPDATE pg_proc SET probin = '$libdir/pgaudit' WHERE proname = 'audit';
 \\c elsewhere
 CREATE TABLE rows AS SELECT generate_series(1, 10) AS x;
 """
@@ -104,6 +107,12 @@ def test_tables_and_databases_in_a_tablespace_are_whole(service: Service, instan
         assert service.answer(instance_id, "SELECT count(*) FROM rows", "elsewhere") == "10"
         assert service.answer(instance_id, "SELECT spcname FROM pg_tablespace WHERE oid > 16383") == "ssd"
         service.psql(instance_id, "CREATE TABLE more AS SELECT * FROM fast")
+
+
+def test_an_event_trigger_of_a_missing_library_hinders_nobody(service: Service, instances: list[int]) -> None:
+    """As that of pgaudit, which is not installed."""
+    for instance_id in instances:
+        service.psql(instance_id, "CREATE TABLE made (x int); DROP TABLE made")
 
 
 def test_an_instance_has_the_sizes_of_the_source(service: Service, instances: list[int]) -> None:

@@ -7,6 +7,8 @@ SELECT jsonb_build_array('library', probin, coalesce(min(extname), ''))
   LEFT JOIN pg_extension e ON e.oid = d.refobjid
  WHERE prolang = 13 AND probin IS NOT NULL
  GROUP BY probin
+-- Event triggers are disabled in every image, so their library is not needed, as with pgaudit.
+HAVING NOT bool_and(prorettype = 'event_trigger'::regtype)
 UNION ALL
 SELECT jsonb_build_array('extension', extname, '') FROM pg_extension
 UNION ALL

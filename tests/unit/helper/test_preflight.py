@@ -82,6 +82,13 @@ def test_a_preloaded_library_is_not_a_problem(tmp_path: Path) -> None:
     assert found(tmp_path, need, preloaded=("pg_stat_statements",)) == []
 
 
+def test_a_library_of_the_operators_list_that_is_not_installed_is_named() -> None:
+    assert list(preflight.listed(MAJOR, ("pg_stat_statements",))) == []
+    (row,) = preflight.listed(MAJOR, ("pg_stat_statements", "pgaudit"))
+    assert "lists pgaudit" in row.detail
+    assert f"apt install postgresql-{MAJOR}-pgaudit" in row.remedy
+
+
 def test_a_tablespace_with_its_files_is_not_a_problem(tmp_path: Path) -> None:
     (tmp_path / "pg_tblspc/16400/PG_17_202406281").mkdir(parents=True)
     assert found(tmp_path, Need("tablespace", "16400", "ssd", "d")) == []
