@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -177,7 +178,8 @@ def test_damaged_data_are_told_from_a_bad_script_and_named(
         else:
             paths[0].write_bytes(content)
             paths[1].unlink()
-        code, detail = failure(service, damaged.tarball(f"{number}.tar"))
+        code, detail = failure(service, damaged.tarball(f"{number}.tar.zst", "--zstd"))
         assert code == "backup_damaged", detail
         assert f"table public.{name} in database my_db" in detail
         assert word in detail
+    shutil.rmtree(damaged.directory)

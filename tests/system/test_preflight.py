@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,13 @@ FOREIGN = "UPDATE pg_database SET datcollate = 'de_XX.UTF-8', datctype = 'de_XX.
 
 
 @pytest.fixture
-def needy(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Source:
+def needy(source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Source]:
     """A copy of the source that runs, to be changed."""
     copy = Source.copy_of(source, tmp_path_factory.mktemp("needy"))
     run("install", "-d", "-o", "postgres", copy.directory / "ssd")
     copy.start()
-    return copy
+    yield copy
+    shutil.rmtree(copy.directory)
 
 
 def refused(service: Service, backup: Path) -> tuple[str, list[dict[str, str]]]:
@@ -46,7 +49,7 @@ def test_all_that_is_missing_is_named_with_the_package_or_command(service: Servi
     needy.sql(f"CREATE TABLESPACE ssd LOCATION '{needy.directory}/ssd'", "postgres")
     needy.script(NEEDS)
     needy.stop()
-    detail, rows = refused(service, needy.tarball("needy.tar", "--exclude=./pg_tblspc/*"))
+    detail, rows = refused(service, needy.tarball("needy.tar.zst", "--zstd", "--exclude=./pg_tblspc/*"))
     for words in (
         f"apt install postgresql-{MAJOR}-pgvector",
         "tsearch_data/de_de.dict",
@@ -67,5 +70,5 @@ def test_all_that_is_missing_is_named_with_the_package_or_command(service: Servi
 def test_a_locale_that_the_whole_cluster_needs_is_named(service: Service, needy: Source) -> None:
     needy.sql(FOREIGN)
     needy.stop()
-    detail, _ = refused(service, needy.tarball("foreign.tar"))
+    detail, _ = refused(service, needy.tarball("foreign.tar.zst", "--zstd"))
     assert "localedef -i de_XX -f UTF-8 de_XX.UTF-8" in detail

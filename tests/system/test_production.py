@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,8 +67,10 @@ class Production(Source):
 
 
 @pytest.fixture(scope="module")
-def production(tmp_path_factory: pytest.TempPathFactory) -> Production:
-    return Production(tmp_path_factory.mktemp("production"))
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Production]:
+    made = Production(tmp_path_factory.mktemp("with_sizes"))
+    yield made
+    shutil.rmtree(made.directory)  # its log has large segments
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +80,7 @@ def images(service: Service, production: Production) -> Iterator[list[int]]:
     connection = ["-h", production.directory, "-p", "5999"]
     production._as_postgres("pg_basebackup", "-c", "fast", "-Ft", "-z", *connection, "-D", base)
     production.crash()
-    copy = production.tarball("copy.tar", "--dereference", base=production.directory, members="var")
+    copy = production.tarball("copy.tar.zst", "--zstd", "--dereference", base=production.directory, members="var")
     found = []
     for files in ([copy], sorted(base.iterdir())):
         image_id = service.create_image(script="SELECT 1;")
