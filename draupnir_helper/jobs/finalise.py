@@ -30,6 +30,7 @@ from draupnir_helper.jobs import (
 )
 from draupnir_helper.jobs.clusters import Cluster, read_major
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
+from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 SCRIPT = Path("/run/draupnir/image/anonymisation_script.sql")
@@ -58,9 +59,8 @@ def main(reporter: Reporter) -> Report:
     major = read_major(_DATA)
     _DIRECTORY.mkdir(mode=0o700)
     cluster = Cluster(major, _DIRECTORY)
-    preflight.refuse(preflight.listed(major, preloaded()), reporter.rows)
     reporter.step("recovering")
-    with cluster.running(preloaded(), reporter.rows):
+    with cluster.running(preloaded(major, reporter.rows), reporter.rows):
         databases = admit_all_databases(cluster)
         check_server(cluster, databases, reporter)
         handover.prepare(cluster, databases)
@@ -122,13 +122,16 @@ def admit_all_databases(cluster: Cluster) -> dict[str, int]:
     return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}
 
 
-def preloaded() -> list[str]:
-    """Return the libraries that the operator has every server load."""
-    return PRELOAD_LIBRARIES.read_text(encoding="ascii").split()
+def preloaded(major: int, rows: Rows) -> list[str]:
+    """Return the libraries that the operator has every server load. Raises preflight_failed if one is missing."""
+    libraries = PRELOAD_LIBRARIES.read_text(encoding="ascii").split()
+    preflight.refuse(preflight.listed(major, libraries), rows)
+    return libraries
 
 
 def check_server(cluster: Cluster, databases: Iterable[str], reporter: Reporter) -> None:
     """Report what the data need and this server lacks. Raises preflight_failed."""
+    libraries = preloaded(cluster.major, reporter.rows)
     needs = preflight.read(cluster.run_files("template1", _SQL / "databases.sql"))
     # Nobody can connect to a database whose locale is missing.
     known = [*preflight.problems(cluster.major, _DATA, needs, ())]
@@ -137,7 +140,7 @@ def check_server(cluster: Cluster, databases: Iterable[str], reporter: Reporter)
     for database, lines in zip(
         within, in_each(within, lambda each: cluster.run_files(each, _SQL / "preflight.sql")), strict=True
     ):
-        known += preflight.problems(cluster.major, _DATA, preflight.read(lines, database), preloaded())
+        known += preflight.problems(cluster.major, _DATA, preflight.read(lines, database), libraries)
     preflight.refuse(known, reporter.rows)
 
 
