@@ -58,7 +58,7 @@ def give_away(path: Path) -> None:
 
 
 @contextmanager
-def throw_away() -> Iterator[Cluster]:
+def throw_away(locale: str = "C.UTF-8") -> Iterator[Cluster]:
     """Provide a cluster without fsync, on a socket in a temporary directory; stop and remove it at the end.
 
     It also ends when the test run is killed, by a signal at the death of its parent.
@@ -79,7 +79,7 @@ def throw_away() -> Iterator[Cluster]:
         "-U",
         "postgres",
         "-N",
-        "--locale=C.UTF-8",
+        f"--locale={locale}",
     ]
     made = subprocess.run(["setpriv", *drop, *initdb], check=False, capture_output=True, text=True, cwd=directory)
     if made.returncode:

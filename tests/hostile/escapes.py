@@ -52,7 +52,8 @@ ATTEMPTS: dict[str, str] = {
     "changes the server": "ALTER SYSTEM SET archive_command = 'true'; SELECT 'escaped'",
     "changes a guarded parameter": (
         "SELECT 'escaped' FROM pg_settings WHERE context IN ('sighup', 'postmaster', 'superuser', 'superuser-backend')"
-        " AND (has_parameter_privilege(name, 'SET') OR has_parameter_privilege(name, 'ALTER SYSTEM')) LIMIT 1"
+        " AND (name <> 'session_replication_role' AND has_parameter_privilege(name, 'SET')"
+        " OR has_parameter_privilege(name, 'ALTER SYSTEM')) LIMIT 1"
     ),
     "changes a catalog": "SET allow_system_table_mods = on; UPDATE pg_authid SET rolsuper = true; SELECT 'escaped'",
     "writes to a catalog": (

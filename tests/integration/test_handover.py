@@ -1,0 +1,114 @@
+"""Databases as production has them go through the finalise job's steps on a real cluster."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from draupnir_helper.jobs import inspections
+from draupnir_helper.jobs.reports import JobError
+from tests import finalising
+from tests.postgres import Cluster, binaries, throw_away
+
+LATIN_1 = "M\xfcller"
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "anonymisation_script.sql"
+    path.write_text("SELECT 1;\n")
+    return path
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """Start a cluster in the locale C, whose template1 is SQL_ASCII."""
+    with throw_away("C") as cluster:
+        yield cluster
+
+
+def run(cluster: Cluster, database: str, *statements: str | bytes) -> None:
+    """Run the statements as superuser; bytes are in Latin-1."""
+    with psycopg.connect(cluster.dsn(database), autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement if isinstance(statement, bytes) else statement.encode())
+
+
+def answer(cluster: Cluster, database: str, query: str, role: str = "draupnir") -> object:
+    dsn = cluster.dsn(database).replace("user=postgres", f"user={role}")
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        row = connection.execute(query.encode()).fetchone()
+        return row[0].decode() if row and isinstance(row[0], bytes) else row and row[0]
+
+
+def test_names_of_an_sql_ascii_database_may_have_any_encoding(cluster: Cluster, script: Path) -> None:
+    run(
+        cluster,
+        "postgres",
+        "CREATE ROLE app LOGIN",
+        "CREATE DATABASE ascii",
+        "CREATE DATABASE utf8 ENCODING 'UTF8' TEMPLATE template0",
+    )
+    table = f'CREATE TABLE "{LATIN_1}" (id int PRIMARY KEY, "{LATIN_1}" text)'.encode("latin-1")
+    run(cluster, "ascii", table)
+    run(cluster, "utf8", f'CREATE TABLE "{LATIN_1}" (id int)'.encode())
+    judged, database = finalising.finalised(cluster, script)
+    assert database == "postgres"
+    owners = "SELECT string_agg(DISTINCT relowner::regrole::text, ',') FROM pg_class WHERE relnamespace = 2200"
+    for name in ("ascii", "utf8"):
+        assert answer(cluster, name, owners) == "draupnir"
+        dump = [
+            str(binaries() / "pg_dump"),
+            "-f",
+            "/dev/null",
+            cluster.dsn(name).replace("user=postgres", "user=draupnir"),
+        ]
+        subprocess.run(dump, check=True, capture_output=True)
+    inspections.inspect(checkpointed(cluster), finalising.MAJOR, judged)
+
+
+def checkpointed(cluster: Cluster) -> Path:
+    """Stop the cluster, since nobody may ask it for a checkpoint, and return its data directory."""
+    pid = int((cluster.data / "postmaster.pid").read_text().split()[0])
+    subprocess.run(["kill", "-INT", str(pid)], check=True)
+    while (cluster.data / "postmaster.pid").exists():
+        pass
+    return cluster.data
+
+
+def test_only_roles_with_the_name_of_the_group_are_refused(cluster: Cluster, script: Path) -> None:
+    run(cluster, "postgres", "CREATE ROLE draupnir_superusers")
+    with pytest.raises(JobError) as raised:
+        finalising.finalised(cluster, script)
+    assert raised.value.code == "role_conflict"
+
+
+def test_a_script_can_give_draupnir_settings_and_memberships(cluster: Cluster, script: Path) -> None:
+    script.write_text("CREATE ROLE app;\nGRANT app TO draupnir;\nALTER ROLE draupnir SET search_path = app, public;\n")
+    run(cluster, "postgres", "CREATE ROLE draupnir", "ALTER ROLE draupnir SET work_mem = '1GB'")
+    finalising.finalised(cluster, script)
+    assert answer(cluster, "postgres", "SHOW search_path") == "app, public"
+    assert answer(cluster, "postgres", "SHOW work_mem") != "1GB"
+
+
+def test_settings_that_would_break_the_job_s_sessions_do_not(cluster: Cluster, script: Path) -> None:
+    settings = {
+        "statement_timeout": "1ms",
+        "default_transaction_read_only": "on",
+        "role": "app",
+        "default_transaction_isolation": "serializable",
+        "temp_file_limit": "1",
+        "quote_all_identifiers": "on",
+        "standard_conforming_strings": "off",
+    }
+    run(cluster, "postgres", "CREATE ROLE app LOGIN", "CREATE DATABASE my_db")
+    run(cluster, "my_db", "CREATE TABLE t AS SELECT generate_series(1, 10) AS id")
+    run(cluster, "postgres", *(f"ALTER DATABASE my_db SET {name} = '{value}'" for name, value in settings.items()))
+    script.write_text("\\c my_db\nDELETE FROM t;\nSELECT pg_sleep(0.1);\n")
+    _, database = finalising.finalised(cluster, script)
+    assert database == "my_db"
+    assert answer(cluster, "postgres", "SELECT cardinality(setconfig) FROM pg_db_role_setting") == len(settings)
