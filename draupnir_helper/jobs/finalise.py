@@ -23,6 +23,7 @@ from draupnir_helper.jobs import (
     handover,
     inspections,
     preflight,
+    removals,
     reports,
     surveys,
     triggers,
@@ -64,11 +65,9 @@ def main(reporter: Reporter) -> Report:
         databases = admit_all_databases(cluster)
         check_server(cluster, databases, reporter)
         handover.prepare(cluster, databases)
+        removals.report(cluster, databases, reporter.rows)
         disarm(cluster, databases)
-        # Publishing has to wait for the extracted files, so start to write them now. The first connection to each
-        # database comes before it, because Postgres then writes its caches, which would queue up behind the sync. It
-        # syncs the whole machine, since a sync of one filesystem is an ioctl, which the sandbox blocks.
-        threading.Thread(target=os.sync, daemon=True).start()
+        begin_sync()
         refused = set_script(cluster, reporter)
         before = surveys.survey(cluster, databases)
         collated = collations.Collations(cluster, reporter)
@@ -99,6 +98,15 @@ def main(reporter: Reporter) -> Report:
         superuser=_in_utf8(cluster.superuser),
         database=_in_utf8(handover.default_database(databases, with_data)),
     )
+
+
+def begin_sync() -> None:
+    """Start to write the extracted files, for which publishing has to wait.
+
+    The first connection to each database comes before it, because Postgres then writes its caches, which would queue up
+    behind the sync. It syncs the whole machine, since a sync of one filesystem is an ioctl, which the sandbox blocks.
+    """
+    threading.Thread(target=os.sync, daemon=True).start()
 
 
 def _in_utf8(name: str) -> str | None:

@@ -86,6 +86,8 @@ def test_the_report_says_what_was_carried_over_and_what_was_not(service: Service
     assert "datestyle" in found["settings_carried_over"]
     assert found["settings_refused"] == "lc_time"
     assert "archive_command" in found["settings_dropped"]
+    assert (found["subscription_dropped"], found["superuser_demoted"]) == ("feed", "app")
+    assert found["user_mapping_dropped"] == "production app"
 
 
 @pytest.mark.parametrize(
