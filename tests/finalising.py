@@ -31,15 +31,17 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
     Afterwards the superuser cannot log in.
     """
     with job_on(cluster) as job, mock.patch.object(finalise, "_DIRECTORY", script.parent):
-        databases = finalise.admit_all_databases(job)
+        rows = Rows(script.parent)
+        databases = finalise.admit_all_databases(job, rows)
         handover.prepare(job, databases)
         finalise.disarm(job, databases)
         before = surveys.survey(job, databases)
         finalise.anonymise(job, databases, script)
-        databases = finalise.admit_all_databases(job)
+        databases = finalise.admit_all_databases(job, rows)
         finalise.disarm(job, databases)
         surveys.refresh(job, databases, before)
         judged, with_data = handover.hand_over(job, databases)
-        vacuum.Vacuum(job, Rows(script.parent)).run(databases, before.parents)
+        vacuum.Vacuum(job, rows).run(databases, before.parents)
         job.run_files("template1", SQL / "close.sql")
+        rows.leave()
         return judged, handover.default_database(databases, with_data)

@@ -62,7 +62,7 @@ def main(reporter: Reporter) -> Report:
     cluster = Cluster(major, _DIRECTORY)
     reporter.step("recovering")
     with cluster.running(preloaded(major, reporter.rows), reporter.rows):
-        databases = admit_all_databases(cluster)
+        databases = admit_all_databases(cluster, reporter.rows)
         check_server(cluster, databases, reporter)
         handover.prepare(cluster, databases)
         removals.report(cluster, databases, reporter.rows)
@@ -75,7 +75,7 @@ def main(reporter: Reporter) -> Report:
         reporter.step("running the anonymisation script")
         anonymise(cluster, databases, SCRIPT)
         # The script may have created, dropped or closed databases.
-        databases = admit_all_databases(cluster)
+        databases = admit_all_databases(cluster, reporter.rows)
         written = disarm(cluster, databases)
         collated.retry(databases)
         reporter.step("refreshing materialized views")
@@ -123,8 +123,9 @@ def set_script(cluster: Cluster, reporter: Reporter) -> list[str]:
     return refused
 
 
-def admit_all_databases(cluster: Cluster) -> dict[str, int]:
+def admit_all_databases(cluster: Cluster, rows: Rows) -> dict[str, int]:
     """Open all databases, so that each is anonymised and cleaned; return their oids by name."""
+    handover.report(cluster, rows)
     lines = cluster.run_files("template1", _SQL / "catalog_rules.sql", _SQL / "admit.sql")
     # A name may hold the end of a line.
     return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}

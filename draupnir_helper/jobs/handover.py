@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -9,9 +10,26 @@ from draupnir_helper import postgres
 from draupnir_helper.jobs import catalogs, inspections
 from draupnir_helper.jobs.clusters import Cluster
 from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 _SQL = Path(__file__).with_name("sql")
+# The sentence and the remedy for each code that found.sql returns.
+_FOUND = {
+    "connection_limit_removed": ("Its CONNECTION LIMIT was 0; it accepts connections now.", ""),
+    "database_dropped": ("Its DROP DATABASE was interrupted at the source, so it was dropped.", ""),
+    "role_limited": ("It lost {}.", "Sign in as draupnir, or let the script grant what the role needs."),
+}
+
+
+def report(cluster: Cluster, rows: Rows) -> None:
+    """Add to the report what the handing over is going to change in roles and databases."""
+    for text in cluster.run_files("template1", _SQL / "catalog_rules.sql", _SQL / "found.sql"):
+        found = json.loads(text) if text else {"code": ""}
+        if found["code"] in _FOUND:
+            detail, remedy = _FOUND[found["code"]]
+            where = {name: found[name] for name in ("database", "object") if name in found}
+            rows.add(found["code"], detail.format(found.get("what", "")), remedy=remedy, **where)
 
 
 def prepare(cluster: Cluster, databases: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from draupnir_helper.jobs import inspections
 from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.rows import Rows
 from tests import finalising
 from tests.postgres import Cluster, binaries, throw_away
 
@@ -112,3 +113,23 @@ def test_settings_that_would_break_the_job_s_sessions_do_not(cluster: Cluster, s
     _, database = finalising.finalised(cluster, script)
     assert database == "my_db"
     assert answer(cluster, "postgres", "SELECT cardinality(setconfig) FROM pg_db_role_setting") == len(settings)
+
+
+def test_the_report_names_what_was_changed(cluster: Cluster, script: Path) -> None:
+    run(
+        cluster,
+        "postgres",
+        "CREATE ROLE boss BYPASSRLS REPLICATION",
+        "CREATE ROLE app",
+        "GRANT pg_signal_backend TO app",
+    )
+    run(cluster, "postgres", "CREATE DATABASE limited CONNECTION LIMIT 0", "CREATE DATABASE half")
+    run(cluster, "postgres", "UPDATE pg_database SET datconnlimit = -2 WHERE datname = 'half'")
+    finalising.finalised(cluster, script)
+    found = {(row.code, row.database or row.object, row.detail) for row in Rows(script.parent)}
+    assert found >= {
+        ("role_limited", "boss", "It lost REPLICATION, BYPASSRLS."),
+        ("role_limited", "app", "It lost the membership in pg_signal_backend."),
+        ("connection_limit_removed", "limited", "Its CONNECTION LIMIT was 0; it accepts connections now."),
+        ("database_dropped", "half", "Its DROP DATABASE was interrupted at the source, so it was dropped."),
+    }
