@@ -113,6 +113,7 @@ MISFITS: dict[str, JSON] = {
     "many parts": {"op": "discard_parts", "image_id": 1, "parts": ["seal"] * 5},
     "a script too long": {
         "op": "start_finalise", "image_id": 1, "postgres_major": 17, "anonymisation_script": "x" * 1_048_577,
+        "carried_over": {}, "given": {},
     },
     "port 22": start(port=22),
     "port 65536": start(port=65536),
@@ -170,7 +171,10 @@ OUT_OF_ORDER: dict[str, tuple[JSON, set[str]]] = {
     "seal what was never made": ({"op": "seal_upload", "image_id": FREE_ID}, {"not_found"}),
     "extract what was never sealed": ({"op": "start_extract", "image_id": FREE_ID}, {"not_found"}),
     "finalise what was never extracted": (
-        {"op": "start_finalise", "image_id": FREE_ID, "postgres_major": 17, "anonymisation_script": ""},
+        {
+            "op": "start_finalise", "image_id": FREE_ID, "postgres_major": 17, "anonymisation_script": "",
+            "carried_over": {}, "given": {},
+        },
         {"wrong_state"},
     ),
     "publish what was never finalised": (

@@ -129,6 +129,7 @@ class FakeServer:
     """
 
     people: bool = False
+    knows_roles: bool = True
     sign_ins: dict[str, tuple[str, int | None]] = field(default_factory=dict)
     codes: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -178,7 +179,8 @@ class FakeServer:
                 return self._one_image(method, int(number), rest)
             case "GET", ["instances", number] if int(number) in self.instances:
                 found = self.instances[int(number)]
-                shown = with_credentials(found) if owner_of(found) == ME else found
+                role = request.url.params.get("role", "draupnir") if self.knows_roles else "draupnir"
+                shown = with_credentials(found, role) if owner_of(found) == ME else found
                 return httpx.Response(200, json={"data": shown})
             case "POST", ["instances", number, "restore"] if int(number) in self.instances:
                 attributes = self.instances[int(number)]["attributes"]
@@ -305,8 +307,8 @@ def owner_of(found: dict[str, Any]) -> str:
     return str(found["attributes"]["owner"])
 
 
-def with_credentials(found: dict[str, Any]) -> dict[str, Any]:
-    return {**found, "attributes": {**found["attributes"], "credentials": CREDENTIALS}}
+def with_credentials(found: dict[str, Any], role: str = "draupnir") -> dict[str, Any]:
+    return {**found, "attributes": {**found["attributes"], "credentials": {**CREDENTIALS, "user": role}}}
 
 
 def problem(status: int, code: str, detail: str) -> httpx.Response:

@@ -52,6 +52,22 @@ def test_env_prints_exactly_one_line(run: Run, server: FakeServer, home: Path) -
     assert folder.is_relative_to(home / ".cache/draupnir/instances")
 
 
+def test_env_and_psql_connect_as_the_role_asked_for(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    role = "It's a Röle & co"
+    values = json.loads(run("env", "4", "--format", "json", "--role", role).stdout)
+    assert values["PGUSER"] == role
+    assert Path(values["PGSSLKEY"]).parent == credentials.role_directory(URL, 4, role)
+
+
+def test_a_server_that_does_not_know_roles_is_named(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4)}
+    server.knows_roles = False
+    result = run("env", "4", "--role", "app")
+    assert (result.exit_code, result.stdout) == (6, "")
+    assert "too old" in result.stderr
+
+
 def test_env_gives_the_same_to_programs(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     values = json.loads(run("env", "4", "--output", "json").stdout)
