@@ -16,6 +16,8 @@ from tests.postgres import Cluster
 CONTENT = """
 CREATE TABLE plain AS SELECT i AS n, i % 7 AS seven FROM generate_series(1, 1000) i;
 DELETE FROM plain WHERE n > 900;
+CREATE TABLE "two
+lines :x \\" AS SELECT i FROM generate_series(1, 10) i;
 CREATE MATERIALIZED VIEW matter AS SELECT * FROM plain;
 CREATE FUNCTION unqualified(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT $1';
 CREATE FUNCTION folded(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT lower(unqualified($1))';
@@ -90,7 +92,7 @@ def test_everything_is_analysed_as_at_the_source_except_what_is_reported(
         inherits = connection.execute("SELECT * FROM pg_inherits ORDER BY 1, 2").fetchall()
         Vacuum(job, rows).run({database: 5}, {5: named[0]})
         assert analysed(connection, inherited=False) == {
-            **dict.fromkeys(("partial", "parent", "child", "healthy"), 1),
+            **dict.fromkeys(("partial", "parent", "child", "healthy", "two\nlines :x \\"), 1),
             **dict.fromkeys(("names", "plain", "matter", "here"), 2),
             **dict.fromkeys(("part1", "part3", "never1"), 3),
         }
@@ -98,7 +100,8 @@ def test_everything_is_analysed_as_at_the_source_except_what_is_reported(
         assert connection.execute("SELECT * FROM pg_inherits ORDER BY 1, 2").fetchall() == inherits
         assert connection.execute("SELECT count(*) FROM pg_statistic_ext_data").fetchone() == (1,)
         assert connection.execute("SELECT FROM pg_index WHERE NOT indislive").fetchall() == []
-        dead = "SELECT relallvisible = relpages, reltuples FROM pg_class WHERE relname = 'plain'"
+        # VACUUM skips a page that a background process is writing.
+        dead = "SELECT relallvisible > 0, reltuples FROM pg_class WHERE relname = 'plain'"
         assert connection.execute(dead).fetchone() == (True, 900)
         connection.execute("DELETE FROM pg_statistic")
     assert sorted((row.object, row.detail.partition(". ")[2]) for row in rows) == [

@@ -2,9 +2,11 @@
 -- tables come first. ANALYZE of a partitioned table, which comes last, analyses the partitions, too. :parents are the
 -- partitioned tables that had statistics. Each statement is a line with the oid of its table.
 \o :file
-SELECT format('SELECT format(%L, oid::regclass) FROM pg_class WHERE oid = %s \gexec',
-              CASE WHEN relkind = 'p' THEN 'ANALYZE' WHEN is_below THEN :'vacuum' ELSE :'vacuum_analyze' END || ' %s', oid)
-  FROM (SELECT oid, relkind, is_below, row_number() OVER (ORDER BY relkind = 'p', relpages DESC, oid) AS number
+SELECT CASE WHEN oid::regclass::text ~ '^[a-z0-9_.]+$' THEN format('%s %s; -- %s', command, oid::regclass, oid)
+            -- The name may have the end of a line.
+            ELSE format('SELECT format(%L, oid::regclass) FROM pg_class WHERE oid = %s \gexec', command || ' %s', oid) END
+  FROM (SELECT oid, row_number() OVER (ORDER BY relkind = 'p', relpages DESC, oid) AS number,
+               CASE WHEN relkind = 'p' THEN 'ANALYZE' WHEN is_below THEN :'vacuum' ELSE :'vacuum_analyze' END AS command
           FROM (SELECT c.oid, relkind, relpages,
                        relispartition AND EXISTS (SELECT FROM pg_partition_ancestors(c.oid)
                                                    WHERE relid <> c.oid AND relid = ANY (:'parents'::oid[])) AS is_below
