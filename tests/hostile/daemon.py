@@ -78,7 +78,7 @@ def start(**changed: object) -> JSON:
         "postgres_major": 17, "created_at": "2026-01-02T03:04:05Z", "new": True, "loopback_only": False,
         "addresses": None, "sleep_after_s": 1800, "direct": False,
         "ceiling": {"max_bytes": MIN_MAX_BYTES, "read_only": False, "extended": False},
-        "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
+        "parameters": {}, "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
     } | changed  # fmt: skip
 
 
