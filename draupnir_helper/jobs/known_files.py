@@ -42,7 +42,7 @@ _FILES = re.compile(
         rf"pg_wal/({_SEGMENT}(\.partial|\.[0-9A-F]{{8}}\.backup)?|[0-9A-F]{{8}}\.history)",
         "(pg_commit_ts|pg_subtrans|pg_xact|pg_multixact/(members|offsets))/[0-9A-F]{4,15}",
         "pg_twophase/[0-9A-F]{8}([0-9A-F]{8})?",
-        r"pg_logical/(replorigin_checkpoint|mappings/map-[0-9A-Fa-f_-]+|snapshots/[0-9A-F]+-[0-9A-F]+\.snap)",
+        r"pg_logical/(mappings/map-[0-9A-Fa-f_-]+|snapshots/[0-9A-F]+-[0-9A-F]+\.snap)",
     )),
     re.ASCII,
 )  # fmt: skip
@@ -54,6 +54,8 @@ _EXPECTED = re.compile(
         rf"(global|(base|{_TABLESPACE})/\d+)/(pg_internal\.init(\.\d+)?|pg_filenode\.map\.tmp|t\d+_{_RELATION})",
         rf"(base|{_TABLESPACE})/pgsql_tmp",
         r"pg_wal/(xlogtemp\.\d+|RECOVERY(XLOG|HISTORY)|(archive_status|summaries)/.*)|pg_logical/\w+\.tmp",
+        # Origins end with the subscriptions; a damaged file would end recovery.
+        "pg_logical/replorigin_checkpoint",
         f"({'|'.join(_TRANSIENT)})/.*",
     )),
     re.ASCII,

@@ -12,7 +12,7 @@ from draupnir_helper.jobs.rows import Rows
 KNOWN = [
     "PG_VERSION", "backup_label", "base/1/1259", "base/1/1259_fsm", "base/1/1259_vm", "base/1/1259.1",
     "base/1/1259_fsm.12", "base/16384/16385_init", "base/1/PG_VERSION", "base/1/pg_filenode.map", "global/1262",
-    "global/pg_control", "global/pg_filenode.map", "pg_commit_ts/0000", "pg_logical/replorigin_checkpoint",
+    "global/pg_control", "global/pg_filenode.map", "pg_commit_ts/0000",
     "pg_logical/snapshots/0-1532F60.snap", "pg_logical/mappings/map-4000-4eb-1_60DE1E08-1C28-3ba",
     "pg_multixact/members/0000", "pg_multixact/offsets/0000", "pg_subtrans/0000", "pg_xact/0000", "pg_xact/0FFFFF",
     "pg_twophase/000002E7", "pg_twophase/00000000000002E7", "pg_wal/000000010000000000000001",
@@ -26,7 +26,8 @@ EXPECTED = [
     "base/1/t3_16401", "base/pgsql_tmp/pgsql_tmp123.0", "global/pg_internal.init", "pg_wal/xlogtemp.12",
     "pg_wal/archive_status/000000010000000000000001.done", "pg_wal/summaries/0001.summary", "pg_replslot/slot/state",
     "pg_stat/pgstat.stat", "pg_stat/pg_stat_statements.stat", "pg_stat_tmp/pgss_query_texts.stat",
-    "pg_snapshots/00000003-1", "pg_notify/0000", "pg_serial/0000", "pg_tblspc/16400/PG_17_202406281/pgsql_tmp/x",
+    "pg_snapshots/00000003-1", "pg_logical/replorigin_checkpoint",
+    "pg_notify/0000", "pg_serial/0000", "pg_tblspc/16400/PG_17_202406281/pgsql_tmp/x",
 ]  # fmt: skip
 UNKNOWN = [
     ".pgpass", "server.key", "root.crt", "postgresql.conf.bak", "conf.d/", "recovery.conf", "log/", "pg_log/",
