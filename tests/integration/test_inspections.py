@@ -79,9 +79,9 @@ def judged_in(functions: dict[int, catalogs.Function]) -> inspections.Judged:
 def inspect(cluster: Cluster, said: dict[int, inspections.Judged]) -> None:
     """Inspect as after a stop: flush memory to the files, and remove dead rows."""
     vacuum = ("VACUUM pg_proc", "VACUUM pg_database", "VACUUM pg_authid", "VACUUM pg_auth_members", "CHECKPOINT")
-    for database in ("victim", "postgres"):
-        run(cluster, database, *vacuum)
     with psycopg.connect(cluster.dsn(), autocommit=True) as connection:
+        if connection.execute("SELECT FROM pg_database WHERE datname = 'victim'").fetchone() is not None:
+            run(cluster, "victim", *vacuum)
         connection.execute("ALTER ROLE postgres NOLOGIN")
         for statement in vacuum:
             connection.execute(statement)
@@ -235,12 +235,9 @@ def test_changes_that_the_server_hides_are_named(
         ),
     ],
 )
-def test_a_way_to_more_rights_is_named(
-    cluster: Cluster, others: Answers, database: str, change: str, back: str, named: str
-) -> None:
-    said = others | judged(cluster)
+def test_a_way_to_more_rights_is_named(cluster: Cluster, others: Answers, change: str, back: str, named: str) -> None:
     run(cluster, "postgres", change)
     with pytest.raises(JobError, match=named):
-        inspect(cluster, said)
+        inspect(cluster, others)
     run(cluster, "postgres", back)
-    inspect(cluster, said)
+    inspect(cluster, others)
