@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from draupnir import audit
 from draupnir.errors import DraupnirError, NoRoom, StorageMissing
 from draupnir.models import Fullness, InstanceStatus
+from draupnir.operations import parameters
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
@@ -164,7 +165,7 @@ async def _limit(context: Context, instance_id: int, fullness: Fullness) -> None
         wire.LimitInstance(
             instance_id=instance_id,
             ceiling=ceiling_of(instance.shape.max_bytes, fullness),
-            parameters=instance.parameters,
+            parameters=parameters.of_instance(instance),
         )
     )
     await context.store.ceilings.note_fullness(instance_id, fullness)

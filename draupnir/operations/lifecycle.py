@@ -13,7 +13,7 @@ from draupnir.errors import DraupnirError, NoFreePort, WrongState
 from draupnir.helper import PortInUse
 from draupnir.lifecycles import INSTANCES, Change, Undo
 from draupnir.models import Image, Instance, InstanceStatus, Network, Purpose, Shape
-from draupnir.operations import addresses, authorities, disk, ids, shapes, trash
+from draupnir.operations import addresses, authorities, disk, ids, parameters, shapes, trash
 from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
@@ -150,7 +150,7 @@ async def _start(context: Context, instance: Instance, *, new: bool) -> None:
             sleep_after_s=instance.shape.sleep_after_s,
             direct=instance.shape.network is Network.DIRECT,
             ceiling=None if max_bytes is None else disk.ceiling_of(max_bytes, instance.fullness),
-            parameters=instance.parameters,
+            parameters=parameters.of_instance(instance),
             authority_certificate=instance.authority.certificate,
             server_certificate=server.certificate,
             server_key=server.key,

@@ -9,7 +9,7 @@ import zoneinfo
 from collections.abc import Iterable, Mapping
 
 from draupnir.errors import SettingRefused
-from draupnir.models import Image
+from draupnir.models import Image, Instance
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 
@@ -19,6 +19,11 @@ _LOCALES = {"C", "POSIX", "C.UTF-8"}
 def allowed(context: Context, parameters: Mapping[str, str]) -> dict[str, str]:
     """Return the settings that the operator allows."""
     return {name: value for name, value in parameters.items() if _is_allowed(context, name)}
+
+
+def of_instance(instance: Instance) -> dict[str, str]:
+    """Return the settings of an instance, without those that this version does not know any more."""
+    return {name: value for name, value in instance.parameters.items() if wire.fault(name, value) is None}
 
 
 def require_allowed(context: Context, names: Iterable[str]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 
+import psycopg
 import pytest
 from cryptography import x509
 
@@ -207,3 +208,16 @@ async def test_direct_instances_are_for_the_operator_to_allow(context: Context) 
     with pytest.raises(DirectRefused, match="direct_instances"):
         await instances.create(strict, CALLER, image.id, Shape(0, Network.DIRECT))
     assert await instances.list_own(context, CALLER) == []
+
+
+async def test_a_setting_that_this_version_does_not_know_keeps_no_instance_from_starting(
+    context: Context, helper: FakeHelper
+) -> None:
+    image = await ready_image(context)
+    shape = Shape(0, parameters={"work_mem": "64MB"})
+    instance, _ = await instances.create(context, CALLER, image.id, shape)
+    assert helper.disk.started[instance.id].parameters == {"work_mem": "64MB"}
+    with psycopg.connect(context.settings.dsn) as connection:
+        connection.execute("""UPDATE instances SET settings = settings || '{"former_setting": "on"}'""")
+    await instances.restart(context, CALLER, instance.id)
+    assert helper.disk.started[instance.id].parameters == {"work_mem": "64MB"}
