@@ -29,7 +29,7 @@ def test_systemd_finds_no_fault_in_a_unit(tmp_path: Path) -> None:
     for drop_in in sorted(UNITS.glob("draupnir-*-.*.d")):
         shutil.copytree(drop_in, tmp_path / drop_in.name)
         unit = tmp_path / drop_in.name.removesuffix(".d").replace("-.", "-1.")
-        complete = any("ExecStart=" in path.read_text() for path in drop_in.iterdir())
+        complete = any(re.search("^ExecStart=", path.read_text(), re.MULTILINE) for path in drop_in.iterdir())
         if unit.suffix == ".service":
             unit.write_text("[Service]\n" if complete else "[Service]\nExecStart=/bin/true\n")
         else:
