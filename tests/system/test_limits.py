@@ -30,7 +30,7 @@ def no_room(answer: httpx.Response) -> None:
     assert answer.status_code == 507, answer.text
     (error,) = answer.json()["errors"]
     assert error["code"] == "no_room"
-    assert "disk is full" in error["detail"]
+    assert "The data disk " in error["detail"]
 
 
 def health(service: Service) -> tuple[int, str]:
@@ -118,7 +118,7 @@ def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Se
         no_room(service.ask("POST", "/instances", {"image_id": image_id}))
     with filled(leaving_mib=16):
         await_that(lambda: health(service)[0] == 503, "it says that the disk is full")
-        assert "disk is full" in health(service)[1]
+        assert "The data disk has only" in health(service)[1]
         before = world.observe()
         no_room(service.ask("POST", "/instances", {"image_id": image_id}))
         no_room(service.ask("POST", "/images", {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": ""}))
