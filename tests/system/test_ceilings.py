@@ -174,7 +174,7 @@ def test_a_compromised_daemon_cannot_raise_a_ceiling(service: Service, image: in
     """Neither of an existing instance, nor of a new one: the helper reads the configuration itself."""
     before = groups()
     ceiling = {"max_bytes": 2**60, "read_only": False, "extended": True}
-    limit = {"op": "limit_instance", "instance_id": neighbour, "ceiling": ceiling}
+    limit = {"op": "limit_instance", "instance_id": neighbour, "ceiling": ceiling, "parameters": {}}
     assert daemon.code_of(daemon.ask(limit)) == "bad_request"
     for asked in (None, ceiling, ceiling | {"max_bytes": attributes(service, neighbour)["max_bytes"] + 4096}):
         request = daemon.start(image_id=image, postgres_major=MAJOR, ceiling=asked)

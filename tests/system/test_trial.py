@@ -76,6 +76,7 @@ def trial(image: int) -> Iterator[Authority]:
         sleep_after_s=0,
         direct=False,
         ceiling={"max_bytes": MIN_MAX_BYTES, "read_only": False, "extended": False},
+        parameters={},
         authority_certificate=authority.certificate,
         server_certificate=server.certificate,
         server_key=server.key,
