@@ -12,7 +12,7 @@ from draupnir_helper.jobs import clusters
 from draupnir_helper.jobs.collations import LISTING, Collations
 from draupnir_helper.jobs.reports import Reporter
 from draupnir_helper.jobs.rows import Row
-from tests.postgres import Cluster
+from tests.postgres import Cluster, binaries
 
 # 2,000 words, whose order under C differs from their order in a language.
 WORDS = """SELECT CASE i % 3 WHEN 0 THEN upper(w) WHEN 1 THEN initcap(w) ELSE w END
@@ -37,7 +37,8 @@ CREATE TABLE part PARTITION OF parts (CONSTRAINT low CHECK (word < 'zz')) FOR VA
 DEPENDENT = {"words_pkey", "by_expression", "by_comparison", "by_predicate", "by_array"}
 DEPENDENT |= {"pairs_pkey", "spans_s_excl", "part_pkey"}
 # As Alpine leaves a cluster: another order, and no version.
-FLIP = """UPDATE pg_database SET datlocprovider = 'i', daticulocale = 'en-US', datcollversion = NULL
+_LOCALE = "daticulocale" if int(binaries().parent.name) < 17 else "datlocale"
+FLIP = f"""UPDATE pg_database SET datlocprovider = 'i', {_LOCALE} = 'en-US', datcollversion = NULL
            WHERE datname = current_database()"""
 
 

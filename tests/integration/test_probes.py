@@ -20,7 +20,7 @@ import pytest
 from draupnir import certificates, probes
 from draupnir.errors import ImageFailed
 from draupnir.models import Authority
-from tests.postgres import Cluster, give_away, throw_away
+from tests.postgres import Cluster, binaries, give_away, throw_away
 
 pytestmark = pytest.mark.anyio
 
@@ -135,10 +135,12 @@ async def test_an_open_access_through_ipv6_is_named(server: Cluster, authority: 
     [
         ("ALTER ROLE draupnir SUPERUSER", "ALTER ROLE draupnir NOSUPERUSER", "may become 'postgres'"),
         ("ALTER ROLE draupnir NOCREATEDB", "ALTER ROLE draupnir CREATEDB", "may not create databases"),
-        (
+        # From 16 on, CREATEROLE reaches no predefined role, and draupnir has it.
+        pytest.param(
             "ALTER ROLE draupnir CREATEROLE",
             "ALTER ROLE draupnir NOCREATEROLE; DROP ROLE IF EXISTS draupnir_trial",
             "may create a role that runs programs",
+            marks=pytest.mark.skipif(int(binaries().parent.name) >= 16, reason="only before Postgres 16"),
         ),
         ("GRANT postgres TO draupnir", "REVOKE postgres FROM draupnir", "could not sign in: SQLSTATE 28000"),
         (

@@ -127,7 +127,7 @@ async def test_a_cancellation_is_never_lost_whenever_it_comes(dsn: str, attempt:
         assert asking.cancelled(), steps
         await asyncio.gather(*(store.ping() for _ in range(MAX_CONNECTIONS)))
     await store.close()
-    assert steps > 10
+    assert steps > 5
 
 
 async def test_errors_of_postgres_become_ours(dsn: str) -> None:

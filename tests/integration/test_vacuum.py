@@ -11,7 +11,7 @@ import pytest
 from draupnir_helper.jobs import clusters
 from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.vacuum import Vacuum
-from tests.postgres import Cluster
+from tests.postgres import Cluster, binaries
 
 CONTENT = """
 CREATE TABLE plain AS SELECT i AS n, i % 7 AS seven FROM generate_series(1, 1000) i;
@@ -74,6 +74,8 @@ def analysed(connection: psycopg.Connection, *, inherited: bool) -> dict[str, in
     return dict(connection.execute(query, [inherited]).fetchall())
 
 
+# From 17 on, CREATE INDEX has the restricted search_path, too, so such an index comes from older data only.
+@pytest.mark.skipif(int(binaries().parent.name) >= 17, reason="Postgres 17 does not create the failing index")
 @pytest.mark.parametrize("size_bytes", [1, 1 << 30])
 def test_everything_is_analysed_as_at_the_source_except_what_is_reported(
     cluster: Cluster,
