@@ -220,7 +220,7 @@ def test_changes_that_the_server_hides_are_named(
         ),
         (
             "GRANT draupnir_superusers TO postgres WITH ADMIN OPTION",
-            "REVOKE ADMIN OPTION FOR draupnir_superusers FROM postgres CASCADE",
+            "REVOKE draupnir_superusers FROM postgres CASCADE; GRANT draupnir_superusers TO postgres",
             "pg_auth_members: draupnir_superusers",
         ),
         (
