@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from draupnir_helper.jobs import rows
+from draupnir_helper.layout import Place
 from tests.hostile.superuser import become_superuser
 from tests.system import world
 from tests.system.backups import MAJOR
@@ -434,7 +436,7 @@ def test_the_helper_opens_nothing_below_what_untrusted_code_has_written(
     opened = [line for line in lines if OPENED_BELOW.search(line)]
     # Only the report of a finalise is read there, and no link or pipe in its place.
     flags = r"O_RDONLY\|O_NONBLOCK\|O_NOFOLLOW\|O_CLOEXEC"
-    safely = re.compile(rf'openat\(\d+</[^>]*/work/\d+>, "\.draupnir-report", {flags}\)')
+    safely = re.compile(rf'openat\(\d+<{DATA}/{Place.WORK}/\d+>, "\{rows.NAME}", {flags}\)')
     assert [line for line in opened if not safely.search(line)] == []
     assert opened
 
