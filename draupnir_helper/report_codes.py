@@ -22,6 +22,7 @@ CODES: Mapping[str, str] = {
     "index_invalid": "An index could not be rebuilt after its collation was refreshed; queries do not use it.",
     "library_missing": "A library of an extension or a function that the server lacks; the image fails.",
     "locale_missing": "A locale of a database or collation that the server lacks; the image fails.",
+    "materialized_view_emptied": "A materialized view that could not be refreshed after the script; it is empty.",
     "preload_missing": "An extension whose library is not in shared_preload_libraries, so that its functions fail.",
     "preload_required": "An extension whose tables need its library in shared_preload_libraries; the image fails.",
     "prepared_transaction_dropped": "A prepared transaction of the source; it is rolled back.",

@@ -79,7 +79,7 @@ def main(reporter: Reporter) -> Report:
         written = disarm(cluster, databases)
         collated.retry(databases)
         reporter.step("refreshing materialized views")
-        surveys.refresh(cluster, databases, before)
+        surveys.refresh(cluster, databases, before, reporter.rows)
         trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
         reporter.step("handing over what the superuser owns")
         judged, with_data = handover.hand_over(cluster, databases)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from draupnir_helper.jobs import collations, vacuum
 from draupnir_helper.jobs.clusters import Cluster
+from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 _SQL = Path(__file__).with_name("sql")
+_EMPTIED = "Refreshing the materialized view failed, so it is empty in the image."
+_REFRESH = "Refresh it in the script, with the settings that its query needs, or in an instance."
 
 
 class Survey(NamedTuple):
@@ -32,8 +36,13 @@ def survey(cluster: Cluster, databases: Mapping[str, int]) -> Survey:
     )
 
 
-def refresh(cluster: Cluster, databases: Mapping[str, int], before: Survey) -> None:
-    """Refresh the materialized views that still contain rows from before the script."""
+def refresh(cluster: Cluster, databases: Mapping[str, int], before: Survey, rows: Rows) -> None:
+    """Refresh the materialized views that still contain rows from before the script; report those that fail."""
     file = _SQL / "refresh.sql"
     stale = [database for database, oid in databases.items() if oid in before.filled]
-    in_each(stale, lambda database: cluster.run_files(database, file, filenodes=before.filled[databases[database]]))
+    listed = in_each(
+        stale, lambda database: cluster.run_files(database, file, filenodes=before.filled[databases[database]])
+    )
+    for database, lines in zip(stale, listed, strict=True):
+        for name in map(json.loads, filter(None, lines)):
+            rows.add("materialized_view_emptied", _EMPTIED, database=database, object=name, remedy=_REFRESH)
