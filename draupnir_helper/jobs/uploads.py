@@ -43,7 +43,7 @@ def survey(top: Path) -> Survey:
         for name in sorted([*directories, *names]):
             mode = (here / name).lstat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                detail = f"{shown(name)} in the upload is a link or no regular file; upload the file itself."
+                detail = f"{shown(name)} in the upload is not a regular file; upload the file itself."
                 raise JobError("unsafe_archive", detail)
         found.files.extend(here / name for name in sorted(names))
     return found
@@ -65,9 +65,8 @@ def fill(seal: Path, incoming: Path, progress: Progress, rows: Rows) -> None:
         copy_tree(found.directories[0], incoming)
         used = set[Path]()
     elif base:
-        others = [path for path in packed if path not in parts or not _BASE_BACKUP.fullmatch(path.name)]
-        if others:
-            raise _several(seal, [*base, *others])
+        if any(path not in parts or not _BASE_BACKUP.fullmatch(path.name) for path in packed):
+            raise _several(seal, packed)
         _unpack_base_backup(parts, incoming, progress)
         used = {*parts, base[0].with_name("backup_manifest")}
     elif len(packed) == 1:
@@ -99,8 +98,8 @@ def _unpack_base_backup(parts: list[Path], incoming: Path, progress: Progress) -
 def _several(top: Path, found: Iterable[Path]) -> JobError:
     names = ", ".join(shown(str(path.relative_to(top))) for path in list(found)[:20])
     detail = (
-        f"The upload contains more than one data directory or archive ({names}), and only one is allowed; "
-        "remove the others and finalise again."
+        f"The upload contains more than one data directory or archive ({names}), and only one is allowed. "
+        "Create a new image and upload one of them, because uploaded files cannot be removed."
     )
     return JobError("several_archives", detail)
 
@@ -159,7 +158,7 @@ def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
         elif entry.is_file(follow_symlinks=False):
             copy_file(Path(entry.path), target / entry.name)
         else:
-            detail = f"{shown(entry.name)} in the upload is a link or no regular file; upload the file itself."
+            detail = f"{shown(entry.name)} in the upload is not a regular file; upload the file itself."
             raise JobError("unsafe_archive", detail)
 
 

@@ -119,7 +119,16 @@ def test_several_archives_are_named_and_refused(tmp_path: Path) -> None:
     write_tar(tmp_path / "seal/tuesday.tar", MINIMAL)
     error = refused(tmp_path)
     assert error.code == "several_archives"
-    assert "monday.tar, tuesday.tar" in error.detail
+    assert "(monday.tar, tuesday.tar)" in error.detail
+
+
+def test_a_base_backup_that_was_uploaded_twice_is_refused_and_each_file_is_named_once(tmp_path: Path) -> None:
+    for name in ("base.tar", "pg_wal.tar", "b/base.tar", "b/pg_wal.tar"):
+        (tmp_path / "seal" / name).parent.mkdir(exist_ok=True)
+        write_tar(tmp_path / "seal" / name, MINIMAL)
+    error = refused(tmp_path)
+    assert error.code == "several_archives"
+    assert "(base.tar, pg_wal.tar, b/base.tar, b/pg_wal.tar)" in error.detail
 
 
 @pytest.mark.parametrize(("content", "word"), [(b"PGDMP\x01\x0e", "pg_dump"), (b"hello", "not an archive")])
