@@ -2,7 +2,7 @@
 
 help:
 	@echo 'make demo     the main job from building the packages to a psql answer, step by step'
-	@echo 'make test     every test: check, the packages, the system tests in a test machine'
+	@echo 'make test     check, and every other test: packages, jobs, the system tests in test machines'
 	@echo 'make test-long  attacks and drivers that take longer, in a test machine, and 10,000 generated requests'
 	@echo 'make check    format, lint, types, unit, contract and integration tests'
 	@echo 'make deb      dist/*.deb, built in a clean Debian 13 and checked with lintian'
@@ -20,7 +20,7 @@ test:
 	packaging/system-tests
 
 test-long: check deb
-	.venv/bin/pytest -o faulthandler_timeout=0 -m long tests/contract
+	.venv/bin/pytest -o faulthandler_timeout=0 -m long tests/generated
 	packaging/long-tests
 
 check:

@@ -270,35 +270,35 @@ def test_a_read_only_token_changes_nothing(lasting_world: World, who: str, metho
 
 
 @pytest.mark.parametrize("who", CALLERS)
-def test_only_an_admin_sees_the_instances_of_all_users(world: World, who: str) -> None:
-    answer = world.ask(who, "GET", "/instances?all=true")
+def test_only_an_admin_sees_the_instances_of_all_users(lasting_world: World, who: str) -> None:
+    answer = lasting_world.ask(who, "GET", "/instances?all=true")
     if who == "admin":
-        assert [each["id"] for each in answer.json()["data"]] == [world.instance_id]
-        assert world.ask(who, "GET", "/instances").json()["data"] == []
+        assert [each["id"] for each in answer.json()["data"]] == [lasting_world.instance_id]
+        assert lasting_world.ask(who, "GET", "/instances").json()["data"] == []
     else:
         assert answer.status_code == (401 if who == "anonymous" else 403)
 
 
 @pytest.mark.parametrize("who", CALLERS)
-def test_raw_rows_reach_only_uploaders_and_admins(world: World, who: str) -> None:
-    for path in ("/images", f"/images/{world.failed_id}"):
-        assert "Failing row" not in world.ask(who, "GET", path).text
-    answer = world.ask(who, "GET", f"/images/{world.failed_id}/error")
+def test_raw_rows_reach_only_uploaders_and_admins(lasting_world: World, who: str) -> None:
+    for path in ("/images", f"/images/{lasting_world.failed_id}"):
+        assert "Failing row" not in lasting_world.ask(who, "GET", path).text
+    answer = lasting_world.ask(who, "GET", f"/images/{lasting_world.failed_id}/error")
     assert ("Failing row" in answer.text) is (who in {"uploader", "admin"})
     assert answer.status_code == {"uploader": 200, "admin": 200, "anonymous": 401}.get(who, 403)
 
 
-def test_an_admin_does_not_get_credentials_of_others(world: World) -> None:
-    path = f"/instances/{world.instance_id}"
-    assert "PRIVATE KEY" in world.ask("user", "GET", path).text
-    assert "PRIVATE KEY" not in world.ask("admin", "GET", path).text
+def test_an_admin_does_not_get_credentials_of_others(lasting_world: World) -> None:
+    path = f"/instances/{lasting_world.instance_id}"
+    assert "PRIVATE KEY" in lasting_world.ask("user", "GET", path).text
+    assert "PRIVATE KEY" not in lasting_world.ask("admin", "GET", path).text
 
 
-def test_ids_of_others_look_like_missing_ones(world: World) -> None:
+def test_ids_of_others_look_like_missing_ones(lasting_world: World) -> None:
     """The answer for another user's id is identical to that for a missing id."""
-    theirs, nobodys = world.instance_id, world.instance_id + 1000
+    theirs, nobodys = lasting_world.instance_id, lasting_world.instance_id + 1000
     for method in ("GET", "DELETE"):
-        answers = [world.ask("another user", method, f"/instances/{each}") for each in (theirs, nobodys)]
+        answers = [lasting_world.ask("another user", method, f"/instances/{each}") for each in (theirs, nobodys)]
         assert {answer.status_code for answer in answers} == {404}
         assert answers[0].text.replace(str(theirs), "N") == answers[1].text.replace(str(nobodys), "N")
 

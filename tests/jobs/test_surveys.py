@@ -29,12 +29,12 @@ def test_a_materialized_view_that_cannot_be_refreshed_is_emptied_and_reported(cl
             before = surveys.survey(job, {"viewed": 5})
             viewed.execute("UPDATE users SET email = 'user@example.com'")
             surveys.refresh(job, {"viewed": 5}, before, rows)
-            filled: dict[str, bool] = dict(
-                viewed.execute("SELECT relname, relispopulated FROM pg_class WHERE relkind = 'm'").fetchall()
-            )
+            emptied = viewed.execute(
+                "SELECT relname FROM pg_class WHERE relkind = 'm' AND NOT relispopulated"
+            ).fetchall()
             assert viewed.execute("SELECT email FROM plain").fetchall() == [("user@example.com",)]
         connection.execute("DROP DATABASE viewed")
-    assert views == [("of a tenant", False), ("plain", True)]
+    assert emptied == [("of a tenant",)]
     assert [(row.code, row.database, row.object) for row in rows] == [
         ("materialized_view_emptied", "viewed", 'public."of a tenant"')
     ]
