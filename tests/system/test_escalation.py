@@ -253,6 +253,10 @@ REFUSED = {
     "a view in the catalog": "UPDATE pg_catalog.all_roles SET rolsuper = true WHERE rolname = 'draupnir'",
     "a view that initdb makes": "UPDATE pg_group SET groname = 'others' WHERE groname = 'draupnir_superusers'",
     "a view of an extension": "UPDATE roles_of_extension SET rolsuper = true WHERE rolname = 'draupnir'",
+    "a view, without the rules of the origin": (
+        "SET session_replication_role = replica; "
+        "UPDATE pg_group SET groname = 'others' WHERE groname = 'draupnir_superusers'"
+    ),
 }
 
 

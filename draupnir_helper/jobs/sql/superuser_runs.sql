@@ -79,7 +79,8 @@ UPDATE pg_attribute
  WHERE attrelid IN (SELECT oid FROM read_only)
    AND EXISTS (SELECT FROM aclexplode(attacl) WHERE grantee <> 10 AND privilege_type <> 'SELECT');
 -- Members of pg_write_all_data need no grant. Through a view that writes to a catalog, such as pg_group, they could rename
--- roles. A rule replaces the write by a call that is refused; a rule without an action would report success.
+-- roles. A rule replaces the write by a call that is refused; a rule without an action would report success. It has to be
+-- enabled ALWAYS, because draupnir may set session_replication_role. ALTER TABLE refuses that for rules on views.
 SELECT current_setting('server_version_num')::int >= 140000 AS has_data_roles
 \gset
 \if :has_data_roles
@@ -93,6 +94,8 @@ SELECT format('CREATE RULE %I AS ON %s TO %s DO INSTEAD SELECT pg_catalog.pg_rea
        (VALUES ('UPDATE', 4), ('INSERT', 8), ('DELETE', 16)) AS e(event, bit)
  WHERE relkind = 'v' AND v.oid <> 'pg_settings'::regclass AND pg_relation_is_updatable(v.oid, false) & bit <> 0
 \gexec
+UPDATE pg_rewrite SET ev_enabled = 'A'
+ WHERE ev_class IN (SELECT oid FROM read_only) AND ev_type <> '1' AND ev_class <> 'pg_settings'::regclass;
 \endif
 -- Only superusers may read these, as after initdb: they contain passwords, and samples of rows that policies hide.
 CREATE TEMPORARY VIEW secret AS
