@@ -1,4 +1,4 @@
-"""The texts that jobs leave: the full error of a failed image, beside its upload, and the report, beside the image.
+"""Keeps the texts of jobs: the full error of a failed image, beside its upload, and the report, beside the image.
 
 A job writes them to the work directory, where untrusted code can write, too. So they are read as regular files with a
 size limit, and their content is not trusted. The error quotes raw rows and is for uploaders and admins only.
@@ -43,7 +43,7 @@ def keep(root: int, text: Text, image_id: int) -> None:
         try:
             files.write_in(parent, f"{image_id}{text.suffix}", found)
         except OSError as error:
-            # The disk may be full, perhaps the cause of a failure, which is still recorded.
+            # The disk may be full. The failure of the job is still recorded.
             log.warning("%s%s could not be saved: %s", image_id, text.suffix, error.strerror)
 
 

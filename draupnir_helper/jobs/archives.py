@@ -1,4 +1,4 @@
-"""Archives: recognise them by content, decompress them with the usual programs, unpack only files and directories.
+"""Recognises archives by content, decompresses them with the usual programs, and unpacks files and directories only.
 
 Archives are untrusted input. Names that are absolute or point upwards are refused, and so are links, devices and
 pipes. The job sets modes and owners. It does not rely on Python's own extraction filter.
@@ -22,11 +22,11 @@ from draupnir_helper.jobs.reports import JobError
 
 _CHUNK_BYTES = 1024 * 1024
 _MAX_DEPTH = 32
-# Limit of one read by tarfile, which reads headers and the names in them. A header may claim any size.
+# tarfile reads headers and the names in them. This limits one read, because a header may claim any size.
 _HEADER_BYTES = 1024 * 1024
-# Errors for a name that cannot be created at its place in the archive.
+# The kernel returns these errors if a name cannot be created at its place in the archive.
 _IMPOSSIBLE = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG}
-# Exceptions of tarfile beside its own: for invalid numbers, and for endless chains of headers.
+# tarfile also raises these, for invalid numbers and for endless chains of headers.
 _CONFUSED = (ValueError, OverflowError, RecursionError)
 _DECOMPRESSORS: tuple[tuple[bytes, tuple[str, ...]], ...] = (
     (b"\x1f\x8b", ("/usr/bin/gzip", "-dc")),
@@ -68,7 +68,7 @@ def _decompressor(head: bytes) -> tuple[str, ...] | None:
 
 
 class _Source:
-    """The stream that tarfile reads, forwards only; records its position and the position of the last non-zero byte.
+    """A stream that tarfile reads forwards. It records its position and the position of the last non-zero byte.
 
     The kernel copies the content of members from the descriptor to their files. Python does not read it.
     """
@@ -90,7 +90,7 @@ class _Source:
             pass
 
     def read(self, size: int) -> bytes:
-        """Return `size` bytes; fewer only at the end."""
+        """Return `size` bytes, or fewer at the end of the stream."""
         if size > _HEADER_BYTES:
             raise tarfile.ReadError("a header is too large")
         chunks = []
@@ -106,11 +106,11 @@ class _Source:
         return b"".join(chunks)
 
     def transfer(self, target: int, size: int) -> int:
-        """Move up to `size` bytes into the file, and return how many; 0 at the end."""
+        """Move up to `size` bytes into the file, and return how many were moved. This is 0 at the end."""
         if self._piped:
             moved = os.splice(self._descriptor, target, size)
         else:
-            # Not copy_file_range: it shares the extents of members that start on a block boundary. Each such member
+            # copy_file_range would share the extents of members that start on a block boundary. Each such member
             # would keep a whole extent of the archive, up to 128 MiB, on the disk after the upload is removed.
             moved = os.sendfile(target, self._descriptor, None, size)
         self.budget.take(moved)
@@ -183,7 +183,7 @@ def unpack(path: Path, target: Path, progress: Callable[[int, int], None]) -> No
                         if error.errno not in _IMPOSSIBLE:
                             raise
                         reason = str(error.strerror).lower()
-                        raise _unsafe(path, member.name, f"cannot be written ({reason})", "") from error
+                        raise _unsafe(path, member.name, f"cannot be written ({reason})") from error
                     tar.members.clear()  # tarfile would keep every header it has seen
                 end = tar.offset
             source.drain()
@@ -216,7 +216,7 @@ def _damaged_tar(path: Path, position: int) -> JobError:
 def _unreadable(path: Path, source: _Source, error: tarfile.ReadError) -> JobError:
     if source.count == 0 or "unexpected end" in str(error):
         return _truncated(path)
-    detail = f"{path.name} is not a tar archive ({error}); upload a tar of the data directory and finalise again."
+    detail = f"{path.name} is not a tar archive ({error}); upload a tar of the data directory to a new image."
     return JobError("not_an_archive", detail)
 
 
@@ -236,8 +236,7 @@ def _unpack_member(
         return
     if not member.isreg():
         kind = "a link" if member.issym() or member.islnk() else "neither a file nor a directory"
-        advice = "; pack the data directory with tar --dereference" if member.issym() else ""
-        raise _unsafe(path, member.name, f"is {kind}", advice)
+        raise _unsafe(path, member.name, f"is {kind}", " --dereference" if member.issym() else "")
     destination.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(destination, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
     with os.fdopen(descriptor, "wb", buffering=0) as file:
@@ -260,15 +259,18 @@ def _unpack_member(
 def _components(path: Path, name: str) -> list[str]:
     components = [component for component in name.split("/") if component not in {"", "."}]
     if name.startswith("/"):
-        raise _unsafe(path, name, "is an absolute name", "")
+        raise _unsafe(path, name, "has an absolute name")
     if ".." in components:
-        raise _unsafe(path, name, "points out of the archive", "")
+        raise _unsafe(path, name, "leads out of the archive")
     if len(components) > _MAX_DEPTH:
-        raise _unsafe(path, name, "is nested too deeply", "")
+        raise _unsafe(path, name, f"is nested more than {_MAX_DEPTH} levels deep")
     return components
 
 
-def _unsafe(path: Path, name: str, what: str, advice: str) -> JobError:
+def _unsafe(path: Path, name: str, what: str, option: str = "") -> JobError:
     shown = ascii(name)[1:-1][:200]
-    detail = f"{path.name} is refused, because {shown} in it {what}; nothing was unpacked{advice}."
+    detail = (
+        f"{path.name} is refused, because its entry {shown} {what}. Pack the data directory with `tar{option}`, and "
+        "upload the archive to a new image."
+    )
     return JobError("unsafe_archive", detail)

@@ -11,7 +11,7 @@ from draupnir_helper.jobs.reports import NO_ROOM, JobError
 # No real database of relevant size compresses further than this.
 MAX_RATIO = 200
 UNSUSPICIOUS_BYTES = 1024**3
-# Disk space that each file or directory uses at least.
+# Each file or directory uses at least this much disk space.
 ENTRY_BYTES = 4096
 
 
@@ -30,7 +30,7 @@ class Budget:
         if self._left_bytes < 0:
             detail = (
                 f"{self._name} is refused, because it unpacks to more than {MAX_RATIO} times its size, which no"
-                " data directory does; upload a tar of the data directory and finalise again."
+                " data directory does; upload a tar of the data directory to a new image."
             )
             raise JobError("ratio_exceeded", detail)
         # btrfs counts data only when it is written back to the disk, so the budget counts it here, too.

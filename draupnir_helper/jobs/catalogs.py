@@ -1,4 +1,4 @@
-"""Tells the functions that Postgres and its extensions created from those that the data added.
+"""Distinguishes the functions that Postgres and its extensions created from those that the data added.
 
 The files of Postgres and of the extensions decide: name, arguments and definition have to match. Oids and
 pg_init_privs are data, too, and prove nothing.
@@ -15,9 +15,9 @@ from typing import NamedTuple
 from draupnir_helper.jobs import bki
 from draupnir_helper.jobs.reports import JobError
 
-# As in ownership.sql: objects in these schemas stay with the bootstrap superuser.
+# Objects in these schemas stay with the bootstrap superuser, as in ownership.sql.
 _SYSTEM_SCHEMAS = ("pg_catalog", "information_schema", "pg_toast")
-_INTERNAL_AND_C = ("12", "13")  # the same in each major
+_INTERNAL_AND_C = ("12", "13")  # these oids are the same in each major
 # postgres.bki does not list the functions that initdb creates from these: stemmers, and conversions in 12 and 13.
 _LIBRARIES = re.compile(r"\$libdir/(dict_snowball|\w+_and_\w+)")
 _CONSTRUCTORS = {
@@ -39,7 +39,7 @@ class Function(NamedTuple):
     trusted: str
     argument_oids: str
     language_oid: str
-    # From here on only names, which are equal in all databases with the same extension.
+    # The fields below are names, which are equal in all databases with the same extension.
     schema: str
     name: str
     arguments: str
@@ -56,17 +56,17 @@ class Function(NamedTuple):
 
     @property
     def code(self) -> tuple[str, ...]:
-        """Return what it runs and how it is called; equal for two names of one function."""
+        """Return the fields that are equal if two names belong to one function: arguments, result and source."""
         return self[10:]
 
 
 class Verdict(NamedTuple):
-    """Oids of functions, by what has to be done with them."""
+    """The oids of functions, by the change that the hand-over makes to them."""
 
     kept: list[str]  # owned by the bootstrap superuser from now on, and callable by the same roles as before
-    closed: list[str]  # the same, and nobody else may call them
+    closed: list[str]  # likewise owned, and nobody else may call them
     made: list[str]  # created by Postgres or an extension's script, but not in postgres.bki
-    powerless: list[str]  # the data's, where the superuser may call them: they will run without any rights
+    powerless: list[str]  # functions of the data that the superuser may call; they will run without rights
 
 
 def read(lines: Iterable[str]) -> list[Function]:
@@ -88,7 +88,7 @@ def refuse_other_versions(major: int, functions: Iterable[Function]) -> None:
 
 
 def judge(major: int, functions: Iterable[Function], made_by_extensions: Iterable[Function]) -> Verdict:
-    """Return what has to be done with the functions. Raises tampered_catalogs if one of Postgres's own was replaced."""
+    """Return the verdict on the functions. Raises tampered_catalogs if a function of Postgres was replaced."""
     initdb = built_in(major)
     made = {each.definition: each for each in made_by_extensions if each.member == "t"}
     functions = list(functions)
@@ -142,7 +142,7 @@ def _open_code(major: int, own: Iterable[Function], made: Iterable[Function]) ->
 
 
 def _harmless(function: Function) -> bool:
-    """Return whether it is a stemmer or conversion that initdb creates, or the constructor of a range type."""
+    """Return whether initdb creates the function (a stemmer or conversion), or whether it constructs a range type."""
     if function.definer != "f":
         return False
     if function.language == "internal":
@@ -160,8 +160,8 @@ def _called() -> frozenset[str]:
 
 def _tampered(name: str) -> JobError:
     detail = (
-        f"The data replace a function of Postgres itself, pg_catalog.{name}; restore it at the source, for example "
-        "from a dump into a new cluster, then upload and finalise again."
+        f"The data replace the function pg_catalog.{name} of Postgres itself. Restore a dump of the source into a new "
+        "cluster, and upload a backup of that cluster to a new image."
     )
     return JobError("tampered_catalogs", detail)
 
@@ -189,7 +189,7 @@ def restricted(major: int) -> tuple[str, ...]:
 
 @cache
 def permitted(major: int) -> tuple[str, ...]:
-    """Return these functions as `function=`, and as `function=role` for each predefined role that may call one."""
+    """Return `restricted` as `function=`, and as `function=role` for each predefined role that may call a function."""
     texts = bki.system_scripts(major)
     granted = sorted({f"pg_catalog.{function}={role}" for text in texts for function, role in _GRANTED.findall(text)})
     return (*(f"{each}=" for each in restricted(major)), *granted)

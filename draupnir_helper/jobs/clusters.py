@@ -1,4 +1,4 @@
-"""The Postgres server of a finalise: start, SQL through psql, clean stop; only the job can connect to it."""
+"""Starts the Postgres server of a finalise, runs SQL through psql, and stops it. Only the job can connect to it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from draupnir_helper.jobs.sizes import Sizes
 
 _LOG_LINES = 30
 _IS_BOOTSTRAP = "SELECT oid = 10 FROM pg_catalog.pg_authid WHERE rolname = session_user"
-# Our own sessions ignore names of the data; walls.py has the settings that every session of the job ignores.
+# Our own sessions do not find objects of the data by name. walls.py has the options of every session of the job.
 _OWN_SESSION = ("-c search_path=pg_catalog", "-c standard_conforming_strings=on", "-c work_mem=64MB")
 _SQL = Path(__file__).with_name("sql")
 _SINGLE_USER = """SET default_transaction_read_only = off;
@@ -28,7 +28,7 @@ UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
 SELECT rolname FROM pg_authid WHERE oid = 10;
 """
 _VERSION_CHARS = 64  # the uploader decides how long the file is
-_LINE_CHARS = 16 * 1024  # of the server's log; a longer one is cut into several
+_LINE_CHARS = 16 * 1024  # a longer line of the server's log is cut into several
 
 
 class Cluster:
@@ -47,10 +47,10 @@ class Cluster:
 
     @contextmanager
     def running(self, preload_libraries: list[str], rows: Rows) -> Iterator[None]:
-        """Recover and serve until the end of the block, then stop cleanly; kill the server if the block fails."""
+        """Run the server until the end of the block, then stop it cleanly. Kill it if the block fails."""
         try:
             self._start(preload_libraries)
-            # If postgres is not the bootstrap superuser, it may not demote the one that is.
+            # A role postgres that is not the bootstrap superuser may not demote the bootstrap superuser.
             asked = self._psql("template1", "-c", _IS_BOOTSTRAP, server_options=_OWN_SESSION)
             preflight.refuse_locale(asked.stderr, rows)
             if asked.stdout != "t\n":
@@ -87,7 +87,7 @@ class Cluster:
     def _read_log(self) -> None:
         assert self._process is not None
         assert self._process.stderr is not None
-        # For the private text of a failure. The log quotes the data, so it must not reach the journal.
+        # The private text of a failure has these lines. They quote the data, so they must not reach the journal.
         while line := self._process.stderr.readline(_LINE_CHARS):
             self._log.append(line.rstrip())
 
@@ -109,8 +109,8 @@ class Cluster:
             raise damages.failure(self.major, found, "", self.log_tail())
         why = failures.of_server(self.major, self.log_tail())
         detail = (
-            f"Postgres could not recover the data: {why}. Take the backup with pg_basebackup or from a stopped server, "
-            "with all of pg_wal, then upload and finalise again."
+            f"Postgres could not recover the data: {why}. Take another backup, with pg_basebackup or from a stopped "
+            "server, with all of pg_wal, and upload it to a new image."
         )
         raise JobError("recovery_failed", detail, self.log_tail())
 
@@ -128,7 +128,8 @@ class Cluster:
         found = re.search(r'rolname = "(.*)"\t', finished.stdout)
         if found is None:
             detail = (
-                "No role of the data can sign in as superuser; create a role postgres at the source and upload again."
+                "The data lack the superuser that initdb created (oid 10). Restore a dump of the source into a new "
+                "cluster, and upload a backup of that cluster to a new image."
             )
             raise JobError("no_superuser", detail, finished.stderr)
         return found[1]
@@ -150,15 +151,15 @@ class Cluster:
     def run_each(
         self, database: str, lines: Iterable[str], source: str = "<stdin>", **variables: str
     ) -> dict[int, str]:
-        """Run our own statements in one session, also after one fails; return the SQLSTATEs of failures by line.
+        """Run our own statements in one session, and continue after errors; return the SQLSTATEs of errors by line.
 
-        The line is that of `source`: the input or a file that it includes. Raises JobError if data are damaged.
+        `source` is the file whose lines count: the input or a file that it includes. Raises JobError for damaged data.
         """
         options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
         options += ["-v", "ON_ERROR_STOP=0", "-f", str(_SQL / "encoding.sql"), "-f", "-"]
         finished = self._psql(database, *options, server_options=_OWN_SESSION, stdin="\n".join(lines))
         if finished.returncode != 0 or self.ran_out_of_room(finished):
-            raise self._failure(finished, "VACUUM, ANALYZE or REINDEX lost the session", f"database {database}")
+            raise self._failure(finished, "The session of VACUUM, ANALYZE or REINDEX ended", f"database {database}")
         if damage := self.damage(finished.stderr):
             raise damage
         failed = failures.by_line(finished.stderr)
@@ -174,9 +175,9 @@ class Cluster:
         return self._psql(database, *files, server_options=options, working_directory=path.parent)
 
     def accepts(self, settings: Mapping[str, str]) -> set[str]:
-        """Return the names of the settings that the server would take."""
+        """Return the names of the settings that the server accepts."""
         path = self.directory / "settings.sql"
-        # Local to each statement, so that none changes how the next one is read.
+        # Each setting is local to its statement, so that it does not change how the next one is read.
         lines = [
             f"SELECT {_literal(name)} FROM pg_catalog.set_config({_literal(name)}, {_literal(value)}, true);\n"  # noqa: S608 - quoted
             for name, value in settings.items()
@@ -194,12 +195,12 @@ class Cluster:
         stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
         command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
-        command += ["-v", "VERBOSITY=verbose"]  # with the SQLSTATE
+        command += ["-v", "VERBOSITY=verbose"]  # messages contain the SQLSTATE
         return subprocess.run(
             [*command, "-h", str(self.directory), "-U", self.superuser, *arguments],
             # Names in an SQL_ASCII database may not be UTF-8, and must return unchanged.
             capture_output=True, text=True, errors="surrogateescape", check=False, input=stdin,
-            # Not an argument: psql would parse a name like "host=x" as a connection string.
+            # As an argument, psql would parse a name like "host=x" as a connection string.
             env=_environment() | {"PGDATABASE": database, "PGOPTIONS": self._session_options(*server_options)},
             cwd=working_directory,
         )  # fmt: skip
@@ -208,7 +209,7 @@ class Cluster:
         return " ".join([*walls.session_options(self.major), *more])
 
     def _checked(self, finished: subprocess.CompletedProcess[str], what: str, where: str) -> str:
-        """Return its output. A failure publishes `what`; `where` appears only in the private text."""
+        """Return the output. Raises JobError, which publishes `what`; `where` appears only in the private text."""
         if finished.returncode == 0:
             return finished.stdout
         raise self._failure(finished, what, where)
@@ -220,7 +221,8 @@ class Cluster:
         # A lost connection has no SQLSTATE, but the log has it.
         if damage := self.damage(finished.stderr) or self.damage(self.log_tail()):
             return damage
-        return JobError("cleaning_failed", f"{what}; the upload is retained.", private)
+        detail = f"{what}. The upload is retained. `draupnir-client images show ID` shows the full error."
+        return JobError("cleaning_failed", detail, private)
 
     def damage(self, text: str) -> JobError | None:
         """Return the failure if psql or the log reports damaged data, with the name of the relation if possible."""
@@ -278,15 +280,17 @@ def read_major(directory: Path) -> int:
     with (directory / "PG_VERSION").open(encoding="ascii", errors="replace") as file:
         text = file.read(_VERSION_CHARS).strip()[:20]
     if not re.fullmatch(r"[1-9][0-9]", text):
-        version = text if re.fullmatch(r"[0-9]\.[0-9]", text) else "of an unknown version"
-        raise JobError(
-            "postgres_missing", f"The data directory is of Postgres {version}, which is too old to be served."
+        version = f"Postgres {text}" if re.fullmatch(r"[0-9]\.[0-9]", text) else "an unknown version of Postgres"
+        detail = (
+            f"The data directory is of {version}, and Draupnir supports Postgres 12 and newer. Upgrade a copy of the "
+            "server with pg_upgrade, and upload a backup of it to a new image."
         )
+        raise JobError("postgres_missing", detail)
     major = int(text)
     if major not in postgres.installed_majors():
         detail = (
-            f"The data directory is of Postgres {major}, which is not installed on the server; "
-            f"run apt install postgresql-{major} there and finalise again."
+            f"The data directory is of Postgres {major}, which is not installed on the server. Run `apt install "
+            f"postgresql-{major}` there and finalise again. Debian packages of other majors are at apt.postgresql.org."
         )
         raise JobError("postgres_missing", detail)
     return major
@@ -300,7 +304,7 @@ def control_data(major: int) -> dict[str, str]:
     )
     # On a wrong checksum pg_controldata only warns; older majors print the warning to stdout.
     if finished.returncode != 0 or "CRC" in finished.stdout.partition("\n")[0] + finished.stderr:
-        detail = "global/pg_control of the data directory is damaged; upload another copy and finalise again."
+        detail = "global/pg_control of the data directory is damaged; upload another backup to a new image."
         raise JobError("recovery_failed", detail, finished.stderr)
     pairs = (line.partition(":") for line in finished.stdout.splitlines())
     return {label.strip(): value.strip() for label, _, value in pairs}

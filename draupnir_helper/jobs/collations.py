@@ -21,18 +21,16 @@ from draupnir_helper.jobs.sessions import at_once
 
 _SQL = Path(__file__).with_name("sql")
 LISTING = _SQL / "collations.sql"
-_DUPLICATES = {"23505": "duplicates", "23P01": "rows that exclude each other"}
-_CONSTRAINT = "It compares with a collation whose version changed, so rows from before may violate it"
-_PARTITIONED = (
-    "Its partitions are ranges of a collation whose version changed, so rows from before may be in the wrong partition"
-)
+_DUPLICATES = {"23505": "duplicates", "23P01": "conflicting rows"}
+_CONSTRAINT = "The constraint depends on a collation whose version changed, so old rows may violate it."
+_PARTITIONED = "The bounds depend on a collation whose version changed, so old rows may be in the wrong partition."
 
 # An index as collations.sql lists it: its oid, its name and the name of its table.
 Index = Mapping[str, Any]
 
 
 class Collations:
-    """The rebuild of one image: what it found, and the indexes that it could not rebuild, by database."""
+    """The rebuild of the indexes of one image, with the indexes that could not be rebuilt, by database."""
 
     def __init__(self, cluster: Cluster, reporter: Reporter) -> None:
         self._cluster = cluster
@@ -40,7 +38,7 @@ class Collations:
         self._invalid: dict[str, list[tuple[Index, Row]]] = {}
 
     def rebuild(self, listed: Mapping[str, Iterable[str]]) -> None:
-        """Rebuild what collations.sql listed in each database, refresh all versions, and add rows to the report."""
+        """Rebuild the indexes that collations.sql listed, refresh all versions, and add rows to the report."""
         stale = {database: [json.loads(line) for line in lines if line] for database, lines in listed.items()}
         for database, found in stale.items():
             if not found:
@@ -81,10 +79,13 @@ class Collations:
         names = ", ".join(str(each["collation"]) for each in found if "collation" in each)
         if names:
             detail = (
-                f"{rebuilt} indexes were rebuilt in {seconds:.1f} s, because they depend on collations whose version "
-                f"was missing or not the server's. The versions were refreshed: {names}"
+                f"{rebuilt} indexes were rebuilt in {seconds:.1f} s, because the version of their collation was "
+                f"missing or differed from the server's. These versions were refreshed: {names}."
             )
-            remedy = "To save the time, run REINDEX and ALTER DATABASE ... REFRESH COLLATION VERSION at the source."
+            remedy = (
+                "No action is needed. If the source has the libc and ICU of this server, save the time: run REINDEX "
+                "DATABASE and ALTER DATABASE ... REFRESH COLLATION VERSION there."
+            )
             self._reporter.rows.add("collation_refreshed", detail, database=database, remedy=remedy)
         for each in found:
             if "constraint" in each:
@@ -92,7 +93,7 @@ class Collations:
                 remedy = "Compare the rows with the constraint, and correct them in the anonymisation script."
                 self._reporter.rows.add("collation_order", _CONSTRAINT, database=database, object=name, remedy=remedy)
             elif "partitioned" in each:
-                remedy = "Compare the rows with the bounds, and move them in the anonymisation script."
+                remedy = "Compare the rows with the bounds, and move misplaced rows in the anonymisation script."
                 name = str(each["partitioned"])
                 self._reporter.rows.add("collation_order", _PARTITIONED, database=database, object=name, remedy=remedy)
 
@@ -102,7 +103,7 @@ class Collations:
             why = f"the table has {_DUPLICATES[state]}, {why}"
             remedy = "Delete the duplicates at the source, where the same index accepted them, or in the script."
         else:
-            remedy = "Correct the function that the index calls; in an instance, REINDEX INDEX makes the index valid."
-        detail = f"It could not be rebuilt after a change of its collation: {why}. It is invalid; queries do not use it"
+            remedy = "Correct the function that the index calls. In an instance, REINDEX INDEX makes the index valid."
+        detail = f"The index could not be rebuilt with the new version of its collation: {why}. Queries do not use it."
         name = f"{index['table']}, index {index['name']}"
         return self._reporter.rows.add("index_invalid", detail, database=database, object=name, remedy=remedy)

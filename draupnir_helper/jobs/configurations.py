@@ -1,4 +1,4 @@
-"""Settings of the source that instances get: read from its configuration files, then tried by the server.
+"""Finds the settings of the source that instances get: reads its configuration files, and has the server check them.
 
 They change answers or plans: formats, time zone, text search, planner, memory, timeouts. parameters.py has the list.
 """
@@ -19,10 +19,10 @@ from draupnir_helper.jobs.rows import Rows
 FILES = ("postgresql.conf", "postgresql.auto.conf")
 MAX_REFUSED = 20
 _MAX_BYTES = 1024 * 1024
-_REPORT_BYTES = 3000  # of all settings, as the job's status carries them
+_REPORT_BYTES = 3000  # of all settings together, because the job's status carries them
 # The lexical rules of Postgres's configuration files: name, optional equals sign, value.
 _SETTING = re.compile(r"\s*([A-Za-z_][\w.$]*)(?:\s*=\s*|\s+)(?:'((?:[^'\\]|''|\\.)*)'|([^\s#']+))\s*(?:#.*)?")
-# They are the settings of a session, and the script is a session of the source.
+# The script's session has the settings of these groups.
 _OF_SCRIPT = {"formats", "text_search", "time_zone", "locale"}
 
 
@@ -42,7 +42,7 @@ def carried_over(directories: Iterable[Path], rows: Rows) -> dict[str, str]:
             "settings_dropped",
             "Instances do not have these settings of the source.",
             object=", ".join(dropped),
-            remedy="Nothing, unless the application needs one of them; instances have settings of their own.",
+            remedy="No action is needed, unless the application depends on one of them.",
         )
     return carried
 
@@ -61,15 +61,18 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def refused(cluster: Cluster, carried: Mapping[str, str], given: Mapping[str, str], rows: Rows) -> list[str]:
-    """Have Postgres check the settings; return the names of those of the source that it refuses, and report all.
+    """Check the settings with Postgres, report them, and return the names of settings of the source that it refuses.
 
-    Raises setting_refused for one that was given with the image.
+    Raises setting_refused if Postgres refuses a setting that was given with the image.
     """
     wanted = {**carried, **given}
     accepted = cluster.accepts(wanted)
     if unknown := sorted(given.keys() - accepted):
         named = ", ".join(f"{name} = {given[name]}" for name in unknown)
-        detail = f"Postgres {cluster.major} refuses settings of the image ({named}); correct them and finalise again."
+        detail = (
+            f"Postgres {cluster.major} refuses settings of the image ({named}). Correct them with `draupnir-client "
+            "images update ID --set NAME=VALUE`, and finalise again."
+        )
         raise JobError("setting_refused", detail)
     if kept := sorted(carried.keys() & accepted):
         rows.add("settings_carried_over", "Instances have these settings of the source.", object=", ".join(kept))
@@ -79,16 +82,20 @@ def refused(cluster: Cluster, carried: Mapping[str, str], given: Mapping[str, st
             "settings_refused",
             f"Postgres {cluster.major} on this server refuses these settings of the source.",
             object=", ".join(missing),
-            remedy="Set them with `images create --set`, or install what they name, such as a locale.",
+            remedy="Set them with `draupnir-client images create --set`, or install what they name, such as a locale.",
         )
     if len(missing) > MAX_REFUSED:
-        raise JobError("setting_refused", f"Postgres {cluster.major} refuses {len(missing)} settings of the source.")
+        detail = (
+            f"Postgres {cluster.major} refuses {len(missing)} settings of the source, more than {MAX_REFUSED}. Correct "
+            "postgresql.conf and postgresql.auto.conf of the source, and upload a backup to a new image."
+        )
+        raise JobError("setting_refused", detail)
     return missing
 
 
 def of_script(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the settings that the script's session has, too."""
+    """Return the settings that also apply to the script's session."""
     found = {name: value for name, value in settings.items() if parameters.PARAMETERS[name].group in _OF_SCRIPT}
-    # Under another isolation the script could fail where it did not before.
+    # Another isolation level could make the script fail.
     found.pop("default_transaction_isolation", None)
     return found

@@ -9,7 +9,7 @@ from draupnir_helper.jobs import failures
 from draupnir_helper.jobs.known_files import shown
 from draupnir_helper.jobs.reports import JobError
 
-# psql with VERBOSITY=verbose, or the server's log: data_corrupted, index_corrupted, undefined_file.
+# Finds data_corrupted, index_corrupted and undefined_file in the verbose output of psql and in the server's log.
 _REPORTED = re.compile(
     r"^(?:psql:[^\n]*: (?:ERROR|FATAL|PANIC):  (?P<psql>XX001|XX002|58P01): "
     r"|(?P<log>XX001|XX002|58P01) (?:ERROR|FATAL|PANIC):  )(?P<message>[^\n]*)",
@@ -26,7 +26,7 @@ _INDEX = re.compile(r'\bindex "([^"]+)"')
 
 
 class Damage(NamedTuple):
-    """What Postgres reported: its SQLSTATE, and as far as the message has them, the file and the relation."""
+    """Damage that Postgres reported: the SQLSTATE, and the file and the relation if the message has them."""
 
     state: str
     path: str = ""
@@ -41,7 +41,7 @@ def found(text: str) -> Damage | None:
     """Return the first damage in the output of psql or in the server's log."""
     for reported in _REPORTED.finditer(text):
         state, message = reported["psql"] or reported["log"], reported["message"]
-        # The file of a lost transaction status is in the DETAIL, and only there.
+        # Only the DETAIL names the file of a lost transaction status.
         file = _FILE.search(message) or (_FILE.search(text) if state == "58P01" and '"' not in message else None)
         toast, index = _TOAST.search(message), _INDEX.search(message)
         if file:
@@ -60,6 +60,6 @@ def failure(major: int, damage: Damage, relation: str, private: str) -> JobError
     where = shown(relation) or (f"the file {damage.path}" if damage.path else "a relation")
     detail = (
         f"The data are damaged: {where} is incomplete or corrupt ({failures.described(major, damage.state)}). No "
-        "script can help. Check the source with pg_amcheck, take another backup, upload it and finalise again."
+        "script can help. Check the source with pg_amcheck, take another backup, and upload it to a new image."
     )
     return JobError("backup_damaged", detail, private)

@@ -24,10 +24,10 @@ def main(reporter: Reporter) -> Report:
     directory = uploads.find_data_directory(incoming, reporter.rows)
     major = read_major(directory)
     backup_labels.check(directory, major, reporter)
-    # Debian keeps postgresql.conf elsewhere; it may be uploaded beside an archive.
+    # Debian keeps postgresql.conf in /etc, so it may be uploaded beside an archive.
     settings = configurations.carried_over((directory, SEAL), reporter.rows)
     prune(directory, major, reporter.rows)
-    # Settings of the old server: commands, hosts and libraries.
+    # The file has settings of the old server, such as commands, hosts and libraries.
     (directory / "postgresql.auto.conf").write_bytes(b"")
     lift(directory, TARGET)
     shutil.rmtree(incoming)

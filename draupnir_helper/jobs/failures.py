@@ -53,7 +53,7 @@ def of_server(major: int, log: str) -> str:
 
 
 def described(major: int, state: str) -> str:
-    """Return the SQLSTATE with its condition name, but hide one that Postgres does not define: it may be data."""
+    """Return the SQLSTATE with its condition name. Hide an undefined SQLSTATE, because it may contain data."""
     name = conditions(major).get(state)
     return f"SQLSTATE {state} ({name})" if name else "a SQLSTATE that Postgres does not define"
 
@@ -67,5 +67,5 @@ def conditions(major: int) -> dict[str, str]:
 
 
 def out_of_room(text: str) -> bool:
-    """Return whether the disk or its quota was full."""
+    """Return whether the text reports a full disk or a full quota."""
     return any(words in text for words in _NO_SPACE)

@@ -1,7 +1,7 @@
 """The finalise job: recover, anonymise, clean and stop an extracted data directory; runs as the image's own user.
 
 To start Postgres on an uploaded directory is to run the uploader's code. So the whole job, psql included, stays in the
-sandbox, and the helper trusts none of its results: it believes only that the job is done, and only after a clean exit.
+sandbox. The helper trusts one result only, that the job is done, and only after a clean exit.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ PARAMETERS = Path("/run/draupnir/image/parameters.json")
 _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
-# Files that change how a server starts, and a private text of a failure, which a finished job does not leave.
+# These files change how a server starts. A finished job does not leave the private text of a failure, either.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
 _LEAVING_S = 30.0
 _ROLLED_BACK = (
     "a transaction of the script was rolled back, by ROLLBACK or because it was still open at a \\connect; "
     "end it with COMMIT"
 )
-# Messages of after_script.sql. They are our own, so they may be published.
+# These messages of after_script.sql are our own, so they may be published.
 _LEFT = (
     "the script leaves a transaction open; end it with COMMIT",
     "the script leaves a prepared transaction; end it with COMMIT PREPARED",
@@ -101,16 +101,16 @@ def main(reporter: Reporter) -> Report:
 
 
 def begin_sync() -> None:
-    """Start to write the extracted files, for which publishing has to wait.
+    """Start to write the extracted files to the disk, because publishing has to wait for that.
 
-    The first connection to each database comes before it, because Postgres then writes its caches, which would queue up
-    behind the sync. It syncs the whole machine, since a sync of one filesystem is an ioctl, which the sandbox blocks.
+    Postgres writes its caches at the first connection to each database, and they would queue up behind the sync. So
+    connect first. os.sync covers the whole machine, because a sync of one filesystem is an ioctl, which is blocked.
     """
     threading.Thread(target=os.sync, daemon=True).start()
 
 
 def _in_utf8(name: str) -> str | None:
-    """Return the name, unless its bytes are in another encoding."""
+    """Return the name, or None if its bytes are in another encoding."""
     return name if not re.search("[\ud800-\udfff]", name) else None
 
 
@@ -132,14 +132,14 @@ def admit_all_databases(cluster: Cluster, rows: Rows) -> dict[str, int]:
 
 
 def preloaded(major: int, rows: Rows) -> list[str]:
-    """Return the libraries that the operator has every server load. Raises preflight_failed if one is missing."""
+    """Return shared_preload_libraries of the configuration. Raises preflight_failed if a library is missing."""
     libraries = PRELOAD_LIBRARIES.read_text(encoding="ascii").split()
     preflight.refuse(preflight.listed(major, libraries), rows)
     return libraries
 
 
 def check_server(cluster: Cluster, databases: Iterable[str], reporter: Reporter) -> None:
-    """Report what the data need and this server lacks. Raises preflight_failed."""
+    """Report everything that the data need and this server lacks. Raises preflight_failed."""
     libraries = preloaded(cluster.major, reporter.rows)
     needs = preflight.read(cluster.run_files("template1", _SQL / "databases.sql"))
     # Nobody can connect to a database whose locale is missing.
@@ -154,11 +154,11 @@ def check_server(cluster: Cluster, databases: Iterable[str], reporter: Reporter)
 
 
 def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
-    """Remove links to production and code that runs unasked.
+    """Remove links to production, and code that runs without a call. Return the tables written to since the last call.
 
-    These are prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings of roles
-    and databases that would override the command line. Return the tables that were written to since the last call; none
-    before Postgres 15, whose statistics need a network.
+    Links and code are prepared transactions, subscriptions, passwords for foreign servers, event triggers, and settings
+    of roles and databases that would override the command line. Before Postgres 15 no tables are returned, because
+    its statistics need a network.
     """
     own = _SQL / "catalog_rules.sql"
     cluster.run_files("template1", own, _SQL / "settings.sql", names=handover.array(walls.names()))
@@ -190,8 +190,9 @@ def anonymise(cluster: Cluster, databases: Mapping[str, int], script: Path) -> N
         why = f"{script.name}: {_ROLLED_BACK}"
     if why:
         detail = (
-            f"The anonymisation script failed, so nothing is published. {why}. Correct it (PATCH /images/ID, or "
-            "draupnir-client images update) and finalise again; the upload is retained."
+            f"The anonymisation script failed, so nothing is published. {why}. Correct the script with "
+            "`draupnir-client images update ID --script FILE` or PATCH /images/ID, and finalise again. The upload is "
+            "retained."
         )
         raise JobError("script_failed", detail, cluster.private(finished.stderr))
 
@@ -219,7 +220,8 @@ def rollbacks(cluster: Cluster) -> dict[str, int]:
         if connected == "0":
             return {database: int(count) for database, count in (row.split("|") for row in rows)}
         if time.monotonic() > deadline:
-            raise JobError("script_failed", "The anonymisation script leaves open sessions that do not end.")
+            detail = "The anonymisation script leaves sessions open, such as those of dblink; close them in the script."
+            raise JobError("script_failed", detail)
         time.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""Handing over: draupnir gets the objects of the superuser and joins all roles, which are limited to SQL."""
+"""Hands over the data: draupnir gets the objects of the superuser and joins all roles, which are limited to SQL."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from draupnir_helper.jobs.sessions import in_each
 _SQL = Path(__file__).with_name("sql")
 # The sentence and the remedy for each code that found.sql returns.
 _FOUND = {
-    "connection_limit_removed": ("Its CONNECTION LIMIT was 0; it accepts connections now.", ""),
-    "database_dropped": ("Its DROP DATABASE was interrupted at the source, so it was dropped.", ""),
-    "role_limited": ("It lost {}.", "Sign in as draupnir, or let the script grant what the role needs."),
+    "connection_limit_removed": ("The database had CONNECTION LIMIT 0. It accepts connections in an instance.", ""),
+    "database_dropped": ("DROP DATABASE was interrupted at the source, so the database was dropped.", ""),
+    "role_limited": ("The role lost {}.", "Sign in as draupnir, or let the script grant what the role needs."),
 }
 
 
 def report(cluster: Cluster, rows: Rows) -> None:
-    """Add to the report what the handing over is going to change in roles and databases."""
+    """Report the changes that the hand-over will make to roles and databases."""
     for text in cluster.run_files("template1", _SQL / "catalog_rules.sql", _SQL / "found.sql"):
         found = json.loads(text) if text else {"code": ""}
         if found["code"] in _FOUND:
@@ -39,7 +39,10 @@ def prepare(cluster: Cluster, databases: Iterable[str]) -> None:
     calls.
     """
     if cluster.superuser == postgres.ROLE:
-        detail = "The superuser of the data is called draupnir, the name that instances use; rename it at the source."
+        detail = (
+            "The superuser of the data has the name draupnir, which instances use. Rename it at the source (ALTER ROLE "
+            "draupnir RENAME TO ...), and upload a backup to a new image."
+        )
         raise JobError("role_conflict", detail)
     _require_free_names(cluster)
     cluster.run_files("template1", _SQL / "claim.sql")
@@ -50,8 +53,8 @@ def prepare(cluster: Cluster, databases: Iterable[str]) -> None:
 def _require_free_names(cluster: Cluster) -> None:
     if cluster.run_files("template1", _SQL / "conflict.sql") != ["0"]:
         detail = (
-            f"The data or the script have a role {postgres.SUPERUSERS}, a name that Draupnir uses in every image; "
-            "rename the role at the source."
+            f"The data or the script have a role {postgres.SUPERUSERS}, and Draupnir uses that name in every image. "
+            "Rename the role at the source, or in the script that creates it."
         )
         raise JobError("role_conflict", detail)
 
@@ -102,7 +105,7 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> tuple[dict[int,
 def judge_functions(
     cluster: Cluster, databases: Iterable[str]
 ) -> tuple[dict[str, list[catalogs.Function]], dict[str, catalogs.Verdict]]:
-    """Judge the functions of each database; return those listed, and the verdict, by database."""
+    """Judge the functions of each database. Return the functions and the verdicts, by database."""
     made: dict[str, list[catalogs.Function]] = {}
     functions, verdicts = {}, {}
     judged = [_SQL / name for name in ("languages.sql", "functions.sql")]

@@ -16,7 +16,7 @@ from draupnir_helper.jobs.bki import Catalog
 
 _PAGE_BYTES = 8192
 _PAGE_HEADER_BYTES = 24
-_NORMAL = 1  # of a line pointer
+_NORMAL = 1  # state of a line pointer
 _HAS_NULL = 0x0001
 _MAP_MAGIC = 0x592717
 _FORMATS = {

@@ -28,8 +28,8 @@ _OF_MONITOR = {3374, 3375, 3377}
 _POWERLESS = 4200
 _INTERNAL_AND_C = (12, 13)
 _DEFAULT_TABLESPACE = 1663
-# How to find the rows that are Postgres's own beside those of initdb: a column of the catalog, and the catalog it
-# references, whose namespace column decides.
+# Rows belong to Postgres if initdb created them, or by this column of the catalog: it is a namespace, or it references
+# another catalog, whose namespace decides.
 _CALLERS = {
     "pg_aggregate": ("aggfnoid", "pg_proc"),
     "pg_am": ("", ""),
@@ -44,7 +44,7 @@ _CALLERS = {
 }
 _NAMESPACES = {"pg_proc": "pronamespace", "pg_opfamily": "opfnamespace", "pg_type": "typnamespace"}
 _OTHERS = ("pg_amop", "pg_cast", "pg_language", "pg_opclass", "pg_opfamily")
-# An owner may change others, such as leakproof; these two decide with whose rights code runs.
+# These columns decide with whose rights code runs. An owner may change others, such as leakproof.
 _DECISIVE = {"prosecdef", "lanpltrusted"}
 _POWERS = ("rolsuper", "rolreplication", "rolbypassrls")
 
@@ -79,8 +79,8 @@ def inspect(data: Path, major: int, judged: Mapping[int, Judged]) -> None:
 def tampered(what: list[str], private: str = "") -> JobError:
     """Return the failure for catalogs that differ from those of Postgres and its extensions."""
     detail = (
-        f"The data change the catalogs of Postgres itself ({', '.join(what[:8])}). Restore them at the source, for "
-        "example from a dump into a new cluster, then upload and finalise again."
+        f"The data change the catalogs of Postgres itself ({', '.join(what[:8])}). Restore a dump of the source into a "
+        "new cluster, and upload a backup of that cluster to a new image."
     )
     return JobError("tampered_catalogs", detail, private)
 
@@ -97,8 +97,7 @@ def _directory(data: Path, database: Row) -> Path:
 def _roles(shared: Relations, major: int) -> Iterator[str]:
     """Yield roles that have, or could get, more rights than SQL gives.
 
-    There is one superuser, which cannot log in. No role has a direct member that must have none, so no role has an
-    indirect one.
+    The only superuser cannot log in. Reserved roles have no direct members, so they have no indirect ones.
     """
     predefined = {int(row[0]): row[1].encode() for row in bki.catalog(major, "pg_authid").rows}
     predefined.pop(_BOOTSTRAP)

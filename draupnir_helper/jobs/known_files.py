@@ -1,7 +1,7 @@
 """The files of a data directory that Postgres knows; everything else in an extracted copy is removed and reported.
 
-A data directory often holds password files, keys, old configuration, logs and dumps. An allowlist drops those that
-nobody thought of. The names are those of Postgres 12 to 18; the directory of a tablespace has the major in its name.
+A data directory often has password files, keys, old configuration, logs and dumps. An allowlist also drops unforeseen
+ones. The names are those of Postgres 12 to 18; the directory of a tablespace has the major in its name.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from draupnir_helper.jobs.rows import Rows
 _TABLESPACE = r"pg_tblspc/\d+/PG_\d+_\d+"
 _RELATION = r"\d+(_(fsm|vm|init))?(\.\d+)?"
 _SEGMENT = "[0-9A-F]{24}"
-# Emptied: what they hold is of one run of a server, or quotes the data.
+# These are emptied, because their files belong to one run of a server, or quote the data.
 _TRANSIENT = ("pg_dynshmem", "pg_notify", "pg_replslot", "pg_serial", "pg_snapshots", "pg_stat", "pg_stat_tmp")
-# Often empty. Postgres needs each of them, and some tools do not copy empty directories.
+# Postgres needs each of these. They are often empty, and some tools do not copy empty directories.
 _REQUIRED = (
     *_TRANSIENT,
     *("pg_commit_ts", "pg_logical/mappings", "pg_logical/snapshots", "pg_subtrans", "pg_tblspc", "pg_twophase"),
@@ -46,7 +46,7 @@ _FILES = re.compile(
     )),
     re.ASCII,
 )  # fmt: skip
-# Postgres's own, which every server has and the copy does not need: configuration, caches and temporary files.
+# Every server has these, and the copy does not need them: configuration, caches and temporary files.
 _EXPECTED = re.compile(
     "|".join((
         r"(postgresql|pg_hba|pg_ident)\.conf|postgresql\.auto\.conf\.tmp|postmaster\.(pid|opts)",
@@ -54,18 +54,18 @@ _EXPECTED = re.compile(
         rf"(global|(base|{_TABLESPACE})/\d+)/(pg_internal\.init(\.\d+)?|pg_filenode\.map\.tmp|t\d+_{_RELATION})",
         rf"(base|{_TABLESPACE})/pgsql_tmp",
         r"pg_wal/(xlogtemp\.\d+|RECOVERY(XLOG|HISTORY)|(archive_status|summaries)/.*)|pg_logical/\w+\.tmp",
-        # Origins end with the subscriptions; a damaged file would end recovery.
+        # Subscriptions are dropped, so their origins are not needed. A damaged file would stop recovery.
         "pg_logical/replorigin_checkpoint",
         f"({'|'.join(_TRANSIENT)})/.*",
     )),
     re.ASCII,
 )  # fmt: skip
 _LISTED = 20  # rows for each directory; the last one counts the rest
-_REMEDY = "None, unless an extension or a program of yours keeps data there; store such data in tables instead."
+_REMEDY = "No action is needed, unless an extension or a program keeps data there; store such data in tables instead."
 
 
 def prune(directory: Path, major: int, rows: Rows) -> None:
-    """Remove everything that Postgres does not know, add a row for it, and create the directories that are missing."""
+    """Remove and report all files that Postgres does not know, and create missing directories."""
     for path in directory.glob("pg_tblspc/*/PG_*"):
         # pg_upgrade leaves the files of the former major beside those of the new one.
         if path.is_dir() and not path.name.startswith(f"PG_{major}_"):
@@ -81,7 +81,7 @@ def report(rows: Rows, parent: str, names: list[str]) -> None:
     """Add a row for each of the names, but only for the first few of many."""
     listed = names if len(names) <= _LISTED else names[: _LISTED - 1]
     for name in listed:
-        what = "Postgres does not know it, so the image does not contain it."
+        what = "Postgres does not know this file or directory, so the image does not contain it."
         rows.add("file_dropped", what, object=f"{parent}{name}", remedy=_REMEDY)
     if rest := len(names) - len(listed):
         what = f"Postgres does not know {rest} more files here, so the image does not contain them."

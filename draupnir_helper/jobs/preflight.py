@@ -1,4 +1,4 @@
-"""Checks before the script what the data need and this server lacks, and names all of it at once, with the remedy."""
+"""Checks before the script whether this server has all that the data need, and reports all gaps, with remedies."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def problems(major: int, data: Path, needs: Sequence[Need], preloaded: Sequence[
                 missing = missing_locale(need.name, need.of, need.database)
             case "tablespace" if not any((data / "pg_tblspc" / need.name).glob("PG_*")):
                 detail = f"The files of tablespace {shown(need.of)} ({need.name}) are not in the upload."
-                remedy = "Pack the stopped server with tar --dereference, or upload all files of pg_basebackup -Ft."
+                remedy = "Upload all files of `pg_basebackup -Ft`, or pack the stopped server with `tar --dereference`."
                 missing = Row("tablespace_missing", detail, need.database, need.of, remedy)
         if missing:
             yield missing
@@ -92,7 +92,7 @@ def listed(major: int, preloaded: Iterable[str]) -> Iterator[Row]:
 
 
 def refuse(found: Iterable[Row], rows: Rows) -> None:
-    """Add the rows to the report. Raises preflight_failed with all that make the image impossible."""
+    """Report the rows. Raises preflight_failed, which lists all rows that make the image impossible."""
     fatal = []
     for row in found:
         rows.add(row.code, row.detail, database=row.database, object=row.object, remedy=row.remedy)
@@ -128,10 +128,11 @@ def missing_locale(name: str, of: str, database: str) -> Row:
     charset = "UTF-8" if charset.lower() in {"utf8", "utf-8"} else charset or "ISO-8859-1"
     source = f"{language}@{modifier}" if modifier else language
     detail = f"The server lacks the locale {shown(name)} of {shown(of)}."
-    remedy = "Run apt install locales-all on the server."
+    remedy = "Run `apt install locales-all` on the server."
     if re.fullmatch(r"[a-z]{2,3}(_[A-Z]{2})?(@\w+)?\.[\w-]+", f"{source}.{charset}", re.ASCII):
         remedy = (
-            f"Run localedef -i {source} -f {charset} {name} on the server (package locales), or install locales-all."
+            f"Run `apt install locales` and `localedef -i {source} -f {charset} {name}` on the server, or "
+            "`apt install locales-all`."
         )
     return Row("locale_missing", detail, database, name, remedy)
 
@@ -152,7 +153,7 @@ def _package(major: int, *names: str) -> str:
         if name in _LANGUAGES:
             package = f"postgresql-{_LANGUAGES[name]}-{major}"
         if package:
-            return f"Run apt install {package} on the server."
+            return f"Run `apt install {package}` on the server."
     path = f"/usr/lib/postgresql/{major}/lib/{shown(names[0])}.so"
     return f"Install the package that contains {path} on the server."
 
@@ -183,5 +184,5 @@ def _dictionary(major: int, need: Need) -> Row | None:
         return None
     file = f"{directory}/{shown(name.lower())}.{endings[0]}"
     detail = f"The server lacks the file {file} of the text search dictionary {shown(need.of)}."
-    remedy = "Copy the file from the source, or install its hunspell package and run pg_updatedicts."
+    remedy = "Copy the file from the source, or install its hunspell package and run `pg_updatedicts`."
     return Row("dictionary_missing", detail, need.database, need.of, remedy)

@@ -1,4 +1,4 @@
-"""Reports what the job removes from the data before the script: links to production, and what runs unasked."""
+"""Reports what the job removes from the data before the script: links to production, and code that runs uncalled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 _SQL = Path(__file__).with_name("sql")
-# The detail of each code, and the remedy.
+# Each code has a detail and a remedy.
 _TEXTS = {
     "event_trigger_disabled": (
         "The event trigger is disabled, because its function would run as a superuser.",
@@ -21,11 +21,11 @@ _TEXTS = {
     ),
     "foreign_table_dropped": (
         "The foreign table is dropped, because it reads a file or a program of the server.",
-        "Copy its rows into a table at the source, if the application needs them.",
+        "If the application needs the rows, copy them into a table at the source.",
     ),
     "prepared_transaction_dropped": (
         "The prepared transaction is rolled back.",
-        "Commit it at the source before the backup, if its changes are needed.",
+        "If its changes are needed, run COMMIT PREPARED at the source before the backup.",
     ),
     "role_setting_dropped": (
         "The setting of a role or a database is dropped, because it decides on access, libraries or replication.",
@@ -34,11 +34,11 @@ _TEXTS = {
     "subscription_dropped": ("The subscription is dropped, so that no instance replicates from production.", ""),
     "superuser_demoted": (
         "The role is not a superuser in the image.",
-        "List the extensions that it would create in trusted_extensions of the configuration.",
+        "If the role creates extensions, add them to trusted_extensions in /etc/draupnir/config.toml.",
     ),
     "user_mapping_dropped": (
         "The user mapping is dropped with its password for a foreign server.",
-        "Create it in an instance, if the foreign server may be used; instances reach no network.",
+        "Create it in a direct instance, if the foreign server may be used. Other instances reach no network.",
     ),
 }
 

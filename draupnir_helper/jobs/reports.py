@@ -74,6 +74,9 @@ NO_ROOM = (
 )
 
 
+_MORE = "Finalise again. If it fails again, `draupnir-client images show ID` shows the full error."
+
+
 class Reporter:
     """Sets the unit's status, progress at most twice a second; collects the rows of the image's report."""
 
@@ -123,8 +126,8 @@ def _reason(error: Exception) -> JobError:
         return JobError("no_room", NO_ROOM, traceback.format_exc())
     if isinstance(error, OSError):
         why = os.strerror(error.errno) if error.errno else "an input or output error"
-        return JobError("job_failed", f"The server could not continue: {why}.", traceback.format_exc())
-    detail = f"The job failed with an unexpected error ({type(error).__name__})."
+        return JobError("job_failed", f"The job could not continue: {why}. {_MORE}", traceback.format_exc())
+    detail = f"The job failed with an unexpected error ({type(error).__name__}). {_MORE}"
     return JobError("job_failed", detail, traceback.format_exc())
 
 
@@ -138,7 +141,7 @@ def _fail(error: JobError) -> NoReturn:
 def leave_private(directory: Path, text: str) -> None:
     """Write the end of the private text to the file from which the helper reads it."""
     path = directory / PRIVATE_NAME
-    # The failure is reported without it if the disk is full, or if code of the data put something else there.
+    # If the disk is full, or if code of the data created the file, the failure is reported without this text.
     with suppress(OSError):
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o660)

@@ -15,9 +15,9 @@ from draupnir_helper import postgres
 from draupnir_helper.jobs.rows import Rows
 
 _RELATION = re.compile(r"[0-9]+", re.ASCII)
-# Relations without a file, such as partitioned tables, and what a script creates.
+# Some relations have no file, such as partitioned tables, and a script may create others.
 _SPARE = 2
-# A connection takes some MiB when it works, and one of TasksMax= of the unit.
+# A busy connection uses some MiB, and one of TasksMax= of the unit.
 _CONNECTION_BYTES = 4 * 1024 * 1024
 _MAX_CONNECTIONS = 1000
 _MAX_WORKERS = 64
@@ -28,7 +28,7 @@ _LOCKS_SHARE = 32
 _MIB = 1024 * 1024
 _FIRST_WITH_ORIGINS = 18
 _ORIGINS = "1000"
-# Name in pg_controldata, and what an instance has anyway.
+# Each has its name in pg_controldata, and the minimum of an instance.
 _COUNTS = {
     "max_connections": ("max_connections setting", 100),
     "max_prepared_transactions": ("max_prepared_xacts setting", 0),
@@ -43,7 +43,7 @@ _UNLIMITED_SEGMENT_BYTES = 64 * _MIB
 
 
 class Sizes:
-    """What the source had, from pg_control before the job's own server changes it, and how many relations there are."""
+    """The sizes of the source, from pg_control before the job's own server changes it, and the number of relations."""
 
     def __init__(self, data: Path, control: Mapping[str, str]) -> None:
         self._source = {name: _number(control, label) for name, (label, _) in _COUNTS.items()}
@@ -100,7 +100,7 @@ class Sizes:
 
 
 def _number(control: Mapping[str, str], label: str) -> int:
-    """Return a count of pg_controldata. Postgres limits it to 31 bits; the data may not."""
+    """Return a count of pg_controldata, or 0 if it is invalid. Postgres limits it to 31 bits; the data may not."""
     text = control.get(label, "")
     return int(text) if re.fullmatch("[0-9]{1,10}", text) else 0
 

@@ -1,4 +1,4 @@
-"""What the job has to know of each database before the script changes it."""
+"""Surveys each database before the script changes it: materialized views, statistics and collations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _REFRESH = "Refresh it in the script, with the settings that its query needs, or
 
 
 class Survey(NamedTuple):
-    """The first two are Postgres arrays, by oid of the database; a database without them is missing."""
+    """The result. The first two fields are Postgres arrays, by oid of the database; empty ones are omitted."""
 
     filled: dict[int, str]  # the filenodes of materialized views with data
     parents: dict[int, str]  # the partitioned tables with statistics
@@ -26,7 +26,7 @@ class Survey(NamedTuple):
 
 
 def survey(cluster: Cluster, databases: Mapping[str, int]) -> Survey:
-    """Return what the script may change, from one session in each database."""
+    """Survey all databases, with one session in each."""
     files = (_SQL / "materialized_views.sql", vacuum.PARENTS, collations.LISTING)
     found = in_each(databases, lambda database: cluster.run_files(database, *files))
     return Survey(

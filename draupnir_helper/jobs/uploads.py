@@ -1,4 +1,4 @@
-"""What an upload consists of: one data directory, one archive, or the archives of a base backup, at any depth."""
+"""Finds the data in an upload: one data directory, one archive, or the archives of a base backup, at any depth."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Survey(NamedTuple):
 
 
 def survey(top: Path) -> Survey:
-    """Look at a whole tree, except into data directories. Raises unsafe_archive for links and special files."""
+    """List a whole tree, except inside data directories. Raises unsafe_archive for links and special files."""
     found = Survey([], [])
     for path, directories, names in os.walk(top, onerror=_raise):
         here = Path(path)
@@ -43,10 +43,17 @@ def survey(top: Path) -> Survey:
         for name in sorted([*directories, *names]):
             mode = (here / name).lstat().st_mode
             if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-                detail = f"{shown(name)} in the upload is not a regular file; upload the file itself."
-                raise JobError("unsafe_archive", detail)
+                raise _not_regular(name)
         found.files.extend(here / name for name in sorted(names))
     return found
+
+
+def _not_regular(name: str) -> JobError:
+    detail = (
+        f"{shown(name)} in the upload is a link or a special file, which is refused. Upload only regular files and "
+        "directories, to a new image."
+    )
+    return JobError("unsafe_archive", detail)
 
 
 def _raise(error: OSError) -> NoReturn:
@@ -133,15 +140,15 @@ def find_data_directory(incoming: Path, rows: Rows) -> Path:
 
 def _no_data_directory() -> JobError:
     detail = (
-        "The upload contains no data directory (PG_VERSION with global/pg_control); "
-        "upload a tar of the whole data directory and finalise again."
+        "The upload contains no data directory, which has the files PG_VERSION and global/pg_control; "
+        "upload a tar of the whole data directory to a new image."
     )
     return JobError("no_data_directory", detail)
 
 
 def _archive_in_archive(incoming: Path, packed: list[Path]) -> JobError:
     names = ", ".join(shown(str(path.relative_to(incoming))) for path in packed[:20])
-    detail = f"The archive contains archives ({names}) and no data directory; upload these files and finalise again."
+    detail = f"The archive contains archives ({names}) and no data directory; upload these files to a new image."
     return JobError("no_data_directory", detail)
 
 
@@ -158,18 +165,20 @@ def copy_tree(source: Path, target: Path, depth: int = 0) -> None:
         elif entry.is_file(follow_symlinks=False):
             copy_file(Path(entry.path), target / entry.name)
         else:
-            detail = f"{shown(entry.name)} in the upload is not a regular file; upload the file itself."
-            raise JobError("unsafe_archive", detail)
+            raise _not_regular(entry.name)
 
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy one file, by reflink if possible."""
     with source.open("rb") as reader, target.open("wb") as writer:
-        # Shares the extents if possible, else copies. The sandbox blocks ioctl, and with it FICLONE.
+        # This shares the extents if possible, and else copies. The sandbox blocks ioctl, and with it FICLONE.
         while os.copy_file_range(reader.fileno(), writer.fileno(), _COPIED_BYTES):
             pass
 
 
 def _too_deep() -> JobError:
-    detail = f"The upload has folders {_MAX_DEPTH} deep and more, which no data directory has; upload it again."
+    detail = (
+        f"The upload has directories that are nested {_MAX_DEPTH} levels deep or more, which no data directory has; "
+        "upload the data directory to a new image."
+    )
     return JobError("unsafe_archive", detail)

@@ -1,4 +1,4 @@
-"""VACUUM and ANALYZE of every table: removes dead rows, and gives the planner the statistics that it has at the source.
+"""Runs VACUUM and ANALYZE on every table, to remove dead rows, and to give the planner the statistics of the source.
 
 vacuumdb does not analyse partitioned tables before Postgres 18. It also ends at the first error of an ANALYZE, which
 calls functions of the data. Here, such an error becomes a row of the report. An error of a VACUUM fails the image,
@@ -26,12 +26,13 @@ from draupnir_helper.jobs.sessions import at_once
 _SQL = Path(__file__).with_name("sql")
 PARENTS = _SQL / "analysed_parents.sql"
 _OID = re.compile("[0-9]+")
-# A smaller database gets one session, beside the sessions of other small ones.
+# A smaller database gets one session, and several small ones are processed at the same time.
 _SMALL_BYTES = 32 * 1024 * 1024
-# A table with more of them loses the statistics of all when one fails.
+# If a table has more expression indexes and one fails, all of them lose their statistics.
 _MOST_INDEXES = 8
 _LEAVES = "SELECT format('ANALYZE %s', relid) FROM pg_partition_tree({}) WHERE isleaf \\gexec"
-# In one transaction, so that the changed catalogs are never seen by another. Nobody can reach foreign tables from here.
+# One transaction changes the catalogs and restores them, so that no other session sees the change. ANALYZE could not
+# reach foreign tables from the sandbox.
 _HIDE = (
     "BEGIN;",
     "SELECT coalesce(jsonb_agg(to_jsonb(i)), '[]') AS foreign FROM pg_inherits i JOIN pg_class c ON c.oid = inhrelid"
@@ -54,7 +55,7 @@ class Vacuum:
     def __init__(self, cluster: Cluster, rows: Rows) -> None:
         self._cluster = cluster
         self._rows = rows
-        # The oldest transaction of a database needs a scan of pg_class, so it is updated once.
+        # Updating the oldest transaction of a database needs a scan of pg_class, so it is done once.
         newer = cluster.major >= 16
         self._vacuum = "VACUUM (SKIP_DATABASE_STATS)" if newer else "VACUUM"
         self._vacuum_analyze = "VACUUM (SKIP_DATABASE_STATS, ANALYZE)" if newer else "VACUUM (ANALYZE)"
@@ -95,7 +96,7 @@ class Vacuum:
         return [(int(_OID.findall(lines[number - 1])[-1]), state) for number, state in failed.items()]
 
     def _again(self, database: str, failed: Mapping[int, str]) -> None:
-        """Find out what can be done with tables for which VACUUM or ANALYZE failed, and add it to the report."""
+        """Try VACUUM or ANALYZE again for the tables for which it failed, and report the result."""
         if failed:
             oids = "{" + ",".join(map(str, failed)) + "}"
             for text in self._cluster.run_files(database, _SQL / "expressions.sql", tables=oids):
@@ -106,17 +107,22 @@ class Vacuum:
         why = failures.described(self._cluster.major, state)
         name = str(table["name"])
         if not table["is_parent"] and self._cluster.run_each(database, [line(self._vacuum, table["oid"])]):
-            detail = f"VACUUM of the table {name} in database {database} failed: {why}; the upload is retained."
+            detail = (
+                f"VACUUM of the table {name} in database {database} failed: {why}. Dead rows would stay in the image. "
+                "Correct the table or the functions of its indexes in the script, and finalise again."
+            )
             raise JobError("cleaning_failed", detail)
         indexes: Mapping[str, str] = table["indexes"] or {}
         if self._analyse(database, table):
             if not table["foreign"]:
                 return
-            done = f"It was analysed without its foreign tables: {', '.join(table['foreign'])}"
-            remedy = "None is needed. Queries of the foreign tables fail in an instance, so the script may detach them."
+            done = f"The table was analysed without its foreign tables: {', '.join(table['foreign'])}"
+            remedy = (
+                "No action is needed. Queries of the foreign tables fail in an instance, so the script may detach them."
+            )
         elif self._analyse(database, table, failing := self._failing(database, table, [*indexes])):
             names = ", ".join(indexes[oid] for oid in failing)
-            done = f"It was analysed without the expressions of {names}"
+            done = f"The table was analysed without the expressions of {names}"
             remedy = (
                 "If a function in the expression needs a search_path, run ALTER FUNCTION ... SET search_path = ... at "
                 "the source or in the script."
@@ -124,8 +130,8 @@ class Vacuum:
         else:
             if table["is_parent"]:
                 self._cluster.run_each(database, [_LEAVES.format(table["oid"])])
-            done, remedy = "The planner has no statistics of it", "Correct the functions that ANALYZE calls."
-        detail = f"ANALYZE failed: {why}. {done}"
+            done, remedy = "The planner has no statistics of the table", "Correct the functions that ANALYZE calls."
+        detail = f"ANALYZE failed: {why}. {done}."
         self._rows.add("analyze_failed", detail, database=database, object=name, remedy=remedy)
 
     def _failing(self, database: str, table: Table, indexes: Sequence[str]) -> Sequence[str]:
@@ -142,7 +148,7 @@ class Vacuum:
 
 
 def size_bytes(oid: int) -> int:
-    """Return the size of a database in the default tablespace; another one counts as large."""
+    """Return the size of a database in the default tablespace. A database in another tablespace counts as large."""
     try:
         with os.scandir(Path(postgres.PGDATA, "base", str(oid))) as entries:
             return sum(entry.stat().st_size for entry in entries)

@@ -148,8 +148,8 @@ def test_an_index_with_duplicates_is_invalid_until_the_script_removes_them(
 def invalid_row(database: str) -> Row:
     return Row(
         "index_invalid",
-        "It could not be rebuilt after a change of its collation: the table has duplicates, SQLSTATE 23505"
-        " (unique_violation). It is invalid; queries do not use it",
+        "The index could not be rebuilt with the new version of its collation: the table has duplicates, SQLSTATE 23505"
+        " (unique_violation). Queries do not use it.",
         database,
         "public.words, index public.words_pkey",
         "Delete the duplicates at the source, where the same index accepted them, or in the script.",

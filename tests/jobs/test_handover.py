@@ -128,8 +128,12 @@ def test_the_report_names_what_was_changed(cluster: Cluster, script: Path) -> No
     finalising.finalised(cluster, script)
     found = {(row.code, row.database or row.object, row.detail) for row in Rows(script.parent)}
     assert found >= {
-        ("role_limited", "boss", "It lost REPLICATION, BYPASSRLS."),
-        ("role_limited", "app", "It lost the membership in pg_signal_backend."),
-        ("connection_limit_removed", "limited", "Its CONNECTION LIMIT was 0; it accepts connections now."),
-        ("database_dropped", "half", "Its DROP DATABASE was interrupted at the source, so it was dropped."),
+        ("role_limited", "boss", "The role lost REPLICATION, BYPASSRLS."),
+        ("role_limited", "app", "The role lost the membership in pg_signal_backend."),
+        (
+            "connection_limit_removed",
+            "limited",
+            "The database had CONNECTION LIMIT 0. It accepts connections in an instance.",
+        ),
+        ("database_dropped", "half", "DROP DATABASE was interrupted at the source, so the database was dropped."),
     }

@@ -107,10 +107,10 @@ def test_everything_is_analysed_as_at_the_source_except_what_is_reported(
         assert connection.execute(dead).fetchone() == (True, 900)
         connection.execute("DELETE FROM pg_statistic")
     assert sorted((row.object, row.detail.partition(". ")[2]) for row in rows) == [
-        ("public.mixed", "It was analysed without its foreign tables: public.there"),
-        ("public.names", "It was analysed without the expressions of public.by_folded"),
-        ("public.parent", "It was analysed without its foreign tables: public.far"),
-        ("public.partial", "It was analysed without the expressions of public.by_wrong"),
+        ("public.mixed", "The table was analysed without its foreign tables: public.there."),
+        ("public.names", "The table was analysed without the expressions of public.by_folded."),
+        ("public.parent", "The table was analysed without its foreign tables: public.far."),
+        ("public.partial", "The table was analysed without the expressions of public.by_wrong."),
     ]
     assert {row.code for row in rows} == {"analyze_failed"}
     assert "SQLSTATE 42883 (undefined_function)" in next(row.detail for row in rows if row.object == "public.names")

@@ -262,7 +262,7 @@ def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
         directory = directory / "d"
     directory.mkdir(parents=True)
     (tmp_path / "seal" / "data" / "PG_VERSION").write_bytes(b"17")
-    with pytest.raises(JobError, match="folders 64 deep") as raised:
+    with pytest.raises(JobError, match="nested 64 levels deep") as raised:
         extract.main(Reporter(extract.TARGET))
     assert raised.value.code == "unsafe_archive"
 
