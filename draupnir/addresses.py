@@ -34,5 +34,5 @@ def read_cidr(text: str) -> Cidr:
 
 
 def write_cidr(cidr: Cidr) -> str:
-    """Format a network; one that has a single address as that address."""
+    """Format a network. A network with a single address is written as that address."""
     return str(cidr.network_address) if cidr.prefixlen == cidr.max_prefixlen else str(cidr)

@@ -64,7 +64,7 @@ def create_app(context: Context, secret: bytes) -> Starlette:
 
 
 async def _try_to_open(context: Context, opened: asyncio.Event) -> None:
-    """Open the store; until it answers, the service reports that to each caller."""
+    """Open the store. Until the store answers, the service returns an error to each caller."""
     try:
         await context.store.open()
         await authorities.encrypt_plain(context)
@@ -93,7 +93,7 @@ async def _forever(loop: Callable[[Context], Awaitable[None]], context: Context,
 
 
 async def _end(task: asyncio.Task[None]) -> None:
-    """Cancel until it has effect: before Python 3.12 asyncio.wait_for, which psycopg uses, may lose a cancellation."""
+    """Cancel until the task ends: before Python 3.12 asyncio.wait_for, which psycopg uses, may lose a cancellation."""
     while not task.done():
         task.cancel()
         await asyncio.wait([task], timeout=1)

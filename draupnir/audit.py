@@ -1,4 +1,4 @@
-"""The audit log: who changed what, from where, with which result; in the journal, with its own identifier."""
+"""Writes the audit log to the journal, with its own identifier: who changed what, from where, with which result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from draupnir.lifecycles import Event
 LOGGER = "draupnir.audit"
 MAX_VALUE_CHARS = 256
 
-# The refusals that may indicate an attack.
+# These refusals may indicate an attack.
 _SUSPICIOUS = frozenset({401, 403, 429})
 
 log = logging.getLogger(LOGGER)
@@ -32,7 +32,7 @@ class Origin:
     reason: str = ""
 
 
-# Inherited by every task that a request starts; the daemon's own work has the default.
+# Every task that a request starts inherits its origin; the daemon's own work has the default.
 origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039
 
 
@@ -49,7 +49,7 @@ def for_reason(reason: str) -> Iterator[None]:
 def record_request(
     of: Origin, method: str, path: str, status: int, *, code: str = "", made: str = "", took_ms: int = 0
 ) -> None:
-    """Record a changing request; `code` is the reason of a refusal, `made` the path of a created resource."""
+    """Record a request that changes something. `code` is the reason of a refusal, `made` the path of a new resource."""
     fields = {"METHOD": method, "PATH": path, "MADE": made, "STATUS": str(status), "CODE": code, "MS": str(took_ms)}
     result = "done" if status < 400 else "refused" if status < 500 else "failed"
     grave = status in _SUSPICIOUS or status >= 500

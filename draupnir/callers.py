@@ -1,4 +1,4 @@
-"""Who sends requests: roles, users and tokens as frozen values, without HTTP and without SQL."""
+"""The callers of requests: roles, users and tokens as frozen values, without HTTP and without SQL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """The role of a caller; roles.py defines the permissions. DAEMON is for work without a caller."""
+    """The role of a caller. roles.py defines the permissions. DAEMON is for work without a caller."""
 
     ANONYMOUS = "anonymous"
     USER = "user"
@@ -18,7 +18,7 @@ class Role(StrEnum):
 
 
 class Reach(StrEnum):
-    """The scope of an access: none, own, or those of all users."""
+    """The resources that an access reaches: none, the caller's own, or those of all users."""
 
     NOTHING = "nothing"
     OWN = "own"
@@ -29,7 +29,7 @@ class Reach(StrEnum):
 class Caller:
     """The caller of a request: a name that owns instances, a role, and the reach of this request.
 
-    `token` is the token that authenticated the caller; None for the shared secret, and if no token is needed.
+    `token` is the token that authenticated the caller. It is None for the shared secret, and if no token is needed.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Caller:
 
     @property
     def confined_to(self) -> str | None:
-        """Return the only owner whose resources this caller can access; None for those of all users."""
+        """Return the only owner whose resources this caller can access, or None for those of all users."""
         return None if self.reach is Reach.ALL else self.name
 
 
@@ -80,9 +80,9 @@ class User:
 
 
 class Standing(StrEnum):
-    """The identity provider's answer about a user; UNKNOWN after an outage.
+    """The identity provider's answer about a user. It is UNKNOWN after an outage.
 
-    UNCLEAR is unknown, too, but the refresh token may have been rotated, and the new one lost.
+    UNCLEAR is unknown, too: the provider may have rotated the refresh token, and the new token was lost.
     """
 
     VALID = "valid"

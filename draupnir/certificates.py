@@ -23,10 +23,10 @@ from draupnir.models import Authority, Credentials
 CLIENT_NAME = "draupnir"
 AUTHORITY_LIFE = timedelta(days=3650)
 CLIENT_LIFE = timedelta(days=30)
-# Many readers of PKCS#12 need a password, and pgjdbc looks for this one alias. Neither protects anything.
+# Many readers of PKCS#12 need a password, and pgjdbc looks for this alias only. Neither of the two is secret.
 PKCS12_PASSWORD = b"draupnir"
 PKCS12_ALIAS = b"user"
-# The start of validity is long ago, so that a wrong clock here or at a client does no harm.
+# Certificates are valid from this date on, so that a wrong clock here or at a client has no effect.
 NOT_BEFORE = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -111,16 +111,16 @@ def _issue(
 
 
 def _pkcs12(certificate: str, key: str) -> bytes:
-    """Certificate and key in one file, with the algorithms that old Java and macOS read, too."""
+    """Return the certificate and the key as PKCS#12, with algorithms that old Java and macOS read, too."""
     private_key = load_pem_private_key(key.encode(), password=None)
     if not isinstance(private_key, ec.EllipticCurvePrivateKey):
         raise TypeError("a client's key is always an elliptic-curve key")
-    # The password is public, so that more rounds would only cost time.
+    # The password is public, so more rounds would only cost time.
     encryption = (
         PrivateFormat.PKCS12.encryption_builder()
         .kdf_rounds(1)
         .key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC)
-        .hmac_hash(hashes.SHA1())  # noqa: S303 - older readers know no other
+        .hmac_hash(hashes.SHA1())  # noqa: S303 - older readers support only this
         .build(PKCS12_PASSWORD)
     )
     leaf = x509.load_pem_x509_certificate(certificate.encode())

@@ -1,4 +1,4 @@
-"""The operator's command `draupnir`: serve, doctor, upload-key; the only place that turns errors into exit codes."""
+"""The operator's command `draupnir`: serve, doctor, upload-key. Only this module turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MARKS = {Verdict.OK: "✓", Verdict.WARNING: "!", Verdict.BAD: "✗"}
 
 
 class _Misconfigured(click.ClickException):
-    """A fault that only the operator can fix; exits with EX_CONFIG (sysexits.h), so that systemd does not restart."""
+    """A fault that only the operator can fix. It exits with EX_CONFIG (sysexits.h), so systemd does not restart."""
 
     exit_code = 78
 
@@ -38,7 +38,7 @@ def main() -> None:
 @main.command()
 def serve() -> None:
     """Run the daemon; started by systemd, as draupnir.service."""
-    # Imported here, because only this command needs a web server.
+    # Import the web server here, because only this command needs it.
     from draupnir.app import create_app
     from draupnir.errors import FilterMissing, HelperUnavailable
     from draupnir.helper import HelperClient
@@ -78,7 +78,7 @@ def serve() -> None:
 
 
 def _cipher() -> Cipher | None:
-    """Return the cipher for the keys of instances; None if its key is missing, which requests then report."""
+    """Return the cipher for the keys of instances, or None if its key is missing. Requests then report that."""
     from draupnir.identity import encryption
 
     try:

@@ -1,4 +1,4 @@
-"""The client of the helper's socket: one typed request, one reply; the only place that opens that socket."""
+"""The client of the helper's socket: sends one typed request, and returns one reply."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ R = TypeVar("R", bound=wire.Wire)
 
 
 class PortInUse(Impossible):
-    """Another program uses the port; the caller may try another port."""
+    """Another program uses the port. The caller may try another port."""
 
     code = "port_in_use"
     title = "Port in use"
@@ -75,7 +75,7 @@ class Helper(ABC):
         try:
             answer = wire.Answer.model_validate_json(text)
             if answer.reply is not None and answer.refusal is None:
-                # Validated as JSON, because strict mode accepts a string for an enum only there.
+                # Validate JSON, because strict mode accepts a string for an enum only there.
                 return request.reply_type().model_validate_json(json.dumps(answer.reply))
         except ValidationError as error:
             raise _outside_the_contract(request) from error
@@ -95,7 +95,7 @@ class HelperClient(Helper):
         self._socket_path = socket_path
 
     async def exchange(self, request: wire.AnyRequest) -> bytes:
-        """Send a request; repeat it once if a restart of the helper closed the connection."""
+        """Send a request. Repeat it once if a restart of the helper closed the connection."""
         try:
             async with asyncio.timeout(request.deadline_s):
                 answer = await self._converse(request) or await self._converse(request)
@@ -116,7 +116,7 @@ class HelperClient(Helper):
         return answer
 
     async def _converse(self, request: wire.AnyRequest) -> bytes:
-        """Return the answer of one connection; empty if the helper closed it without an answer."""
+        """Return the answer on one connection, or no bytes if the helper closed the connection."""
         reader, writer = await asyncio.open_unix_connection(self._socket_path)
         try:
             writer.write(request.model_dump_json().encode())
@@ -138,6 +138,6 @@ class HelperClient(Helper):
 
 def _outside_the_contract(request: wire.AnyRequest) -> HelperUnavailable:
     return HelperUnavailable(
-        f"This version does not understand the helper's answer to {request.op};"
+        f"The daemon and the helper have different versions: the answer to {request.op} is invalid;"
         " `systemctl restart draupnir-helper draupnir` restarts both with the installed version."
     )

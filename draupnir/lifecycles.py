@@ -1,6 +1,6 @@
 """The life cycles of images and instances: each legal change of a status, its name, and how it is undone.
 
-Independent of HTTP and SQL. The store refuses all other changes.
+The store refuses all other changes. This module is independent of HTTP and SQL.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from draupnir.models import ImageStatus, InstanceStatus
 
 
 class Undo(StrEnum):
-    """What happens when the work that follows a change of status fails.
+    """The reaction to a failure of the work that follows a change of status.
 
-    DESTROY: no caller has seen it yet, so it is destroyed. RETRY: its data stay, and the reconciler tries again.
-    RETURN: the previous status is restored.
+    DESTROY: the subject is destroyed, because no caller has seen it yet. RETRY: its data stay, and the reconciler tries
+    again. RETURN: the previous status is restored.
     """
 
     DESTROY = "destroy"
@@ -36,7 +36,7 @@ class Change(NamedTuple):
 _CREATING, _RUNNING, _STOPPED = InstanceStatus.CREATING, InstanceStatus.RUNNING, InstanceStatus.STOPPED
 _CLOSED, _DESTROYING = InstanceStatus.CLOSED, InstanceStatus.DESTROYING
 
-# From status to status; None is before the first and after the last status.
+# The keys are the statuses before and after; None is before the first and after the last status.
 INSTANCES: Mapping[tuple[str | None, str | None], Change] = {
     (None, _CREATING): Change("created", Undo.DESTROY),
     (_CREATING, _RUNNING): Change("started", Undo.RETRY),
@@ -84,7 +84,7 @@ CHANGES: Mapping[Kind, Mapping[tuple[str | None, str | None], Change]] = {Kind.I
 class Event:
     """A change of a status: subject, status before and after, caller and reason.
 
-    `owner` is the instance's owner at that time; None for an image. `caller` is `draupnir` for the service itself.
+    `owner` is the instance's owner at that time, or None for an image. `caller` is `draupnir` for the service itself.
     """
 
     id: int

@@ -1,4 +1,4 @@
-"""Logging to the journal through stdout: each line starts with its priority in angle brackets, see sd-daemon(3)."""
+"""Logs to the journal through stdout: each line starts with its priority in angle brackets, see sd-daemon(3)."""
 
 from __future__ import annotations
 

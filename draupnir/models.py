@@ -10,7 +10,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 
 class ImageStatus(StrEnum):
-    """The status of an image; the store changes it by compare-and-swap."""
+    """The status of an image. The store changes it by compare-and-swap."""
 
     AWAITING_UPLOAD = "awaiting_upload"
     FINALISING = "finalising"
@@ -20,7 +20,7 @@ class ImageStatus(StrEnum):
 
 
 class FinaliseStep(StrEnum):
-    """The step of a finalise; recorded before it is executed, so that the finalise can continue after a restart."""
+    """The step of a finalise. It is recorded before it is executed, so that a restarted daemon can continue."""
 
     SEAL = "seal"
     EXTRACT = "extract"
@@ -30,10 +30,10 @@ class FinaliseStep(StrEnum):
 
 
 class InstanceStatus(StrEnum):
-    """The intended status of an instance; the state of its units is observed, not stored.
+    """The intended status of an instance. The state of its units is observed, not stored.
 
-    STOPPED: it wrote too much while the disk was nearly full; port and Postgres are stopped until a restart. CLOSED:
-    its owner was revoked; port and Postgres are stopped, and the data are retained for the grace period.
+    STOPPED: the instance wrote too much while the disk was nearly full, so port and Postgres are stopped until a
+    restart. CLOSED: the owner was revoked, so port and Postgres are stopped, and the data are retained for a while.
     """
 
     CREATING = "creating"
@@ -44,7 +44,7 @@ class InstanceStatus(StrEnum):
 
 
 class Purpose(StrEnum):
-    """The purpose of an instance: use, the warm pool, or the trial boot of its image."""
+    """The purpose of an instance: a user, the warm pool, or the trial boot of its image."""
 
     USE = "use"
     POOL = "pool"
@@ -76,8 +76,8 @@ class Condition(StrEnum):
 class Shape:
     """The configuration of an instance's units: idle timeout (seconds, 0 for never), network, ceiling.
 
-    The warm pool compares shapes, so a shape has no fields that only the metadata use. `max_bytes` None is the
-    default, or an instance that was created before ceilings existed.
+    The warm pool compares shapes, so a shape has no fields that only the metadata use. `max_bytes` is None for the
+    default, and for an instance that was created before ceilings existed.
     """
 
     sleep_after_s: int
@@ -117,7 +117,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an image failed: a stable code, and a sentence for people."""
+    """The reason of an image's failure: a stable code, and a sentence for people."""
 
     code: str
     detail: str
@@ -127,8 +127,8 @@ class Failure:
 class Image:
     """A data set; `postgres_major` is known after the extraction, `size_bytes` after the finalise.
 
-    In a list, the script may be cut, and `script_truncated` is set. `trigger_tables` are tables to which triggers wrote
-    during the script. `superuser` and `database`, the default to connect to, are None for images of older versions.
+    A list may have only the beginning of the script, with `script_truncated`. Triggers wrote to `trigger_tables` during
+    the script. `superuser` and `database`, the default to connect to, are None for images of older versions.
     """
 
     id: int

@@ -13,11 +13,11 @@ from draupnir import certificates
 from draupnir.errors import ImageFailed
 from draupnir.models import Authority
 
-# Deadline for everything: Postgres starts, and about a hundred sign-ins are tried.
+# Within this deadline Postgres starts, and about a hundred sign-ins are tried.
 DEADLINE_S = 120.0
-# Extra time for the process to report what took until the deadline.
+# After the deadline the process has this time to report what was too slow.
 LAST_WORDS_S = 5.0
-# Limit of concurrent trials. trial/__main__.py limits the memory of each, and the service has a limit for all together.
+# Only so many trials run at a time. trial/__main__.py limits the memory of each; the service limits that of all.
 AT_ONCE = 2
 MAX_ANSWER_BYTES = 4096
 MAX_FAULT_CHARACTERS = 600
@@ -52,14 +52,14 @@ class Probes:
         try:
             fault = json.loads(answer)["fault"]
         except (ValueError, KeyError, TypeError):
-            fault = f"it did not end within {self._deadline_s:.0f} s, or used too much memory."
+            fault = f"the checks did not end within {self._deadline_s:.0f} s, or used too much memory."
         if fault is not None:
             raise ImageFailed("trial_failed", f"Trial boot: {str(fault)[:MAX_FAULT_CHARACTERS]}")
 
 
 async def _ask_child(request: bytes, deadline_s: float) -> bytes:
-    """Run a process with the request, and return its answer; empty without an answer in time. Ends the process."""
-    # Through stdin, because others can read arguments and environment. The process ends when its stdin is closed.
+    """Run a process with the request, return its answer, or no bytes if it is late, and end the process."""
+    # The request goes to stdin, because others can read arguments and environment. A closed stdin ends the process.
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -81,7 +81,7 @@ async def _ask_child(request: bytes, deadline_s: float) -> bytes:
                 return await process.stdout.readline()
         return b""
     finally:
-        # Not process.kill(), which reaps a process that has ended, before asyncio can.
+        # process.kill() would reap a process that has ended, before asyncio can.
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)

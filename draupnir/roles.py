@@ -58,7 +58,7 @@ HELPER_REQUESTS: dict[type[wire.AnyRequest], frozenset[Role]] = {
     wire.TakeInventory: _PEOPLE,  # the reconciler; create image and instance before its first pass
     wire.CreateUpload: _KEEPERS,  # create image
     wire.LimitUploads: _DAEMON,  # the watch over the disk
-    wire.SealUpload: _KEEPERS,  # finalise, and so on down to publish
+    wire.SealUpload: _KEEPERS,  # finalise, like the requests below down to publish
     wire.StartExtract: _KEEPERS,
     wire.StartFinalise: _KEEPERS,
     wire.InspectJob: _KEEPERS,
@@ -70,32 +70,32 @@ HELPER_REQUESTS: dict[type[wire.AnyRequest], frozenset[Role]] = {
     wire.ReadErrorText: _KEEPERS,  # show the error of an image
     wire.ReadReport: _PEOPLE,  # show the report of an image
     wire.StartInstance: _PEOPLE,  # create instance; the trial of a finalise; the pool; after a reboot
-    wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore it for another owner
-    wire.CloseInstance: _PEOPLE,  # offboarding; instances that wrote too much; restart and restore start with it
+    wire.AssignInstance: _PEOPLE,  # create instance, from the pool; restore an instance for another owner
+    wire.CloseInstance: _PEOPLE,  # offboarding; the watch over the disk; restart and restore
     wire.AdmitAddresses: _PEOPLE,  # create and show instance, add and remove address
     wire.LimitInstance: _DAEMON,  # the watch over the disk
     wire.ObserveAddresses: _DAEMON,  # the reconciler
     wire.ObserveInstances: _PEOPLE,  # list and show
-    wire.DestroyInstance: _PEOPLE,  # destroy instance, or image; a creation undone; the pool giving up a port
+    wire.DestroyInstance: _PEOPLE,  # destroy instance or image; undo a creation; free a port of the pool
     wire.EmptyTrash: _PEOPLE,
 }
 
 _A = {
-    Role.ANONYMOUS: "nobody known",
+    Role.ANONYMOUS: "not authenticated",
     Role.USER: "a user",
     Role.UPLOADER: "the uploader",
     Role.ADMIN: "an admin",
     Role.DAEMON: "the daemon",
 }
 
-# Inherited by every task that a request starts, and by the tasks of those.
+# Every task that a request starts inherits this, and so do the tasks that it starts.
 acting: ContextVar[Role] = ContextVar("acting", default=Role.DAEMON)
 
 
 def admit(access: Access, caller: Caller, *, reading: bool) -> Caller:
     """Return the caller with the route's reach, and set its role for all later work. Raises Forbidden.
 
-    A read-only token may only do requests that are `reading`.
+    A read-only token may only send requests that are `reading`.
     """
     reach = access.of(caller.role)
     if reach is NO:

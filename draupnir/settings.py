@@ -1,4 +1,4 @@
-"""The administrator's configuration file as one frozen value; an error names the line and what to do."""
+"""The administrator's configuration file as one frozen value. An error names the line and what to do."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from draupnir_helper import wire
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 PRIVATE_DSN = "host=/run/draupnir-metadata dbname=draupnir user=draupnir"
 CALLBACK_PATH = "/oauth_callback"
-# The minimum that Postgres itself needs; draupnir_helper/wire/instances.py has it in bytes.
+# Postgres itself needs this much; draupnir_helper/wire/instances.py has it in bytes.
 SMALLEST_MIB = 64
 DISCOVERY_PATH = "/.well-known/openid-configuration"
 
@@ -84,7 +84,7 @@ EmailAddress = Annotated[str, BeforeValidator(_email)]
 
 
 class SettingsError(Exception):
-    """The configuration is invalid; the text names the file, the line and what to do."""
+    """The configuration is invalid. The text names the file, the line and what to do."""
 
 
 class Section(BaseModel):
@@ -178,14 +178,14 @@ class Settings(Section):
 
     @property
     def redirect_url(self) -> str:
-        """Return the url to which the identity provider redirects browsers; only with an [oidc] section."""
+        """Return the url to which the identity provider redirects browsers. This needs an [oidc] section."""
         assert self.oidc is not None
         port = (self.http.listen_address or "").rpartition(":")[2]
         return self.oidc.redirect_url or f"https://{self.public_hostname}:{port}{CALLBACK_PATH}"
 
     @property
     def public_url(self) -> str:
-        """Return the url of this server for browsers, without a trailing slash; only with an [oidc] section."""
+        """Return the url of this server for browsers, without a trailing slash. This needs an [oidc] section."""
         return self.redirect_url.removesuffix(CALLBACK_PATH)
 
     def trusts(self, email: str) -> bool:
@@ -194,7 +194,7 @@ class Settings(Section):
         return domain is not None and "@" + email.lower().partition("@")[2] == domain.lower()
 
     def instance_limit(self, owner: str) -> int | None:
-        """Return the limit of instances of an owner; None for the shared secret's bearer unless the key is set."""
+        """Return the limit of instances of an owner, or None for the shared secret's bearer unless the key is set."""
         is_person = "@" in owner
         return self.max_instances_per_user if is_person or "max_instances_per_user" in self.model_fields_set else None
 
@@ -267,7 +267,7 @@ class Settings(Section):
 
 
 def load(path: Path = CONFIG_PATH) -> Settings:
-    """Read the file; defaults if it does not exist. Raises SettingsError."""
+    """Read the file, or return the defaults if it does not exist. Raises SettingsError."""
     try:
         text = path.read_bytes().decode()
         return Settings.model_validate(tomllib.loads(text))

@@ -32,9 +32,9 @@ def main() -> None:
         with storage.root() as root:
             subvolumes.sweep(root)
     except (HelperError, OSError) as error:
-        # Leftovers do no harm, but a helper that does not start would.
-        log.warning("did not sweep: %s", error)
-    with suppress(HelperError):  # ask again with each request
+        # Leftovers are harmless, but a helper that does not start is not.
+        log.warning("unfinished subvolumes could not be removed: %s", error)
+    with suppress(HelperError):  # each request asks again
         filters.filters_addresses()
     listener = socket.socket(fileno=_FIRST_INHERITED)
 
@@ -43,7 +43,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop)
     notify(READY="1")
-    # root, too, for `draupnir doctor`.
+    # root may connect, too, for `draupnir doctor`.
     serve(listener, Dispatcher(loaded), {0, pwd.getpwnam(_DAEMON_USER).pw_uid})
 
 

@@ -9,7 +9,7 @@ from draupnir_helper.wire import Ceiling, ErrorCode, StartInstance
 
 
 def require_allowed(root: int, request: StartInstance, settings: Settings, *, copied: bool) -> None:
-    """Raise BAD_REQUEST for new data without a ceiling, or for a ceiling or a network that is not allowed."""
+    """Raise BAD_REQUEST if new data have no ceiling, or if the ceiling or the network is not allowed."""
     if request.ceiling is not None:
         require_ceiling(root, request.instance_id, request.ceiling, settings)
     elif not copied:
@@ -22,7 +22,7 @@ def require_allowed(root: int, request: StartInstance, settings: Settings, *, co
 
 
 def require_ceiling(root: int, instance_id: int, ceiling: Ceiling, settings: Settings) -> None:
-    """Raise BAD_REQUEST for a ceiling above both the configured maximum and the instance's current ceiling."""
+    """Raise BAD_REQUEST if the ceiling is above both the configured maximum and the instance's current ceiling."""
     highest_bytes = storage.max_instance_bytes(storage.size_bytes(root), settings)
     if ceiling.max_bytes <= highest_bytes:
         return

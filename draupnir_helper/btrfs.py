@@ -34,8 +34,8 @@ _INO_LOOKUP_USER = 0xD000943E
 _READ_ONLY = 1 << 1
 _QGROUP_INHERIT = 1 << 2
 _METADATA, _GLOBAL_RESERVE = 1 << 2, 1 << 49  # two types of block groups
-_SUBVOLUME_INODE = 256  # of every subvolume's top directory
-_MOST_NAMES = 100_000  # of directories not yet visited, at most 255 bytes each
+_SUBVOLUME_INODE = 256  # the inode of every subvolume's top directory
+_MOST_NAMES = 100_000  # the most names of directories to visit, at most 255 bytes each
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -71,15 +71,15 @@ def is_subvolume(descriptor: int) -> bool:
 
 
 def create(parent: int, name: str, group: int | None = None) -> None:
-    """Create an empty subvolume in the parent directory and the quota group. FileNotFoundError if there is no group."""
+    """Create an empty subvolume in a directory and a quota group. Raises FileNotFoundError if the group is missing."""
     _create(parent, _SUBVOL_CREATE_V2, 0, 0, name, group)
 
 
 def snapshot(source: int, parent: int, name: str, *, read_only: bool, group: int | None = None) -> None:
-    """Snapshot the source subvolume into the parent directory, in the quota group; commits a transaction.
+    """Snapshot the source subvolume into the parent directory, in the quota group, and commit a transaction.
 
-    FileExistsError if the name exists: unlike the command line tool, this never nests the snapshot in it.
-    FileNotFoundError if the group is missing.
+    Raises FileExistsError if the name exists: unlike the command line tool, this never nests the snapshot in it.
+    Raises FileNotFoundError if the group does not exist.
     """
     _create(parent, _SNAP_CREATE_V2, source, _READ_ONLY if read_only else 0, name, group)
 
@@ -114,7 +114,7 @@ def metadata_room(descriptor: int) -> int:
         try:
             fcntl.ioctl(descriptor, _DEV_INFO, buffer)
         except OSError as error:
-            if error.errno != errno.ENODEV:  # removed; ids are not reused
+            if error.errno != errno.ENODEV:  # the device was removed; ids are not reused
                 raise
             continue
         used, total = struct.unpack_from("=QQ", buffer, 24)
@@ -130,7 +130,7 @@ def metadata_room(descriptor: int) -> int:
 
 
 def _spaces(descriptor: int) -> list[tuple[int, int, int]]:
-    """Return type, allocated bytes and used bytes of each space."""
+    """Return the type, the allocated bytes and the used bytes of each space."""
     slots = 16  # four types, each in two profiles while a balance converts it
     buffer = bytearray(16 + 24 * slots)
     struct.pack_into("=QQ", buffer, 0, slots, 0)
@@ -158,7 +158,7 @@ def clear_read_only(descriptor: int) -> None:
 
 
 def filesystem_id(descriptor: int) -> str:
-    """Return the uuid of the btrfs filesystem. OSError ENOTTY for another filesystem."""
+    """Return the uuid of the btrfs filesystem. Raises OSError (ENOTTY) for another filesystem."""
     buffer = bytearray(1024)
     fcntl.ioctl(descriptor, _FS_INFO, buffer)
     return str(uuid.UUID(bytes=bytes(buffer[16:32])))
@@ -201,7 +201,7 @@ def _look_up(descriptor: int, tree: int, directory_id: int) -> tuple[str, str]:
 
 
 def _walk(top: int) -> Iterator[tuple[int, str]]:
-    """Yield the same as `nested`, by walking all directories. OSError E2BIG if there are too many.
+    """Yield the same as `nested`, by walking all directories. Raises OSError (E2BIG) if there are too many.
 
     Directories may be nested deeper than the limit of open files, so only one is open at a time.
     """
@@ -253,7 +253,7 @@ def _replace(descriptor: int, name: str) -> int:
 
 
 def _references(descriptor: int) -> Iterator[tuple[int, int]]:
-    """Yield tree id, and inode of the parent directory, of each subvolume directly below this one."""
+    """Yield the tree id and the inode of the parent directory of each subvolume directly below this one."""
     minimum = 0
     while True:
         references = bytearray(4096)
@@ -274,7 +274,7 @@ def _references(descriptor: int) -> Iterator[tuple[int, int]]:
 
 
 def delete(parent: int, name: str) -> None:
-    """Delete a subvolume, read-only or not. OSError ENOTEMPTY if another is nested in it."""
+    """Delete a subvolume, read-only or not. Raises OSError (ENOTEMPTY) if another is nested in it."""
     with directory(name, parent) as descriptor:
         clear_read_only(descriptor)
     fcntl.ioctl(parent, _SNAP_DESTROY, bytearray(struct.pack("=q4088s", 0, _component(name))))

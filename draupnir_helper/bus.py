@@ -32,7 +32,7 @@ _SYSTEMD = b"org.freedesktop.systemd1"
 _PATH = b"/org/freedesktop/systemd1"
 _MANAGER = b"org.freedesktop.systemd1.Manager"
 _UNIT_EXISTS = b"org.freedesktop.systemd1.UnitExists"  # pystemd defines no class for it
-# The errors for which pystemd defines classes; others are a plain DBusBaseError with the name.
+# pystemd defines classes for these errors; others are a plain DBusBaseError with the name.
 _REFUSALS = (
     DBusNoSuchUnitError, DBusFailedError, DBusAccessDeniedError, DBusInvalidArgsError, DBusUnknownMethodError,
     DBusUnknownPropertyError, DBusPropertyReadOnlyError, DBusNotSupportedError,
@@ -87,7 +87,7 @@ def opened() -> Iterator[DBus]:
 
 
 def _is_refusal(error: DBusBaseError) -> bool:
-    """Return whether systemd refused for good: not the bus, and not because of a shutdown or reload."""
+    """Return whether systemd itself refused, and not the bus, and not because of a shutdown or reload."""
     if isinstance(error, _REFUSALS):
         return True
     name: bytes | str = error.err_name

@@ -6,7 +6,7 @@ _MIB, _GIB = 1024 * 1024, 1024**3
 
 _SHARED_BUFFERS_BYTES = 128 * _MIB
 
-# Reserve on the filesystem of the embedded disk, for the metadata, the journal and the administrator.
+# The filesystem of the embedded disk keeps this reserve, for the metadata, the journal and the administrator.
 HOST_RESERVE_BYTES = _GIB
 # btrfs metadata takes less than a sixteenth of the data that databases write.
 DATA_PER_METADATA = 16

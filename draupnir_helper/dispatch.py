@@ -50,7 +50,7 @@ class Dispatcher:
 
     def __init__(self, settings: Settings) -> None:
         self._handlers = handlers(settings)
-        # A lock is removed when no thread holds it or waits for it; else there would be one for every id ever used.
+        # A lock is removed when no thread holds it or waits for it. Otherwise every id ever used would keep one.
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._guard = threading.Lock()
 

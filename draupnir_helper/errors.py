@@ -20,7 +20,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 
 
 def from_os_error(error: OSError) -> HelperError:
-    """Translate an errno: NO_ROOM for a full disk, else INTERNAL with the system's message."""
+    """Return NO_ROOM for a full disk, and INTERNAL with the system's message for other errors."""
     if error.errno in _NO_ROOM:
         return HelperError(
             ErrorCode.NO_ROOM, "The data disk is full; destroy instances or images, or enlarge the disk."

@@ -13,12 +13,12 @@ from draupnir_helper import files, layout
 
 SHARE = Path("/usr/share/postgresql")
 _TRUSTED = re.compile(r"^\s*trusted\s*=.*$\n?", re.MULTILINE)
-# Of systemd's BindReadOnlyPaths=: source, destination, whether a missing source is ignored, flags of mount(2).
+# systemd's BindReadOnlyPaths= takes source, destination, whether a missing source is ignored, and flags of mount(2).
 Bind = tuple[str, str, bool, int]
 
 
 def bound(major: int, names: Sequence[str]) -> list[Bind]:
-    """Write the control files of the installed ones among these extensions, and return how they are bound."""
+    """Write control files for those of the extensions that are installed, and return their bind mounts."""
     found = [path for name in names if (path := SHARE / str(major) / "extension" / f"{name}.control").is_file()]
     if not found:
         return []
@@ -26,7 +26,7 @@ def bound(major: int, names: Sequence[str]) -> list[Bind]:
     files.make_directory(directory.parent, mode=0o755)
     files.make_directory(directory, mode=0o755)
     for path in found:
-        # Each time, because an upgrade of a package may change them.
+        # The file is written each time, because an upgrade of a package may change it.
         files.write(directory / path.name, trusted(path.read_text(encoding="utf-8")), mode=0o644)
     return [(str(directory / path.name), str(path), False, 0) for path in found]
 

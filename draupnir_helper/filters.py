@@ -19,7 +19,7 @@ Network = IPv4Network | IPv6Network
 
 
 def admission(addresses: Sequence[Network] | None) -> dict[str, object]:
-    """Return the properties that restrict a unit's sockets to these networks; None means no restriction."""
+    """Return the properties that restrict a unit's sockets to these networks. None means no restriction."""
     if addresses is None:
         return {"IPAddressAllow": [], "IPAddressDeny": []}
     return {"IPAddressAllow": _prefixes(addresses), "IPAddressDeny": _prefixes(_EVERYWHERE)}
@@ -36,7 +36,7 @@ def admit(name: str, addresses: Sequence[Network] | None) -> None:
 
 
 def admitted(*names: str) -> dict[str, list[Network] | None]:
-    """Return the allowlist of each unit's sockets, None for no restriction; skip units that no longer exist."""
+    """Return the allowlist of each unit's sockets, or None for no restriction. Skip units that no longer exist."""
     found: dict[str, list[Network] | None] = {}
     with bus.opened() as opened:
         for name in names:
@@ -48,10 +48,10 @@ def admitted(*names: str) -> dict[str, list[Network] | None]:
 
 @functools.cache
 def filters_addresses() -> bool:
-    """Return whether `admit` has an effect here: our own service has IPAccounting=, which also needs BPF.
+    """Return whether `admit` has an effect here. Our own service has IPAccounting=, which needs BPF like the filter.
 
-    Checked once, at the start of the helper: after `systemctl daemon-reexec` filters still work, but systemd finds the
-    counters of a unit again only after a restart of the unit.
+    The helper checks this once, when it starts. After `systemctl daemon-reexec` filters still work, but systemd finds
+    the counters of a unit again only after a restart of the unit.
     """
     with bus.opened() as opened:
         counted = bus.unit_property(opened, "draupnir-helper.service", "IPIngressBytes", b"t")

@@ -49,7 +49,7 @@ def create_upload(request: wire.CreateUpload, settings: Settings) -> wire.Done:
 
 
 def limit_uploads(request: wire.LimitUploads, settings: Settings) -> wire.Done:
-    """Set the limit of every upload: to its current size, or to the configured limit."""
+    """Set the limit of every upload to its current size, or to the configured limit."""
     with storage.root() as root:
         quotas, limit_bytes = Quotas(root), storage.max_image_bytes(root, settings)
         held = dict(quotas.written(Place.UPLOADS))
@@ -109,7 +109,7 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     name, uid = layout.image_user(image_id)
     users.ensure(name, uid, f"Draupnir image {image_id}")
     directory = layout.image_run_directory(image_id)
-    # Readable for the group of the job. Instances are in that group, too, but their sandboxes hide this directory.
+    # The group of the job can read it. Instances are in that group, too, but their sandboxes hide this directory.
     files.make_directory(directory, mode=0o750, gid=_data_gid())
     files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
     files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=_data_gid())
@@ -238,7 +238,7 @@ def _state(unit: units.Unit, report: wire.JobReport) -> JobState:
 def require_major(major: int) -> None:
     """Raise POSTGRES_MISSING with the name of the package, unless that major's server is installed."""
     if major not in postgres.installed_majors():
-        detail = f"Postgres {major} of this image is not installed on the server; run apt install postgresql-{major}."
+        detail = f"Postgres {major} of this image is not installed; run `apt install postgresql-{major}` on the server."
         raise HelperError(ErrorCode.POSTGRES_MISSING, detail)
 
 
@@ -260,7 +260,9 @@ def _await_deletion(root: int, quotas: Quotas, image_id: int, limit_bytes: int) 
     deadline = time.monotonic() + _DELETION_S
     while (quotas.written_bytes(group) or 0) > limit_bytes // _DELETED:
         if time.monotonic() > deadline:
-            raise HelperError(ErrorCode.BUSY, "An earlier attempt on the image is still being deleted.")
+            raise HelperError(
+                ErrorCode.BUSY, "An earlier attempt on the image is still being deleted; try again later."
+            )
         subvolumes.empty_trash(root)
         time.sleep(0.1)
 

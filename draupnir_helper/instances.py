@@ -27,7 +27,7 @@ from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode
 
 PROXY = ("/usr/lib/systemd/systemd-socket-proxyd", "--connections-max=1024")
-# Waits until the gate is open; see draupnir-gate@.socket.
+# This command waits until the gate is open; see draupnir-gate@.socket.
 WAIT = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
 GATE = "gate"
 # The directory does not exist if the kernel was booted without IPv6.
@@ -73,7 +73,7 @@ def assign_instance(request: wire.AssignInstance) -> wire.InstanceState:
     units.describe(layout.postgres_unit(request.instance_id), f"Draupnir {words}")
     units.describe(layout.port_socket(request.instance_id), f"Draupnir port of {words}")
     with storage.root() as root:
-        # Remove it again, or each unknown id would leave one.
+        # Keep the manifest only for an existing instance, because any id may be requested.
         if subvolumes.exists(root, Place.INSTANCES, request.instance_id):
             manifests.assign(root, request)
     return observe(request.instance_id)
@@ -177,7 +177,7 @@ def _limit_bytes(ceiling: wire.Ceiling) -> int:
 
 
 def _user(root: int, instance_id: int) -> tuple[str, int]:
-    """Return name and uid of the instance, from the owner of existing data, which only root can change."""
+    """Return the name and the uid of the instance, from the owner of existing data, which only root can change."""
     former = layout.former_instance_user(instance_id)
     owner = subvolumes.owner(root, Place.INSTANCES, instance_id)
     return former if owner == former[1] else layout.instance_user(instance_id)
@@ -218,8 +218,8 @@ def _start_proxied(root: int, request: wire.StartInstance, settings: Settings) -
             (layout.postgres_unit(instance_id), _server(request, settings)),
         ],
     )
-    # systemd opens a port in a process that it moves to the cgroup of the socket. The kernel needs 10 ms for that:
-    # copy in this time.
+    # systemd opens a port in a process that it moves to the cgroup of the socket. The kernel needs 10 ms for that, in
+    # which the data are copied.
     _copy(root, request, settings)
     units.await_job(layout.port_socket(instance_id))
 
@@ -249,7 +249,7 @@ def _require_both_families(request: wire.StartInstance) -> None:
 
     Postgres starts with either one, and clients of the other would reach a foreign program.
     """
-    # Under a separate name: if the helper is killed here, the socket stays, and must not look like the port.
+    # The probe has a separate name: if the helper is killed here, the socket stays, and must not look like the port.
     probe, service = layout.probe(request.instance_id)
     units.begin_transient(
         probe, {"ListenStream": str(request.port)}, companions=[(service, _service(service, ["/bin/false"]))]
@@ -271,12 +271,12 @@ def _start_direct(request: wire.StartInstance, settings: Settings) -> None:
 
 
 def _admission(request: wire.StartInstance) -> dict[str, object]:
-    """Return the filter properties; none for no allowlist, because a filter costs time for every packet."""
+    """Return the filter properties, none without an allowlist, because a filter costs time for every packet."""
     return {} if request.addresses is None else filters.admission(_admitted(request.addresses))
 
 
 def _require_filter(addresses: list[filters.Network] | None) -> None:
-    """Raise if systemd cannot filter: it would accept the list without an error, and open the port to everybody."""
+    """Raise HelperError if systemd cannot filter, because it would open the port to everybody without an error."""
     if addresses is not None and not filters.filters_addresses():
         detail = "systemd cannot filter addresses here; it needs cgroup2 and a kernel that lets it load BPF programs."
         raise HelperError(ErrorCode.UNIT_FAILED, detail)

@@ -38,7 +38,7 @@ def memory_of(meminfo: str) -> wire.Memory:
 
 
 def take_inventory() -> wire.Inventory:
-    """Return ids by place, the state of each unit, and unknown names."""
+    """Return the ids in each place, the state of each unit, and unknown names."""
     with storage.root() as root:
         found = {place: subvolumes.ids(root, place) for place in Place}
         images = [(image_id, subvolumes.find(root, Place.IMAGES, image_id)) for image_id in found[Place.IMAGES][0]]
@@ -64,7 +64,7 @@ def take_inventory() -> wire.Inventory:
 
 
 def observe_instances(settings: Settings) -> wire.Observed:
-    """Return the units of all instances; and, if the disk is mounted, what they have written and the free space."""
+    """Return the units of all instances and, if the disk is mounted, their written bytes and the free space."""
     written, room = list[wire.Written](), None
     with suppress(HelperError), storage.root() as root:
         room = storage.room(root, settings)
@@ -74,7 +74,7 @@ def observe_instances(settings: Settings) -> wire.Observed:
 
 
 def _instance_units() -> list[wire.InstanceState]:
-    """Return which ports listen, and the state of Postgres behind each; a direct Postgres itself listens."""
+    """Return which ports listen, and the state of Postgres behind each. A direct Postgres itself listens."""
     listening: dict[int, bool] = {}
     servers: dict[int, str] = {}
     for unit in units.find("draupnir-instance-*[0-9].service", "draupnir-port-[0-9]*.socket"):

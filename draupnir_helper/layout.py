@@ -15,14 +15,14 @@ MARKER = ".draupnir-filesystem-id"
 UPLOAD_USER = "upload"
 DATA_GROUP = "draupnir-data"
 
-# The end of the range that systemd's UIDS-GIDS document assigns to containers. For users outside of that range, unless
+# This is the end of the range that systemd's UIDS-GIDS document assigns to containers. For users outside, unless
 # system or dynamic, journald creates a permanent file of 8 MiB each. draupnir.tmpfiles uses the first uid of both
 # ranges, so that systemd-nspawn does not choose the 64K uids from there.
 IMAGE_UID_BASE = 0x68000000
 INSTANCE_UID_BASE = 0x6C000000
 assert MAX_ID < INSTANCE_UID_BASE - IMAGE_UID_BASE
 assert INSTANCE_UID_BASE + MAX_ID < 0x70000000
-# The base of instance uids in the first versions; instances whose data have such a uid keep it.
+# The first versions had this base of instance uids. Instances whose data have such a uid keep it.
 FORMER_INSTANCE_UID_BASE = 0x78000000
 
 
@@ -38,7 +38,7 @@ class Place(StrEnum):
 
 TRASH = "trash"
 
-# The places with writable subvolumes, each with a number. Never change a number: it is part of ids on the disk.
+# The places with writable subvolumes have numbers. Never change a number, because ids on the disk contain it.
 _GROUP_KINDS = {Place.INSTANCES: 1, Place.UPLOADS: 2, Place.WORK: 3}
 _GROUP_LEVEL = 1 << 48  # the upper sixteen bits of a quota group's id are its level
 
@@ -65,13 +65,13 @@ def former_instance_user(instance_id: int) -> tuple[str, int]:
 
 
 def quota_group(place: Place, some_id: int) -> int | None:
-    """Return the quota group of a subvolume and the subvolumes nested in it; None in read-only places."""
+    """Return the quota group of a subvolume and the subvolumes nested in it, or None in read-only places."""
     kind = _GROUP_KINDS.get(place)
     return None if kind is None else _GROUP_LEVEL | kind * (MAX_ID + 1) | some_id
 
 
 def quota_group_owner(group: int) -> tuple[Place, int] | None:
-    """Return place and id of one of our groups, else None."""
+    """Return the place and the id of one of our groups, or None for another group."""
     kind, some_id = divmod(group & ~_GROUP_LEVEL, MAX_ID + 1)
     found = next((place for place, number in _GROUP_KINDS.items() if number == kind), None)
     return (found, some_id) if found is not None and group >> 48 == 1 else None
@@ -138,5 +138,5 @@ def extension_directory(major: int) -> Path:
 
 
 def manifest_name(some_id: int) -> str:
-    """Return the name of the manifest beside a published image or an instance, for a loss of the metadata."""
+    """Return the name of the manifest beside a published image or an instance."""
     return f"{some_id}{MANIFEST_SUFFIX}"

@@ -1,6 +1,6 @@
 """The manifest: a file beside each published image and each instance that describes it and its creation.
 
-It is used if the metadata is lost, and for facts that the helper must not take from the daemon.
+The manifest is used if the metadata are lost, and for facts that the helper must not take from the daemon.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _MAX_BYTES = 64 * 1024
 
 
 class Instance(BaseModel):
-    """The parameters with which an instance was created; None if unknown.
+    """The parameters with which an instance was created. Unknown ones are None.
 
-    `any_role`: its image was finalised by a job that keeps superusers out, so other roles than draupnir may log in.
+    `any_role` is true if the job that finalised its image locks out superusers, so that all other roles may log in.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)

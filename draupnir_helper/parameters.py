@@ -14,7 +14,7 @@ _MAX_LENGTH = 200
 _OLDEST = 12
 _BOOLEAN = {"on", "off", "true", "false", "yes", "no", "1", "0"}
 _NUMBER = re.compile(r"(-?[0-9]{1,15}(?:\.[0-9]{1,15})?)\s*([A-Za-z]{0,3})")
-# The unit of a bare number is kB, a page of 8 kB, or ms.
+# A number without a unit is in kB, in pages of 8 kB, or in ms.
 _KIB = {"": 1, "B": 1 / 1024, "kB": 1, "MB": 1024, "GB": 1024**2, "TB": 1024**3}
 _PAGES = _KIB | {"": 8}
 _MS = {"": 1, "us": 0.001, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -25,7 +25,7 @@ _INT_MAX = 2**31 - 1
 
 
 class Parameter(NamedTuple):
-    """A setting: its group, what its value may be, and the first major that knows it.
+    """A setting: its group, its valid values, and the first major that knows it.
 
     `words` are the values of an enum, `pattern` that of a string. A number lies between `low` and `high`, in the unit
     of factor 1 in `units`.
@@ -127,7 +127,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     **_texts("text_search", rf"{_NAME}(\.{_NAME})?", "default_text_search_config"),
     **_numbers("text_search", 0, _INT_MAX, "gin_fuzzy_search_limit"),
     **_texts("time_zone", r"[A-Za-z][A-Za-z0-9_+/-]{0,60}", "timezone"),
-    # Not lc_messages: the trial boot and the journal need messages in one language.
+    # lc_messages is missing, because the trial boot and the journal need messages in one language.
     **_texts("locale", _LOCALE, "lc_monetary lc_numeric lc_time"),
     **_sizes("timeouts", 0, _INT_MAX, "idle_in_transaction_session_timeout lock_timeout statement_timeout", _MS),
     "idle_session_timeout": Parameter("timeouts", high=_INT_MAX, units=_MS, since=14),
@@ -137,7 +137,7 @@ GROUPS = tuple(dict.fromkeys(parameter.group for parameter in PARAMETERS.values(
 
 
 def fault(name: str, value: str) -> str | None:
-    """Return what is wrong with a setting, as the end of a sentence that begins with its name; None if nothing is."""
+    """Return the fault of a setting, as the end of a sentence that begins with its name, or None if it is valid."""
     parameter = PARAMETERS.get(name)
     if parameter is None:
         return "cannot be set for an image or an instance"

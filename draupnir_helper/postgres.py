@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from draupnir_helper import ceilings, walls
 
 if TYPE_CHECKING:
-    # Not at run time: the jobs import this module, and an import of pydantic would take most of their time.
+    # The jobs import this module, and at run time an import of pydantic would take most of their time.
     from draupnir_helper.wire import Ceiling
 
 BINARIES = Path("/usr/lib/postgresql")
@@ -40,7 +40,7 @@ _COMMON = {
 _INSTANCE = {
     "listen_addresses": "127.0.0.1",
     "port": str(PORT),
-    # Limits how long a client that connects and sends nothing can keep the instance awake.
+    # This limits how long a client that connects and sends nothing can keep the instance awake.
     "authentication_timeout": "10s",
     "unix_socket_directories": "",
     "max_connections": "100",
@@ -95,7 +95,7 @@ def installed_majors(root: Path = BINARIES) -> list[int]:
 
 
 def command(major: int, directory: str, settings: Mapping[str, str], preload_libraries: Sequence[str]) -> list[str]:
-    """Return argv of the server with these settings and with its files in `directory`."""
+    """Return the command line of a server with these settings and with its files in `directory`."""
     fixed = walls.on_command_line(major, settings)
     fixed |= {
         "config_file": f"{directory}/postgresql.conf",
@@ -118,8 +118,8 @@ def instance_files(
 ) -> dict[str, str]:
     """Return the configuration of an instance, file name → text.
 
-    A role logs in over TLS, with a certificate whose common name is its own name: without `any_role` only draupnir.
-    The first line rejects superusers, also if somebody grants them a role, because finalise puts them into the group.
+    A role logs in over TLS, with a certificate whose common name is its own name. Without `any_role` only draupnir may
+    log in. The first line rejects superusers, even if they get a role, because finalise puts them into the group.
     """
     who = "all" if any_role else ROLE
     rules = (f"host all +{SUPERUSERS} all reject", f"hostssl all {who} all cert", "host all all all reject")
@@ -136,7 +136,7 @@ def instance_text(directory: str, ceiling: Ceiling | None, parameters: Mapping[s
 
 
 def _below(ceiling: Ceiling) -> dict[str, str]:
-    """Return the settings for a ceiling: a WAL size that fits, and read-only transactions at the ceiling."""
+    """Return the settings for a ceiling: a smaller WAL size, and read-only transactions at the ceiling."""
     settings = {"max_wal_size": f"{ceilings.wal_bytes(ceiling.max_bytes) >> 20}MB"}
     if ceiling.read_only:
         # WAL of deleted data is removed at the next checkpoint.

@@ -24,7 +24,7 @@ _QGROUP_CREATE = 0x4010942A
 _QGROUP_LIMIT = 0x8030942B
 _LIMITS_REFERENCED = 1
 _LEVEL_BITS = 48
-_DIGITS = 19  # of a 63-bit number
+_DIGITS = 19  # a 63-bit number has at most this many
 
 
 def main(name: str) -> None:
@@ -57,7 +57,7 @@ def _parse(line: str) -> tuple[int, int, int]:
     if len(words) not in {2, 3}:
         sys.exit(f"not an order: {line!r}")
     group, limit_bytes, member = [*map(_number, words), 0][:3]
-    # Limits are only for groups of our own level. Any group may be removed: the kernel refuses unless it is empty.
+    # Only groups of our own level get limits. Any group may be removed, because the kernel refuses unless it is empty.
     if limit_bytes and group >> _LEVEL_BITS != 1:
         sys.exit(f"not a group of level 1: {group}")
     return group, limit_bytes, member

@@ -1,8 +1,8 @@
 """Ceilings: quota groups of writable subvolumes, their limits and usage; btrfs(5), simple quotas.
 
-A new subvolume can be created in an existing group without a capability. To create or limit a group needs
-CAP_SYS_ADMIN, so the quota unit does that. It takes as long as the rest of a creation. So the groups of the next
-instances are created ahead.
+Creating a subvolume in an existing group needs no capability. Creating or limiting a group needs CAP_SYS_ADMIN, so the
+quota unit does that, which takes as long as the rest of a creation. So the groups of the next instances are created
+ahead.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from draupnir_helper.wire import MAX_ID
 AHEAD = 16
 
 _SYSFS = Path("/sys/fs/btrfs")
-# Fewer are not useful: several instances may be requested at once.
+# Refill early, because several instances may be requested at once.
 _REFILL_AT = AHEAD // 2
 _NO_LIMIT = 2**62
 _NEARLY_BYTES = 64 * 1024 * 1024
 
-# Limit of orders in one file for the quota unit.
+# One file for the quota unit has at most this many orders.
 _AT_ONCE = 500
 
 log = logging.getLogger(__name__)
 
-# One run at a time. Groups to keep although they are still empty; after a restart the helper creates them again.
+# The lock serialises runs of the unit. The groups are kept although they are empty. A restart forgets them.
 _unit = threading.Lock()
 _kept: set[int] = set()
 
@@ -47,11 +47,11 @@ class Quotas:
 
     @property
     def simple(self) -> bool:
-        """Return whether the filesystem has simple quotas; without them there are no ceilings."""
+        """Return whether the filesystem has simple quotas, which ceilings need."""
         return self._read("mode") == "squota"
 
     def limit_bytes(self, group: int) -> int | None:
-        """Return the limit of the group; None if the group does not exist."""
+        """Return the limit of the group, or None if the group does not exist."""
         return self._number(f"{_name(group)}/max_referenced")
 
     def written_bytes(self, group: int) -> int | None:
@@ -68,7 +68,7 @@ class Quotas:
                 yield owner[1], size_bytes
 
     def ensure(self, place: Place, some_id: int, limit_bytes: int) -> int | None:
-        """Create or update the group of this id, and return it; None without simple quotas."""
+        """Create or update the group of this id, and return it. Return None without simple quotas."""
         group = layout.quota_group(place, some_id)
         if group is None or not self.simple:
             return None
@@ -91,7 +91,7 @@ class Quotas:
 
     @contextmanager
     def made(self, place: Place, some_id: int, limit_bytes: int) -> Iterator[int | None]:
-        """Do the same as `ensure`, and keep the empty group during the block, in which its subvolume is created."""
+        """Do the same as `ensure`, and keep the group during the block, which creates its subvolume."""
         group = layout.quota_group(place, some_id)
         assert group is not None
         _kept.add(group)
@@ -101,7 +101,7 @@ class Quotas:
             _kept.discard(group)
 
     def make_ahead(self, place: Place, some_id: int, limit_bytes: int) -> None:
-        """Create the groups of this id and of the next ones: now if this one is missing, else in the background."""
+        """Create the groups of this id and of the next ones, in the background if this one exists."""
         group, last = layout.quota_group(place, some_id), layout.quota_group(place, MAX_ID)
         assert group is not None
         assert last is not None
@@ -115,7 +115,7 @@ class Quotas:
             threading.Thread(target=self._refill, args=(refilled, limit_bytes), daemon=True).start()
 
     def idle(self) -> list[int]:
-        """Return the groups of deleted subvolumes; those of level 0, which btrfs leaves behind, first."""
+        """Return the groups of deleted subvolumes. Those of level 0, which btrfs leaves behind, come first."""
         stale = [group for group in self._groups(level=0) if self._number(f"{_name(group)}/referenced") == 0]
         gone = [
             group
@@ -128,7 +128,7 @@ class Quotas:
         return stale + gone
 
     def sweep(self) -> None:
-        """Remove the groups of deleted subvolumes; the kernel refuses for those that are in use."""
+        """Remove the groups of deleted subvolumes. The kernel refuses to remove groups that are in use."""
         with _unit:
             _carry_out([(group, 0) for group in self.idle()])
 
@@ -159,7 +159,7 @@ class Quotas:
             log.warning("quota groups were not made ahead: %s", error)
 
     def _groups(self, level: int) -> Iterator[int]:
-        # Without simple quotas the directory is missing, or holds the groups of classic ones.
+        # Without simple quotas the directory is missing, or has the groups of classic quotas.
         if not self.simple:
             return
         for entry in self._directory.iterdir():

@@ -1,4 +1,4 @@
-"""The socket server: accept, SO_PEERCRED, size limit, decode, dispatch, encode; independent of the requests."""
+"""The socket server: checks the peer, reads a request, dispatches it and answers; independent of the requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Dispatch = Callable[[AnyRequest], Wire]
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """Return the uid of the peer from the kernel; struct ucred is a pid_t and two unsigned ids."""
+    """Return the uid of the peer from the kernel, which fills struct ucred: a pid_t and two unsigned ids."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("=iII"))
     _, uid, _ = struct.unpack("=iII", credentials)
     return int(uid)
@@ -72,7 +72,7 @@ def _read(connection: socket.socket) -> bytes:
     received = bytearray()
     deadline = time.monotonic() + _TIMEOUT_S
     while len(received) <= MAX_REQUEST_BYTES:
-        # Timeout for the whole frame: single slow bytes could otherwise occupy a thread without limit.
+        # The timeout is for the whole frame. Otherwise, slow single bytes could occupy a thread without limit.
         connection.settimeout(max(0.001, deadline - time.monotonic()))
         chunk = connection.recv(65536)
         if not chunk:
@@ -82,7 +82,7 @@ def _read(connection: socket.socket) -> bytes:
 
 
 def answer_to(frame: bytes, dispatch: Dispatch) -> Answer:
-    """Decode, dispatch, and turn every outcome into an answer; never raises."""
+    """Decode and dispatch a request, and turn every outcome into an answer. Never raises."""
     try:
         if len(frame) > MAX_REQUEST_BYTES:
             raise HelperError(ErrorCode.BAD_REQUEST, f"The request is larger than {MAX_REQUEST_BYTES} bytes.")
@@ -91,11 +91,11 @@ def answer_to(frame: bytes, dispatch: Dispatch) -> Answer:
         # Return neither values nor messages of pydantic, because they may quote the request.
         places = sorted({".".join(map(str, item["loc"])) or "request" for item in error.errors()})
         return _refuse(
-            HelperError(ErrorCode.BAD_REQUEST, f"The request does not fit the contract: {', '.join(places)[:500]}.")
+            HelperError(ErrorCode.BAD_REQUEST, f"The request violates the contract: {', '.join(places)[:500]}.")
         )
     except OtherProtocol as error:
         detail = (
-            f"The helper uses protocol {PROTOCOL} and got a request of protocol {error.number}, as happens during an"
+            f"The helper uses protocol {PROTOCOL} and got a request of protocol {error.number}, which happens during an"
             " upgrade; try again in a moment. `systemctl restart draupnir-helper draupnir` brings both to the installed"
             " version."
         )

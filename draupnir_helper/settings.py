@@ -15,7 +15,7 @@ CONFIG_PATH = Path("/etc/draupnir/config.toml")
 
 
 class Settings(BaseModel):
-    """Keys as in the configuration file; other keys are ignored here, because the daemon refuses unknown ones."""
+    """The keys of the configuration file. Other keys are ignored here, because the daemon refuses unknown ones."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -37,7 +37,7 @@ def bytes_of(size: str) -> int:
 
 
 def load(path: Path = CONFIG_PATH) -> Settings:
-    """Read the file; defaults if it does not exist. Raises OSError, TOMLDecodeError or ValidationError."""
+    """Read the file, or return the defaults without one. Raises OSError, TOMLDecodeError or ValidationError."""
     if not path.exists():
         return Settings()
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Root's preparation before anything else starts: secrets, data filesystem, directories.
+"""Prepares the machine as root before anything else starts: secrets, data filesystem, directories.
 
 draupnir-setup.service runs it at each boot and after installation; every step is idempotent. Only this program may
 mount and format. Its only input is the configuration file.
@@ -22,11 +22,11 @@ from draupnir_helper.storage import EMBEDDED_DISK, MOUNT_OPTIONS
 
 SECRET = Path("/etc/draupnir/shared_secret")
 KEY = Path("/etc/draupnir/refresh_token_key")
-# A purge moves the key here, beside the metadata, which it leaves.
+# A purge leaves the metadata, and moves the key here, beside them.
 KEPT_KEY = Path("/var/lib/draupnir/refresh_token_key")
 KEY_BYTES = 32
 _SMALLEST_DISK_BYTES = 512 * 1024 * 1024
-# Offset of btrfs's magic number, see btrfs(5).
+# btrfs has its magic number at this offset, see btrfs(5).
 _MAGIC_OFFSET, _MAGIC = 0x10040, b"_BHRfS_M"
 
 
@@ -52,13 +52,13 @@ def main() -> None:
 
 
 def make_secret(path: Path = SECRET) -> None:
-    """Create a random shared secret, readable by the daemon; never change an existing one."""
+    """Create a random shared secret that the daemon can read. Never change an existing one."""
     if not path.exists():
         files.write(path, secrets.token_urlsafe(32) + "\n", mode=0o640, gid=grp.getgrnam("draupnir").gr_gid)
 
 
 def make_key(path: Path = KEY, kept: Path = KEPT_KEY) -> None:
-    """Create the key that encrypts secrets in the metadata, readable only by root; never change an existing one.
+    """Create the key that encrypts secrets in the metadata, readable only by root. Never change an existing one.
 
     A key that a purge retained is restored, because the retained metadata need it.
     """
@@ -72,7 +72,7 @@ def make_key(path: Path = KEY, kept: Path = KEPT_KEY) -> None:
 
 
 def prepare_filesystem(data_path: Path, loaded: Settings) -> None:
-    """Make `data_path` a btrfs mount: the operator's own, or ours of the configured device or the embedded disk.
+    """Mount btrfs at `data_path`, from the configured device or the embedded disk, unless the operator has done it.
 
     Never format a device, because its content belongs to the operator.
     """
@@ -80,20 +80,22 @@ def prepare_filesystem(data_path: Path, loaded: Settings) -> None:
     if _filesystem_id(data_path) is not None:
         return
     if any(data_path.iterdir()):
-        raise SetupError(f"{data_path} is not on btrfs and is not empty; mount a btrfs filesystem there, or empty it")
+        raise SetupError(
+            f"{data_path} is not on btrfs and is not empty; mount a btrfs filesystem there, or move its content away"
+        )
     if loaded.data_device is None and not EMBEDDED_DISK.exists():
         _make_embedded_disk(_disk_size_bytes(loaded))
     if loaded.data_device is not None:
         _refuse_unformatted(loaded.data_device)
     source = loaded.data_device or str(EMBEDDED_DISK)
     options = ",".join(("noatime", *MOUNT_OPTIONS))
-    # A mount unit, so that systemd unmounts it in order, and with After= it is unmounted last.
+    # systemd unmounts a mount unit in order; with After= it is unmounted last.
     _run(
         "systemd-mount", "--quiet", "--type=btrfs", f"--options={options}", "--property=Before=draupnir-setup.service",
         source, str(data_path),
     )  # fmt: skip
     if _filesystem_id(data_path) is None:
-        raise SetupError(f"{data_path} is still not btrfs after mounting {source} there")
+        raise SetupError(f"{data_path} is still not btrfs after {source} was mounted there; see `findmnt {data_path}`")
 
 
 def prepare_directories(data_path: Path) -> None:
@@ -126,7 +128,7 @@ def _make_embedded_disk(size_bytes: int) -> None:
 
 
 def _refuse_unformatted(device: str) -> None:
-    """Raise for a device without btrfs, for which `mount` has no helpful message; ignore an unreadable device."""
+    """Raise SetupError if a device has no btrfs, because the message of `mount` does not help. Ignore read errors."""
     with contextlib.suppress(OSError), Path(device).open("rb") as file:
         file.seek(_MAGIC_OFFSET)
         if file.read(len(_MAGIC)) != _MAGIC:
@@ -150,7 +152,7 @@ def _disk_size_bytes(loaded: Settings) -> int:
 
 
 def _filesystem_id(path: Path) -> str | None:
-    """Return the id of the btrfs filesystem of the path; None for another filesystem."""
+    """Return the id of the btrfs filesystem of the path, or None for another filesystem."""
     with btrfs.directory(path) as descriptor:
         try:
             return btrfs.filesystem_id(descriptor)

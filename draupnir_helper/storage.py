@@ -1,4 +1,4 @@
-"""The data filesystem: whether it is mounted, whether it is the marked one, and its free space."""
+"""Checks the data filesystem: that it is mounted, that it is the marked one, and its free space."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLAGS = {"nodev": os.ST_NODEV, "noexec": os.ST_NOEXEC, "nosuid": os.ST_NOSUID}
 
 @contextmanager
 def root() -> Iterator[int]:
-    """Open the top of the data filesystem. STORAGE_MISSING unless it is the marked one, with safe mount options."""
+    """Open the top of the data filesystem. Raises STORAGE_MISSING unless it is marked and safely mounted."""
     missing = "The data filesystem is not mounted; run draupnir doctor on the server."
     try:
         descriptor = os.open(layout.DATA_LINK.resolve(strict=True), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -40,7 +40,7 @@ def root() -> Iterator[int]:
 
 
 def _identity(descriptor: int) -> str | None:
-    """Return the filesystem's id if it is btrfs and matches the marker."""
+    """Return the filesystem's id if it is btrfs and matches the marker, or None."""
     try:
         marker = os.open(layout.MARKER, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
         with os.fdopen(marker, encoding="ascii", errors="replace") as file:
@@ -63,7 +63,7 @@ def require_room(descriptor: int, settings: Settings) -> None:
 
 
 def room(descriptor: int, settings: Settings) -> Room:
-    """Return the free space: the minimum of btrfs's data, its metadata, and the growth of the embedded disk."""
+    """Return the free space: the smallest of btrfs's data, its metadata, and the growth of the embedded disk."""
     size = size_bytes(descriptor)
     found = os.fstatvfs(descriptor)
     # statfs counts data that is not yet on the disk, perhaps gigabytes, as free.
@@ -93,21 +93,21 @@ def size_bytes(descriptor: int) -> int:
 
 
 def max_instance_bytes(size: int, settings: Settings) -> int:
-    """Return the maximum ceiling of an instance: as configured, else a quarter of the disk."""
+    """Return the maximum ceiling of an instance: the configured one, or a quarter of the disk."""
     if settings.max_instance_bytes is not None:
         return bytes_of(settings.max_instance_bytes)
     return max(MIN_MAX_BYTES, size // 4)
 
 
 def max_image_bytes(descriptor: int, settings: Settings) -> int:
-    """Return the limit of an upload, and of the work on it: as configured, else half of the disk."""
+    """Return the limit of an upload and of the work on it: the configured one, or half of the disk."""
     if settings.max_image_bytes is not None:
         return bytes_of(settings.max_image_bytes)
     return max(MIN_MAX_BYTES, size_bytes(descriptor) // 2)
 
 
 def _host_room() -> int:
-    """Return the bytes left on the host of the embedded disk; unlimited without an embedded disk."""
+    """Return the bytes left on the host of the embedded disk. Without an embedded disk they are unlimited."""
     try:
         disk, host = EMBEDDED_DISK.stat(), os.statvfs(EMBEDDED_DISK.parent)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One subvolume for each id in each place: create, snapshot, rename to the final name, move to the trash, list.
+"""Creates, snapshots, lists and deletes subvolumes: one for each id in each place.
 
 The places belong to root, so their entries are trusted; the content of an entry below its top directory is not read.
 """
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from draupnir_helper import btrfs, layout
 from draupnir_helper.layout import Place
 
-# Entries of the trash that the last attempt could not delete, each with the reason.
+# The last attempt could not delete these entries of the trash, for these reasons.
 _undeletable: dict[str, str] = {}
 
 # Suffixes of files beside subvolumes.
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def opened(root: int, place: Place, some_id: int) -> Iterator[int]:
-    """Open the subvolume's top directory. FileNotFoundError if it does not exist."""
+    """Open the subvolume's top directory. Raises FileNotFoundError if it does not exist."""
     with btrfs.directory(place, root) as parent, btrfs.directory(str(some_id), parent) as descriptor:
         yield descriptor
 
@@ -56,7 +56,7 @@ def exists(root: int, place: Place, some_id: int) -> bool:
 
 
 def make(root: int, place: Place, some_id: int, *, uid: int, gid: int, group: int | None) -> None:
-    """Create an empty subvolume in a quota group, private to its owner; an existing one stays unchanged."""
+    """Create an empty subvolume in a quota group, private to its owner. An existing one stays unchanged."""
     with btrfs.directory(place, root) as parent:
         if _has(parent, str(some_id)):
             return
@@ -75,7 +75,7 @@ def copy(
     owner: tuple[int, int] | None,
     group: int | None = None,
 ) -> None:
-    """Snapshot source to target: writable for an owner (uid, gid), or read-only without one."""
+    """Snapshot source to target, writable for an owner (uid, gid), or read-only without one."""
     with opened(root, source, source_id) as descriptor, btrfs.directory(target, root) as parent:
         if _has(parent, str(target_id)):
             return
@@ -100,7 +100,7 @@ def discard(root: int, place: Place, some_id: int) -> None:
 
 
 def sweep(root: int) -> None:
-    """Move unfinished subvolumes to the trash; only at the start of the helper, when no request runs."""
+    """Move unfinished subvolumes to the trash. Call it only at the start of the helper, when no request runs."""
     for place in Place:
         with btrfs.directory(place, root) as parent:
             for name in os.listdir(parent):
@@ -111,7 +111,7 @@ def sweep(root: int) -> None:
 
 
 def ids(root: int, place: Place) -> tuple[list[int], list[str]]:
-    """Return the ids of the place, ascending, and unknown names: not an id, or not a directory."""
+    """Return the ids of the place in ascending order, and the names of other files and directories."""
     known, unknown = [], []
     with btrfs.directory(place, root) as parent, os.scandir(parent) as entries:
         for entry in entries:
@@ -145,13 +145,13 @@ def empty_trash(root: int) -> int:
         _undeletable.clear()
         _undeletable.update(failures)
         if len(failures) < len(found):
-            # Otherwise the space would be freed only after up to 30 s.
+            # Without a sync, the space would be freed only after up to 30 s.
             btrfs.sync(trash)
         return len(os.listdir(trash))
 
 
 def look_at_trash(root: int) -> tuple[int, list[str]]:
-    """Return the number of entries in the trash, and at most 20 that could not be deleted, with reasons."""
+    """Return the number of entries in the trash, and up to 20 that could not be deleted, with reasons."""
     with btrfs.directory(layout.TRASH, root) as trash:
         names = os.listdir(trash)
     failures = _undeletable.copy()
@@ -159,7 +159,7 @@ def look_at_trash(root: int) -> tuple[int, list[str]]:
 
 
 def _lift_nested(trash: int, name: str) -> None:
-    """Move subvolumes nested in an entry up to the trash itself, until no more are nested.
+    """Move all subvolumes that are nested in an entry up to the trash itself.
 
     Its owner may have nested them to any depth, so this neither recurses nor keeps descriptors open.
     """
@@ -196,7 +196,7 @@ def _rename(parent: int, old: str, new: str) -> None:
 def _discard(root: int, parent: int, name: str) -> None:
     try:
         with btrfs.directory(name, parent) as descriptor:
-            # A move to another directory changes `..` of the moved one, so it must be writable.
+            # A move to another directory changes `..` of the moved subvolume, so the subvolume must be writable.
             btrfs.clear_read_only(descriptor)
     except FileNotFoundError:
         return

@@ -54,7 +54,7 @@ def find_one(name: str) -> Unit | None:
 
 
 def condition(unit: Unit) -> str:
-    """Return ActiveState, but "failed" for a failed service that waits for its restart."""
+    """Return the ActiveState, or "failed" for a failed service that waits for its restart."""
     return "failed" if unit.sub == "auto-restart" else unit.active
 
 
@@ -82,11 +82,11 @@ def begin_transient(
             if bus.start_transient(opened, name, properties, companions):
                 return
             time.sleep(pause_s)
-        raise HelperError(ErrorCode.BUSY, f"{name} still exists from before; try again in a moment.")
+        raise HelperError(ErrorCode.BUSY, f"systemd is still unloading an earlier {name}; try again in a moment.")
 
 
 def begin(name: str, *, again: bool = False) -> None:
-    """Queue the start, or restart, of a loaded unit and its dependencies; do not wait."""
+    """Queue the start or the restart of a loaded unit and its dependencies, without waiting."""
     with bus.opened() as opened:
         bus.call(opened, "RestartUnit" if again else "StartUnit", b"ss", name.encode(), b"replace")
 
@@ -111,7 +111,7 @@ def run(name: str, *, timeout_s: float = 60) -> None:
     begin(name)
     with bus.opened() as opened:
         for pause_s in _pauses(time.monotonic() + timeout_s):
-            # systemd unloads a successful one at once.
+            # systemd unloads a successful unit at once.
             found = _find(opened, name)
             if not found or (found[0].active == "inactive" and not found[0].job_queued):
                 return
@@ -147,10 +147,10 @@ def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
     """
     with bus.opened() as opened:
         deadline = time.monotonic() + timeout_s
-        # Find the unit first, as in `describe`.
+        # Find the units first, as in `describe`.
         loaded = {unit.name for unit in _find(opened, *names)}
         for name in names:
-            # The unit before may have unloaded it.
+            # The stop of an earlier unit may have unloaded this one.
             if name not in loaded or not (found := _find(opened, name)):
                 continue
             try:
@@ -181,7 +181,7 @@ def _kill(opened: Bus, name: str) -> None:
 
 
 def _pauses(deadline: float) -> Iterator[float]:
-    """Yield growing pauses, 1 ms to 50 ms, until the deadline; pystemd delivers no events for the state of units."""
+    """Yield growing pauses, 1 ms to 50 ms, until the deadline. pystemd delivers no events for the state of units."""
     pause_s = 0.001
     yield pause_s
     while time.monotonic() < deadline:

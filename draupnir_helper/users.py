@@ -1,4 +1,4 @@
-"""Temporary users, which exist while something runs as them: records in /run/userdb, read through libnss-systemd.
+"""Creates and removes temporary users: records in /run/userdb, which libnss-systemd reads.
 
 The record format is systemd's JSON User Records, https://systemd.io/USER_RECORD/.
 """

@@ -1,4 +1,4 @@
-"""The settings on the command line of every server, by major; pure.
+"""Returns the settings on the command line of every server, by major; pure.
 
 An uploaded postgresql.auto.conf overrides the configuration file, and the command line overrides both. So it has all
 settings for authentication and listening, and for what Postgres loads, runs or connects to.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 PGDATA = "/srv/pgdata"  # the data directory as each sandbox sees it
 
-# Name, value, the first major that knows the setting, and the last one.
+# Each row has a name, a value, the first major that knows the setting, and the last one.
 _FIXED: tuple[tuple[str, str, int, int], ...] = (
     ("allow_alter_system", "off", 17, 99),
     ("archive_cleanup_command", "", 12, 99),
@@ -22,8 +22,8 @@ _FIXED: tuple[tuple[str, str, int, int], ...] = (
     ("data_directory", PGDATA, 12, 99),
     ("db_user_namespace", "off", 12, 16),
     ("dynamic_library_path", "$libdir", 12, 99),
-    # A second defence: finalise disables every event trigger. Their functions belong to draupnir, and the scripts of
-    # trusted extensions would call them as the bootstrap superuser.
+    # This is a second defence, because finalise disables every event trigger. Their functions belong to draupnir, and
+    # the scripts of trusted extensions would call them as the bootstrap superuser.
     ("event_triggers", "off", 17, 99),
     ("extension_control_path", "$system", 18, 99),
     # With an empty name Postgres logs an error at each start; each sandbox has its own /tmp.
@@ -66,13 +66,13 @@ _FIXED: tuple[tuple[str, str, int, int], ...] = (
     ("summarize_wal", "off", 17, 99),
     ("sync_replication_slots", "off", 17, 99),
     ("synchronized_standby_slots", "", 17, 99),
-    ("synchronous_standby_names", "", 12, 99),  # each commit would wait for a standby
+    ("synchronous_standby_names", "", 12, 99),  # otherwise each commit would wait for a standby
     ("unix_socket_group", "", 12, 99),
     ("unix_socket_permissions", "0700", 12, 99),
     ("wal_level", "minimal", 12, 99),
 )
 
-# Their values differ between servers; each is in the configuration file, too.
+# The values of these settings differ between servers. The configuration file has them, too.
 _OWN = (
     *("hba_file", "ident_file", "authentication_timeout"),
     *("listen_addresses", "port", "unix_socket_directories"),
@@ -95,8 +95,8 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
     ("default_tablespace", "", 12),
     ("temp_tablespaces", "", 12),
     ("temp_file_limit", "-1", 12),
-    ("lc_messages", "C", 12),  # failures.py reads them
-    ("track_counts", "on", 12),  # finalise.py counts what was rolled back
+    ("lc_messages", "C", 12),  # failures.py reads the messages
+    ("track_counts", "on", 12),  # finalise.py counts rollbacks
     ("vacuum_cost_delay", "0", 12),
     ("statement_timeout", "0", 12),
     ("lock_timeout", "0", 12),
@@ -105,12 +105,12 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
     ("transaction_timeout", "0", 17),
 )
 
-# Further settings that finalise deletes from pg_db_role_setting.
+# finalise deletes these settings from pg_db_role_setting, too.
 SESSION_ONLY = ("session_replication_role", "allow_system_table_mods", "session_authorization")
 
 
 def on_command_line(major: int, settings: Mapping[str, str]) -> dict[str, str]:
-    """Return name → value, with the server's own `settings`."""
+    """Return the settings, name → value, with the server's own `settings`."""
     fixed = {name: value for name, value, since, until in _FIXED if since <= major <= until}
     return fixed | {name: settings[name] for name in _OWN if name in settings}
 

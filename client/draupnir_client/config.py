@@ -83,7 +83,7 @@ def _database_of_environment() -> str | None:
 
 
 def check_token(text: str) -> str:
-    """Return the token without surrounding white space; raise ConfigError if a header cannot contain it."""
+    """Return the token without surrounding white space. Raises ConfigError if a header cannot contain it."""
     token = text.strip()
     if not re.fullmatch(r"[\x21-\x7e]+", token):
         raise ConfigError("The token is empty, or has blanks or unusual characters; copy the whole token again.")

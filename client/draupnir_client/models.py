@@ -138,7 +138,7 @@ class Event:
 
 
 def read_image(value: object) -> Image:
-    """Read one image object; raise BadAnswer if it is malformed."""
+    """Read one image object. Raises BadAnswer if it is malformed."""
     document, attributes = resource(value, "images")
     ready = attributes.get("ready") is True
     error = attributes.get("error")
@@ -160,12 +160,12 @@ def read_image(value: object) -> Image:
 
 
 def read_image_error(value: object) -> str:
-    """Read the text of an image's error; raise BadAnswer if it is malformed."""
+    """Read the text of an image's error. Raises BadAnswer if it is malformed."""
     return text(resource(value, "image_errors")[1], "text")
 
 
 def read_report(value: object) -> list[ReportRow]:
-    """Read the rows of an image's report; raise BadAnswer if it is malformed."""
+    """Read the rows of an image's report. Raises BadAnswer if it is malformed."""
     return [ReportRow(**{name: text(row, name) for name in ReportRow._fields}) for row in _rows(value)]
 
 
@@ -177,7 +177,7 @@ def _rows(value: object) -> list[Document]:
 
 
 def read_instance(value: object) -> Instance:
-    """Read one instance object; raise BadAnswer if it is malformed."""
+    """Read one instance object. Raises BadAnswer if it is malformed."""
     document, attributes = resource(value, "instances")
     shown = {key: attributes[key] for key in attributes if key != "credentials"}
     return Instance(
@@ -204,7 +204,7 @@ def read_instance(value: object) -> Instance:
 
 
 def read_event(value: object) -> Event:
-    """Read one event object; raise BadAnswer if it is malformed."""
+    """Read one event object. Raises BadAnswer if it is malformed."""
     document, attributes = resource(value, "events")
     subject = attributes.get("subject")
     about = subject if isinstance(subject, Mapping) else {}

@@ -67,7 +67,7 @@ class NewToken:
 
 
 def read_sign_in(value: object) -> SignIn:
-    """Read a started sign-in; raise BadAnswer if it is malformed, or if its link is not a web address."""
+    """Read a started sign-in. Raises BadAnswer if it is malformed, or if its link is not a web address."""
     _, attributes = resource(value, "sign_ins")
     url = text(attributes, "url")
     # The link becomes an argument of a program, and may be printed.
@@ -81,7 +81,7 @@ def read_sign_in(value: object) -> SignIn:
 
 
 def read_new_session(value: object) -> NewSession:
-    """Read a session with its token; raise BadAnswer if it is malformed."""
+    """Read a session with its token. Raises BadAnswer if it is malformed."""
     _, attributes = resource(value, "sessions")
     return NewSession(
         token=_token(attributes),
@@ -92,7 +92,7 @@ def read_new_session(value: object) -> NewSession:
 
 
 def read_caller(value: object) -> Caller:
-    """Read the identity of a token; raise BadAnswer if it is malformed."""
+    """Read the identity of a token. Raises BadAnswer if it is malformed."""
     document, attributes = resource(value, "sessions")
     return Caller(
         document=document,
@@ -105,7 +105,7 @@ def read_caller(value: object) -> Caller:
 
 
 def read_token(value: object) -> Token:
-    """Read a session or named token; raise BadAnswer if it is malformed."""
+    """Read a session or named token. Raises BadAnswer if it is malformed."""
     document, attributes = resource(value, "tokens")
     return Token(
         document=document,
@@ -121,7 +121,7 @@ def read_token(value: object) -> Token:
 
 
 def read_new_token(value: object) -> NewToken:
-    """Read a named token with its secret; raise BadAnswer if it is malformed."""
+    """Read a named token with its secret. Raises BadAnswer if it is malformed."""
     document, attributes = resource(value, "tokens")
     return NewToken(
         document=document,

@@ -21,7 +21,7 @@ ANONYMOUS = Caller("-", Role.ANONYMOUS)
 
 
 def known_to(context: Context, secret: bytes) -> Identify:
-    """Return a function that identifies the shared secret, as `upload`, and tokens. ValueError for an empty secret."""
+    """Return a function that identifies the shared secret and tokens. Raises ValueError for an empty secret."""
     if not secret:
         raise ValueError("the shared secret is empty")
     upload = Caller(roles.UPLOAD, roles.role_of_secret(others_sign_in=context.sign_in is not None))

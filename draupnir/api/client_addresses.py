@@ -15,7 +15,7 @@ _ELEMENT = re.compile(r"\[(?P<bracketed>[^\]]*)\](:[0-9]{1,5})?|(?P<v4>[0-9.]+):
 
 
 def client_address_of(scope: Scope, settings: Settings) -> Address | None:
-    """Return the address of the client; None only if the address of the TCP peer is unknown.
+    """Return the address of the client, or None if the address of the TCP peer is unknown.
 
     X-Forwarded-For is read from the right, where the nearest proxy wrote, as long as its writer is trusted. The result
     is the first untrusted address, or else the last valid one.

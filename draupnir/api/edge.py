@@ -37,7 +37,7 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-# Only with TLS, since browsers ignore it otherwise; a reverse proxy sets its own.
+# Answers over TLS have this header. Browsers ignore it otherwise, and a reverse proxy sets its own.
 TLS_HEADERS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
@@ -54,7 +54,7 @@ class Edge:
         self._lines = Lines()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; after any exception the client gets an answer, and the journal the cause."""
+        """Answer one request. After any exception the client gets an answer, and the journal has the cause."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -84,7 +84,7 @@ class Edge:
         except ClientDisconnect:
             status = CLIENT_GONE
         except asyncio.CancelledError:
-            # The server cancels waiting requests when it stops; without this it would answer 500.
+            # The server cancels waiting requests when it stops. Without this answer, they would get 500.
             if not status:
                 await problems.answer_stopping()(scope, receive, send_tagged)
         except Exception:

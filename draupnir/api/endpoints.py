@@ -35,7 +35,7 @@ class Body:
     attributes: type[Attributes]
     example: Mapping[str, object]
     required: bool = True
-    # Whether the path names the resource, so that the body may repeat its id.
+    # The path names the resource, so the body may repeat its id.
     has_id: bool = False
 
 
@@ -67,18 +67,18 @@ class Endpoint:
     body: Body | None = None
     parameters: tuple[Parameter, ...] = ()
     errors: Errors = ()
-    # Whether a read-only token may do it although it changes something.
+    # A read-only token may send this request although it changes something.
     for_read_only: bool = False
-    # Whether its errors are pages.
+    # The errors of this endpoint are pages.
     for_people: bool = False
 
     @property
     def is_reading(self) -> bool:
-        """Return whether a read-only token may do it."""
+        """Return whether a read-only token may send this request."""
         return self.method == "GET" or self.for_read_only
 
     def codes(self) -> dict[int, set[str]]:
-        """Return every error code that it may return, by status."""
+        """Return every error code of the endpoint, by status."""
         kinds = {*ALWAYS, *self.errors}
         if not self.access.is_public:
             kinds |= {*WITH_TOKEN}

@@ -1,4 +1,4 @@
-"""Handler of /health_check: healthy if metadata, helper and storage answer and the disk has enough free space."""
+"""Handler of /health_check. The service is healthy if metadata, helper and storage answer and the disk has space."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PART_TIMEOUT_S = 5.0
 
 
 async def check(request: Request, caller: Caller) -> Response:
-    """GET /health_check: 200 {"status": "ok"}, or 503 with "ok" or the problem of each part.
+    """GET /health_check returns 200 {"status": "ok"}, or 503 with "ok" or the problem of each part.
 
     While the disk is low, before instances are stopped, 200 also has "disk": "low".
     """

@@ -108,7 +108,7 @@ def _answer(
 
 
 async def _allowed(request: Request, caller: Caller, instance: Instance) -> list[AllowedAddress] | None:
-    """Return the allowlist for its owner; None if every address is accepted."""
+    """Return the allowlist for its owner, or None if every address is accepted."""
     context = context_of(request)
     if instance.owner != caller.name or not context.settings.enable_ip_whitelisting:
         return None

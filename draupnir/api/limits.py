@@ -30,14 +30,14 @@ V6_PREFIX = 64
 WRONG_TOKENS_AT_ONCE, WRONG_TOKEN_INTERVAL_S = 100, 3.0
 # A device flow polls every five seconds, for each user who signs in behind one NAT.
 SIGN_INS_AT_ONCE, SIGN_IN_INTERVAL_S = 60, 1.0
-# For requests that change nothing. journald drops lines of a service that logs too much, also those about changes.
+# These limit lines for requests that change nothing. journald drops lines of a service that logs too much.
 LINES_AT_ONCE, LINE_INTERVAL_S = 1000, 0.1
 TELL_AGAIN_S = 60.0
 
 log = logging.getLogger(__name__)
 
 ClientNetwork = Address | Cidr | None
-"""The unit of counting; None for all requests without a known address."""
+"""The unit of counting. None stands for all requests without a known address."""
 
 Handler = Callable[[Request, Caller], Awaitable[Response]]
 
@@ -54,7 +54,7 @@ class Limit:
         self._tolerance_s = (at_once - 1) * interval_s
         self._interval_s = interval_s
         self._clock = clock
-        # For each network the time when its bucket is full again.
+        # The bucket of each network is full again at this time.
         self._clear_at: OrderedDict[ClientNetwork, float] = OrderedDict()
 
     def take(self, network: ClientNetwork) -> None:
@@ -66,7 +66,7 @@ class Limit:
             raise TooManyRequests(math.ceil(wait_s))
         self._clear_at[network] = clear_at + self._interval_s
         self._clear_at.move_to_end(network)
-        # This lets a client with many addresses reset its count, but it could also use each address once.
+        # A client with many addresses can reset its count like this, but it could also use each address once.
         if len(self._clear_at) > MAX_REMEMBERED:
             self._clear_at.popitem(last=False)
 

@@ -1,4 +1,4 @@
-"""Turns errors into answers: the only table from error class to HTTP status, and the errors body."""
+"""Turns errors into answers: has the only table from error class to HTTP status, and writes the errors body."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ HEADERS: dict[int, dict[str, str]] = {
 }
 
 
-# Refusals before routing, by status; connections.py sends those for slow and long headers.
+# Requests may be refused with these before routing, by status. connections.py sends those for slow and long headers.
 EDGE_CODES: dict[int, tuple[str, ...]] = {
     400: ("invalid_http",),
     408: ("header_too_slow",),
     431: ("header_too_large",),
 }
-# For unknown paths and methods.
+# Unknown paths and methods return these.
 ROUTING_CODES = ("invalid_request", "method_not_allowed", "not_found")
 
 
@@ -110,7 +110,7 @@ async def answer_routing(request: Request, error: Exception) -> JSONResponse:
 
 def answer_ambiguous() -> JSONResponse:
     """Answer a request with an ambiguous length; the data after it is not read."""
-    detail = "The request has Transfer-Encoding beside Content-Length, or in HTTP/1.0; send only one of them."
+    detail = "The request has Transfer-Encoding together with Content-Length, or in HTTP/1.0; send Content-Length only."
     return problem(400, "invalid_http", "Invalid HTTP", detail, {"Connection": "close"})
 
 

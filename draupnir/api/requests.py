@@ -1,4 +1,4 @@
-"""Reads the parts of a request beside its body: the context, ids in the path and flags in the query."""
+"""Reads the parts of a request except its body: the context, ids in the path and flags in the query."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def _examine_certificate(settings: Settings) -> list[Finding]:
 
 
 def _served_certificate(listen_address: str) -> str | None:
-    """Return the certificate that the HTTPS listener presents, as PEM; None if it does not answer."""
+    """Return the certificate that the HTTPS listener presents, as PEM, or None if it does not answer."""
     host, _, port = listen_address.rpartition(":")
     host = {"": API_HOST, "0.0.0.0": API_HOST, "::": "::1"}.get(host.strip("[]"), host.strip("[]"))  # noqa: S104
     try:
@@ -235,7 +235,7 @@ def _acting_as(user: str) -> Iterator[None]:
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str] | None:
-    """Run a command and return its result; None if it is not installed or does not end."""
+    """Run a command and return its result. Return None if it is not installed or does not end."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
         return subprocess.run(

@@ -70,7 +70,7 @@ def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
 
 
 def judge_private_file(part: str, path: Path, mode: int) -> Finding | None:
-    """Judge whether only root can read a file; None if so."""
+    """Judge whether only root can read a file. Return None if so."""
     permissions = stat.S_IMODE(mode)
     if not permissions & 0o077:
         return None

@@ -1,4 +1,4 @@
-"""The client secret from the identity provider: its location, how it is read and validated."""
+"""Reads and validates the client secret from the identity provider."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PATH = Path("/etc/draupnir") / CREDENTIAL
 
 
 class ClientSecretError(Exception):
-    """The client secret is missing or unusable; the message says what to do, and does not quote it."""
+    """The client secret is missing or unusable. The message says what to do, and does not quote the secret."""
 
 
 def read(directory: str | None) -> str:

@@ -26,7 +26,7 @@ class CannotDecrypt(Exception):
 
 
 class Cipher:
-    """Encrypts texts with one key, each for an owner (a user, a row); only with the same owner it can be decrypted."""
+    """Encrypts texts with one key, each for an owner (a user, a row). Decryption needs the same owner."""
 
     def __init__(self, key: bytes) -> None:
         self._aead = AESGCM(key)

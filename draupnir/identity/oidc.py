@@ -22,7 +22,7 @@ from draupnir.settings import DISCOVERY_PATH, Settings, is_private
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 10.0
-# How long the provider's metadata and keys are cached. A withdrawn key is trusted no longer than this.
+# The provider's metadata and keys are cached for this long. A withdrawn key is trusted no longer than this.
 FRESH_S = 3600.0
 
 
@@ -99,7 +99,7 @@ class Provider:
     async def check_refresh_token(self, refresh_token: str) -> tuple[Standing, str]:
         """Return the provider's answer about the refresh token, and the token to use from now on. Never raises.
 
-        An outage is UNKNOWN. It is UNCLEAR if the provider may have received the request and issued a new token.
+        An outage returns UNKNOWN, or UNCLEAR if the provider may have received the request and issued a new token.
         """
         try:
             metadata = await self._discover()
@@ -134,7 +134,7 @@ class Provider:
         failures = self._failures
         async with self._lock:
             if self._metadata is None or anew or time.monotonic() >= self._stale_at_s:
-                # Without this, tasks that waited for a failed attempt would each repeat it, one after the other.
+                # Tasks that waited for a failed attempt must not each repeat it, one after the other.
                 if failures != self._failures:
                     raise ProviderUnavailable("it did not answer another request at the same time")
                 try:

@@ -1,1 +1,1 @@
-"""A program separate from the daemon: prepares the private metadata cluster and executes its Postgres."""
+"""Prepares the private metadata cluster and executes its Postgres, as a program separate from the daemon."""

@@ -12,7 +12,7 @@ SOCKET_DIRECTORY = Path("/run/draupnir-metadata")
 POSTGRES_ROOT = Path("/usr/lib/postgresql")
 DATABASE = "draupnir"
 
-# The minimum of memory, for a few small tables and one client.
+# These settings use little memory, for a few small tables and one client.
 PARAMETERS = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -42,11 +42,11 @@ def prepare(data: Path = DATA, root: Path = POSTGRES_ROOT) -> Path:
         if major not in majors:
             raise PreparationFailed(
                 f"The metadata in {data} are of Postgres {major}, whose server is not installed;"
-                f" run apt install postgresql-{major}."
+                f" run `apt install postgresql-{major}` and `systemctl restart draupnir-metadata`."
             )
         return majors[major]
     if not majors:
-        raise PreparationFailed(f"No Postgres server found under {root}; run apt install postgresql.")
+        raise PreparationFailed(f"No Postgres server found under {root}; run `apt install postgresql`.")
     if data.exists() and any(data.iterdir()):
         raise PreparationFailed(f"{data} is neither empty nor a Postgres cluster; move its content elsewhere.")
     binaries = majors[max(majors)]
@@ -75,7 +75,7 @@ def _create(data: Path, binaries: Path) -> None:
     draft = data.with_name(f"{data.name}.new")
     if draft.exists():
         shutil.rmtree(draft)
-    # Only draupnir and root can access the socket, whose directory has mode 0700, so it needs no password.
+    # Only draupnir and root can access the socket, because its directory has mode 0700. So it needs no password.
     authentication = ["--auth-local=trust", "--auth-host=reject", f"--username={DATABASE}"]
     encoding = ["--locale=C.UTF-8", "--encoding=UTF8", "--data-checksums"]
     _run([str(binaries / "initdb"), "--pgdata", str(draft), *authentication, *encoding])

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 async def require_filter(helper: Helper) -> None:
-    """Raise FilterMissing if the machine cannot filter addresses, for which systemd reports no error."""
+    """Raise FilterMissing if the machine cannot filter addresses. systemd itself reports no error then."""
     if not (await helper.inspect()).filters_addresses:
         raise FilterMissing(
             "enable_ip_whitelisting is on, and this machine cannot filter addresses: systemd needs the unified cgroup"
@@ -68,7 +68,7 @@ async def remove(context: Context, instance: Instance, network: Cidr) -> None:
 
 
 async def admitted(context: Context, instance: Instance) -> list[Cidr] | None:
-    """Return the current allowlist of the port; None for no restriction. A trial listens only on loopback."""
+    """Return the current allowlist of the port, or None for no restriction. A trial listens only on loopback."""
     if not context.settings.enable_ip_whitelisting or instance.purpose is Purpose.TRIAL:
         return None
     return [each.network for each in await context.store.addresses.list_of(instance.id)]

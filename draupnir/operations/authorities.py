@@ -1,6 +1,6 @@
-"""Authority keys of instances: stored encrypted, and decrypted only to issue a certificate.
+"""Encrypts the authority keys of instances, and decrypts them only to issue a certificate.
 
-Each is encrypted for its row and its certificate, so neither works in another row.
+Each key is encrypted for its row and its certificate, so it cannot be decrypted in another row.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def opened(context: Context, instance: Instance) -> Authority:
     sealed = instance.authority
     if sealed.encrypted_key is None:
         raise EncryptionKeyMissing(
-            f"The authority key of instance {instance.id} is not encrypted yet; restart the service with"
+            f"The authority key of instance {instance.id} is not encrypted yet; run"
             " `systemctl restart draupnir`, and see `journalctl -u draupnir` if that does not help."
         )
     try:
@@ -65,7 +65,7 @@ def _seal(cipher: Cipher, instance_id: int, authority: Authority) -> SealedAutho
 
 
 def _purpose(instance_id: int, certificate: str) -> str:
-    """Return the owner for which a key is encrypted; it differs from e-mail addresses, which own refresh tokens."""
+    """Return the owner for which a key is encrypted. It differs from e-mail addresses, which own refresh tokens."""
     return f"authority of instance {instance_id}\n{certificate}"
 
 

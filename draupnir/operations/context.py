@@ -17,7 +17,7 @@ from draupnir.store import Store
 from draupnir_helper import wire
 
 if TYPE_CHECKING:
-    # Imported only if an identity provider is configured.
+    # Importing this at run time is necessary only if an identity provider is configured.
     from draupnir.identity.oidc import Provider
 
 
@@ -46,14 +46,14 @@ class Context:
     store: Store
     helper: Helper
     tasks: Tasks
-    # The sign-in probes of the trial boot: takes port, authority, superuser; raises ImageFailed. Needs a server.
+    # Runs the sign-in probes of the trial boot with port, authority and superuser. Raises ImageFailed.
     probe: Callable[[int, Authority, str], Awaitable[None]] = field(default_factory=probes.Probes)
     # Wakes an instance through its port, because systemd starts the proxy only for a connection.
     wake: Callable[[int], Awaitable[None]] = wake_ups.wake
-    # Set when an instance of the pool is claimed.
+    # A claim of an instance of the pool sets this event.
     vacancies: asyncio.Event = field(default_factory=asyncio.Event)
     seen: Seen = field(default_factory=Seen)
-    # Encrypts the authority keys of instances; None if its key is missing.
+    # Encrypts the authority keys of instances. It is None if its key is missing.
     cipher: Cipher | None = None
-    # None without a configured identity provider.
+    # This is None without a configured identity provider.
     sign_in: SignIn | None = None

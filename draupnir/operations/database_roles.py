@@ -1,4 +1,4 @@
-"""As which Postgres roles people may sign in to an instance: any role but its superuser and reserved names."""
+"""Checks as which Postgres role a user may sign in: any role except the superuser and reserved names."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ MAX_NAME_BYTES = 63
 
 
 def allowed(role: str | None, image_id: int, superuser: str | None) -> str:
-    """Return the role, or draupnir if none is given. `superuser` is that of the image. Raises RoleRefused.
+    """Return the role, or draupnir if none is given. `superuser` is the image's superuser. Raises RoleRefused.
 
-    Whether a role exists only Postgres knows, for roles are also made in the instance.
+    Postgres checks whether the role exists, because users also create roles in the instance.
     """
     if role is None or role == DEFAULT:
         return DEFAULT
@@ -26,12 +26,12 @@ def allowed(role: str | None, image_id: int, superuser: str | None) -> str:
             " its instances; create a new image from the backup."
         )
     if role == superuser:
-        raise RoleRefused(f"{_shown(role)} is the superuser of the data, and nobody can sign in as a superuser.")
+        raise RoleRefused(f"{_shown(role)} is the superuser of the data, which cannot sign in; sign in as {DEFAULT}.")
     if role.startswith("pg_") or role == SUPERUSERS:
         raise RoleRefused(f"{_shown(role)} is a reserved name; sign in as {DEFAULT} or as a role of the data.")
     if not role or len(role.encode()) > MAX_NAME_BYTES or re.search(r"[\x00-\x1f\x7f]", role):
         raise RoleRefused(
-            f"{_shown(role)} cannot be the name of a role here: names have 1 to {MAX_NAME_BYTES} bytes and no control"
+            f"{_shown(role)} is not a valid name of a role: names have 1 to {MAX_NAME_BYTES} bytes and no control"
             f" characters; sign in as {DEFAULT} and use SET ROLE."
         )
     return role

@@ -22,7 +22,7 @@ from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
 INTERVAL_S = 1.0
-# Fraction of the ceiling below which an instance may write again.
+# An instance may write again below this fraction of its ceiling.
 NOT_FULL_ANY_MORE = 0.9
 # Postgres writes this much without client activity.
 UNREMARKABLE_BYTES = 16 * 1024 * 1024
@@ -32,8 +32,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Watch:
-    """Written bytes of each instance when the disk became low, or at the last check before; and whether uploads are
-    frozen, None if unknown.
+    """The written bytes of each instance at the last check before the disk became low, and whether uploads are frozen.
+
+    `frozen` is None until the first check.
     """
 
     before: Mapping[int, int] = field(default_factory=dict)
@@ -80,21 +81,21 @@ async def look_once(context: Context, watch: Watch) -> None:
 
 
 def judge(known: Fullness, written_bytes: int, max_bytes: int, *, failed: bool) -> Fullness:
-    """Return whether an instance is full: from its ceiling on, until it is well below it."""
+    """Return whether an instance is full. A full one stays full until it is clearly below its ceiling."""
     if written_bytes < max_bytes * (NOT_FULL_ANY_MORE if known.full else 1):
         return Fullness()
     return Fullness(full=True, reserve_granted=known.reserve_granted or failed)
 
 
 def writers(before: Mapping[int, int], now: Mapping[int, int], running: set[int]) -> dict[int, int]:
-    """Return the running instances that wrote at least half as much as the largest writer, with the bytes."""
+    """Return the running instances that wrote at least half as much as the largest writer, with their bytes."""
     since = {each: now[each] - before.get(each, 0) for each in running if each in now}
     most = max(since.values(), default=0)
     return {each: size for each, size in since.items() if size > UNREMARKABLE_BYTES and size * 2 >= most}
 
 
 def begin_limiting(context: Context, instance_id: int, fullness: Fullness) -> None:
-    """Apply the current write limit of an instance; after a failure the next check tries again."""
+    """Apply the current write limit of an instance. After a failure the next check tries again."""
     subject = Subject("instance", instance_id)
     context.tasks.start(Work.LIMIT, subject, lambda: _limit(context, instance_id, fullness))
 
@@ -103,7 +104,7 @@ def begin_stopping(context: Context, instance_id: int, since_bytes: int, room: w
     """Stop an instance that writes while the disk is almost full."""
     reason = (
         f"The data disk had {room.free_bytes >> 20} MiB left, and this instance had written {since_bytes >> 20} MiB"
-        " since it ran low."
+        " since the disk ran low."
     )
     with audit.for_reason("disk_full"):
         subject = Subject("instance", instance_id)
@@ -118,7 +119,7 @@ async def stop_again(context: Context, instance_id: int) -> None:
 
 
 async def require_room(context: Context) -> None:
-    """Raise NoRoom while the disk is low, because nothing new is created then. Raises StorageMissing, Unavailable."""
+    """Raise NoRoom while the disk is low, and StorageMissing or Unavailable if its space is unknown."""
     if short := await shortage(context, (await room(context)).low_bytes):
         raise NoRoom(
             f"The data disk has {short.free_bytes >> 20} MiB free, and the last {short.low_bytes >> 20} MiB are"
@@ -131,12 +132,12 @@ async def room(context: Context) -> wire.Room:
     if context.seen.room is None:
         context.seen.room = (await context.helper.ask(wire.ObserveInstances())).room
     if context.seen.room is None:
-        raise StorageMissing("The data filesystem is not mounted, or its mount options are wrong.")
+        raise StorageMissing("The data filesystem is not mounted correctly; run `draupnir doctor` on the server.")
     return context.seen.room
 
 
 async def shortage(context: Context, least_bytes: int) -> wire.Room | None:
-    """Return the free space if it is now below `least_bytes`, else None. Raises StorageMissing, Unavailable."""
+    """Return the free space if it is below `least_bytes`, or None. Raises StorageMissing, Unavailable."""
     if (await room(context)).free_bytes >= least_bytes:
         return None
     context.seen.room = None
@@ -145,7 +146,7 @@ async def shortage(context: Context, least_bytes: int) -> wire.Room | None:
 
 
 def is_critical(found: wire.Room) -> bool:
-    """Return whether writing instances are stopped."""
+    """Return whether instances that write much have to be stopped."""
     return found.free_bytes < found.critical_bytes
 
 
@@ -160,7 +161,7 @@ async def _limit(context: Context, instance_id: int, fullness: Fullness) -> None
     instance = await context.store.instances.get(instance_id)
     if instance is None or instance.status is not InstanceStatus.RUNNING or instance.shape.max_bytes is None:
         return
-    # Recorded afterwards: until then, the next check does the same again.
+    # The metadata record this afterwards. Until then, the next check does the same again.
     await context.helper.ask(
         wire.LimitInstance(
             instance_id=instance_id,

@@ -8,16 +8,16 @@ from draupnir.lifecycles import Event, Kind
 from draupnir.operations.context import Context
 
 MOST_LISTED = 100
-MOST_SHOWN = 5  # with an instance
+MOST_SHOWN = 5  # the answer about an instance has this many
 
 
 async def list_own(context: Context, caller: Caller, after: int | None) -> list[Event]:
-    """Return events of the caller's instances and actions: the first after an id, or else the last."""
+    """Return events of the caller's instances and actions: the first ones after an id, or the last ones."""
     return await _list(context, caller.name, after)
 
 
 async def list_everybodys(context: Context, caller: Caller, after: int | None) -> list[Event]:
-    """Return events of all users, likewise. Raises Forbidden."""
+    """Return events of all users: the first ones after an id, or the last ones. Raises Forbidden."""
     if caller.confined_to is not None:
         raise Forbidden("Only admins can list the events of all users; omit `all` to list yours.")
     return await _list(context, None, after)

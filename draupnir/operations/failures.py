@@ -8,13 +8,17 @@ from draupnir_helper import wire
 
 
 def of_job(job: wire.Job) -> Failure:
-    """Return the error that a failed job reported, or else the one that systemd reports."""
+    """Return the error that a failed job reported, or the one that systemd reports."""
     if job.report.error_code and job.report.error:
         return Failure(job.report.error_code, printable(job.report.error))
     doing = f" while {printable(job.report.step)}" if job.report.step else ""
     match job.result:
         case "timeout" | "watchdog":
-            return Failure("timed_out", f"The {job.kind} job exceeded its time limit{doing}; it was stopped.")
+            return Failure(
+                "timed_out",
+                f"The {job.kind} job exceeded its time limit{doing} and was stopped. Finalise again. For large data,"
+                f" raise RuntimeMaxSec= in a drop-in of draupnir-{job.kind}-.service.",
+            )
         case "oom-kill":
             return Failure("job_killed", f"The {job.kind} job ran out of memory{doing}; add memory to the server.")
         case result:

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class _NoLongerFinalising(Exception):
-    """The row was changed by others: the image is being destroyed."""
+    """Another task has changed the row, because the image is being destroyed."""
 
 
 def start(context: Context, image_id: int) -> asyncio.Task[Image]:
@@ -64,7 +64,7 @@ async def finish(context: Context, image_id: int) -> Image:
             image = await context.store.images.get(image_id)
             if image is None or image.step is None:
                 raise
-            # An earlier attempt has just failed, while the requested one was only recorded.
+            # An earlier attempt has failed, and the requested one is recorded, but not executed yet.
 
 
 async def clear_up(context: Context, image_id: int) -> None:
@@ -90,7 +90,7 @@ async def _carry_on(context: Context, image_id: int) -> Image:
     except Exception as error:
         # A retry would fail again, and the image would stay finalising without a reason.
         log.exception("finalising image %s failed unexpectedly", image_id)
-        broken = ImageFailed("internal", "An unexpected error occurred in the service; see journalctl -u draupnir.")
+        broken = ImageFailed("internal", "An unexpected error occurred in the service; see `journalctl -u draupnir`.")
         if not await _record_failure(context, image_id, broken):
             raise _destroyed_meanwhile(image_id) from error
         raise broken from error
@@ -106,7 +106,7 @@ async def _carry_on(context: Context, image_id: int) -> Image:
 
 
 async def _seal(context: Context, image: Image) -> Image:
-    # Leftovers of an earlier attempt, even a published snapshot, must not be mistaken for this one's.
+    # Leftovers of an earlier attempt, even a published snapshot, must not be mistaken for those of this attempt.
     await context.helper.ask(wire.StopJobs(image_id=image.id))
     await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["work", "image"]))
     sealed = await context.helper.ask(wire.SealUpload(image_id=image.id))
@@ -121,7 +121,9 @@ async def _extract(context: Context, image: Image) -> Image:
     await context.helper.ask(wire.StartExtract(image_id=image.id))
     report = await _follow(context, image, wire.JobKind.EXTRACT)
     if report.postgres_major is None:
-        raise ImageFailed("job_killed", "The extract job ended without reporting the Postgres version of the data.")
+        raise ImageFailed(
+            "job_killed", "The extract job did not report the Postgres version; finalise the image again."
+        )
     return _still(
         await context.store.images.move_to_step(
             image,
@@ -209,14 +211,14 @@ _STEPS: dict[FinaliseStep, Callable[[Context, Image], Awaitable[Image]]] = {
 
 
 async def _extract_anew(context: Context, image: Image) -> Image:
-    # Before the step changes: at `extract`, a successful job of the earlier attempt would be accepted.
+    # Do this before the step changes, because `extract` would accept a successful job of the earlier attempt.
     await context.helper.ask(wire.StopJobs(image_id=image.id))
     await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["work", "image"]))
     return _still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
 
 
 async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.JobReport:
-    """Wait for a job, and record its progress. Raises ImageFailed or NoRoom with its reason."""
+    """Wait for a job, and record its progress. Raises ImageFailed or NoRoom with the job's reason."""
     began = time.monotonic()
     while True:
         job = await context.helper.ask(wire.InspectJob(kind=kind, image_id=image.id))
@@ -234,7 +236,7 @@ async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.Jo
 
 
 async def _require_room(context: Context, kind: wire.JobKind) -> None:
-    """Stop the job and raise NoRoom if the disk is low; a job can be repeated, so it stops before instances do."""
+    """Raise NoRoom if the disk is low. This stops the job, which can be repeated, before instances are stopped."""
     room = await disk.room(context)
     least_bytes = room.low_bytes if kind is wire.JobKind.EXTRACT else room.critical_bytes
     if short := await disk.shortage(context, least_bytes):
@@ -271,9 +273,9 @@ async def _end_trials(context: Context, image_id: int) -> None:
 
 
 async def _record_failure(context: Context, image_id: int, error: DraupnirError) -> bool:
-    """Record the failure, and discard all but the upload. False if the image is not finalising. Raises Unavailable."""
+    """Record the failure, and discard all except the upload. Return False if the image is not finalising."""
     await _end_trials(context, image_id)
-    # Before callers can request it, and before the work is discarded.
+    # Keep the text before callers can request it, and before the work is discarded.
     await context.helper.ask(wire.KeepErrorText(image_id=image_id))
     failed = await context.store.images.mark_failed(image_id, Failure(error.code, failures.printable(error.detail)))
     if failed is not None:

@@ -55,11 +55,11 @@ async def get_error(context: Context, image_id: int) -> tuple[Image, str]:
     """
     image = await get(context, image_id)
     if image.status is not ImageStatus.FAILED:
-        raise NotFound(f"Image {image_id} is {image.status}, so it has no error.")
+        raise NotFound(f"Image {image_id} is {image.status}, and only a failed image has an error.")
     found = await context.helper.ask(wire.ReadErrorText(image_id=image_id))
     if found.text is None:
         raise NotFound(
-            f"The whole error text of image {image_id} is not available; GET /images/{image_id} has the short one."
+            f"The whole error text of image {image_id} does not exist; GET /images/{image_id} returns the short one."
         )
     return image, found.text
 
@@ -77,9 +77,9 @@ async def update(
     anonymisation_script: str | None,
     parameters: Mapping[str, str | None] | None = None,
 ) -> Image:
-    """Change the values that are not None; remove a setting that is None in `parameters`.
+    """Change the values that are not None. Remove settings that are None in `parameters`.
 
-    Raises InvalidRequest, SettingRefused, NotFound, or WrongState if finalising or ready.
+    Raises InvalidRequest, SettingRefused, NotFound, or WrongState if the image is finalising or ready.
     """
     require_allowed(context, parameters or {})
     if anonymisation_script is not None:
@@ -100,7 +100,7 @@ async def update(
 
 
 async def finalise(context: Context, image_id: int, *, wait: bool) -> Image:
-    """Start to finalise, or join a running finalise; the work continues if the caller stops waiting.
+    """Start to finalise, or join a running finalise. The work continues if the caller stops waiting.
 
     Raises NotFound, WrongState, NothingUploaded, and, when waiting, ImageFailed or NoRoom for an image that failed.
     """
@@ -151,7 +151,7 @@ async def _make_upload_or_undo(context: Context, image_id: int) -> None:
 
 
 async def _undo(context: Context, image_id: int, change: Change) -> None:
-    """Roll back a change whose work failed, as the life cycle defines; after another failure the reconciler does it."""
+    """Roll back a change whose work failed, as the life cycle defines. If that fails, the reconciler does it."""
     if change.undo is not Undo.DESTROY:
         return
     try:
@@ -174,7 +174,7 @@ async def _tear_down(context: Context, image_id: int) -> None:
 
 def _check_script(script: str) -> None:
     if "\0" in script:
-        raise InvalidRequest("anonymisation_script contains a NUL character, which SQL cannot; remove it.")
+        raise InvalidRequest("anonymisation_script contains a NUL character, which SQL does not allow; remove it.")
     try:
         size_bytes = len(script.encode())
     except UnicodeEncodeError as error:

@@ -79,19 +79,19 @@ async def list_everybodys(context: Context, caller: Caller) -> list[Instance]:
 
 
 async def restart(context: Context, caller: Caller, instance_id: int) -> Instance:
-    """Restart a running instance, or start a stopped one; its data stay.
+    """Restart a running instance, or start a stopped one. The data stay.
 
     Raises NotFound, WrongState, NoRoom, Unavailable. If the start fails, raises its error; the reconciler continues.
     """
     instance = await reached(context, caller, instance_id)
     if instance.status not in {InstanceStatus.RUNNING, InstanceStatus.STOPPED}:
         raise WrongState(
-            f"Instance {instance_id} is {instance.status}; only a running or stopped instance can restart."
+            f"Instance {instance_id} is {instance.status}, and only a running or stopped instance can be restarted."
         )
     critical_bytes = (await disk.room(context)).critical_bytes
     if instance.status is InstanceStatus.STOPPED and await disk.shortage(context, critical_bytes):
         raise NoRoom(
-            f"Instance {instance_id} was stopped because the data disk was full, and it still is;"
+            f"Instance {instance_id} was stopped because the data disk was full, and the disk is still full;"
             " destroy instances or images, or ask the operator for a larger disk."
         )
     await lifecycle.restart(context, instance_id)
@@ -99,7 +99,7 @@ async def restart(context: Context, caller: Caller, instance_id: int) -> Instanc
 
 
 async def destroy(context: Context, caller: Caller, instance_id: int) -> None:
-    """Destroy the instance; an accepted request cannot be undone. Raises NotFound, Unavailable."""
+    """Destroy the instance. An accepted request cannot be undone. Raises NotFound, Unavailable."""
     instance = await reached(context, caller, instance_id)
     await context.store.instances.begin_destroying(instance.id)
     await lifecycle.tear_down(context, instance.id)
@@ -119,7 +119,7 @@ def _credentials(context: Context, instance: Instance, role: str | None) -> Cred
 
 
 async def _reserve(context: Context, caller: Caller, image_id: int, shape: Shape) -> Instance:
-    """Reserve a row and a port; take a port from the pool if none is free."""
+    """Reserve a row and a port. Take a port from the pool if no other is free."""
     while True:
         try:
             return await lifecycle.reserve(context, image_id, caller.name, Purpose.USE, shape)

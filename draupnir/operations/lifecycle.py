@@ -18,7 +18,7 @@ from draupnir.operations.context import Context
 from draupnir.operations.tasks import Subject, Work
 from draupnir_helper import wire
 
-# Other programs may use ports of the range; give up after this many.
+# Other programs may use ports of the range. A creation fails after this many used ports.
 PORTS_TRIED = 5
 
 # The owner of instances without a user.
@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 async def reserve(context: Context, image_id: int, owner: str, purpose: Purpose, shape: Shape) -> Instance:
-    """Reserve row and port. Raises NotFound, ImageNotReady, NoFreePort, NoFreeId, TooManyInstances, Unauthorized."""
+    """Reserve a row and a port.
+
+    Raises NotFound, ImageNotReady, NoFreePort, NoFreeId, TooManyInstances, Unauthorized.
+    """
     return await context.store.instances.insert(
         image_id,
         owner,
@@ -42,34 +45,34 @@ async def reserve(context: Context, image_id: int, owner: str, purpose: Purpose,
 
 
 async def reserve_trial(context: Context, image: Image) -> Instance:
-    """Reserve row and port for the trial boot of an image. Raises NoFreePort, or ImageNotReady if it is destroyed."""
+    """Reserve a row and a port for the trial boot. Raises NoFreePort, or ImageNotReady if the image is destroyed."""
     return await reserve(context, image.id, NOBODY, Purpose.TRIAL, await shapes.with_ceiling(context, Shape(0)))
 
 
 async def wake(context: Context, instance: Instance) -> None:
-    """Start its Postgres by a connection, as a client would; a failure shows in its observed state."""
+    """Start the instance's Postgres by a connection, like a client. A failure shows in its observed state."""
     await context.wake(instance.port)
 
 
 async def bring_up(context: Context, instance_id: int) -> Instance:
-    """Finish the creation of a reserved instance, or join a running one; roll it back after a failure."""
+    """Finish the creation of a reserved instance, or join a running creation. Roll it back after a failure."""
     subject = Subject("instance", instance_id)
     return await context.tasks.run(Work.CREATE_INSTANCE, subject, lambda: _bring_up(context, instance_id))
 
 
 async def start_again(context: Context, instance_id: int) -> None:
-    """Open the port of an instance that should run; its data stay."""
+    """Open the port of an instance that should run. The data stay."""
     subject = Subject("instance", instance_id)
     await context.tasks.run(Work.START, subject, lambda: _start_again(context, instance_id))
 
 
 async def restart(context: Context, instance_id: int) -> None:
-    """Restart a running instance, or start a stopped one; its data stay."""
+    """Restart a running instance, or start a stopped one. The data stay."""
     await context.tasks.run(Work.RESTART, Subject("instance", instance_id), lambda: _restart(context, instance_id))
 
 
 async def tear_down(context: Context, instance_id: int) -> None:
-    """Finish the destruction of an instance, or join a running one."""
+    """Finish the destruction of an instance, or join a running destruction."""
     subject = Subject("instance", instance_id)
     await context.tasks.run(Work.DESTROY_INSTANCE, subject, lambda: _tear_down(context, instance_id))
 
@@ -81,7 +84,7 @@ async def write_down_owner(context: Context, instance_id: int) -> None:
 
 
 async def assign(context: Context, instance: Instance) -> wire.InstanceState:
-    """Make the helper record the owner of the instance; return the state of its units."""
+    """Have the helper record the owner of the instance, and return the state of its units."""
     return await context.helper.ask(
         wire.AssignInstance(
             instance_id=instance.id,
@@ -125,7 +128,7 @@ async def _copy_and_start(context: Context, instance: Instance) -> None:
             if len(refused) == PORTS_TRIED:
                 raise NoFreePort(
                     f"Other programs on the server use the ports {', '.join(map(str, refused))};"
-                    " move min_instance_port and max_instance_port in /etc/draupnir/config.toml out of their way."
+                    " choose another range with min_instance_port and max_instance_port in /etc/draupnir/config.toml."
                 ) from None
         moved = await context.store.instances.move(instance, context.settings.instance_ports, refused)
         if moved is None or moved.status is not InstanceStatus.CREATING:
@@ -159,7 +162,7 @@ async def _start(context: Context, instance: Instance, *, new: bool) -> None:
 
 
 async def _undo(context: Context, instance_id: int, change: Change) -> None:
-    """Roll back a change whose work failed, as the life cycle defines; after another failure the reconciler does it."""
+    """Roll back a change whose work failed, as the life cycle defines. If that fails, the reconciler does it."""
     if change.undo is not Undo.DESTROY:
         return
     try:

@@ -18,7 +18,7 @@ _CONDITIONS = {
 
 
 async def observe(context: Context, found: Collection[Instance]) -> dict[int, Observation]:
-    """Return the condition of each instance; UNKNOWN if the helper is unavailable."""
+    """Return the condition of each instance, or UNKNOWN if the helper is unavailable."""
     try:
         observed = await context.helper.ask(wire.ObserveInstances())
     except Unavailable:

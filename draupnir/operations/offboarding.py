@@ -1,6 +1,6 @@
-"""Finds revoked users: asks the identity provider about each user with an instance, session or token, once an interval.
+"""Finds revoked users: asks the identity provider periodically about each user with an instance, session or token.
 
-Only a definite answer of the provider counts. Otherwise the check is repeated with growing pauses, and closes nothing.
+Only a definite answer of the provider counts. After any other answer the check is repeated with growing pauses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from draupnir.operations.context import Context
 MAX_PAUSE_S = 10.0
 AT_ONCE = 4
 FIRST_RETRY_S = 15.0
-# Spreads the checks of users who were checked at the same time.
+# A random factor from here to 1 spreads the checks of users who were checked at the same time.
 EARLIEST = 0.8
 # When the daemon stops, wait for running checks, because the provider accepts each refresh token only once.
 LAST_WORDS_S = 5.0
@@ -55,13 +55,13 @@ class Rounds:
         """Record the result of a check."""
         failures = self._failures.get(user.email, 0) + 1 if standing in _NOT_FOUND_OUT else 0
         self._failures[user.email] = failures
-        # Limited, because a float overflows.
+        # The exponent is limited, because a float overflows.
         retry_s = FIRST_RETRY_S * 2 ** min(failures - 1, 30)
         pause_s = min(self._interval_s, retry_s) if failures else self._interval_s
         self._due_s[user.email] = time.monotonic() + pause_s * random.uniform(EARLIEST, 1)  # noqa: S311
 
     def _first_pause_s(self, user: User) -> float:
-        """Return the rest of the interval; overdue checks are spread over a tenth of it."""
+        """Return the rest of the interval. Overdue checks are spread over a tenth of the interval."""
         age_s = (datetime.now(UTC) - user.checked_at).total_seconds()
         left_s = self._interval_s * EARLIEST - max(0.0, age_s)
         return max(left_s, random.uniform(0, self._interval_s / 10))  # noqa: S311

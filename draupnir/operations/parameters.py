@@ -1,6 +1,6 @@
-"""Settings of Postgres for images and instances: what the operator allows, and what lets a server start.
+"""Checks settings of Postgres for images and instances: whether the operator allows them, and whether a server starts.
 
-The finalise job has a server check the settings of an image. Those of an instance meet no server before its own.
+In the finalise job a server checks the settings of an image. No server checks those of an instance before its start.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def allowed(context: Context, parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def of_instance(instance: Instance) -> dict[str, str]:
-    """Return the settings of an instance, without those that this version does not know any more."""
+    """Return the settings of an instance, without those that this version no longer knows."""
     return {name: value for name, value in instance.parameters.items() if wire.fault(name, value) is None}
 
 
@@ -48,7 +48,7 @@ def require_startable(image: Image, parameters: Mapping[str, str]) -> None:
             raise SettingRefused(f"The server does not know the time zone {value}; use one such as Europe/Berlin.")
         if _is_locale(name) and value not in known_locales:
             raise SettingRefused(
-                f"An instance can have {name} = {', '.join(sorted(known_locales))}, and not {value}; the operator can"
+                f"{name} of an instance can be {', '.join(sorted(known_locales))}, and not {value}; the operator can"
                 " set another one for the image."
             )
 

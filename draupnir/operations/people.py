@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 async def check(context: Context, user: User) -> Standing:
-    """Ask the identity provider about a user; REVOKED only after a definite answer about this user's current token.
+    """Ask the identity provider about a user. The answer is REVOKED only if it definitely refuses the current token.
 
     A provider that rotates refresh tokens refuses the old one, even if the new one was lost in transit. So the request
     is recorded before it is sent. A refusal after a possible loss is UNCLEAR, and the user has to sign in again. A user
@@ -30,7 +30,7 @@ async def check(context: Context, user: User) -> Standing:
     try:
         refresh_token = context.sign_in.cipher.decrypt(user.refresh_token, user.email)
     except CannotDecrypt:
-        log.warning("the refresh token of %s is encrypted under another key; they have to sign in again", user.email)
+        log.warning("the refresh token of %s is encrypted under another key; the user has to sign in again", user.email)
         return Standing.UNKNOWN
     settled_so_far = user.rotates is not False and not user.unsettled
     if settled_so_far:

@@ -20,11 +20,11 @@ from draupnir.operations.context import Context
 from draupnir.operations.tasks import Work
 
 INTERVAL_S = 10.0
-# Pause after the last creation, whose owner is about to connect and needs the processor.
+# The owner of the last creation is about to connect and needs the processor, so pause for this long.
 QUIET_S = 0.5
-# Free fraction of memory and disk below which the pool is emptied.
+# The pool is emptied while a smaller fraction of memory or disk is free.
 LEAST_FREE = 0.1
-# Free fraction below which the pool does not grow, so that it does not itself cause its emptying.
+# The pool does not grow while a smaller fraction is free, so that it does not itself cause its emptying.
 ENOUGH_FREE = 0.2
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ async def fill(context: Context) -> None:
 
 
 async def claim(context: Context, caller: Caller, image_id: int, client_address: Address | None) -> Instance | None:
-    """Assign an instance of the pool to the caller, if necessary wait for its creation; None if the pool is empty."""
+    """Assign an instance of the pool to the caller, and wait until it is created. Return None if the pool is empty."""
     limit = context.settings.instance_limit(caller.name)
     instance = await context.store.instances.claim(image_id, caller.name, await shapes.usual(context), limit)
     if instance is None:
@@ -93,7 +93,7 @@ async def claim(context: Context, caller: Caller, image_id: int, client_address:
 
 
 async def give_up_one(context: Context) -> bool:
-    """Destroy an instance of the pool to free its port; False if the pool is empty."""
+    """Destroy an instance of the pool to free its port. Return False if the pool is empty."""
     for instance in await pooled(context):
         if await _give_up(context, instance):
             return True
@@ -112,7 +112,7 @@ async def pooled(context: Context) -> list[Instance]:
 
 
 async def _give_up(context: Context, instance: Instance) -> bool:
-    """Destroy an instance of the pool; False if it was claimed since."""
+    """Destroy an instance of the pool. Return False if it was claimed since."""
     given_up = await context.store.instances.give_up_pooled(instance.id)
     if given_up:
         await lifecycle.tear_down(context, instance.id)

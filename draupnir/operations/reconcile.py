@@ -19,7 +19,7 @@ from draupnir.operations.tasks import Subject
 from draupnir_helper import wire
 
 INTERVAL_S = 10.0
-# Limit of concurrent repairs, because after a reboot every instance has to start.
+# At most this many repairs run at the same time, because after a reboot every instance has to start.
 AT_ONCE = 8
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ async def run(context: Context) -> None:
 
 
 async def reconcile_once(context: Context, complaints: Complaints | None = None) -> None:
-    """Run one pass; start long repairs (a finalise, the trash) without waiting for them.
+    """Run one pass. Start long repairs (a finalise, the trash) without waiting for them.
 
     Raises Unavailable, without changes, if the metadata or the helper do not answer.
     """
@@ -96,7 +96,7 @@ async def reconcile_once(context: Context, complaints: Complaints | None = None)
 
 
 async def _rows(context: Context) -> dict[Subject, Image | Instance]:
-    # Instances first: a trial is stale if its image, read later, is not finalising.
+    # Read instances first: a trial is stale if its image, read later, is not finalising.
     found: list[tuple[str, Image | Instance]] = []
     found += [("instance", each) for each in await context.store.instances.list_all()]
     found += [("image", each) for each in await context.store.images.list_all()]
@@ -205,12 +205,12 @@ def _mere_units(inventory: wire.Inventory) -> set[Subject]:
 
 
 def _complaint(subject: Subject) -> str:
-    return f"The {subject.kind} {subject.id} exists on the server but not in the metadata; it was left unchanged."
+    return f"The {subject.kind} {subject.id} exists on the server but not in the metadata, so it is left unchanged."
 
 
 def _foreign(name: str) -> str:
-    return f"{name!r} on the data disk does not belong to Draupnir; it was left unchanged."
+    return f"{name!r} on the data disk does not belong to Draupnir, so it is left unchanged."
 
 
 def _undeletable(entry: str) -> str:
-    return f"The trash cannot be emptied, trash/{entry}; run draupnir doctor."
+    return f"The trash cannot be emptied: trash/{entry}; run `draupnir doctor`."

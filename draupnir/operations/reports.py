@@ -1,4 +1,7 @@
-"""The report of an image: what its jobs found, changed, dropped or could not do. Unprivileged code wrote it."""
+"""Returns the report of an image: what its jobs found, changed, dropped or could not do.
+
+Unprivileged code wrote the report, so it is untrusted.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Closed instances of revoked users: closed at once, retained, then destroyed or restored.
+"""Closes the instances of revoked users, retains them, and destroys or restores them.
 
 A restored instance gets a new authority, which invalidates its old certificates.
 """
@@ -26,32 +26,32 @@ log = logging.getLogger(__name__)
 
 
 def left_of_grace(context: Context, instance: Instance) -> timedelta | None:
-    """Return the remaining grace period of a closed instance, at least zero; None if it is not closed."""
+    """Return the remaining grace period of a closed instance, at least zero, or None if it is not closed."""
     if instance.retained is None:
         return None
     return max(timedelta(), context.settings.grace_period - timedelta(seconds=instance.retained.closed_s))
 
 
 def destroy_at(context: Context, instance: Instance) -> datetime | None:
-    """Return when a closed instance will be destroyed, if the service runs until then; None if it is not closed."""
+    """Return when a closed instance will be destroyed, if the service runs until then, or None if it is not closed."""
     left = left_of_grace(context, instance)
     return None if left is None else datetime.now(UTC) + left
 
 
 async def close(context: Context, instance_id: int) -> None:
-    """Close port and connections of an instance that should be closed, and stop its Postgres."""
+    """Close the port and the connections of an instance that should be closed, and stop its Postgres."""
     await context.tasks.run(Work.CLOSE, Subject("instance", instance_id), lambda: _close(context, instance_id))
 
 
 async def stop_units(context: Context, instance_id: int) -> None:
-    """Stop the units of an instance without row and data, whose destruction was interrupted."""
+    """Stop the units of an instance that has neither row nor data, because its destruction was interrupted."""
     log.warning("stopping the units of instance %s, which has neither metadata nor data", instance_id)
     request = wire.CloseInstance(instance_id=instance_id)
     await context.tasks.run(Work.STOP_UNITS, Subject("instance", instance_id), partial(context.helper.ask, request))
 
 
 def begin_closing(context: Context, instance_ids: Collection[int]) -> None:
-    """Close these instances in the background, a few at a time; after a failure the reconciler closes them."""
+    """Close these instances in the background, a few at a time. After a failure the reconciler closes them."""
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def close_in_turn(instance_id: int) -> None:
@@ -70,7 +70,7 @@ async def expire(context: Context, instance: Instance) -> None:
 
 
 async def restore(context: Context, caller: Caller, instance_id: int, owner: str | None = None) -> Instance:
-    """Open a closed instance again, with its data, for its owner or another; an open one stays unchanged.
+    """Open a closed instance again, with its data, for its owner or another user. An open one stays unchanged.
 
     Raises NotFound, WrongState, OwnerUnknown, TooManyInstances, Unavailable. If the start fails, raises its error, and
     the reconciler continues.
@@ -88,11 +88,11 @@ async def restore(context: Context, caller: Caller, instance_id: int, owner: str
 
 
 def _is_restored(instance: Instance, owner: str | None) -> bool:
-    """Return whether it is open already, for that owner. Raises WrongState if it is neither that nor closed."""
+    """Return whether the instance is open already, for that owner. Raises WrongState if it cannot be restored."""
     if instance.status is InstanceStatus.RUNNING and owner in {None, instance.owner}:
         return True
     if instance.status is not InstanceStatus.CLOSED:
-        raise WrongState(f"Instance {instance.id} is {instance.status}; only a closed instance can be restored.")
+        raise WrongState(f"Instance {instance.id} is {instance.status}, and only a closed instance can be restored.")
     return False
 
 

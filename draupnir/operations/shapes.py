@@ -1,4 +1,4 @@
-"""The shape of an instance: the requested values, the defaults, and the operator's limits."""
+"""Computes the shape of an instance from the request, the defaults and the operator's limits."""
 
 from __future__ import annotations
 

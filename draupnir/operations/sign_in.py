@@ -29,7 +29,7 @@ LIFETIME = timedelta(minutes=10)
 CODE_LIFETIME = timedelta(seconds=60)
 AUTHENTICATE_PATH = "/authenticate"
 _RANDOM_BYTES = 32
-# The error codes of RFC 6749 section 4.1.2.1 that mean a problem of the provider.
+# These error codes of RFC 6749 section 4.1.2.1 mean a problem of the provider.
 _OUTAGES = frozenset({"server_error", "temporarily_unavailable"})
 
 
@@ -57,7 +57,7 @@ async def begin(context: Context, code_challenge: str, loopback_port: int | None
 async def send_off(context: Context, link: str) -> tuple[str, str]:
     """Use the link; return the url at the provider for the browser, and a secret that binds the browser.
 
-    Raises SignInNotConfigured, SignInGone, ProviderUnavailable; after the last, the link can be used again.
+    Raises SignInNotConfigured, SignInGone, ProviderUnavailable. After ProviderUnavailable the link can be used again.
     """
     provider = _configured(context).provider
     browser, state = secrets.token_urlsafe(_RANDOM_BYTES), secrets.token_urlsafe(_RANDOM_BYTES)
@@ -101,7 +101,7 @@ async def vouch(context: Context, pending: Pending, state: str, browser: str, an
 
 
 async def redeem(context: Context, code: str, verifier: str) -> tuple[Token, str, Role]:
-    """Exchange the client's code for a session; the code is used up in any case. Raises SignInRefused."""
+    """Exchange the client's code for a session. The code is used up in any case. Raises SignInRefused."""
     _configured(context)
     found = await context.store.sign_ins.redeem(digest_of(code))
     if found is None or not hmac.compare_digest(_challenge(verifier).encode(), found[1].encode()):

@@ -1,4 +1,4 @@
-"""The daemon's running tasks, which callers join and may leave; at most one at a time for each subject."""
+"""Runs the daemon's tasks, at most one at a time for each subject. Callers join a task, and may leave it."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Tasks:
     def start(
         self, work: Work, subject: Subject, run: Callable[[], Awaitable[T]], *, variant: str = ""
     ) -> asyncio.Task[T]:
-        """Return the running task, or start one; it continues if the caller is cancelled."""
+        """Return the running task, or start one. The task continues if the caller is cancelled."""
         key = Key(work, subject, variant)
         task = self._running.get(key)
         if task is None:
@@ -87,7 +87,7 @@ class Tasks:
     async def run(self, work: Work, subject: Subject, run: Callable[[], Awaitable[T]], *, variant: str = "") -> T:
         """Start or join the work, and return its result or raise its error. Raises Unavailable if the daemon stops."""
         task = self.start(work, subject, run, variant=variant)
-        # Unlike awaiting the task itself, this does not cancel it when the caller is cancelled.
+        # Awaiting the task itself would cancel it when the caller is cancelled.
         await asyncio.wait([task])
         if task.cancelled():
             raise Unavailable(
@@ -104,8 +104,8 @@ class Tasks:
         return any(key.work is work for key in self._running)
 
     async def close(self) -> None:
-        """Cancel all tasks, like a crash; interrupted work continues from the metadata."""
-        # Repeated, because before Python 3.12 asyncio.wait_for, which psycopg uses, may lose a cancellation.
+        """Cancel all tasks, like a crash. A restarted daemon continues interrupted work from the metadata."""
+        # Repeat this, because before Python 3.12 asyncio.wait_for, which psycopg uses, may lose a cancellation.
         while tasks := list(self._running.values()):
             for task in tasks:
                 task.cancel()
@@ -127,4 +127,4 @@ class Tasks:
         if isinstance(error, DraupnirError):
             log.info("%s: %s: %s", key, error.code, error.detail)
         elif error is not None:
-            log.error("%s broke", key, exc_info=error)
+            log.error("%s failed with an unexpected error", key, exc_info=error)

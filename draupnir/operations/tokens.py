@@ -22,7 +22,7 @@ _TOKEN = re.compile(r"dru_[A-Za-z0-9_-]{43}")
 
 
 async def identify(context: Context, token: str) -> Caller | None:
-    """Return the identity of the token; None if it is unknown, or if its owner may no longer sign in."""
+    """Return the identity of the token, or None if it is unknown, or if its owner may no longer sign in."""
     if not _TOKEN.fullmatch(token):
         return None
     found = await context.store.tokens.use(digest_of(token))
@@ -85,7 +85,7 @@ async def sign_out(context: Context, caller: Caller) -> None:
 
 
 def digest_of(secret: str) -> bytes:
-    """Return the digest of a secret, which the metadata store."""
+    """Return the digest of a secret, which the metadata store instead of it."""
     return hashlib.sha256(secret.encode(errors="replace")).digest()
 
 

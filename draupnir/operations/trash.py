@@ -12,5 +12,5 @@ _TRASH = Subject("trash", 0)
 
 
 def empty(context: Context) -> None:
-    """Start to empty the trash, unless that is running; the reconciler repeats it for leftovers."""
+    """Start to empty the trash, unless that is running. The reconciler repeats it for leftovers."""
     context.tasks.start(Work.EMPTY_TRASH, _TRASH, partial(context.helper.ask, wire.EmptyTrash()))

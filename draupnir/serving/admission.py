@@ -24,7 +24,7 @@ class Link(Protocol):
     network: ClientNetwork
 
     def cut(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
 
 
 class Connections:
@@ -45,7 +45,7 @@ class Connections:
         self.lines = Lines()
 
     def network_of_host(self, host: str | None) -> ClientNetwork:
-        """Return the network of a peer; None for this machine and trusted proxies, which have many clients."""
+        """Return the network of a peer, or None for this machine and trusted proxies, which have many clients."""
         if host is None:
             return None
         address = read_ip_address(host)
@@ -54,7 +54,7 @@ class Connections:
         return network_of(address)
 
     def admit(self, link: Link) -> bool:
-        """Count a new connection, if necessary close another one; return whether it is admitted."""
+        """Count a new connection, and close another one if necessary. Return whether the new one is admitted."""
         network = link.network
         if network is not None and self._counts.get(network, 0) >= self._of_one_network:
             longest = next((other for other in self._waiting if other.network == network), None)
@@ -70,17 +70,17 @@ class Connections:
         return True
 
     def waits(self, link: Link) -> None:
-        """Mark it as waiting for its client."""
+        """Mark the connection as waiting for its client."""
         if link in self._open:
             self._waiting[link] = None
             self._waiting.move_to_end(link)
 
     def works(self, link: Link) -> None:
-        """Mark it as working: its client waits for us."""
+        """Mark the connection as working: its client waits for us."""
         self._waiting.pop(link, None)
 
     def leave(self, link: Link) -> None:
-        """Remove an ended connection; may be called more than once."""
+        """Remove an ended connection. This may be called more than once."""
         if link not in self._open:
             return
         self._open.remove(link)

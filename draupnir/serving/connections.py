@@ -1,4 +1,4 @@
-"""An open connection of the API: its phase, and the time limit of each phase.
+"""Limits the time of each phase of an open connection of the API.
 
 uvicorn only limits the idle time between two requests. It waits without limit for the rest of a header or body, and for
 a client that does not read its answer. Here each connection is in one phase, and each phase that waits for the client
@@ -27,7 +27,7 @@ from draupnir.serving.admission import Connections
 log = logging.getLogger(__name__)
 
 MAX_HEADER_BYTES = 16 * 1024
-# Longer than idle timeouts of clients and reverse proxies (httpx 5 s, nginx 60 s), to not close during a request.
+# Clients and reverse proxies have shorter idle timeouts (httpx 5 s, nginx 60 s), so they close first.
 KEEP_ALIVE_S = 75
 
 
@@ -46,16 +46,16 @@ class Phase(Enum):
 
 HANDSHAKE_TIMEOUT_S = 10.0
 CLOSING_TIMEOUT_S = 5.0
-# When the service stops: for a new client whose first request is on its way.
+# When the service stops, a new client whose first request is on its way has this time.
 LAST_REQUEST_S = 1.0
-# The handshake's end is asyncio's to watch, that of idleness uvicorn's.
+# asyncio limits the handshake, and uvicorn the idle time.
 TIMEOUTS_S = {
     Phase.HEADER: 10.0,
     # A handler that reads the body answers 408 before this limit.
     Phase.BODY: BODY_TIMEOUT_S + 5,
-    # For an answer that exceeds the buffers of kernel and transport, if the client does not read.
+    # An answer exceeds the buffers of kernel and transport, and the client does not read it.
     Phase.UNREAD: 60.0,
-    # For the rest of a request that is answered already: without reading it, the client may lose the answer.
+    # The request is answered already. Its rest is read, because the client may lose the answer otherwise.
     Phase.LEFT_OVER: 5.0,
     Phase.CLOSING: CLOSING_TIMEOUT_S,
 }
@@ -74,7 +74,7 @@ class BoundedHeaders(h11.Connection):
         return event
 
     def _unread_bytes(self) -> int:
-        # Not trailing_data, which copies, because bodies pass through here, too.
+        # trailing_data would copy, and bodies pass through here, too.
         return len(self._receive_buffer)
 
 
@@ -107,7 +107,7 @@ class Connection(H11Protocol):
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Clean up after either side closed it."""
+        """Clean up after either side closed the connection."""
         super().connection_lost(exc)
         self._unset_keepalive_if_required()
         if self._deadline is not None:
@@ -206,7 +206,7 @@ class Connection(H11Protocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer invalid HTTP in the format of all our answers; called while h11's error is being handled."""
+        """Answer invalid HTTP in the format of all our answers. uvicorn calls this while it handles h11's error."""
         error = sys.exc_info()[1]
         if isinstance(error, h11.RemoteProtocolError) and error.error_status_hint == 431:
             detail = f"The request's header is longer than {MAX_HEADER_BYTES} bytes (16 KiB); send a shorter one."
@@ -256,4 +256,4 @@ class Connection(H11Protocol):
             )
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Do nothing: a request for a websocket gets an ordinary answer and no line in the journal."""
+        """Do nothing. A request for a websocket gets an ordinary answer and no line in the journal."""

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class ServingError(Exception):
-    """The service cannot serve; the message says why and what to do."""
+    """The service cannot serve. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Inherited:
 
 
 def inherit() -> Inherited:
-    """Return the listening sockets from systemd, none if they are for another process."""
+    """Return the listening sockets from systemd, or none if they are for another process."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return Inherited()
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -69,7 +69,7 @@ def inherit() -> Inherited:
 
 
 def notify(state: str, *sockets: socket.socket) -> None:
-    """Notify systemd of a state, such as `READY=1`; do nothing without NOTIFY_SOCKET."""
+    """Notify systemd of a state, such as `READY=1`. Do nothing without NOTIFY_SOCKET."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
@@ -80,7 +80,7 @@ def notify(state: str, *sockets: socket.socket) -> None:
 
 
 def watchdog_interval_s() -> float | None:
-    """Return the interval of watchdog notifications, half of systemd's limit; None without a watchdog."""
+    """Return the interval of watchdog notifications, half of systemd's limit, or None without a watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     allowed_us = int(os.environ.get("WATCHDOG_USEC", "0"))
@@ -107,7 +107,7 @@ class Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to serve; then `settled` is set, and `started` is true if it succeeded."""
+        """Start to serve, then set `settled`. `started` is true if the start succeeded."""
         try:
             await super().startup([])
         finally:
@@ -236,7 +236,7 @@ async def serve(app: ASGIApp, inherited: Inherited, settings: Settings) -> None:
 
 
 def _reload_certificate(server: Server | None, http: HttpSettings) -> None:
-    """Use the current certificate file for new connections, or keep the old certificate if it is invalid."""
+    """Use the current certificate file for new connections, or keep the old certificate if the file is invalid."""
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
     if server is not None:
         try:

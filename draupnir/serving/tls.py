@@ -1,4 +1,4 @@
-"""The API's own certificate: loads it with its key, and sets the TLS parameters."""
+"""Loads the API's own certificate and its key, and sets the TLS parameters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import NoReturn
 
 from draupnir.settings import HttpSettings
 
-# For TLS 1.2: only ciphers with forward secrecy and authenticated encryption. All ciphers of TLS 1.3 have both.
+# These ciphers of TLS 1.2 have forward secrecy and authenticated encryption. All ciphers of TLS 1.3 have both.
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
 class CertificateError(Exception):
-    """The certificate or its key cannot be used; the message says why and what to do."""
+    """The certificate or its key cannot be used. The message says why and what to do."""
 
 
 def load(http: HttpSettings) -> ssl.SSLContext:
@@ -44,5 +44,5 @@ def _advice(error: Exception) -> str:
 
 
 def _no_passphrase() -> NoReturn:
-    """Raise for an encrypted key, for which OpenSSL would prompt on the terminal."""
+    """Raise ValueError. OpenSSL calls this for an encrypted key, and would prompt on the terminal otherwise."""
     raise ValueError("the key is encrypted; store it without a passphrase")

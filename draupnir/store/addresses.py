@@ -57,7 +57,7 @@ class Addresses:
             return _address(row)
 
     async def remove(self, instance_id: int, network: Cidr) -> bool:
-        """Remove a network from the list; False if it is not on it."""
+        """Remove a network from the list. Return False if it is not on it."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "DELETE FROM addresses WHERE instance_id = %s AND network = %s AND expires_at > now()",

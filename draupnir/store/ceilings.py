@@ -33,7 +33,7 @@ class Ceilings:
             )
 
     async def stop(self, instance_id: int, reason: str) -> bool:
-        """Mark a running instance as stopped, with the reason; False if it is not running."""
+        """Mark a running instance as stopped, with the reason. Return False if it is not running."""
         async with take_turn(self._database) as turn:
             stopped = await turn.change(
                 Kind.INSTANCE,

@@ -17,8 +17,8 @@ Connection = psycopg.AsyncConnection[DictRow]
 Row = dict[str, Any]
 
 MAX_CONNECTIONS = 8
-# How long a caller waits for a connection. The pool's own attempts end sooner: during an attempt, with its growing
-# pauses, it starts no other, and would notice a recovered database only after minutes.
+# A caller waits this long for a connection. The pool's own attempts end sooner. During an attempt, with its growing
+# pauses, the pool starts no other, so it would notice a recovered database only after minutes.
 PATIENCE_S = 10.0
 RECONNECT_S = 5.0
 

@@ -6,7 +6,7 @@ from draupnir.lifecycles import Event, Kind
 from draupnir.store.database import Database
 from draupnir.store.transitions import event
 
-# The oldest are deleted above this number; a row has about 150 bytes.
+# The oldest events are deleted above this number. A row has about 150 bytes.
 MAX_KEPT = 200_000
 
 _SELECT = """
@@ -20,7 +20,7 @@ _LAST = _SELECT.format(order="id DESC").encode()
 
 
 class Events:
-    """Rows of events, in order. A user sees events of the own instances and actions."""
+    """Rows of events, in order. A user sees events of their own instances and actions."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

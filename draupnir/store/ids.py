@@ -7,8 +7,8 @@ from collections.abc import Collection
 from draupnir.errors import NoFreeId
 from draupnir.store.database import Connection
 
-# Enough tries to skip all ids in use. Only as many as necessary are drawn, because the subquery is not flattened: it
-# calls a volatile function.
+# The limit of tries is high enough to skip all ids in use. Only as many as necessary are drawn, because Postgres does
+# not flatten a subquery that calls a volatile function.
 _DRAW = """
 SELECT id
   FROM (SELECT nextval(%(sequence)s)::integer AS id

@@ -57,7 +57,7 @@ _SEQUENCES = {Purpose.USE: "instance_ids", Purpose.POOL: "instance_ids", Purpose
 # The statuses from which an instance can be destroyed.
 _LIVING = tuple(before for before, after in INSTANCES if after == InstanceStatus.DESTROYING and before is not None)
 
-# Called with the id of the new instance.
+# The store calls this with the id of the new instance.
 Seal = Callable[[int], SealedAuthority]
 
 
@@ -112,7 +112,7 @@ class Instances:
             return _instance(found)
 
     async def claim(self, image_id: int, owner: str, shape: Shape, limit: int | None) -> Instance | None:
-        """Assign an instance of the pool to an owner, preferably a running one; never the same one twice.
+        """Assign an instance of the pool to an owner, preferably a running one. Never assign the same one twice.
 
         Raises TooManyInstances, Unauthorized.
         """
@@ -134,7 +134,7 @@ class Instances:
         return None if row is None else await self.get(row["id"])
 
     async def give_up_pooled(self, instance_id: int) -> bool:
-        """Mark an instance of the pool for destruction; False if it was claimed since."""
+        """Mark an instance of the pool for destruction. Return False if it was claimed since."""
         return await self._change(instance_id, _LIVING, InstanceStatus.DESTROYING, where="purpose = 'pool'")
 
     async def get(self, instance_id: int) -> Instance | None:
@@ -143,12 +143,12 @@ class Instances:
         return found[0] if found else None
 
     async def get_used(self, instance_id: int, owner: str | None) -> Instance | None:
-        """Return the instance if the owner can use it; `owner` None is any."""
+        """Return the instance if the owner can use it. `owner` is None for any owner."""
         found = await self._list(f"WHERE instances.id = %(id)s AND {_USED_BY}", {"id": instance_id, "owner": owner})
         return found[0] if found else None
 
     async def list_used(self, owner: str | None) -> list[Instance]:
-        """Return the instances that the owner can use, by id; `owner` None is any."""
+        """Return the instances that the owner can use, by id. `owner` is None for any owner."""
         return await self._list(f"WHERE {_USED_BY}", {"owner": owner})
 
     async def list_all(self) -> list[Instance]:
@@ -174,7 +174,7 @@ class Instances:
             return await self.get(instance.id)
 
     async def change_status(self, instance_id: int, before: InstanceStatus, after: InstanceStatus) -> bool:
-        """Compare and swap the status; return whether it was `before`."""
+        """Change the status from `before` to `after`, and return whether it was `before`."""
         return await self._change(instance_id, [before], after)
 
     async def replace_plain_keys(self, seal: Callable[[int, Authority], SealedAuthority]) -> int:

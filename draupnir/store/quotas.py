@@ -1,4 +1,4 @@
-"""Limits of instances and named tokens for one owner; a lock on the owner enforces them for concurrent requests."""
+"""Enforces the limits of instances and named tokens for one owner, with a lock for concurrent requests."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from draupnir.store.database import Connection
 # An arbitrary number that no other program uses for two-part advisory locks in this database.
 _LOCK = 0x64_72_61_76
 MAX_NAMED_TOKENS = 100
-# Number of instances that the error lists.
+# The error lists at most this many instances.
 MAX_NAMED = 20
 
-# Instances in destruction do not count; stopped ones do. A closed instance counts if its owner has signed in again, and
+# Stopped instances count, those in destruction do not. A closed instance counts if its owner has signed in again, and
 # will get it back. It does not count for another user to whom the provider assigned the same e-mail address.
 _IDS = (
     "SELECT instances.id FROM instances LEFT JOIN users ON users.email = instances.owner AND users.left_at IS NULL"

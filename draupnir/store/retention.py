@@ -1,4 +1,4 @@
-"""The part of the instances table about retention: closed, counted, expired, or opened again."""
+"""The part of the instances table about retention: closes, counts, expires and reopens instances."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Retention:
             )
 
     async def expire(self, instance_id: int, grace_s: float) -> bool:
-        """Mark an instance for destruction if it was closed for `grace_s`; False if not, or if it is open again."""
+        """Mark an instance for destruction if it was closed for `grace_s`. Return False if it was not."""
         async with take_turn(self._database) as turn:
             expired = await turn.change(
                 Kind.INSTANCE,
@@ -45,7 +45,7 @@ class Retention:
     ) -> bool:
         """Mark a closed instance as running, with a new authority, and with a new owner if `owner` is given.
 
-        False if it is not closed. Raises OwnerUnknown, TooManyInstances.
+        Return False if it is not closed. Raises OwnerUnknown, TooManyInstances.
         """
         async with take_turn(self._database) as turn:
             if owner is not None:
@@ -58,7 +58,7 @@ class Retention:
             return reopened
 
     async def take_back(self, instance_id: int, authority: SealedAuthority) -> bool:
-        """Reopen an instance whose owner signed in again; False if it is not closed, or its owner is revoked again."""
+        """Reopen an instance whose owner signed in again. Return False if it is not closed or its owner is revoked."""
         async with take_turn(self._database) as turn:
             connection = turn.connection
             # Lock the owner, who could otherwise be revoked between the check and the change.

@@ -1,4 +1,4 @@
-"""The sign_ins table: pending sign-ins; each step can be done once."""
+"""The sign_ins table: pending sign-ins. Each step can be done once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from draupnir.store.database import Database
 
-# A single network cannot start so many before the first ones expire (api/limits.py).
+# A single network cannot start this many before the first ones expire (api/limits.py).
 MAX_PENDING = 1000
 
 
@@ -49,7 +49,7 @@ class SignIns:
             )
 
     async def open(self, link_digest: bytes, browser_digest: bytes, state_digest: bytes) -> bool:
-        """Use the link for a browser; False if it was used already or has expired."""
+        """Use the link for a browser. Return False if it was used already or has expired."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE sign_ins SET link_digest = NULL, browser_digest = %s, state_digest = %s"
@@ -59,7 +59,7 @@ class SignIns:
             return cursor.rowcount == 1
 
     async def come_back(self, state_digest: bytes, browser_digest: bytes) -> Pending | None:
-        """Use the state for the browser that got it, and return its sign-in; None if there is none."""
+        """Use the state for the browser that got it, and return its sign-in. Return None if there is none."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE sign_ins SET state_digest = NULL"
@@ -79,7 +79,7 @@ class SignIns:
             )
 
     async def redeem(self, code_digest: bytes) -> tuple[str, str] | None:
-        """Use up a code, and return its e-mail address and code challenge; None if it is unknown or expired."""
+        """Use up a code, and return its e-mail address and code challenge. Return None if it is unknown or expired."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "DELETE FROM sign_ins WHERE code_digest = %s"

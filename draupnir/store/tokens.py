@@ -11,7 +11,7 @@ from draupnir.errors import TokenNameTaken
 from draupnir.store.database import Database, Row
 from draupnir.store.quotas import require_place_for_token
 
-# Resolution of last_used_at, which saves writes.
+# last_used_at has this resolution, which saves writes.
 _USE_NOTED_EVERY = "5 minutes"
 
 
@@ -43,7 +43,7 @@ class Tokens:
         return _token(row)
 
     async def use(self, digest: bytes) -> Token | None:
-        """Return the token with that digest if it is valid and its owner is not revoked; record its use."""
+        """Return the token with that digest if it is valid and its owner is not revoked, and record its use."""
         async with self._database.connection() as connection:
             # Only owners with an e-mail address have a row in users. The check is necessary, because a user who was
             # revoked during a sign-in may still exchange the code for a token.
@@ -71,7 +71,7 @@ class Tokens:
             return [_token(row) async for row in cursor]
 
     async def delete(self, owner: str, token_id: int) -> bool:
-        """Revoke a token; False if the owner does not have it."""
+        """Revoke a token. Return False if the owner does not have it."""
         async with self._database.connection() as connection:
             cursor = await connection.execute("DELETE FROM tokens WHERE owner = %s AND id = %s", [owner, token_id])
             return cursor.rowcount == 1

@@ -1,4 +1,4 @@
-"""The only statement that changes a status, with the event that it writes in the same transaction.
+"""Changes a status and writes the event in the same transaction. No other statement changes a status.
 
 A lock serialises the changes. So events are committed in the order of their ids, and a reader of later events misses
 none. The lock is taken before all others, which prevents deadlocks.
@@ -18,7 +18,7 @@ from draupnir.store.database import Connection, Database, Row
 # An arbitrary number that no other program uses for one-part advisory locks in this database.
 _LOCK = 0x64_72_61_76_6E_69_72
 _TABLES = {Kind.IMAGE: "images", Kind.INSTANCE: "instances"}
-# `where` and `also` come only from the stores' own code.
+# Only the stores' own code sets `where` and `also`.
 _CHANGE = """
 WITH old AS (SELECT id, status FROM {table} WHERE status = ANY(%(befores)s) AND ({where}) ORDER BY id FOR UPDATE)
 UPDATE {table} AS changed SET status = %(after)s, updated_at = now(){also}

@@ -1,6 +1,6 @@
 """The process of one trial boot: reads a port and certificates from stdin, and writes one line of JSON.
 
-The daemon starts it, and kills it at the deadline. It also ends when its stdin is closed.
+The daemon starts the process, and kills it at the deadline. The process also ends when its stdin is closed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from draupnir.trial import checks
 
 MAX_REQUEST_BYTES = 64 * 1024
-# Limits for what a hostile server can consume: address space, processor time, file sizes, open files.
+# A hostile server cannot make this process use more: address space, processor time, file sizes, open files.
 MAX_ADDRESS_SPACE_BYTES = 192 * 1024 * 1024
 MAX_CPU_S = 60
 MAX_FILE_BYTES = 64 * 1024

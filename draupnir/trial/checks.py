@@ -16,7 +16,7 @@ from draupnir.trial import protocol
 from draupnir.trial.protocol import Address, PasswordAsked, Refusal, Refused, Session
 
 ROLE = "draupnir"
-# The only database that every cluster has.
+# Every cluster has this database.
 DATABASE = "template1"
 AT_ONCE = 8
 INVENTED_NAMES = 10
@@ -57,7 +57,7 @@ _DATABASES = (
 
 
 class Fault(Exception):
-    """The image must not be used; the text is the rest of a sentence."""
+    """The image must not be used. The text ends a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,20 +87,20 @@ class Act:
     expected: frozenset[str] = _FORBIDDEN
 
 
-# Each needs a superuser, and Postgres's own code refuses it, so catalogs of the data cannot fake the refusal.
+# Each act needs a superuser. Postgres's own code refuses it, so catalogs of the data cannot fake the refusal.
 _ACTS = (
     Act("run a program", "COPY (SELECT) TO PROGRAM 'true'"),
     Act("write a file", "COPY (SELECT) TO '/srv/pgdata/draupnir-trial'"),
     Act("load a library", "LOAD 'pageinspect'"),
     Act("define a function in C", "CREATE FUNCTION pg_temp.trial() RETURNS integer LANGUAGE c AS 'pageinspect'"),
     Act("define an internal function", "CREATE FUNCTION pg_temp.trial() RETURNS text LANGUAGE internal AS 'version'"),
-    # From Postgres 16 on it may create roles. Before 16, CREATEROLE includes granting all predefined roles.
+    # From Postgres 16 on draupnir may create roles. Before 16, CREATEROLE includes granting all predefined roles.
     Act("create a superuser", "CREATE ROLE draupnir_trial SUPERUSER"),
     Act("create a role that runs programs", "CREATE ROLE draupnir_trial IN ROLE pg_execute_server_program"),
     Act("create a role for replication", "CREATE ROLE draupnir_trial REPLICATION"),
     Act("create a role without row security", "CREATE ROLE draupnir_trial BYPASSRLS"),
     Act("become a superuser", f"ALTER ROLE {ROLE} SUPERUSER"),
-    # From 17 on, a setting on the command line forbids it for all roles.
+    # From 17 on, a setting on the command line forbids ALTER SYSTEM for all roles.
     Act("change the server's settings", "ALTER SYSTEM SET work_mem = '4MB'", _FORBIDDEN | {"0A000"}),
     Act("change system catalogs", "SET allow_system_table_mods = on"),
     Act(
@@ -129,7 +129,7 @@ async def run(port: int, ways: Ways) -> None:
         databases = await _listed(here, ways.right, _DATABASES)
         for member in await _listed(here, ways.right, _MEMBERS_OF_FORBIDDEN):
             raise Fault(
-                f"the role {member!r} has the rights of a superuser or of a predefined role, which must not be."
+                f"the role {member!r} has the rights of a superuser or of a predefined role, and must not have them."
             )
         await _grant_roles_to_superuser(here, ways)
         await _at_once(
@@ -138,7 +138,7 @@ async def run(port: int, ways: Ways) -> None:
                 *(_check_database(here, ways, each, superusers) for each in sorted({DATABASE, *databases})),
             ]
         )
-        # A server that has crashed since would refuse everything, which proves nothing.
+        # A server that has crashed would refuse everything, so check that it still runs.
         await _execute(control, "SELECT 1")
 
 
@@ -162,7 +162,7 @@ def _refusals(addresses: Iterable[Address], ways: Ways, roles: Iterable[str]) ->
 
 
 async def _check_database(address: Address, ways: Ways, database: str, superusers: Iterable[str]) -> None:
-    """Check one database, because rules, grants and event triggers may apply to a single one."""
+    """Check one database, because rules, grants and event triggers may apply to a single database."""
     for way in ways.wrong:
         await _must_be_refused(address, way, ROLE, database)
     for way in (ways.right, ways.as_superuser):
@@ -175,7 +175,7 @@ async def _check_database(address: Address, ways: Ways, database: str, superuser
                 what = f"may {act.text} in the database {database!r}, which it must not ({how})"
                 raise Fault(f"the role {ROLE} {what}.")
         if await _try(session, _CREATES_DATABASES) not in _CREATES_DATABASES.expected:
-            raise Fault(f"the role {ROLE} may not create databases, which it should.")
+            raise Fault(f"the role {ROLE} cannot create databases, but it must.")
 
 
 async def _grant_roles_to_superuser(address: Address, ways: Ways) -> None:
@@ -197,7 +197,7 @@ def _quoted(name: str) -> str:
 
 
 async def _try(session: Session, act: Act) -> str | None:
-    """Return the SQLSTATE of the act; None if it succeeds."""
+    """Return the SQLSTATE of the act, or None if it succeeds."""
     try:
         await session.execute(act.statement)
     except Refused as refused:
@@ -233,7 +233,7 @@ async def _must_be_refused(
 
 
 async def _listed(address: Address, way: Way, query: str) -> list[str]:
-    """Return the server's list, at most up to the query's limit."""
+    """Return the server's list, at most as long as the query's limit."""
     async with _session(address, way, DATABASE) as session:
         try:
             found = await session.first_column(query, MAX_LISTED)
@@ -244,7 +244,7 @@ async def _listed(address: Address, way: Way, query: str) -> list[str]:
 
 
 async def _other_families(port: int, way: Way) -> list[Address]:
-    """Return the IPv6 address, unless the machine has no IPv6, where nothing listens."""
+    """Return the IPv6 address, or nothing if the machine has no IPv6."""
     address = Address("::1", port)
     try:
         (await protocol.connect(address, None)).close()

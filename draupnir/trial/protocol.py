@@ -13,13 +13,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-# Limits of one message, and of all messages of a connection.
+# One message, and all messages of a connection, have these limits.
 MAX_MESSAGE_BYTES = 64 * 1024
 MAX_CONNECTION_BYTES = 1024 * 1024
 SERVER_NAME = "localhost"
 _PROTOCOL_3_0 = 3 << 16
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
-# Ignored: notices, parameters, notifications, the cancel key and the protocol version.
+# These are notices, parameters, notifications, the cancel key and the protocol version.
 _IGNORED = (b"N", b"S", b"A", b"K", b"v")
 
 
@@ -27,14 +27,14 @@ class Refusal(StrEnum):
     """Why the connection failed without a SQLSTATE."""
 
     UNREACHABLE = "nothing listens on the port"
-    CLOSED = "it closed the connection without an answer"
-    NO_TLS = "it offers no TLS"
+    CLOSED = "the server closed the connection without an answer"
+    NO_TLS = "the server does not support TLS"
     TLS_FAILED = "the TLS handshake failed"
-    NONSENSE = "it did not answer as Postgres does, or with too much"
+    NONSENSE = "the server violated the Postgres protocol or sent too much"
 
 
 class Refused(Exception):
-    """The server refused the connection or a statement: its SQLSTATE, or what happened instead."""
+    """The server refused the connection or a statement, with a SQLSTATE or another reason."""
 
     def __init__(self, reason: Refusal | str) -> None:
         super().__init__(reason)
@@ -72,7 +72,7 @@ class Session:
             pass
 
     async def first_column(self, query: str, limit: int) -> list[str]:
-        """Return the first column of at most `limit` rows; with more rows the connection becomes unusable."""
+        """Return the first column of at most `limit` rows. With more rows the connection becomes unusable."""
         found: list[str] = []
         async for value in self.rows(query):
             found.append(value)

@@ -122,7 +122,7 @@ class _Envelope(BaseModel):
 
 def parse_request(frame: bytes | str) -> AnyRequest:
     """Decode one request; `op` selects its class. Raises ValidationError or OtherProtocol."""
-    # First, because a request of another protocol need not match any class here.
+    # Check the protocol first, because a request of another protocol need not match any class here.
     number = _Envelope.model_validate_json(frame).protocol
     if number != PROTOCOL:
         raise OtherProtocol(number)

@@ -59,7 +59,7 @@ class Inspect(Request[Inspection]):
 
 
 class Trash(Wire):
-    """How many entries are left in the trash."""
+    """The number of entries that are left in the trash."""
 
     left: int
 

@@ -43,7 +43,7 @@ class Published(Wire):
 
 
 class PublishImage(Request[Published]):
-    """Snapshot the work read-only as the image; refused unless its finalise job succeeded."""
+    """Snapshot the work read-only as the image. Refused unless its finalise job succeeded."""
 
     deadline_s: ClassVar[float] = 600
     op: Literal["publish_image"] = "publish_image"
@@ -54,7 +54,7 @@ class PublishImage(Request[Published]):
 
 
 class DiscardParts(Request[Done]):
-    """Move the named parts of an image to the trash; IN_USE while a job or an instance needs them.
+    """Move the named parts of an image to the trash. Refused with IN_USE while a job or an instance needs them.
 
     `image` is the published snapshot, for an attempt that failed after publishing.
     """
@@ -65,7 +65,7 @@ class DiscardParts(Request[Done]):
 
 
 class DestroyImage(Request[Done]):
-    """Stop the image's jobs and move all its parts to the trash; IN_USE while it has instances."""
+    """Stop the image's jobs and move all its parts to the trash. Refused with IN_USE while it has instances."""
 
     deadline_s: ClassVar[float] = 600
     op: Literal["destroy_image"] = "destroy_image"
@@ -83,7 +83,7 @@ class KeepErrorText(Request[Done]):
 
 
 class ErrorText(Wire):
-    """The error text of a failed image, at most 1 MiB; None if there is none. It is untrusted and quotes raw data."""
+    """The error text of a failed image, at most 1 MiB, or None. It is untrusted and quotes raw data."""
 
     text: str | None
 
@@ -96,7 +96,7 @@ class ReadErrorText(Request[ErrorText]):
 
 
 class ReportText(Wire):
-    """The report of an image as its jobs wrote it, JSON of at most 1 MiB; None if there is none. It is untrusted."""
+    """The report of an image as its jobs wrote it, JSON of at most 1 MiB, or None. It is untrusted."""
 
     text: str | None
 

@@ -19,7 +19,7 @@ Pem = Annotated[
         pattern=r"^(-----BEGIN [A-Z ]{1,40}-----\n[A-Za-z0-9+/=\n]{1,8192}-----END [A-Z ]{1,40}-----\n)+$",
     ),
 ]
-# The minimum; Postgres itself needs that much.
+# A smaller ceiling is refused, because Postgres itself needs this much.
 MIN_MAX_BYTES = 64 * 1024 * 1024
 MaxBytes = Annotated[int, Field(strict=True, ge=MIN_MAX_BYTES, le=2**60)]
 # Every allowlist has these, because the server itself connects to instances, to wake and to test them.
@@ -122,7 +122,7 @@ class LimitInstance(Request[InstanceState]):
 
 
 class DestroyInstance(Request[Done]):
-    """Close the port, stop Postgres, move the subvolume to the trash."""
+    """Close the port, stop Postgres, and move the subvolume to the trash."""
 
     deadline_s: ClassVar[float] = 300
     op: Literal["destroy_instance"] = "destroy_instance"
@@ -130,7 +130,7 @@ class DestroyInstance(Request[Done]):
 
 
 class Admission(Wire):
-    """The allowlist of one open port, with LOOPBACK; None for no allowlist."""
+    """The allowlist of one open port, with LOOPBACK, or None for no allowlist."""
 
     instance_id: int
     addresses: list[IPv4Network | IPv6Network] | None

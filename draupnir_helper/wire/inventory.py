@@ -51,7 +51,7 @@ class Written(Wire):
 
 
 class Observed(Wire):
-    """The units of instances, their written bytes and the free space, as far as known."""
+    """The units of instances, their written bytes and the free space; unknown values are missing."""
 
     instance_units: list[InstanceState]
     written: list[Written]
@@ -59,6 +59,6 @@ class Observed(Wire):
 
 
 class ObserveInstances(Request[Observed]):
-    """Return the units of all instances, and the free space; fast enough for once a second."""
+    """Return the units of all instances, and the free space; cheap enough to call once a second."""
 
     op: Literal["observe_instances"] = "observe_instances"

@@ -1,4 +1,4 @@
-"""The requests about the two unprivileged jobs of an image, and what a job reports."""
+"""The requests about the two unprivileged jobs of an image, and the report of a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JobKind(StrEnum):
 
 
 class JobState(StrEnum):
-    """The state of a job's unit; ABSENT also after a reboot."""
+    """The state of a job's unit. After a reboot it is ABSENT."""
 
     ABSENT = "absent"
     RUNNING = "running"
@@ -29,12 +29,12 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
-# Bytes in Postgres, and no more characters. Also the name of a database.
+# Postgres limits names of roles and databases to 63 bytes, so they have at most 63 characters.
 RoleName = Annotated[str, Field(min_length=1, max_length=63)]
 
 
 class JobReport(Wire):
-    """What a job reports through the status text of its unit. Unprivileged code writes it: bounded and untrusted.
+    """The report of a job in the status text of its unit. Unprivileged code writes it, so it is bounded and untrusted.
 
     extract sets `postgres_major` and `parameters` (settings of the source). finalise sets `refused_parameters` (those
     of them that Postgres refuses), `size_bytes` (apparent bytes of the data directory), `trigger_tables` (tables that
@@ -80,8 +80,8 @@ class StartExtract(Request[Job]):
 class StartFinalise(Request[Job]):
     """Start the finalise job on the extracted work; join a running one.
 
-    `carried_over` are settings of the source, which are dropped if Postgres refuses them; one of `given` then fails the
-    job.
+    `carried_over` are settings of the source, which are dropped if Postgres refuses them. If Postgres refuses one of
+    `given`, the job fails.
     """
 
     op: Literal["start_finalise"] = "start_finalise"

@@ -59,7 +59,7 @@ class Done(Wire):
 
 
 class ErrorCode(StrEnum):
-    """Why a request was refused or failed; codes are stable, and the daemon maps each to one of its own errors."""
+    """The reason of a refusal or a failure. Codes are stable, and the daemon maps each to one of its own errors."""
 
     BAD_REQUEST = "bad_request"
     OTHER_PROTOCOL = "other_protocol"

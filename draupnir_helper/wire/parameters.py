@@ -12,7 +12,7 @@ __all__ = ["GROUPS", "PARAMETERS", "Parameters", "applicable", "fault"]
 
 
 def require_parameters(values: dict[str, str]) -> dict[str, str]:
-    """Return the settings if each may be set to its value. Raises ValueError, which names the first fault."""
+    """Return the settings if all are valid. Raises ValueError, which names the first fault."""
     for name, value in values.items():
         if found := fault(name, value):
             raise ValueError(f"the setting {name[:60]!r} {found}")

@@ -123,7 +123,7 @@ def test_on_a_full_disk_the_writer_is_stopped_and_its_neighbour_continues(
         assert attributes(service, neighbour)["status"] == "running"
         assert service.ask("GET", "/health_check").status_code == 503
         found = attributes(service, instance_id)
-        assert "since it ran low" in found["stop_reason"]
+        assert "since the disk ran low" in found["stop_reason"]
         assert "Stopped because:" in service.client("instances", "show", str(instance_id)).stdout
         assert f"restart {instance_id}" in service.client("env", str(instance_id), ok=False).stderr
         run("systemctl", "restart", "draupnir")

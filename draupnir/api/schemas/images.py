@@ -82,7 +82,7 @@ class ImageResource(TypedDict):
 
 
 class ImageErrorAttributes(TypedDict):
-    """The full error of an image; with code and detail if a job reported them."""
+    """The full error of an image, with code and detail if a job reported them."""
 
     code: NotRequired[str]
     detail: NotRequired[str]
@@ -98,7 +98,7 @@ class ImageErrorResource(TypedDict):
 
 
 class ReportRowObject(TypedDict):
-    """A row of a report; a text without content is empty."""
+    """A row of a report. Missing texts are empty."""
 
     code: Annotated[str, Field(description="Stable, such as `file_dropped`; the operator guide lists all codes.")]
     database: str

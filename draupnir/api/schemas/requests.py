@@ -10,12 +10,12 @@ from draupnir import errors
 from draupnir.api.bodies import quote
 from draupnir.api.schemas.values import read_id
 
-# Limit of errors about a body, so that the answer is not much longer than the request.
+# An answer explains at most this many errors of a body, so that it is not much longer than the request.
 MOST_EXPLAINED = 10
 
 
 class Attributes(BaseModel):
-    """Base of the attributes of requests: frozen; unknown attributes are errors, so that none is ignored silently.
+    """Base of the attributes of requests. It is frozen, and unknown attributes are errors.
 
     Errors do not quote the value of an attribute in `unrepeatable`, because it might be a mistyped secret.
     """

@@ -57,7 +57,7 @@ VERIFIER = BeforeValidator(
 
 
 class NewSignIn(Attributes):
-    """The attributes of POST /sign_ins; without a port, a page shows the code to paste."""
+    """The attributes of POST /sign_ins. Without a port, a page shows the code to paste."""
 
     code_challenge: Annotated[str, CHALLENGE]
     loopback_port: Annotated[int | None, PORT] = None
@@ -86,7 +86,7 @@ class SignInResource(TypedDict):
 
 
 class NewSessionAttributes(TypedDict):
-    """A new session; only this answer contains its token."""
+    """A new session. Only this answer contains its token."""
 
     token: str
     email: str
