@@ -38,16 +38,17 @@ from draupnir_client.people import (
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
-# For creating and destroying, which wait for disks and for Postgres.
+# Creating and destroying wait for disks and for Postgres.
 WORK_TIMEOUT_S = 600.0
 # A server that does not know `Prefer: respond-async` answers only when the image is done.
 FINALISE_TIMEOUT_S = 24 * 3600.0
 
 
 def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: bool = False) -> httpx.Client:
-    """Return the connection to the configured server, with its token; raise if the token cannot or must not be sent.
+    """Return the connection to the configured server, with its token.
 
-    With `anonymous`, the client sends no token. This is for signing in.
+    With `anonymous`, which is for signing in, the client sends no token. Raises Unauthorized without a token, and
+    ConfigError if the connection is not encrypted.
     """
     url = config.url
     if not anonymous and config.token is None and config.token_of:
@@ -56,7 +57,7 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: b
             f" sign in with `draupnir-client --url {url} authenticate`, or set DRAUPNIR_TOKEN."
         )
     if not anonymous and config.token is None:
-        raise Unauthorized(f"No token for {url}; sign in with `draupnir-client authenticate`.")
+        raise Unauthorized(f"You have no token for {url}; sign in with `draupnir-client authenticate`.")
     if not url.is_private:
         raise ConfigError(
             f"The client sends no token to {url}, because the connection is not encrypted;"
@@ -71,7 +72,7 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: b
                 "User-Agent": f"draupnir-client/{__version__}",
             },
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, CONNECT_TIMEOUT_S)),
-            # The system's authorities and SSL_CERT_FILE, rather than httpx's own bundle. Loading either takes 25 ms, so
+            # Trust the system's authorities or SSL_CERT_FILE, not httpx's own bundle. Loading either takes 25 ms, so
             # an unencrypted connection gets an empty list, which trusts no server.
             verify=ssl.create_default_context() if url.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             # A proxy could read the token on an unencrypted connection to this machine.
@@ -79,11 +80,11 @@ def open_http(config: Config, timeout_s: float = READ_TIMEOUT_S, *, anonymous: b
             follow_redirects=False,
         )
     except (ImportError, ValueError, httpx.InvalidURL) as error:
-        raise ConfigError(f"The proxy in the environment cannot be used ({error}); fix or unset it.") from error
+        raise ConfigError(f"The environment has an unusable proxy ({error}); correct or unset HTTPS_PROXY.") from error
 
 
 class DraupnirAPI:
-    """The API behind one httpx.Client, which holds base url, token and default timeouts; raises ClientError."""
+    """The API behind one httpx.Client, which has base url, token and default timeouts. Raises ClientError."""
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
@@ -107,7 +108,7 @@ class DraupnirAPI:
     def create_image(
         self, backed_up_at: str, anonymisation_script: str, settings: Mapping[str, str] | None = None
     ) -> Image:
-        """Create an image, to which a backup can then be uploaded; `backed_up_at` is RFC 3339."""
+        """Create an image, to which a backup can then be uploaded. `backed_up_at` is in RFC 3339."""
         attributes: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
         attributes |= {"settings": settings} if settings else {}
         return read_image(self._data("POST", "/images", "create an image", _body("images", attributes)))
@@ -120,7 +121,7 @@ class DraupnirAPI:
         anonymisation_script: str | None = None,
         settings: Mapping[str, str | None] | None = None,
     ) -> Image:
-        """Change the given attributes of an image that is not ready; a setting that is None is removed."""
+        """Change the given attributes of an image that is not ready. A setting that is None is removed."""
         given: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
         given |= {"settings": settings or None}
         attributes = {name: value for name, value in given.items() if value is not None}
@@ -133,7 +134,7 @@ class DraupnirAPI:
         return read_image(self._data("POST", f"/images/{image_id}/done", doing, timeout_s=FINALISE_TIMEOUT_S))
 
     def destroy_image(self, image_id: int, *, cascade: bool = False) -> None:
-        """Destroy an image; the server refuses while it has instances, unless `cascade` destroys them, too."""
+        """Destroy an image. The server refuses while it has instances, unless `cascade` destroys them, too."""
         path = f"/images/{image_id}" + ("?cascade=true" if cascade else "")
         self._send("DELETE", path, f"destroy image {image_id}", timeout_s=WORK_TIMEOUT_S)
 
@@ -157,7 +158,7 @@ class DraupnirAPI:
         settings: Mapping[str, str] | None = None,
         role: str | None = None,
     ) -> Instance:
-        """Create an instance, and return it with credentials, ready for connections; the server has the defaults."""
+        """Create an instance, and return it with credentials, ready for connections. The server has the defaults."""
         given: dict[str, object] = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network}
         # An older server does not know these attributes.
         given |= {"max_bytes": max_bytes, "settings": settings or None, "role": role}
@@ -166,7 +167,7 @@ class DraupnirAPI:
         return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))
 
     def restart_instance(self, instance_id: int) -> Instance:
-        """Restart Postgres and the port of an instance; start them if it is stopped."""
+        """Restart Postgres and the port of an instance, or start them if the instance is stopped."""
         path, doing = f"/instances/{instance_id}/restart", f"restart instance {instance_id}"
         return read_instance(self._data("POST", path, doing, _body("instances", {}), timeout_s=WORK_TIMEOUT_S))
 
@@ -175,7 +176,7 @@ class DraupnirAPI:
         self._send("DELETE", f"/instances/{instance_id}", f"destroy instance {instance_id}", timeout_s=WORK_TIMEOUT_S)
 
     def allow_address(self, instance_id: int, address: str, *, expires_in_s: int | None = None) -> None:
-        """Add an address or network to the allowlist of an instance; the server has the default for `expires_in_s`."""
+        """Add an address or network to the allowlist of an instance. The server has the default for `expires_in_s`."""
         given = {"address": address, "expires_in": expires_in_s}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing = f"allow {address} on instance {instance_id}"
@@ -187,24 +188,24 @@ class DraupnirAPI:
         self._send("DELETE", path, f"disallow {address} on instance {instance_id}")
 
     def restore_instance(self, instance_id: int, *, owner: str | None = None) -> Instance:
-        """Open an instance again that was closed by offboarding, for its owner or another one; for admins."""
+        """Open an instance again that was closed by offboarding, for its owner or another user, as an admin."""
         body = _body("instances", {} if owner is None else {"owner": owner})
         path, doing = f"/instances/{instance_id}/restore", f"restore instance {instance_id}"
         return read_instance(self._data("POST", path, doing, body, timeout_s=WORK_TIMEOUT_S))
 
     def list_events(self, *, after: int | None = None, everybodys: bool = False) -> list[Event]:
-        """Return the last events, or the first after one; the caller's, or for admins those of all users."""
+        """Return the last events, or the first ones after an id, of the caller or (for admins) of all users."""
         asked = {**({} if after is None else {"after": str(after)}), **({"all": "true"} if everybodys else {})}
         path = "/events" + (f"?{urlencode(asked)}" if asked else "")
         return [read_event(item) for item in self._list(path, "list events")]
 
     def start_sign_in(self, code_challenge: str, loopback_port: int | None) -> SignIn:
-        """Start a sign-in; without a port, the user pastes the code (RFC 7636, RFC 8252)."""
+        """Start a sign-in. Without a port, the user pastes the code (RFC 7636, RFC 8252)."""
         attributes = {"code_challenge": code_challenge, "loopback_port": loopback_port}
         return read_sign_in(self._data("POST", "/sign_ins", "sign in", _body("sign_ins", attributes)))
 
     def create_session(self, code: str, code_verifier: str) -> NewSession:
-        """Exchange the code of a sign-in for a session; a code works once."""
+        """Exchange the code of a sign-in for a session. A code works once."""
         attributes = {"code": code, "code_verifier": code_verifier}
         return read_new_session(self._data("POST", "/sessions", "sign in", _body("sessions", attributes)))
 
@@ -221,7 +222,7 @@ class DraupnirAPI:
         return [read_token(item) for item in self._list("/tokens", "list tokens")]
 
     def create_token(self, name: str, *, read_only: bool, expires_in_s: int | None) -> NewToken:
-        """Create a named token; the server has the default for `expires_in_s`."""
+        """Create a named token. The server has the default for `expires_in_s`."""
         lifetime = {} if expires_in_s is None else {"expires_in": expires_in_s}
         attributes = {"name": name, "scope": "read_only" if read_only else "full", **lifetime}
         return read_new_token(self._data("POST", "/tokens", f"create token {name}", _body("tokens", attributes)))
@@ -257,7 +258,7 @@ class DraupnirAPI:
             request = self._http.build_request(method, path, json=body, headers=headers, timeout=timeout)
             response = self._http.send(request, follow_redirects=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            # If the answer to a sign-in or sign-out is lost, the user repeats it; there is nothing to check first.
+            # If the answer to a sign-in or sign-out is lost, the user can repeat it without checking.
             changes = method != "GET" and not path.startswith(("/sign_ins", "/sessions"))
             raise problems.from_transport(error, server, doing, changes=changes) from error
         if not response.is_success:

@@ -18,7 +18,7 @@ COMPLETION_TIMEOUT_S = 1.0
 
 
 class Moment(click.ParamType):
-    """A point in time, converted to RFC 3339 in UTC for the API; `now` is accepted."""
+    """A point in time or `now`, converted to RFC 3339 in UTC for the API."""
 
     name = "time"
 
@@ -36,11 +36,11 @@ class Moment(click.ParamType):
         try:
             return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         except OverflowError:
-            self.fail(f"{value!r} is out of range.", param, ctx)
+            self.fail(f"{value!r} is out of range; give a year from 1 to 9999 in UTC.", param, ctx)
 
 
 class Duration(click.ParamType):
-    """A duration: a whole number with the unit s, m, h or d, by default seconds; `never` is 0, as in the API."""
+    """A duration: a whole number with the unit s, m, h or d, by default seconds. `never` is 0, as in the API."""
 
     name = "duration"
 
@@ -48,10 +48,10 @@ class Duration(click.ParamType):
         self.may_be_never = may_be_never
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the seconds; the server checks the maximum."""
+        """Return the seconds. The server checks the maximum."""
         if value == NEVER and self.may_be_never:
             return 0
-        # At most nine digits, so that every server can parse the number.
+        # The number has at most nine digits, so that every server can parse it.
         found = re.fullmatch(r"([0-9]{1,9})([smhd]?)", value)
         if found is None:
             never = ", or never" if self.may_be_never else ""
@@ -65,7 +65,7 @@ class Size(click.ParamType):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the bytes; the server checks the maximum."""
+        """Return the bytes. The server checks the maximum."""
         found = re.fullmatch(r"([0-9]{1,15})([MGT]?)", value)
         if found is None:
             self.fail(f"{value!r} is not a size; write it like 500M, 20G or 1T.", param, ctx)
@@ -73,7 +73,7 @@ class Size(click.ParamType):
 
 
 class Setting(click.ParamType):
-    """A setting of Postgres as `NAME=VALUE`; the value is the pair, and the server checks it."""
+    """A setting of Postgres as `NAME=VALUE`. The value is the pair, and the server checks it."""
 
     name = "setting"
 
@@ -88,7 +88,7 @@ class Setting(click.ParamType):
 
 
 class Script(click.ParamType):
-    """A file of SQL, or `-` for standard input; the value is its text."""
+    """A file of SQL, or `-` for standard input. The value is the text of the file."""
 
     name = "file"
 
@@ -108,7 +108,7 @@ class Script(click.ParamType):
 
 
 class ResourceId(click.IntRange):
-    """An id; shell completion asks the server, with a short timeout and without error messages."""
+    """An id. Shell completion queries the server, with a short timeout and without error messages."""
 
     def __init__(self, noun: Literal["image", "instance", "token"]) -> None:
         super().__init__(min=1)

@@ -73,7 +73,7 @@ for command in (authenticate, whoami, sign_out, tokens, settings, images, instan
 
 
 def main() -> None:
-    """Run the client and exit; characters that the locale cannot show are printed as escapes."""
+    """Run the client and exit. Characters that the locale cannot show are printed as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

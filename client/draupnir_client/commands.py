@@ -1,4 +1,4 @@
-"""Shared by all commands: the invocation, the global options, and the single place that handles errors."""
+"""The parts that all commands share: the invocation, the global options, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ class Invocation:
         return load(self.url)
 
     def connect(self, settled: Config, timeout_s: float = READ_TIMEOUT_S) -> DraupnirAPI:
-        """Return the API of that server; the connection closes when the command ends."""
+        """Return the API of that server. The connection closes when the command ends."""
         return self._behind(self.open_http(settled, timeout_s))
 
     def connect_anonymously(self, settled: Config) -> DraupnirAPI:
-        """Return the API of that server without sending a token; this is for signing in."""
+        """Return the API of that server, to which no token is sent. This is for signing in."""
         return self._behind(self.open_http(settled, READ_TIMEOUT_S, anonymous=True))
 
     def _behind(self, http: httpx.Client) -> DraupnirAPI:
@@ -139,7 +139,7 @@ class Program(Group):
 
 
 def for_each(given: tuple[T, ...], act: Callable[[T], None]) -> None:
-    """Call `act` for each item; continue after a failure, and report all failures at the end."""
+    """Call `act` for each item, continue after a failure, and report all failures at the end."""
     failures: list[ClientError] = []
     for one in dict.fromkeys(given):
         try:

@@ -21,7 +21,7 @@ KEYS = ("url", "token", "database")
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The content of the file; a key that is absent or empty is None."""
+    """The content of the file. A key that is absent or empty is None."""
 
     url: str | None = None
     token: str | None = None
@@ -30,9 +30,9 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a command works with. `token_of` names the server of a saved token that is not for `url`.
+    """The settings of a command. `token_of` names the server of a saved token that is not for `url`.
 
-    `database` is None unless the user has chosen one; an instance may know its own.
+    `database` is None unless the user has chosen one. An instance may have a default of its own.
     """
 
     url: ServerURL
@@ -47,7 +47,7 @@ def path() -> Path:
 
 
 def override(url_option: str | None) -> str | None:
-    """Return the url that overrides the saved one, or None; `url_option` is the value of --url."""
+    """Return the url that overrides the saved one, or None. `url_option` is the value of --url."""
     return url_option or os.environ.get("DRAUPNIR_URL") or None
 
 
@@ -75,7 +75,7 @@ def _settle(url_option: str | None, token: str | None) -> Config:
 
 
 def _database_of_environment() -> str | None:
-    """Return PGDATABASE, unless an earlier `env` has set it: then it names the database of that instance."""
+    """Return PGDATABASE, or None if an earlier `env` has set it to the database of an instance."""
     database, key = os.environ.get("PGDATABASE"), os.environ.get("PGSSLKEY")
     if database and key and Path(key).is_relative_to(instances_directory()):
         return None
@@ -100,14 +100,14 @@ def read() -> Saved:
 
 
 def save(**changes: str | None) -> None:
-    """Set the given keys in the file, or remove those that are None; comments and other lines stay."""
+    """Set the given keys in the file, or remove those that are None. Comments and other lines stay."""
     before = _text()
     after = before
     for key, value in changes.items():
         after = _edit(after, key, value)
     expected = {key: value for key, value in (_parse(before) | changes).items() if value is not None}
     if _parse(after) != expected:
-        raise ConfigError(f"{path()} cannot be edited safely; set the values by hand.")
+        raise ConfigError(f"The client cannot edit {path()} without changing other values; edit the file by hand.")
     # Keep a symbolic link: people keep this file in a repository.
     target = path().resolve()
     make_private_directory(path().parent)
@@ -115,7 +115,7 @@ def save(**changes: str | None) -> None:
 
 
 def save_url(text: str) -> bool:
-    """Set the url, or remove it if empty; return whether that removed a token that was saved with another url."""
+    """Set the url, or remove it if it is empty. Return whether that removed a token of another server."""
     saved = read()
     url = parse_url(text or DEFAULT_URL)
     forget = saved.token is not None and saved.url is not None and not _same_server(saved.url, url)
@@ -147,7 +147,7 @@ def _parse(text: str) -> dict[str, object]:
 
 
 def _edit(text: str, key: str, value: str | None) -> str:
-    """Replace, add or remove one top-level line; the caller parses the result to check that nothing else changed."""
+    """Replace, add or remove one top-level line. The caller parses the result to check that nothing else changed."""
     lines = text.splitlines(keepends=True)
     new = [] if value is None else [f"{key} = {toml_string(value)}\n"]
     for number, line in enumerate(lines):

@@ -36,7 +36,7 @@ def _connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _role_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the option that says as which role to connect."""
+    """Add the option for the role to a command that connects."""
     return click.option(
         "--role", metavar="NAME", help="The Postgres role to connect as: draupnir (the default) or a role of the data."
     )(command)
@@ -116,7 +116,9 @@ def _sign_in(settled: Config, instance: Instance, role: str | None, database: st
     """Save the credentials of a role of an instance, and return the connection that uses them."""
     role = role or DEFAULT_ROLE
     if instance.status == "destroying":
-        raise Refused(f"Instance {instance.id} is being destroyed; create another: draupnir-client new", "wrong_state")
+        raise Refused(
+            f"Instance {instance.id} is being destroyed; create another one: draupnir-client new", "wrong_state"
+        )
     if instance.status == "stopped":
         raise Refused(
             f"Instance {instance.id} is stopped. {instance.stop_reason or ''} When the disk has space again, run"
@@ -130,7 +132,8 @@ def _sign_in(settled: Config, instance: Instance, role: str | None, database: st
             "not_the_owner",
         )
     if instance.credentials.role != role:
-        raise Refused(f"The server does not issue certificates for the role {role}; it is too old.", "role_refused")
+        text = f"The server is too old to issue certificates for the role {role}; connect without --role."
+        raise Refused(text, "role_refused")
     files = credentials.save(settled.url, instance.id, role, instance.credentials)
     # If the server names no database, the PGDATABASE of an earlier `env` is the best guess.
     chosen = database or settled.database or instance.database or os.environ.get("PGDATABASE") or "postgres"

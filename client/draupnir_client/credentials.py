@@ -1,4 +1,4 @@
-"""Certificates and keys of instances, in one private directory for each role of each instance."""
+"""Saves certificates and keys of instances, in one private directory for each role of each instance."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def files_in(folder: Path) -> CredentialFiles:
 
 
 def directory(url: ServerURL, instance_id: int) -> Path:
-    """Return the directory of an instance's credentials; a digest of the url distinguishes servers with equal ids."""
+    """Return the directory of an instance's credentials. A digest of the url distinguishes servers with equal ids."""
     server = hashlib.sha256(str(url).encode()).hexdigest()[:16]
     return instances_directory() / server / str(instance_id)
 
 
 def role_directory(url: ServerURL, instance_id: int, role: str) -> Path:
-    """Return the directory of one role; a digest stands for a name that is not plain.
+    """Return the directory of one role. A name with other characters is replaced by a digest.
 
     Some file systems do not distinguish App from app, and a role may have the name `../..`.
     """

@@ -1,4 +1,4 @@
-"""What a connection to an instance consists of, and the PG* variables of libpq for it; pure."""
+"""The parameters of a connection to an instance, and the PG* variables of libpq for it; pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from draupnir_client.models import Instance
 
 # Every instance has this role.
 DEFAULT_ROLE = "draupnir"
-# Other variables that change how libpq connects (its manual, "Environment Variables").
+# These variables also change how libpq connects (see its manual, "Environment Variables").
 MISLEADING = (
     "PGSERVICE",
     "PGSERVICEFILE",

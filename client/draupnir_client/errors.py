@@ -1,16 +1,16 @@
 """The failures of the client, as exceptions with a message and an exit code; must not import httpx.
 
 ClientError
-├── ConfigError           the user's own settings or files prevent it
-├── ServerUnreachable     no answer, or the server is unavailable for now
-├── BadAnswer             an answer that is not Draupnir's API
-├── Unauthorized          no token, or one the server does not accept
+├── ConfigError           the user's own settings or files are wrong
+├── ServerUnreachable     the server does not answer, or is unavailable for now
+├── BadAnswer             the answer does not come from Draupnir's API
+├── Unauthorized          the token is missing, or the server does not accept it
 ├── NotFound              the image, instance or token does not exist
-├── Refused               the server refused; carries its code
+├── Refused               the server refused the request; it has the API's code
 ├── FinaliseFailed        the image failed; the message ends with the tail of its log
 ├── ProgramFailed         scp or psql is missing or failed
-├── Interrupted           Ctrl-C
-└── SeveralFailed         one command, several ids, more than one failure
+├── Interrupted           the user pressed Ctrl-C
+└── SeveralFailed         the command failed for several of its ids
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes; click itself uses 2 for an invalid command line."""
+    """Exit codes. click itself uses 2 for an invalid command line."""
 
     OK = 0
     FAILED = 1
@@ -39,11 +39,11 @@ class ClientError(Exception):
 
 
 class ConfigError(ClientError):
-    """The user's settings, environment or files prevent it."""
+    """The user's settings, environment or files are wrong."""
 
 
 class ServerUnreachable(ClientError):
-    """The server did not answer, or is unavailable for now; a retry may help."""
+    """The server did not answer, or is unavailable for now. A retry may help."""
 
     exit_code = ExitCode.UNREACHABLE
 
@@ -65,7 +65,7 @@ class NotFound(ClientError):
 
 
 class Refused(ClientError):
-    """The server refused the request; `code` is the API's stable code."""
+    """The server refused the request. `code` is the API's stable code."""
 
     exit_code = ExitCode.REFUSED
 
@@ -89,7 +89,7 @@ class Interrupted(ClientError):
 
 
 class SeveralFailed(ClientError):
-    """Several of the requested actions failed; the exit code is that of the first."""
+    """Several of the requested actions failed. The exit code is that of the first failure."""
 
     def __init__(self, failures: Sequence[ClientError]) -> None:
         super().__init__("\n".join(str(failure) for failure in failures))

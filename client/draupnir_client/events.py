@@ -1,4 +1,4 @@
-"""The command `draupnir-client events`: what happened to instances and images."""
+"""The command `draupnir-client events`, which shows what happened to instances and images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLLOW_PAUSE_S = 2.0
 def events(invocation: Invocation, everybodys: bool, after: int | None, follow: bool) -> None:
     """Show what happened to your instances.
 
-    The last hundred events of your instances, and of what you did yourself.
+    The command shows the last hundred events of your instances and of your own actions.
 
     With --output json, --follow prints one object on each line.
     """

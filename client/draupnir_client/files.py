@@ -1,4 +1,4 @@
-"""Private files of the user: directories with mode 0700, and files that are replaced atomically."""
+"""Writes private files of the user: directories with mode 0700, and files that are replaced atomically."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def base_directory(variable: str, below_home: str) -> Path:
     try:
         return Path.home() / below_home
     except RuntimeError as error:
-        raise ConfigError(f"No home directory found. Set HOME or {variable}.") from error
+        raise ConfigError(f"The home directory is unknown; set HOME or {variable}.") from error
 
 
 def instances_directory() -> Path:
@@ -27,7 +27,7 @@ def instances_directory() -> Path:
 
 
 def make_private_directory(path: Path) -> None:
-    """Create `path` with mode 0700; an existing one must belong to this user, and gets that mode."""
+    """Create `path` with mode 0700. An existing directory must belong to this user, and gets that mode."""
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)

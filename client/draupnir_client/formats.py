@@ -1,4 +1,4 @@
-"""The formats of `env`, quoted for the parsers that read them; a name that a format cannot carry is refused. Pure."""
+"""The formats of `env`, quoted for the parsers that read them. Names that a format cannot express are refused."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def _has_control_characters(value: str) -> bool:
 
 def _refusal(form: str, name: str, value: str, reason: str) -> ConfigError:
     return ConfigError(
-        f"The format {form} cannot carry {name}: {value!r} {reason}; choose another value, or use"
+        f"The format {form} cannot express {name}: {value!r} {reason}; choose another value, or use"
         " `draupnir-client psql` or `draupnir-client env --format url`."
     )
 
@@ -143,7 +143,7 @@ def _authority(reached: Connection) -> str:
 
 
 def _percent(value: str, safe: str = "") -> str:
-    # The bytes of a path or an argument, even if they are not valid text.
+    # Encode the bytes of a path or an argument, even if they are not valid text.
     return quote(os.fsencode(value), safe=safe)
 
 

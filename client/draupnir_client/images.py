@@ -1,4 +1,4 @@
-"""The commands of `draupnir-client images`: turn a backup into an image for instances."""
+"""The commands of `draupnir-client images`, which turn a backup into an image for instances."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
             ("Postgres", image.postgres_version or "-"),
             ("Size", format_size(image.size_bytes)),
             *([("Written by triggers", written)] if (written := ", ".join(image.tables_written_by_triggers)) else []),
-            # Always on separate lines, to distinguish it from the other fields.
+            # The script has separate lines, to distinguish it from the other fields.
             ("Anonymisation script", image.anonymisation_script.rstrip("\n") + "\n"),
         ]
     )
@@ -130,10 +130,10 @@ def upload(invocation: Invocation, image_id: int, files: tuple[str, ...], key: s
     outcome = subprocess.run(arguments, stdout=2, check=False)
     if outcome.returncode != 0:
         raise ProgramFailed(
-            f"The upload to image {image_id} failed: scp ended with {outcome.returncode}, with the reason above;"
-            " the server's administrator adds keys with `draupnir upload-key add`."
+            f"The upload to image {image_id} failed: scp exited with status {outcome.returncode}, and its message above"
+            " has the reason. The server's administrator adds missing keys with `draupnir upload-key add FILE.pub`."
         )
-    say(f"Uploaded; next: draupnir-client images finalise {image_id}")
+    say(f"The upload is complete; next: draupnir-client images finalise {image_id}")
 
 
 def upload_arguments(image_id: int, files: tuple[str, ...], key: str | None, host: str) -> list[str]:
@@ -172,7 +172,7 @@ def _mention_report(api: DraupnirAPI, image_id: int) -> None:
     # An older server has no reports.
     with suppress(ClientError):
         if rows := api.get_image_report(image_id):
-            say(f"Its report has {len(rows)} rows: draupnir-client images show {image_id} --report")
+            say(f"The report of the image has {len(rows)} rows: draupnir-client images show {image_id} --report")
 
 
 def _follow(invocation: Invocation, api: DraupnirAPI, image: Image) -> Image:
@@ -205,14 +205,14 @@ def _ask_again(invocation: Invocation, api: DraupnirAPI, image_id: int, display:
 
 
 def _why_failed(api: DraupnirAPI, image: Image) -> str | None:
-    """Return why an image failed, or None: the public sentence, and the full text if the caller may read it."""
+    """Return why an image failed, or None. The reason is the public sentence, and the full text if it is readable."""
     if image.status != "failed":
         return None
     published = (image.error or "the server gives no reason").rstrip()
     try:
         return f"{published}\n{api.get_image_error(image.id).rstrip()}"
     except ClientError:
-        # The caller may not read it, or it does not exist, or an older server does not support it.
+        # The caller may not read the text, or it does not exist, or an older server does not have it.
         return published
 
 
@@ -220,12 +220,14 @@ def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
     if image.status == "failed":
         return (
             f"Image {image.id} failed: {_why_failed(api, image)}\n"
-            f"The upload is retained; correct the script with `draupnir-client images update {image.id} --script FILE`"
-            f" or upload again, then finalise again."
+            "The upload is retained. If the script is the cause, correct it with"
+            f" `draupnir-client images update {image.id} --script FILE`, and finalise again."
         )
     if image.status == "awaiting_upload":
-        return f"Image {image.id} was not finalised: nothing had been uploaded; upload the backup and finalise again."
-    return f"Image {image.id} was not finalised: it is {image.status}."
+        return (
+            f"Image {image.id} was not finalised, because nothing was uploaded; upload the backup and finalise again."
+        )
+    return f"Image {image.id} was not finalised, because it is {image.status}."
 
 
 @images.command()
@@ -293,11 +295,11 @@ def _print_report(invocation: Invocation, image_id: int, rows: list[ReportRow]) 
                 [
                     (row.code, where),
                     ("  Found", row.detail),
-                    *([("  Do", row.remedy)] if row.remedy else []),
+                    *([("  Remedy", row.remedy)] if row.remedy else []),
                 ]
             )
     else:
-        say(f"The report of image {image_id} has no rows: nothing was changed or dropped beside the script's work.")
+        say(f"The report of image {image_id} has no rows: only the script changed the data.")
 
 
 def _print_table(found: list[Image]) -> None:

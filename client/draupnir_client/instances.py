@@ -1,4 +1,4 @@
-"""The commands that create, show and destroy instances: `instances …`."""
+"""The commands of `draupnir-client instances`, which create, show and destroy instances."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
     network = click.option(
         "--network",
         type=click.Choice(["proxied", "direct"]),
-        help="direct, for load tests: without the proxy, and it never sleeps.",
+        help="direct is for load tests: Postgres listens without the proxy, and never sleeps.",
     )
     ceiling = click.option(
         "--max-bytes",
@@ -185,13 +185,13 @@ def restore(invocation: Invocation, instance_ids: tuple[int, ...], owner: str | 
     "expires_in_s",
     metavar="DURATION",
     type=Duration(may_be_never=False),
-    help="Time until the entry expires, such as 8h; by default a day, or as the server is configured.",
+    help="Time until the entry expires, such as 8h. The server has the default, usually a day.",
 )
 @pass_invocation
 def allow(invocation: Invocation, instance_id: int, addresses: tuple[str, ...], expires_in_s: int | None) -> None:
     """Add an address or network to the allowlist of an instance.
 
-    For servers with an allowlist. A network is written as 192.0.2.0/24. Creating and showing an instance adds your own
+    This needs a server with allowlists. Write a network as 192.0.2.0/24. Creating and showing an instance adds your own
     address.
     """
     api = invocation.api()
@@ -219,7 +219,7 @@ def disallow(invocation: Invocation, instance_id: int, addresses: tuple[str, ...
 
 
 def _admits(allowed: tuple[AllowedAddress, ...] | None) -> list[tuple[str, str]]:
-    """Return the allowlist as table fields, one line for each entry; empty if the server has no allowlist."""
+    """Return the allowlist as table fields, one line for each entry, or nothing if the server has no allowlist."""
     if allowed is None:
         return []
     lines = [f"{each.address} until {each.expires_at} ({each.origin})" for each in allowed]

@@ -19,10 +19,10 @@ from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
 HOST = "127.0.0.1"
-# Limits how long a speculative connection of a browser, or a port scanner, can occupy a thread.
+# A speculative connection of a browser, or a port scanner, can occupy a thread for this long.
 IDLE_TIMEOUT_S = 10.0
 PAGE_TIMEOUT_S = 5.0
-# Python notices a Ctrl-C just before it waits for a lock only after the wait, so waits are short.
+# Python handles a Ctrl-C that arrives just before it waits for a lock only after the wait, so waits are short.
 _GLANCE_S = 0.2
 
 # The code is base64url, the error one of the API's codes.
@@ -47,7 +47,7 @@ _NOT_SIGNED_IN = _PAGE.format("You are not signed in", "See the reason in your t
 
 @dataclass
 class Arrival:
-    """The request of the browser: a code, or the API's code of an error. The browser waits for `answer`."""
+    """The request of the browser, with a code, or with the API's code of an error. The browser waits for `answer`."""
 
     code: str | None
     error: str | None
@@ -61,7 +61,7 @@ class Arrival:
 
 
 class _Server(socketserver.ThreadingTCPServer):
-    # Not the class of http.server, which resolves the name of its address.
+    # The class of http.server would resolve the name of its address.
     daemon_threads = True
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class _Server(socketserver.ThreadingTCPServer):
         return int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print nothing: a client that disconnects early does not concern the user."""
+        """Print nothing, because a client that disconnects early does not concern the user."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the name is http.server's
-        """Print nothing: the request line contains the code."""
+        """Print nothing, because the request line contains the code."""
 
 
 class Listener:
@@ -141,7 +141,7 @@ class Listener:
         self._server.server_close()
 
     def wait(self, timeout_s: float) -> Arrival | None:
-        """Return the browser's request; None after the timeout."""
+        """Return the browser's request, or None after the timeout."""
         deadline = time.monotonic() + timeout_s
         while (left_s := deadline - time.monotonic()) > 0:
             with suppress(queue.Empty):

@@ -1,4 +1,4 @@
-"""The API's answers as small frozen values; the readers ignore unknown fields."""
+"""The API's answers as small frozen values. The readers ignore unknown fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Document = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a finalise; bytes and seconds are None if unknown."""
+    """The progress of a finalise. Bytes and seconds are None if unknown."""
 
     step: str
     activity: str
@@ -26,7 +26,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image; times are the API's strings, and `document` is the API's object, for programs."""
+    """An image. Times are the API's strings, and `document` is the API's object, for programs."""
 
     document: Document
     id: int
@@ -44,7 +44,7 @@ class Image:
 
     @property
     def age_key(self) -> tuple[datetime, int]:
-        """Return a sort key, oldest backup first; an image with an invalid time counts as oldest."""
+        """Return a sort key, oldest backup first. An image with an invalid time counts as oldest."""
         try:
             moment = datetime.fromisoformat(self.backed_up_at)
         except ValueError:
@@ -53,7 +53,7 @@ class Image:
 
 
 class ReportRow(NamedTuple):
-    """A row of an image's report; the client passes codes on without knowing them."""
+    """A row of an image's report. The client does not interpret the codes."""
 
     code: str
     database: str
@@ -172,7 +172,7 @@ def read_report(value: object) -> list[ReportRow]:
 def _rows(value: object) -> list[Document]:
     rows = resource(value, "reports")[1].get("rows")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise BadAnswer("The server's answer has no rows; check that the url is a draupnir server's.")
+        raise BadAnswer("The server's answer has no rows; check that the url is that of a Draupnir server.")
     return rows
 
 
@@ -284,5 +284,5 @@ def _credentials(value: object) -> Credentials | None:
     try:
         pkcs12 = base64.b64decode(text(value, "client_pkcs12"), validate=True)
     except ValueError as error:
-        raise BadAnswer("The server's answer has no proper client_pkcs12; check the url.") from error
+        raise BadAnswer("The server's answer has no valid client_pkcs12; check the url.") from error
     return Credentials(authority, certificate, key, pkcs12 or None, text(value, "user") or "draupnir")

@@ -1,4 +1,4 @@
-"""Output: data to stdout as tables or JSON, messages to stderr, and escapes for characters that control a terminal."""
+"""Prints data to stdout as tables or JSON, and messages to stderr; escapes characters that control a terminal."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import click
 
-# Control, format (bidirectional overrides too), surrogate, private use, line and paragraph separators.
+# These are control, format (such as bidirectional overrides), surrogate, private use, and line separators.
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
 
 NEVER = "never"
@@ -16,7 +16,7 @@ UNITS_S = {"d": 24 * 3600, "h": 3600, "m": 60, "s": 1}
 
 
 def clean(text: str, *, keep_lines: bool = False) -> str:
-    """Escape characters that could control a terminal, for untrusted texts; newlines stay if `keep_lines`."""
+    """Escape characters of untrusted text that could control a terminal. Newlines stay if `keep_lines`."""
 
     def one(character: str) -> str:
         if character == "\n" and keep_lines:
@@ -34,7 +34,7 @@ def say(message: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print JSON for programs; non-ASCII characters are escaped, so it is safe on any terminal."""
+    """Print JSON for programs. Non-ASCII characters are escaped, so it is safe on any terminal."""
     click.echo(json.dumps(value, indent=2))
 
 
@@ -47,7 +47,7 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_fields(fields: Sequence[tuple[str, str]]) -> None:
-    """Print a name and a value on each line; indent the lines of a multi-line value below its name."""
+    """Print a name and a value on each line. Indent the lines of a multi-line value below its name."""
     width = max(len(name) for name, value in fields if "\n" not in value)
     for name, value in fields:
         if "\n" in value:
@@ -59,7 +59,7 @@ def print_fields(fields: Sequence[tuple[str, str]]) -> None:
 
 
 def format_size(size_bytes: int | None) -> str:
-    """Format a number of bytes for people, in powers of 1000; None is a dash."""
+    """Format a number of bytes for people, in powers of 1000. None is a dash."""
     if size_bytes is None:
         return "-"
     if size_bytes < 1000:
@@ -73,7 +73,7 @@ def format_size(size_bytes: int | None) -> str:
 
 
 def format_wait(seconds: int | None) -> str:
-    """Format a duration in the syntax of the command line, such as 90s or never; None is a dash."""
+    """Format a duration in the syntax of the command line, such as 90s or never. None is a dash."""
     if seconds is None:
         return "-"
     if seconds == 0:

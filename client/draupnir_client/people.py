@@ -20,7 +20,7 @@ class SignIn:
 
 @dataclass(frozen=True, slots=True)
 class NewSession:
-    """A new session; its expiry is the API's string."""
+    """A new session. Its expiry is the API's string."""
 
     token: str = field(repr=False)
     email: str
@@ -30,7 +30,7 @@ class NewSession:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The identity of a token; `kind` is session, named or shared_secret, which does not expire."""
+    """The identity of a token. `kind` is session, named or shared_secret, which does not expire."""
 
     document: Document
     name: str
@@ -42,7 +42,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """A session or named token, without its secret; times are the API's strings."""
+    """A session or named token, without its secret. Times are the API's strings."""
 
     document: Document
     id: int

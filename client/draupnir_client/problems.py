@@ -10,21 +10,21 @@ import httpx
 
 from draupnir_client.errors import BadAnswer, ClientError, NotFound, Refused, ServerUnreachable, Unauthorized
 
-# Codes with status 429 for which waiting does not help.
+# For these codes with status 429, waiting does not help.
 _QUOTAS = frozenset({"too_many_instances", "too_many_tokens"})
-# Advice for the command line, added to the API's own sentence.
+# This advice for the command line follows the API's own sentence.
 _ADVICE = {
-    "image_has_instances": "`draupnir-client images destroy --cascade` destroys them too.",
+    "image_has_instances": "`draupnir-client images destroy --cascade ID` destroys them, too.",
 }
 
 
 def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing: str, *, changes: bool) -> ClientError:
-    """Explain why there is no answer; with `changes`, warn that the server may have executed the request."""
+    """Return the error for a request without an answer. `changes` is true if the request changes something."""
     causes = list(_causes(error))
-    look = " The server may have done it; check with `list` before you try again." if changes else ""
+    look = " The server may have executed the request; check with `list` before you try again." if changes else ""
     if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
         return ServerUnreachable(
-            f"Cannot {doing}: {server} does not answer; check the url, the network and whether the server is up."
+            f"Cannot {doing}: {server} does not answer; check the url and the network, and that the server is running."
         )
     if isinstance(error, httpx.TimeoutException):
         return ServerUnreachable(f"Cannot {doing}: {server} took too long to answer; try again later.{look}")
@@ -36,7 +36,7 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing
             )
         if isinstance(cause, ssl.SSLError):
             return ServerUnreachable(
-                f"Cannot {doing}: no TLS with {server} ({cause.reason or cause}); check scheme and port of the url."
+                f"Cannot {doing}: TLS with {server} failed ({cause.reason or cause}); check scheme and port of the url."
             )
         if isinstance(cause, socket.gaierror):
             return ServerUnreachable(
@@ -48,7 +48,9 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing
                 " (`draupnir-client config show`) and that the server is running."
             )
     if isinstance(error, httpx.ConnectError | httpx.ProxyError):
-        return ServerUnreachable(f"Cannot {doing}: no connection to {server} ({error}); check the url and the network.")
+        return ServerUnreachable(
+            f"Cannot {doing}: {server} cannot be reached ({error}); check the url and the network."
+        )
     if isinstance(error, httpx.TransportError):
         return ServerUnreachable(
             f"Cannot {doing}: the connection to {server} broke ({error}); check the url and try again.{look}"
@@ -57,17 +59,17 @@ def from_transport(error: httpx.HTTPError | httpx.InvalidURL, server: str, doing
 
 
 def from_response(response: httpx.Response, server: str, doing: str) -> ClientError:
-    """Explain an answer with an error status."""
+    """Return the error for an answer with an error status."""
     status = response.status_code
     if response.is_redirect:
         return BadAnswer(
             f"Cannot {doing}: {server} redirects to {response.headers['location']}. Redirects are not followed, because"
-            " another server would get the token; set the right url with `draupnir-client config set url`."
+            " another server would get the token; set the right url with `draupnir-client config set url URL`."
         )
     problem = _problem(response)
     if problem is None:
         return BadAnswer(
-            f"Cannot {doing}: {server} answered {status} {response.reason_phrase}, but not like Draupnir;"
+            f"Cannot {doing}: {server} answered {status} {response.reason_phrase}, which is not an answer of Draupnir;"
             " check the url."
         )
     code, detail = problem

@@ -24,7 +24,7 @@ def describe(image: Image, elapsed_s: float) -> str:
     done = _done(progress)
     if done:
         parts.append(done)
-    # Prefer the server's duration: the work may have started before this command.
+    # Prefer the server's duration, because the work may have started before this command.
     parts.append(format_duration(elapsed_s if progress.seconds is None else progress.seconds))
     return "  ".join(parts)
 
@@ -40,7 +40,7 @@ def _done(progress: Progress) -> str:
 
 
 class Display:
-    """The progress display; `close` leaves the terminal on an empty line."""
+    """The progress display. `close` leaves the terminal on an empty line."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
@@ -50,7 +50,7 @@ class Display:
         self._said_at_s = 0.0
 
     def show(self, image: Image) -> None:
-        """Rewrite the live line; without a terminal, print a line for each new activity, and every half minute."""
+        """Rewrite the live line. Without a terminal, print a line for each new activity, and every half minute."""
         what = (image.progress.step, image.progress.activity) if image.progress else ()
         self._tell(what, describe(image, self._now() - self._started_s))
 
@@ -76,6 +76,6 @@ class Display:
             width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         except OSError:
             width = 80
-        # One column stays free: terminals wrap when the last one is written.
+        # The last column stays free, because terminals wrap when it is written.
         sys.stderr.write(f"\r{line[: width - 1]}\x1b[K")
         sys.stderr.flush()

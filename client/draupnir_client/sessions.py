@@ -27,7 +27,7 @@ from draupnir_client.sign_ins import has_browser, sign_in_elsewhere, sign_in_her
 def authenticate(invocation: Invocation, token_file: BinaryIO | None, no_browser: bool, force: bool) -> None:
     """Sign in with your browser, and save the session.
 
-    For a server without an identity provider, and if standard input is not a terminal, it reads a token: the server's
+    If the server has no identity provider, or standard input is not a terminal, the command reads a token: the server's
     shared secret, which its administrator has, or one from `draupnir-client tokens create`.
     """
     settled = invocation.config()
@@ -46,7 +46,7 @@ def authenticate(invocation: Invocation, token_file: BinaryIO | None, no_browser
 def sign_out(invocation: Invocation, local: bool) -> None:
     """End the session, on the server and on this machine.
 
-    If the server cannot be reached, nothing changes. A token that did not come from signing in is only removed.
+    If the server cannot be reached, nothing changes. A token that is not a session is only removed from this machine.
     """
     settled = config.load_saved(invocation.url)
     if settled.token_of:
@@ -117,7 +117,7 @@ def _sign_in(invocation: Invocation, settled: Config, *, browser_is_here: bool) 
 
 
 def _end_old_session(invocation: Invocation, old: Config) -> None:
-    """End the old session. A failure is reported only, because the new session is saved already."""
+    """End the old session. A failure is only reported, because the new session is saved already."""
     api = invocation.connect(old)
     try:
         if api.get_caller().kind == "session":

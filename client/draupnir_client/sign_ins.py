@@ -30,11 +30,11 @@ SHORTEST_WAIT_S, LONGEST_WAIT_S = 60.0, 3600.0
 _AGAIN = "try again with `draupnir-client authenticate`"
 _ENDS: dict[str, ClientError] = {
     "sign_in_refused": Unauthorized(
-        "The server refused: the identity provider did not confirm an account that may sign in here. Choose another"
-        " account, or ask the server's administrator, who finds the reason in the journal."
+        "The server refused the sign-in: the identity provider did not confirm an account that may sign in here. Choose"
+        " another account, or ask the server's administrator, who finds the reason in the journal."
     ),
     "provider_unavailable": ServerUnreachable(
-        "The server cannot sign you in now: the identity provider does not answer as it should; try again in a moment."
+        "The server cannot sign you in now: the identity provider does not answer correctly; try again in a moment."
     ),
 }
 
@@ -56,7 +56,7 @@ def sign_in_here(api: DraupnirAPI, open_browser: Callable[[str], bool]) -> NewSe
             "Sign in in your browser, which opens now; Ctrl-C ends the wait."
             " If none opens: draupnir-client authenticate --no-browser"
         )
-        # In a thread, because some browsers block until they are closed, and the listener has to run.
+        # A thread opens the browser, because some browsers block until they are closed, and the listener has to run.
         threading.Thread(target=_open, args=(open_browser, sign_in.url), daemon=True).start()
         arrival = listener.wait(_seconds_until(sign_in.expires_at))
         if arrival is None:

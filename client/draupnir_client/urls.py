@@ -1,4 +1,4 @@
-"""The url of a server: its syntax, and whether a secret may be sent to it."""
+"""Parses the url of a server, and decides whether a secret may be sent to it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ def parse_url(text: str) -> ServerURL:
     except ValueError as error:
         raise ConfigError(f"The url {text} cannot be read ({error}); write it like https://my-draupnir.tld.") from error
     if parts.scheme not in ("http", "https") or not host:
-        raise ConfigError(f"The url {text} has no http:// or https:// and host; write it like https://my-draupnir.tld.")
+        raise ConfigError(
+            f"The url {text} lacks http:// or https://, or a host; write it like https://my-draupnir.tld."
+        )
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigError(
             "The url has a user name, a query or a fragment in it; leave only scheme, host, port and path."

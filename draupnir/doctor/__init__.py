@@ -1,1 +1,1 @@
-"""`draupnir doctor`: its checks and their report. Changes nothing."""
+"""Runs the checks of `draupnir doctor`, and reports them. Changes nothing."""

@@ -1,4 +1,4 @@
-"""The checks of `draupnir doctor`: examines every part of the service on this machine; changes nothing."""
+"""Examines every part of the service on this machine for `draupnir doctor`. Changes nothing."""
 
 from __future__ import annotations
 
@@ -33,13 +33,14 @@ HTTP_TIMEOUT_S = 15
 
 
 def examine() -> list[Finding]:
-    """Return every finding, in the order of dependencies; needs root."""
+    """Return every finding, in the order of dependencies. Needs root."""
     try:
         settings = load(CONFIG_PATH)
     except SettingsError as error:
         return [bad("configuration", str(error), "correct it and run `systemctl restart draupnir`")]
+    state = "is valid" if CONFIG_PATH.exists() else "does not exist, so all settings have their defaults"
     return [
-        ok("configuration", f"{CONFIG_PATH} is valid" if CONFIG_PATH.exists() else f"all defaults, no {CONFIG_PATH}"),
+        ok("configuration", f"{CONFIG_PATH} {state}"),
         _examine_secret(),
         _examine_key(),
         *_examine_embedded_disk(),
@@ -69,7 +70,7 @@ def _examine_key() -> Finding:
     except (encryption.KeyMissing, OSError) as error:
         return bad("encryption key", str(error), "then run `systemctl restart draupnir`")
     return findings.judge_private_file("encryption key", encryption.PATH, mode) or ok(
-        "encryption key", "present, readable only by root"
+        "encryption key", "only root can read the file"
     )
 
 
@@ -77,12 +78,12 @@ def _examine_embedded_disk() -> list[Finding]:
     if not EMBEDDED_DISK.exists():
         return []
     status, host = EMBEDDED_DISK.stat(), os.statvfs(EMBEDDED_DISK.parent)
-    # st_blocks counts units of 512 bytes on every filesystem, see stat(2).
+    # On every filesystem st_blocks counts units of 512 bytes, see stat(2).
     return [findings.judge_embedded_disk(status.st_size, status.st_blocks * 512, host.f_bavail * host.f_frsize)]
 
 
 def _examine_as_daemon(settings: Settings) -> list[Finding]:
-    """Query helper and metadata as the daemon's user, to get the same results as the daemon."""
+    """Query the helper and the metadata as the daemon's user, to get the same results as the daemon."""
     try:
         with _acting_as(DAEMON_USER):
             return asyncio.run(_examine_helper_and_metadata(settings))
@@ -109,7 +110,7 @@ async def _examine_helper_and_metadata(settings: Settings) -> list[Finding]:
         await store.open(migrating=False)
         image_ids = [image.id for image in await store.images.list_all()]
         instance_ids = [instance.id for instance in await store.instances.list_all()]
-        result.append(ok("metadata", f"answers; {len(image_ids)} images, {len(instance_ids)} instances"))
+        result.append(ok("metadata", f"the database answers; {len(image_ids)} images, {len(instance_ids)} instances"))
         if inventory is not None:
             result += findings.judge_inventory(inventory, image_ids, instance_ids)
         if settings.oidc is not None:
@@ -130,7 +131,7 @@ def _examine_health() -> Finding:
         body = json.loads(response.read())
         return findings.judge_health(response.status, body.get("parts", {}))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        text = f"no answer at http://{API_HOST}:{API_PORT}/health_check ({error})"
+        text = f"http://{API_HOST}:{API_PORT}/health_check does not answer ({error})"
         return bad("daemon", text, "see `systemctl status draupnir.socket draupnir` and `journalctl -u draupnir`")
     finally:
         connection.close()
@@ -167,7 +168,7 @@ def _examine_certificate(settings: Settings) -> list[Finding]:
     except (tls.CertificateError, OSError) as error:
         return [bad("api certificate", str(error), "then run `systemctl reload-or-restart draupnir`")]
     except KeyError:
-        return []  # the daemon's user does not exist, which is reported already
+        return []  # another finding reports that the daemon's user does not exist
     served = _served_certificate(http.listen_address)
     return [findings.judge_certificate(http.tls_certificate, pem, served, settings.public_hostname, datetime.now(UTC))]
 
@@ -183,9 +184,9 @@ def _served_certificate(listen_address: str) -> str | None:
 
 
 def _examine_sign_in(settings: Settings) -> list[Finding]:
-    """Check the client secret and the identity provider; the encryption key is checked separately."""
+    """Check the client secret and the identity provider. The encryption key is checked separately."""
     if settings.oidc is None:
-        return [ok("sign-in", "not configured, so users authenticate with the shared secret only")]
+        return [ok("sign-in", "sign-in is not configured, so users authenticate with the shared secret only")]
     try:
         secret = client_secret.parse(_read(client_secret.PATH))
         mode = client_secret.PATH.stat().st_mode
@@ -200,12 +201,12 @@ def _read(path: Path) -> bytes:
 
 
 def _examine_provider(settings: Settings, secret: str) -> Finding:
-    # Imported here, because only sign-in needs an HTTP client.
+    # Import the HTTP client here, because only sign-in needs it.
     from draupnir.identity import oidc
 
     assert settings.oidc is not None
     url = settings.oidc.discovery_url
-    # The finding below reports its errors.
+    # The finding below reports errors of the provider.
     oidc.log.disabled = True
     try:
         provider = asyncio.run(oidc.Provider(settings, secret).describe())
@@ -220,7 +221,7 @@ def _examine_provider(settings: Settings, secret: str) -> Finding:
 
 @contextlib.contextmanager
 def _acting_as(user: str) -> Iterator[None]:
-    """Act as the user in this block, as peers of unix sockets see it. Raises KeyError."""
+    """Act as the user in this block, also for peers of unix sockets. Raises KeyError if the user does not exist."""
     entry = pwd.getpwnam(user)
     own_uid, own_gid, own_groups = os.geteuid(), os.getegid(), os.getgroups()
     os.initgroups(user, entry.pw_gid)
@@ -235,7 +236,7 @@ def _acting_as(user: str) -> Iterator[None]:
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str] | None:
-    """Run a command and return its result. Return None if it is not installed or does not end."""
+    """Run a command and return its result, or None if the command is not installed or does not end."""
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     try:
         return subprocess.run(

@@ -1,4 +1,4 @@
-"""The judgements of doctor: pure functions from observed facts to findings."""
+"""Judges observed facts for doctor: pure functions that return findings."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
     """Judge whether only root and the daemon can read the shared secret."""
     permissions = stat.S_IMODE(mode)
     if owner == "root" and group == "draupnir" and permissions == 0o640:
-        return ok("shared secret", "present, readable by root and the daemon only")
+        return ok("shared secret", "only root and the daemon can read the file")
     path = shared_secret.PATH
     return bad(
         "shared secret",
@@ -70,7 +70,7 @@ def judge_secret_file(mode: int, owner: str, group: str) -> Finding:
 
 
 def judge_private_file(part: str, path: Path, mode: int) -> Finding | None:
-    """Judge whether only root can read a file. Return None if so."""
+    """Return a finding if others than root can read a file, or None."""
     permissions = stat.S_IMODE(mode)
     if not permissions & 0o077:
         return None
@@ -80,13 +80,13 @@ def judge_private_file(part: str, path: Path, mode: int) -> Finding | None:
 
 def judge_inspection(inspection: Inspection) -> list[Finding]:
     """Judge the helper's report about storage, free space and Postgres."""
-    findings = [ok("helper", f"answers; systemd {inspection.systemd_version}")]
+    findings = [ok("helper", f"the helper answers; systemd has version {inspection.systemd_version}")]
     if inspection.storage is None:
         findings.append(
             bad(
                 "storage",
                 "the data filesystem does not exist, or is mounted without nodev, noexec or nosuid",
-                "see `systemctl status draupnir-setup`, data_path, and `findmnt --target` with that path",
+                "see `systemctl status draupnir-setup`, and run `findmnt --target` with data_path of config.toml",
             )
         )
     else:
@@ -116,7 +116,7 @@ def judge_room(storage: Storage) -> Finding:
     """Judge the free space of the data filesystem."""
     room = storage.room
     share = room.free_bytes / room.size_bytes if room.size_bytes else 0.0
-    text = f"{gigabytes(room.free_bytes)} of {gigabytes(room.size_bytes)} free ({share:.0%})"
+    text = f"{gigabytes(room.free_bytes)} of {gigabytes(room.size_bytes)} are free ({share:.0%})"
     advice = "destroy unused instances and images, or enlarge the disk"
     if share < BAD_FREE:
         return bad("free space", text, advice)
@@ -124,9 +124,9 @@ def judge_room(storage: Storage) -> Finding:
 
 
 def judge_embedded_disk(size_bytes: int, allocated_bytes: int, host_free_bytes: int) -> Finding:
-    """Judge the sparse file of the embedded disk, whose writes fail when its host filesystem is full."""
+    """Judge the sparse file of the embedded disk. Writes to it fail when its host filesystem is full."""
     to_grow_bytes = max(0, size_bytes - allocated_bytes)
-    text = f"may grow by {gigabytes(to_grow_bytes)}, and its host filesystem has {gigabytes(host_free_bytes)} free"
+    text = f"the file may grow by {gigabytes(to_grow_bytes)}, and its filesystem has {gigabytes(host_free_bytes)} free"
     advice = "free space on the filesystem of /var/lib/draupnir, or move the data to a separate disk"
     if host_free_bytes < min(to_grow_bytes, HOST_RESERVE_BYTES):
         return bad("embedded disk", text, advice)
@@ -136,19 +136,21 @@ def judge_embedded_disk(size_bytes: int, allocated_bytes: int, host_free_bytes: 
 
 
 def judge_postgres(majors: list[int]) -> Finding:
-    """Judge whether a Postgres server is installed; an image needs the one of its own major."""
+    """Judge whether a Postgres server is installed. An image needs the server of its own major."""
     if not majors:
-        return bad("postgres", "no Postgres server is installed", "install one, such as `apt install postgresql-17`")
-    return ok("postgres", "installed: " + ", ".join(map(str, sorted(majors))))
+        return bad(
+            "postgres", "no Postgres server is installed", "run `apt install postgresql-17`, or install another major"
+        )
+    return ok("postgres", "installed majors: " + ", ".join(map(str, sorted(majors))))
 
 
 def judge_filter(on: bool, works: bool) -> list[Finding]:
-    """Judge whether ports can filter addresses; no finding if allowlists are off."""
+    """Judge whether ports can filter addresses. Return no finding if allowlists are off."""
     if not on:
         return []
     if works:
         return [ok("address filter", "ports accept only the addresses on their allowlists")]
-    advice = "boot with the unified cgroup hierarchy and a kernel that loads BPF programs, or turn it off"
+    advice = "boot with the unified cgroup hierarchy and a kernel that loads BPF programs, or set it to false"
     return [
         bad(
             "address filter",
@@ -185,8 +187,8 @@ def judge_sshd(running: bool, effective: str) -> Finding:
 def judge_upload_keys(keys: int) -> Finding:
     """Judge whether there is an upload key."""
     if not keys:
-        return warning("upload keys", "none, so no one can upload", "run `draupnir upload-key add FILE.pub`")
-    return ok("upload keys", f"{keys} present")
+        return warning("upload keys", "no key exists, so nobody can upload", "run `draupnir upload-key add FILE.pub`")
+    return ok("upload keys", f"number of keys: {keys}")
 
 
 def judge_checks(users: Collection[User], interval: timedelta, now: datetime) -> Finding:
@@ -208,13 +210,13 @@ def judge_checks(users: Collection[User], interval: timedelta, now: datetime) ->
 def judge_health(status: int, parts: dict[str, str]) -> Finding:
     """Judge the daemon's health check."""
     if status == 200:
-        return ok("daemon", "answers on 127.0.0.1:8432 and is healthy")
+        return ok("daemon", "the API answers on 127.0.0.1:8432 and is healthy")
     away = "; ".join(f"{part}: {state}" for part, state in parts.items() if state != "ok") or f"status {status}"
-    return bad("daemon", f"answers, and is unhealthy: {away}", "see the other lines here and `journalctl -u draupnir`")
+    return bad("daemon", f"the API is unhealthy: {away}", "see the other lines here and `journalctl -u draupnir`")
 
 
 def judge_inventory(inventory: Inventory, image_ids: Iterable[int], instance_ids: Iterable[int]) -> list[Finding]:
-    """Judge images and instances that are missing in the metadata; the service never deletes them."""
+    """Judge images and instances that are missing in the metadata. The service never deletes them."""
     images, instances = set(image_ids), set(instance_ids)
     strays = [
         *_strays("upload", inventory.uploads, images),
@@ -243,7 +245,7 @@ def _judge_undeletable(entry: str) -> Finding:
     name = entry.partition(":")[0]
     return warning(
         "trash",
-        f"{entry}; it occupies space on the data disk",
+        f"an entry cannot be deleted and occupies space on the data disk: {entry}",
         f"run `rm -rf /run/draupnir/data/trash/{name}`; if that fails too, see `journalctl -k` for errors of the disk",
     )
 
@@ -253,7 +255,7 @@ def _strays(noun: str, found: Iterable[int], known: set[int]) -> list[str]:
 
 
 def judge_certificate(path: Path, pem: bytes, served: str | None, hostname: str, now: datetime) -> Finding:
-    """Judge the configured certificate of the API; `served` is the one that the listener presents, or None."""
+    """Judge the configured certificate of the API. `served` is the one that the listener presents, or None."""
     part = "api certificate"
     try:
         certificate = x509.load_pem_x509_certificate(pem)
@@ -262,13 +264,12 @@ def judge_certificate(path: Path, pem: bytes, served: str | None, hostname: str,
     expires_at = certificate.not_valid_after_utc
     renew = f"renew {path} and run `systemctl reload draupnir`"
     if expires_at <= now:
-        return bad(part, f"expired on {expires_at:%Y-%m-%d}", renew)
+        return bad(part, f"the certificate expired on {expires_at:%Y-%m-%d}", renew)
     if certificate.not_valid_before_utc > now:
-        return bad(
-            part, f"is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}", f"check the clock, or {renew}"
-        )
+        text = f"the certificate is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}"
+        return bad(part, text, f"check the clock, or {renew}")
     if not is_for(certificate, hostname):
-        text = f"is not for {hostname}, the public_hostname, so clients refuse it"
+        text = f"the certificate is not for {hostname}, the public_hostname, so clients refuse it"
         return bad(part, text, f"put a certificate for that name at {path} and run `systemctl reload draupnir`")
     if served is None:
         return bad(part, "the HTTPS listener does not answer", "see `journalctl -u draupnir`")
@@ -277,7 +278,7 @@ def judge_certificate(path: Path, pem: bytes, served: str | None, hostname: str,
         return bad(
             part, text, "run `systemctl reload draupnir`; `journalctl -u draupnir` has the reason if it is refused"
         )
-    text = f"for {hostname}, valid until {expires_at:%Y-%m-%d}"
+    text = f"the certificate is for {hostname} and valid until {expires_at:%Y-%m-%d}"
     return warning(part, text, renew) if expires_at - now < CERTIFICATE_WARN else ok(part, text)
 
 

@@ -245,7 +245,7 @@ def test_the_life_of_an_image_and_an_instance_in_commands(shell: Shell, helper: 
 
     number = json.loads(shell("images list --output json").stdout)[0]["id"]
     nothing = shell(f"images finalise {number}")
-    assert (nothing.exit_code, "nothing had been uploaded" in nothing.stderr) == (1, True)
+    assert (nothing.exit_code, "nothing was uploaded" in nothing.stderr) == (1, True)
 
     helper.upload(number)
     helper.outcomes[JobKind.FINALISE] = JobState.FAILED

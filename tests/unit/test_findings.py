@@ -155,7 +155,7 @@ def test_known_images_and_instances_are_not_reported() -> None:
 def test_undeletable_trash_is_reported_with_advice() -> None:
     known, trash = findings.judge_inventory(inventory(trash=1, undeletable=["4-17: File name too long"]), {1}, {1})
     assert (verdict(known), verdict(trash)) == ("ok", "warning")
-    assert trash.text.startswith("4-17: File name too long")
+    assert trash.text.endswith("4-17: File name too long")
     assert "rm -rf /run/draupnir/data/trash/4-17`" in trash.advice
 
 

@@ -120,7 +120,7 @@ def test_every_text_survives_being_written_as_toml(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "complaint"),
-    [("url = ", "not valid TOML"), ("url = 3", "url is not a string"), ('url = "my-draupnir.tld"', "no http")],
+    [("url = ", "not valid TOML"), ("url = 3", "url is not a string"), ('url = "my-draupnir.tld"', "lacks http")],
 )
 def test_a_broken_file_is_reported_in_one_sentence(run: Run, text: str, complaint: str) -> None:
     config.path().parent.mkdir(parents=True)

@@ -156,14 +156,14 @@ def test_a_temporary_failure_differs_from_a_refusal(status: int) -> None:
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout(""), httpx.RemoteProtocolError("cut"), httpx.ReadError("reset")])
 def test_a_change_whose_answer_is_lost_may_have_been_made(error: Exception) -> None:
-    assert "may have done it" in failure_of(error, ServerUnreachable)
+    assert "may have executed the request" in failure_of(error, ServerUnreachable)
 
 
 @pytest.mark.parametrize(
     "error", [httpx.ConnectTimeout(""), httpx.ConnectError("no route"), httpx.ProxyError("denied")]
 )
 def test_a_change_that_was_never_sent_was_not_made(error: Exception) -> None:
-    assert "may have done it" not in failure_of(error, ServerUnreachable)
+    assert "may have executed the request" not in failure_of(error, ServerUnreachable)
 
 
 def real_failure(url: str) -> str:
@@ -185,7 +185,7 @@ def test_an_unknown_host_is_named() -> None:
 
 
 def test_tls_to_a_plain_server_says_to_check_the_scheme(address: str) -> None:
-    assert "no TLS" in real_failure(address.replace("http://", "https://"))
+    assert "TLS with" in real_failure(address.replace("http://", "https://"))
 
 
 def test_a_certificate_of_an_unknown_authority_is_not_trusted(tmp_path: Path) -> None:

@@ -221,7 +221,7 @@ def test_libpq_reads_any_service_whole_or_it_is_refused(database: str, role: str
 
 @pytest.mark.parametrize("database", ["line\nbreak", "trailing ", "x" * 1015, "ö" * 508])
 def test_what_libpq_would_not_read_from_a_service_file_is_refused(database: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="service cannot carry dbname"):
+    with pytest.raises(ConfigError, match="service cannot express dbname"):
         formats.service(reached(database))
     longest = reached("x" * 1014)
     assert_has(by_libpq_from_file(formats.service(longest), tmp_path, "draupnir-4"), options(longest))
@@ -272,7 +272,7 @@ def test_node_reads_dotenv(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("database", ["$(x)", "${HOME}", "$HOME", "a\\nb", "`x`", "a\nb", "both ' and \""])
 def test_what_readers_of_dotenv_understand_differently_is_refused(database: str) -> None:
-    with pytest.raises(ConfigError, match="dotenv cannot carry PGDATABASE"):
+    with pytest.raises(ConfigError, match="dotenv cannot express PGDATABASE"):
         formats.dotenv(reached(database))
 
 

@@ -94,12 +94,12 @@ def test_env_prints_what_the_format_asks_for_and_so_does_new(run: Run, server: F
     assert run("env", "4", "--format", "yaml").exit_code == 2
 
 
-def test_a_name_that_a_format_cannot_carry_prints_nothing(run: Run, server: FakeServer) -> None:
+def test_a_name_that_a_format_cannot_express_prints_nothing(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     for form in ("shell", "dotenv", "service"):
         result = run("env", "4", "--format", form, "--database", "a\nb")
         assert (result.exit_code, result.stdout) == (1, "")
-        assert f"The format {form} cannot carry" in result.stderr
+        assert f"The format {form} cannot express" in result.stderr
 
 
 def test_the_database_is_the_one_asked_for_or_saved_or_of_the_environment_or_with_the_data(
