@@ -12,7 +12,7 @@ CREATE TABLE images (
     done_bytes bigint,
     total_bytes bigint,
     step_started_at timestamptz,
-    -- Retained while the image is finalised again: if nothing was uploaded, it returns to this state.
+    -- The row keeps these while the image is finalised again. If nothing was uploaded, the image returns to this state.
     failure_code text,
     failure_detail text,
     postgres_major integer,

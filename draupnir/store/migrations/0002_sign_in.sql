@@ -1,5 +1,5 @@
--- Users, their tokens, and pending sign-ins. The content is not enough to sign in: secrets are stored as SHA-256, and refresh
--- tokens are encrypted with a key that is not in the database.
+-- These tables have users, their tokens, and pending sign-ins. Their content is not enough to sign in: secrets are stored as
+-- SHA-256, and refresh tokens are encrypted with a key that is not in the database.
 
 CREATE TABLE users (
     email text PRIMARY KEY,
@@ -10,8 +10,8 @@ CREATE TABLE users (
     signed_in_at timestamptz NOT NULL DEFAULT now()
 );
 
--- A sign-in creates a session; users create named tokens for programs. The bearer of the shared secret may have tokens, but
--- has no row in users, so there is no foreign key.
+-- A sign-in creates a session, and users create named tokens for programs. The owner is not a foreign key, because the bearer
+-- of the shared secret may have tokens, and the table users has no row for this bearer.
 CREATE TABLE tokens (
     id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     owner text NOT NULL,
@@ -27,7 +27,7 @@ CREATE TABLE tokens (
 CREATE INDEX tokens_owner_idx ON tokens (owner);
 CREATE UNIQUE INDEX tokens_owner_name_idx ON tokens (owner, name) WHERE kind = 'named';
 
--- One row for each sign-in, from the client's request until it has its token. Each digest is cleared when it is used.
+-- Each sign-in has a row from the client's request until the client has its token. A used digest is cleared.
 CREATE TABLE sign_ins (
     id integer PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
     link_digest bytea UNIQUE,

@@ -1,5 +1,5 @@
--- Allowlists of instances, if the operator has enabled them. A later request from the same address renews a `seen` entry; an
--- `added` entry does not change.
+-- The table has the allowlists of instances, if the operator has enabled them. A later request from the same address renews a
+-- `seen` entry, but not an `added` entry.
 
 CREATE TABLE addresses (
     instance_id integer NOT NULL REFERENCES instances (id) ON DELETE CASCADE,

@@ -1,5 +1,5 @@
--- Revoked users, and the retention of their instances. The daemon counts the time while it runs, so that a wrong clock does not
--- destroy an instance.
+-- Add the revocation of users, and the retention of their instances. The daemon counts the time while it runs, so that a wrong
+-- clock does not destroy an instance.
 
 ALTER TABLE users
     ADD COLUMN checked_at timestamptz NOT NULL DEFAULT now(),

@@ -1,5 +1,5 @@
--- Whether the provider rotates the user's refresh tokens, if known; whether the answer with a new token may have been lost;
--- and for how many seconds of the daemon's run time the provider has refused the token after such a loss.
+-- `rotates` is true if the provider rotates the user's refresh tokens. `unsettled` is true if the answer with a new token may be
+-- lost. `refused_s` counts the seconds of the daemon's run time for which the provider has refused the token after such a loss.
 
 ALTER TABLE users
     ADD COLUMN rotates boolean,

@@ -1,5 +1,5 @@
--- Authority keys are encrypted. Plain-text keys of an earlier version move to a separate column until the daemon, which has the
--- encryption key, has encrypted them.
+-- Authority keys are encrypted from now on. Plain-text keys of an earlier version stay in a separate column until the daemon,
+-- which has the encryption key, has encrypted them.
 
 ALTER TABLE instances RENAME COLUMN authority_key TO plain_authority_key;
 ALTER TABLE instances

@@ -1,3 +1,3 @@
--- Store only the public part of a failure: earlier versions appended the end of a log to the first line.
+-- Store only the public part of a failure, the first line. Earlier versions appended the end of a log.
 
 UPDATE images SET failure_detail = split_part(failure_detail, E'\n', 1) WHERE failure_detail LIKE E'%\n%';

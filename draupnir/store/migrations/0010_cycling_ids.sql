@@ -1,5 +1,5 @@
--- Sequences restart at the end of their range; otherwise an id found on the disk could exhaust a sequence for good. Inserts
--- skip ids that are in use in the metadata or on the disk.
+-- Sequences restart at the end of their range. Otherwise an id that is found on the disk could exhaust a sequence. Inserts skip
+-- ids that are in use in the metadata or on the disk.
 
 ALTER SEQUENCE image_ids CYCLE;
 ALTER SEQUENCE instance_ids CYCLE;

@@ -1,4 +1,4 @@
--- Events of images and instances: one row for each change of a status, in the same transaction.
+-- The table has the events of images and instances. The transaction that changes a status also inserts its event.
 
 CREATE TABLE events (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -6,10 +6,10 @@ CREATE TABLE events (
     kind text NOT NULL CHECK (kind IN ('image', 'instance')),
     subject_id integer NOT NULL,
     name text NOT NULL,
-    -- NULL before the first status, and after the last one.
+    -- The value is NULL before the first status, and after the last one.
     before text,
     after text,
-    -- The owner of the instance at that time; NULL for images.
+    -- The owner of the instance at that time, or NULL for images.
     owner text,
     caller text NOT NULL,
     reason text NOT NULL,

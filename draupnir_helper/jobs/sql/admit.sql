@@ -4,6 +4,6 @@ UPDATE pg_database SET datistemplate = false WHERE datconnlimit = -2 AND datiste
 SELECT format('DROP DATABASE %I', datname) FROM pg_database WHERE datconnlimit = -2
 \gexec
 UPDATE pg_database SET datallowconn = true WHERE NOT datallowconn;
--- Only superusers could connect to these.
+-- With CONNECTION LIMIT 0, only superusers can connect to a database.
 UPDATE pg_database SET datconnlimit = -1 WHERE datconnlimit = 0;
 SELECT oid, to_json(datname) FROM pg_database ORDER BY oid;

@@ -1,4 +1,4 @@
--- Run in the script's own session: uncommitted changes would be rolled back at its end, and leave the original data.
+-- Run in the script's own session. Uncommitted changes would be rolled back at its end, and the original data would stay.
 \set ON_ERROR_STOP on
 SELECT pg_catalog.txid_current_if_assigned() IS NOT NULL AS left_open
 \gset

@@ -1,4 +1,4 @@
--- Run in every database before the script: list what depends on a collation whose recorded version is not the server's.
+-- Run in every database before the script: list all objects that depend on a collation whose recorded version is not the server's.
 -- Postgres records versions of databases from 15 on, and of libc's collations from 13 on; a version that is missing counts
 -- as another one, except for locales that compare bytes. The columns of pg_database differ by major, so read them as JSON.
 SELECT CASE WHEN current_setting('server_version_num')::int >= 150000
@@ -14,7 +14,7 @@ SELECT jsonb_agg(known) AS stale
         SELECT oid, false, collprovider::text, collcollate, collname, collversion, pg_collation_actual_version(oid)
           FROM pg_collation
          WHERE oid <> 100 AND collprovider <> 'd'
-           -- Those of Postgres, those in use, and one of each version, because to ask for all would take too long.
+           -- Check the collations of Postgres, those in use, and one of each version. All collations would take too long.
            AND (oid < 12000 OR oid IN (SELECT refobjid FROM pg_depend WHERE refclassid = 'pg_collation'::regclass)
              OR oid IN (SELECT min(oid) FROM pg_collation GROUP BY collprovider, collversion))) AS known
  WHERE CASE WHEN provider = 'c' AND locale ~* '^(c|posix|c\..*)$' THEN false

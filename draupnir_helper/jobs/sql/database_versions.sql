@@ -1,4 +1,4 @@
--- Run once, after the indexes of all databases were rebuilt. initdb leaves out the version of template0.
+-- Run once, after the indexes of all databases were rebuilt. initdb does not record the version of template0.
 SELECT current_setting('server_version_num')::int >= 150000 AS has_database_version
 \gset
 \if :has_database_version

@@ -1,4 +1,4 @@
--- Run once, in template1: what the databases need before anybody can connect to them; see preflight.sql.
+-- Run once, in template1: list what each database needs before anybody can connect to it. See preflight.sql.
 SELECT jsonb_build_array('locale', locale, format('database %I', datname), datname)
   FROM pg_database, unnest(ARRAY[datcollate, datctype]::text[]) AS locale
 UNION ALL

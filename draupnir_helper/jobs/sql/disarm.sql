@@ -16,7 +16,7 @@ SELECT statement FROM pg_subscription s,
 SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END, srvname)
   FROM pg_user_mapping JOIN pg_foreign_server s ON s.oid = umserver LEFT JOIN pg_authid r ON r.oid = umuser
 \gexec
--- Temporary schemas that sessions of a crashed server left, or that only look like it. No other session is connected.
+-- Sessions of a crashed server leave temporary schemas, and others may look the same. No other session is connected.
 SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
  WHERE nspname ~ '^pg_(toast_)?temp_' AND oid <> pg_my_temp_schema()
 \gexec

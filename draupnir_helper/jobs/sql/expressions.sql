@@ -1,5 +1,5 @@
--- Run in a database after ANALYZE failed for :tables: list what it evaluates or reads beside the rows of a table, which are
--- indexes with expressions, and foreign tables that inherit from the table.
+-- Run in a database after ANALYZE failed for :tables: list the indexes with expressions that ANALYZE evaluates, and the foreign
+-- tables that inherit from a table, which ANALYZE reads.
 WITH RECURSIVE below(root, oid) AS (
   SELECT oid, oid FROM pg_class WHERE oid = ANY (:'tables'::oid[])
    UNION SELECT root, inhrelid FROM below JOIN pg_inherits ON inhparent = below.oid)

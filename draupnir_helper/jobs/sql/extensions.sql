@@ -5,7 +5,7 @@
 BEGIN;
 SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', extname) FROM pg_extension
 \gexec
--- An extension that stays would legitimate members that the data added. So would a stale row with the oid of a new one.
+-- If an extension stayed, members that the data added would look legitimate. A stale row with a reused oid has the same effect.
 SELECT EXISTS (SELECT FROM pg_extension) AS stays
 \gset
 \if :stays

@@ -1,4 +1,4 @@
--- Run in template1: what the job is going to change in databases and roles; removals.sql has the rest of the report.
+-- Run in template1: list what the job will change in databases and roles. removals.sql lists the rest of the report.
 SELECT jsonb_build_object('code', 'database_dropped', 'database', datname) FROM pg_database WHERE datconnlimit = -2
 UNION ALL
 SELECT jsonb_build_object('code', 'connection_limit_removed', 'database', datname) FROM pg_database WHERE datconnlimit = 0

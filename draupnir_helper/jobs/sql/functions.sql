@@ -1,4 +1,4 @@
--- Run in every database: list Postgres's functions, and all that may run with more rights than the caller has. See
+-- Run in every database: list Postgres's functions, and all functions that may run with more rights than the caller has. See
 -- jobs/catalogs.py.
 COPY (
   SELECT p.oid, proowner = 10,

@@ -1,4 +1,4 @@
--- Run in every database before functions.sql, whose verdict depends on it.
+-- Run in every database before functions.sql, because the verdict on functions depends on their languages.
 -- A language is trusted if its handler is one of those that give no access to the machine.
 UPDATE pg_language SET lanpltrusted = false
  WHERE lanpltrusted AND lanname <> 'sql'

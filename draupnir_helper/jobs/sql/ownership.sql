@@ -22,7 +22,7 @@ SELECT format('ALTER LANGUAGE %I OWNER TO %I', lanname, :'bootstrap') FROM pg_la
 SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'bootstrap')
   FROM pg_proc WHERE oid = ANY (:'kept'::oid[] || :'closed'::oid[]) AND proowner <> 10
 \gexec
--- Not REVOKE, which leaves grants of roles other than the owner.
+-- REVOKE would leave grants of roles other than the owner.
 UPDATE pg_proc SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] WHERE oid = ANY (:'closed'::oid[]);
 -- Triggers, languages, types and operator classes call a function without the privilege EXECUTE, so remove its extra rights.
 UPDATE pg_proc SET prosecdef = false WHERE oid = ANY (:'closed'::oid[]) AND prosecdef;
@@ -44,8 +44,8 @@ UPDATE pg_namespace
                       makeaclitem(0, 10, 'USAGE', false)]
  WHERE nspname IN ('pg_catalog', 'information_schema')
    AND EXISTS (SELECT FROM aclexplode(nspacl) WHERE grantee <> 10 AND privilege_type = 'CREATE');
--- Scripts of extensions run as the bootstrap superuser, so its default privileges would apply to their objects. They become
--- those of draupnir, which creates the other objects in its place.
+-- Scripts of extensions run as the bootstrap superuser, so its default privileges would apply to their objects. draupnir gets
+-- these default privileges, because it creates all other objects in place of the superuser.
 CREATE TEMPORARY VIEW defaults AS
   SELECT defaclnamespace, coalesce(' IN SCHEMA ' || quote_ident(nspname), '') AS place,
          CASE defaclobjtype WHEN 'r' THEN 'TABLES' WHEN 'S' THEN 'SEQUENCES' WHEN 'f' THEN 'FUNCTIONS'
@@ -93,19 +93,19 @@ DELETE FROM pg_shdepend
 INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, deptype)
   SELECT d.oid, 'pg_publication'::regclass, p.oid, 0, 'pg_authid'::regclass, pubowner, 'o'
     FROM pg_publication p, pg_database d WHERE datname = current_database();
--- Large objects can be numerous. Those with grants follow below, since their grantor changes, too.
+-- Large objects can be numerous, so update the catalog. Those with grants follow below, because their grantor changes, too.
 INSERT INTO pg_shdepend (dbid, classid, objid, objsubid, refclassid, refobjid, deptype)
   SELECT d.oid, 'pg_largeobject'::regclass, l.oid, 0, 'pg_authid'::regclass, :draupnir, 'o'
     FROM pg_largeobject_metadata l, pg_database d
    WHERE datname = current_database() AND lomowner = 10::oid AND lomacl IS NULL;
 UPDATE pg_largeobject_metadata SET lomowner = :draupnir WHERE lomowner = 10::oid AND lomacl IS NULL;
 
--- The owner of a table can create indexes on its partitions, with the rights of their owner. So the superuser owns none.
+-- The owner of a table can create indexes on its partitions, with the rights of their owner. So the superuser owns no partition.
 CREATE TEMPORARY VIEW part_of_other AS
   SELECT inhrelid AS object FROM pg_inherits
    WHERE ('pg_class'::regclass::oid, inhparent) NOT IN (SELECT classid, objid FROM extension_member);
 
--- All objects with an owner, and their kind for ALTER. Names of numerous kinds are written out only below. Sequences of
+-- List all objects with an owner, and their kind for ALTER. Names of numerous kinds are written out only below. Sequences of
 -- columns follow their table; array, multirange and row types follow their base.
 CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) AS
   SELECT 'SCHEMA', 'pg_namespace'::regclass::oid, oid, oid, nspowner, quote_ident(nspname) FROM pg_namespace
@@ -153,7 +153,7 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
   SELECT 'LARGE OBJECT', 'pg_largeobject'::regclass, oid, NULL, lomowner, oid::text FROM pg_largeobject_metadata
   UNION ALL
   SELECT 'SERVER', 'pg_foreign_server'::regclass, oid, NULL, srvowner, quote_ident(srvname) FROM pg_foreign_server;
--- Without recent statistics the planner takes the catalogs of a database with many tables for small.
+-- Without recent statistics the planner assumes small catalogs, also in a database with many tables.
 SET enable_nestloop = off;
 SELECT format('ALTER %s %s OWNER TO %I', kind,
               CASE kind WHEN 'TABLE' THEN object::regclass::text WHEN 'ROUTINE' THEN object::regprocedure::text

@@ -1,5 +1,5 @@
--- Run in every database before anything else: what the data need from this server, one JSON array [kind, name, of what]
--- a line. See jobs/preflight.py.
+-- Run in every database before anything else: list what the data need from this server. Each line is a JSON array of the kind,
+-- the name, and the object that needs it. See jobs/preflight.py.
 SELECT jsonb_build_array('library', probin, coalesce(min(extname), ''))
   FROM pg_proc p
   LEFT JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'

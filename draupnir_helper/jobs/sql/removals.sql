@@ -1,4 +1,4 @@
--- What the job removes or disables, as lines of JSON: run once in every database, with :names of settings, before disarm.sql.
+-- Run in every database before disarm.sql, with :names of settings: list what the job removes or disables, as lines of JSON.
 SELECT json_build_object('code', code, 'object', object) FROM (
   SELECT 'event_trigger_disabled' AS code, evtname::text AS object FROM pg_event_trigger WHERE evtenabled <> 'D'
   UNION ALL

@@ -7,7 +7,7 @@ SELECT current_setting('server_version_num')::int >= 150000 AS has_parameter_acl
 SELECT 'CREATE ROLE draupnir' WHERE NOT EXISTS (SELECT FROM pg_authid WHERE rolname = 'draupnir')
 \gexec
 ALTER ROLE draupnir LOGIN INHERIT CREATEDB PASSWORD NULL CONNECTION LIMIT -1 VALID UNTIL 'infinity';
--- The first line of pg_hba.conf rejects its members.
+-- The first line of pg_hba.conf rejects the members of this role.
 CREATE ROLE draupnir_superusers;
 CREATE TEMPORARY VIEW reserved AS
   SELECT oid, rolname FROM pg_authid WHERE oid < 16384::oid OR rolname ~ '^pg_' OR rolname = 'draupnir_superusers';

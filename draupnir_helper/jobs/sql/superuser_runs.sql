@@ -97,7 +97,7 @@ SELECT format('CREATE RULE %I AS ON %s TO %s DO INSTEAD SELECT pg_catalog.pg_rea
 UPDATE pg_rewrite SET ev_enabled = 'A'
  WHERE ev_class IN (SELECT oid FROM read_only) AND ev_type <> '1' AND ev_class <> 'pg_settings'::regclass;
 \endif
--- Only superusers may read these, as after initdb: they contain passwords, and samples of rows that policies hide.
+-- Only superusers may read these catalogs, as after initdb: they contain passwords, and samples of rows that policies hide.
 CREATE TEMPORARY VIEW secret AS
   SELECT oid FROM pg_class
    WHERE relnamespace = 'pg_catalog'::regnamespace

@@ -3,7 +3,7 @@
 -- partitioned tables that had statistics. Each statement is a line with the oid of its table.
 \o :file
 SELECT CASE WHEN oid::regclass::text ~ '^[a-z0-9_.]+$' THEN format('%s %s; -- %s', command, oid::regclass, oid)
-            -- The name may have the end of a line.
+            -- A name that may contain the end of a line is quoted.
             ELSE format('SELECT format(%L, oid::regclass) FROM pg_class WHERE oid = %s \gexec', command || ' %s', oid) END
   FROM (SELECT oid, row_number() OVER (ORDER BY relkind = 'p', relpages DESC, oid) AS number,
                CASE WHEN relkind = 'p' THEN 'ANALYZE' WHEN is_below THEN :'vacuum' ELSE :'vacuum_analyze' END AS command

@@ -1,5 +1,5 @@
 -- Run in every database after the script: list the tables that were written to during it. The second value is true if the
--- function of a trigger that fired names the table. Functions instead of views, because the data may have replaced views.
+-- function of a trigger that fired names the table. Call functions instead of views, because the data may have replaced views.
 SELECT jsonb_build_array(
          concat_ws('.', current_database(), nspname, relname),
          EXISTS (SELECT FROM pg_proc p
