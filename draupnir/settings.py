@@ -157,6 +157,11 @@ class Settings(Section):
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
     trusted_extensions: Annotated[tuple[LibraryName, ...], Field(strict=False)] = ()
     shared_preload_libraries: Annotated[tuple[LibraryName, ...], Field(strict=False)] = ()
+    allowed_preload_libraries: Annotated[tuple[LibraryName, ...], Field(strict=False)] = (
+        "pg_stat_statements",
+        "pgaudit",
+    )
+    require_extensions: bool = False
     sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)] = 1800
     pool_size: Annotated[int, Field(ge=0, le=100)] = 2
     pool_images: Annotated[int, Field(ge=0, le=100)] = 1

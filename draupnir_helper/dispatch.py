@@ -26,7 +26,7 @@ def handlers(settings: Settings) -> dict[type[AnyRequest], Callable[[Any], Wire]
             wire.StartFinalise.by(lambda request: images.start_finalise(request, settings)),
             wire.InspectJob.by(images.inspect_job),
             wire.StopJobs.by(images.stop_jobs),
-            wire.PublishImage.by(images.publish_image),
+            wire.PublishImage.by(lambda request: images.publish_image(request, settings)),
             wire.DiscardParts.by(images.discard_parts),
             wire.DestroyImage.by(images.destroy_image),
             wire.KeepErrorText.by(images.keep_error_text),

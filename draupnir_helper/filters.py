@@ -9,6 +9,8 @@ from contextlib import suppress
 from ipaddress import IPv4Network, IPv6Network
 
 from draupnir_helper import bus
+from draupnir_helper.errors import HelperError
+from draupnir_helper.wire import LOOPBACK, ErrorCode
 
 # The value of IPIngressBytes if systemd cannot count bytes. Counting and filtering both need BPF.
 _NOT_COUNTED = 2**64 - 1
@@ -18,11 +20,18 @@ _FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
 Network = IPv4Network | IPv6Network
 
 
+def require(addresses: Sequence[Network] | None) -> None:
+    """Raise HelperError if systemd cannot filter, because it would open the port to everybody without an error."""
+    if addresses is not None and not filters_addresses():
+        detail = "systemd cannot filter addresses here; it needs cgroup2 and a kernel that lets it load BPF programs."
+        raise HelperError(ErrorCode.UNIT_FAILED, detail)
+
+
 def admission(addresses: Sequence[Network] | None) -> dict[str, object]:
-    """Return the properties that restrict a unit's sockets to these networks. None means no restriction."""
+    """Return the properties that restrict a unit's sockets to these networks and LOOPBACK. None restricts nothing."""
     if addresses is None:
         return {"IPAddressAllow": [], "IPAddressDeny": []}
-    return {"IPAddressAllow": _prefixes(addresses), "IPAddressDeny": _prefixes(_EVERYWHERE)}
+    return {"IPAddressAllow": _prefixes([*LOOPBACK, *addresses]), "IPAddressDeny": _prefixes(_EVERYWHERE)}
 
 
 def admit(name: str, addresses: Sequence[Network] | None) -> None:

@@ -31,10 +31,10 @@ from draupnir_helper.settings import Settings
 from draupnir_helper.wire import ErrorCode, JobKind, JobState
 
 SCRIPT_NAME = "anonymisation_script.sql"
-PRELOAD_NAME = "shared_preload_libraries"
-PARAMETERS_NAME = "parameters.json"
+ORDER_NAME = "order.json"
 _DELETION_S = 45
 _DELETED = 16  # a group with less than this fraction of its limit counts as deleted
+_OF_OPERATOR = {"shared_preload_libraries", "allowed_preload_libraries", "require_extensions"}
 _PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK, "image": Place.IMAGES}
 
 
@@ -112,9 +112,8 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     # The group of the job can read it. Instances are in that group, too, but their sandboxes hide this directory.
     files.make_directory(directory, mode=0o750, gid=_data_gid())
     files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
-    files.write(directory / PRELOAD_NAME, "\n".join(settings.shared_preload_libraries), mode=0o640, gid=_data_gid())
-    parameters = json.dumps({"carried_over": request.carried_over, "given": request.given})
-    files.write(directory / PARAMETERS_NAME, parameters, mode=0o640, gid=_data_gid())
+    order = request.model_dump(include={"carried_over", "given"}) | settings.model_dump(include=_OF_OPERATOR)
+    files.write(directory / ORDER_NAME, json.dumps(order), mode=0o640, gid=_data_gid())
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
         subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
     # The unit is the only proof that the work is unchanged since the extraction, and it no longer exists.
@@ -136,14 +135,18 @@ def stop_jobs(request: wire.StopJobs) -> wire.Done:
     return wire.Done()
 
 
-def publish_image(request: wire.PublishImage) -> wire.Published:
+def publish_image(request: wire.PublishImage, settings: Settings) -> wire.Published:
     """Snapshot the finalised work read-only under the image's id, unless the image exists already."""
     image_id = request.image_id
     with storage.root() as root:
         if not subvolumes.exists(root, Place.IMAGES, image_id):
-            if job_state(JobKind.FINALISE, image_id).state is not JobState.SUCCEEDED:
+            job = job_state(JobKind.FINALISE, image_id)
+            if job.state is not JobState.SUCCEEDED:
                 raise HelperError(ErrorCode.WRONG_STATE, "The image has not been finalised.")
-            manifests.write(root, Place.IMAGES, image_id, request, any_role=True)
+            # The report is untrusted, so the operator's list decides.
+            libraries = [each for each in job.report.preload_libraries if each in settings.allowed_preload_libraries]
+            facts = manifests.Facts(any_role=True, preload_libraries=libraries)
+            manifests.write(root, Place.IMAGES, image_id, request, facts)
             job_texts.keep(root, job_texts.REPORT, image_id)
             subvolumes.copy(root, Place.WORK, Place.IMAGES, image_id, image_id, owner=None)
             with btrfs.directory(Place.IMAGES, root) as parent:

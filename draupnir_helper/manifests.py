@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from draupnir_helper import btrfs, files, layout
 from draupnir_helper.layout import Place
+from draupnir_helper.settings import LibraryName
 from draupnir_helper.wire import AssignInstance, Ceiling
 
 FIELDS = {
@@ -20,24 +21,33 @@ FIELDS = {
     Place.INSTANCES: {"instance_id", "image_id", "owner", "port", "created_at", "direct", "ceiling"},
 }
 _MAX_BYTES = 64 * 1024
+FactsT = TypeVar("FactsT", bound="Facts")
 
 
-class Instance(BaseModel):
-    """The parameters with which an instance was created. Unknown ones are None.
+class Facts(BaseModel):
+    """What the helper itself found out about the data of an image, and of its instances.
 
-    `any_role` is true if the job that finalised its image locks out superusers, so that all other roles may log in.
+    `any_role` is true if the job that finalised the image locks out superusers, so that all other roles may log in.
+    `preload_libraries` are the libraries that the data need and the operator allows.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
+    any_role: bool = False
+    preload_libraries: list[LibraryName] = []
+
+
+class Instance(Facts):
+    """The facts, and the parameters with which an instance was created. Unknown ones are None."""
+
     ceiling: Ceiling | None = None
     direct: bool = False
-    any_role: bool = False
 
 
-def write(root: int, place: Place, some_id: int, request: BaseModel, *, any_role: bool) -> None:
+def write(root: int, place: Place, some_id: int, request: BaseModel, facts: Facts) -> None:
     """Store the fields of the request. Only root can write to the places, so the path contains no link."""
-    _write(root, place, some_id, request.model_dump(mode="json", include=FIELDS[place]) | {"any_role": any_role})
+    values = request.model_dump(mode="json", include=FIELDS[place])
+    _write(root, place, some_id, values | facts.model_dump(include=set(Facts.model_fields)))
 
 
 def assign(root: int, request: AssignInstance) -> None:
@@ -49,21 +59,25 @@ def assign(root: int, request: AssignInstance) -> None:
 
 def read(root: int, instance_id: int) -> Instance:
     """Return the parameters with which the instance was created."""
-    try:
-        return Instance.model_validate_json(json.dumps(_read(root, Place.INSTANCES, instance_id)))
-    except ValidationError:
-        return Instance()
+    return _parsed(Instance, _read(root, Place.INSTANCES, instance_id))
 
 
-def admits_any_role(root: int, image_id: int) -> bool:
-    """Return whether other roles than draupnir may log in to instances of the image."""
-    return _read(root, Place.IMAGES, image_id).get("any_role") is True
+def facts(root: int, image_id: int) -> Facts:
+    """Return the facts about the image."""
+    return _parsed(Facts, _read(root, Place.IMAGES, image_id))
 
 
 def remove(root: int, place: Place, some_id: int) -> None:
     """Remove the file; do nothing if it does not exist."""
     with btrfs.directory(place, root) as parent:
         files.remove_in(parent, layout.manifest_name(some_id))
+
+
+def _parsed(model: type[FactsT], values: dict[str, Any]) -> FactsT:
+    try:
+        return model.model_validate_json(json.dumps(values))
+    except ValidationError:
+        return model()
 
 
 def _read(root: int, place: Place, some_id: int) -> dict[str, Any]:

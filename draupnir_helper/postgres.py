@@ -88,6 +88,11 @@ def binary(major: int, name: str) -> str:
     return str(BINARIES / str(major) / "bin" / name)
 
 
+def library(major: int, name: str) -> Path:
+    """Return Debian's path of a library that servers of that major can load."""
+    return BINARIES / str(major) / "lib" / f"{name}.so"
+
+
 def installed_majors(root: Path = BINARIES) -> list[int]:
     """Return the installed and supported majors, ascending."""
     found = (int(entry.name) for entry in root.glob("[1-9][0-9]") if (entry / "bin" / "postgres").exists())

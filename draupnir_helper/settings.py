@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 _UNITS = {"M": 20, "G": 30, "T": 40}
 Size = Annotated[str, Field(pattern=r"^[0-9]{1,6}[MGT]$")]
+LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 
 CONFIG_PATH = Path("/etc/draupnir/config.toml")
 
@@ -27,8 +28,10 @@ class Settings(BaseModel):
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
     direct_instances: bool = False
-    trusted_extensions: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = []
-    shared_preload_libraries: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = []
+    trusted_extensions: list[LibraryName] = []
+    shared_preload_libraries: list[LibraryName] = []
+    allowed_preload_libraries: list[LibraryName] = ["pg_stat_statements", "pgaudit"]
+    require_extensions: bool = False
 
 
 def bytes_of(size: str) -> int:

@@ -40,7 +40,7 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
         databases = finalise.admit_all_databases(job, rows)
         finalise.disarm(job, databases)
         surveys.refresh(job, databases, before, rows)
-        judged, with_data = handover.hand_over(job, databases)
+        judged, with_data = handover.hand_over(job, databases, rows)
         vacuum.Vacuum(job, rows).run(databases, before.parents)
         job.run_files("template1", SQL / "close.sql")
         rows.leave()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import damages, failures, preflight, reports, triggers
+from draupnir_helper.jobs.data_directories import control_data
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sizes import Sizes
@@ -27,7 +28,6 @@ _SINGLE_USER = """SET default_transaction_read_only = off;
 UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
 SELECT rolname FROM pg_authid WHERE oid = 10;
 """
-_VERSION_CHARS = 64  # the uploader decides how long the file is
 _LINE_CHARS = 16 * 1024  # a longer line of the server's log is cut into several
 
 
@@ -41,6 +41,7 @@ class Cluster:
         self.superuser = "postgres"
         self.script_settings: Mapping[str, str] = {}
         self.directory = directory
+        self._preload_libraries: list[str] = []
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
@@ -48,15 +49,16 @@ class Cluster:
     @contextmanager
     def running(self, preload_libraries: list[str], rows: Rows) -> Iterator[None]:
         """Run the server until the end of the block, then stop it cleanly. Kill it if the block fails."""
+        self._preload_libraries = preload_libraries
         try:
-            self._start(preload_libraries)
+            self._start()
             # A role postgres that is not the bootstrap superuser may not demote the bootstrap superuser.
             asked = self._psql("template1", "-c", _IS_BOOTSTRAP, server_options=_OWN_SESSION)
             preflight.refuse_locale(asked.stderr, rows)
             if asked.stdout != "t\n":
                 self._stop()
-                self.superuser = self._read_superuser(preload_libraries)
-                self._start(preload_libraries)
+                self.superuser = self._read_superuser()
+                self._start()
             yield
             self._stop()
         finally:
@@ -64,25 +66,31 @@ class Cluster:
                 self._process.kill()
                 self._process.wait()
 
+    def restart(self, preload_libraries: list[str]) -> None:
+        """Stop the server cleanly, and start it with these libraries."""
+        self._stop()
+        self._preload_libraries = preload_libraries
+        self._start()
+
     def log_tail(self) -> str:
         """Return the last lines of the server's log."""
         return "\n".join(self._log)
 
-    def _start(self, preload_libraries: list[str]) -> None:
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            self._write_files(preload_libraries), text=True, errors="replace", env={"LC_ALL": "C", "PATH": "/usr/bin"},
+            self._write_files(), text=True, errors="replace", env={"LC_ALL": "C", "PATH": "/usr/bin"},
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         self._await_ready()
 
-    def _write_files(self, preload_libraries: list[str]) -> list[str]:
+    def _write_files(self) -> list[str]:
         """Write the server's configuration, and return its command line."""
         settings = postgres.finalise_settings(str(self.directory), self.sizes.of_job(self.major))
         for name, text in postgres.finalise_files(settings).items():
             (self.directory / name).write_text(text, encoding="utf-8")
-        return postgres.command(self.major, str(self.directory), settings, preload_libraries)
+        return postgres.command(self.major, str(self.directory), settings, self._preload_libraries)
 
     def _read_log(self) -> None:
         assert self._process is not None
@@ -114,12 +122,12 @@ class Cluster:
         )
         raise JobError("recovery_failed", detail, self.log_tail())
 
-    def _read_superuser(self, preload_libraries: list[str]) -> str:
+    def _read_superuser(self) -> str:
         """Return the name of the role with oid 10, and allow it to log in.
 
         This runs in single-user mode, which does not need the name.
         """
-        server, *options = self._write_files(preload_libraries)
+        server, *options = self._write_files()
         finished = subprocess.run(
             [server, "--single", *options, "template1"], input=_SINGLE_USER,
             capture_output=True, text=True, errors="surrogateescape", check=False,
@@ -269,45 +277,15 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def array(values: Iterable[str]) -> str:
+    """Return a Postgres array literal."""
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"
+
+
 def line(command: str, oid: int) -> str:
     """Return a line for run_each: the command with the name of the relation, if the relation still exists."""
     sql = f"SELECT format('{command} %s', oid::regclass) FROM pg_class WHERE oid = {oid:d}"  # noqa: S608 - our own texts
     return f"{sql} \\gexec"
-
-
-def read_major(directory: Path) -> int:
-    """Return the Postgres major of the data directory. Raises postgres_missing if its server is not installed."""
-    with (directory / "PG_VERSION").open(encoding="ascii", errors="replace") as file:
-        text = file.read(_VERSION_CHARS).strip()[:20]
-    if not re.fullmatch(r"[1-9][0-9]", text):
-        version = f"Postgres {text}" if re.fullmatch(r"[0-9]\.[0-9]", text) else "an unknown version of Postgres"
-        detail = (
-            f"The data directory is of {version}, and Draupnir supports Postgres 12 and newer. Upgrade a copy of the "
-            "server with pg_upgrade, and upload a backup of it to a new image."
-        )
-        raise JobError("postgres_missing", detail)
-    major = int(text)
-    if major not in postgres.installed_majors():
-        detail = (
-            f"The data directory is of Postgres {major}, which is not installed on the server. Run `apt install "
-            f"postgresql-{major}` there and finalise again. Debian packages of other majors are at apt.postgresql.org."
-        )
-        raise JobError("postgres_missing", detail)
-    return major
-
-
-def control_data(major: int) -> dict[str, str]:
-    """Return the output of pg_controldata for the data directory, label → value. Raises damaged_control_file."""
-    command = [postgres.binary(major, "pg_controldata"), "-D", postgres.PGDATA]
-    finished = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", check=False, env={"LC_ALL": "C"}
-    )
-    # On a wrong checksum pg_controldata only warns; older majors print the warning to stdout.
-    if finished.returncode != 0 or "CRC" in finished.stdout.partition("\n")[0] + finished.stderr:
-        detail = "global/pg_control of the data directory is damaged; upload another backup to a new image."
-        raise JobError("recovery_failed", detail, finished.stderr)
-    pairs = (line.partition(":") for line in finished.stdout.splitlines())
-    return {label.strip(): value.strip() for label, _, value in pairs}
 
 
 def _environment() -> dict[str, str]:

@@ -17,6 +17,7 @@ from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
 
 FILES = ("postgresql.conf", "postgresql.auto.conf")
+PRELOAD = "shared_preload_libraries"
 MAX_REFUSED = 20
 _MAX_BYTES = 1024 * 1024
 _REPORT_BYTES = 3000  # of all settings together, because the job's status carries them
@@ -26,18 +27,23 @@ _SETTING = re.compile(r"\s*([A-Za-z_][\w.$]*)(?:\s*=\s*|\s+)(?:'((?:[^'\\]|''|\\
 _OF_SCRIPT = {"formats", "text_search", "time_zone", "locale"}
 
 
-def carried_over(directories: Iterable[Path], rows: Rows) -> dict[str, str]:
-    """Return the settings in the configuration files that instances may have; report the names of the others.
+def of_source(directories: Iterable[Path]) -> dict[str, str]:
+    """Return the settings in the configuration files of these directories.
 
     The last directory overrides the others, and postgresql.auto.conf overrides postgresql.conf, as in Postgres.
     """
     found: dict[str, str] = {}
     for path in (directory / name for name in FILES for directory in directories):
-        found |= _read(path)
+        found |= read(path)
+    return found
+
+
+def carried_over(found: Mapping[str, str], rows: Rows) -> dict[str, str]:
+    """Return the settings that instances may have; report the names of the others."""
     carried = {name: value for name, value in found.items() if parameters.fault(name, value) is None}
     while len(json.dumps(carried)) > _REPORT_BYTES:
         carried.popitem()
-    if dropped := sorted(found.keys() - carried.keys() - sizes.NAMES):
+    if dropped := sorted(found.keys() - carried.keys() - sizes.NAMES - {PRELOAD}):
         rows.add(
             "settings_dropped",
             "Instances do not have these settings of the source.",
@@ -47,7 +53,8 @@ def carried_over(directories: Iterable[Path], rows: Rows) -> dict[str, str]:
     return carried
 
 
-def _read(path: Path) -> dict[str, str]:
+def read(path: Path) -> dict[str, str]:
+    """Return the settings in a configuration file, without those of files that it includes."""
     if path.is_symlink() or not path.is_file():
         return {}
     with path.open(encoding="utf-8", errors="replace") as file:

@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import backup_labels, configurations, reports, uploads
-from draupnir_helper.jobs.clusters import read_major
+from draupnir_helper.jobs import backup_labels, configurations, preloads, reports, uploads
+from draupnir_helper.jobs.data_directories import read_major
 from draupnir_helper.jobs.known_files import prune
 from draupnir_helper.jobs.reports import Report, Reporter
 
@@ -25,10 +25,13 @@ def main(reporter: Reporter) -> Report:
     major = read_major(directory)
     backup_labels.check(directory, major, reporter)
     # Debian keeps postgresql.conf in /etc, so it may be uploaded beside an archive.
-    settings = configurations.carried_over((directory, SEAL), reporter.rows)
+    found = configurations.of_source((directory, SEAL))
+    settings = configurations.carried_over(found, reporter.rows)
     prune(directory, major, reporter.rows)
-    # The file has settings of the old server, such as commands, hosts and libraries.
-    (directory / "postgresql.auto.conf").write_bytes(b"")
+    # The file has other settings of the old server, such as commands, hosts and sizes.
+    libraries = preloads.listed(found.get(configurations.PRELOAD, ""))
+    kept = {configurations.PRELOAD: ",".join(libraries)} if libraries else {}
+    (directory / "postgresql.auto.conf").write_text(postgres.text(kept), encoding="utf-8")
     lift(directory, TARGET)
     shutil.rmtree(incoming)
     return Report(step="extracted", postgres_major=major, parameters=settings)

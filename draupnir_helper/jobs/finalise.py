@@ -14,34 +14,37 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import (
+    changes,
     collations,
     configurations,
     failures,
     handover,
     inspections,
     preflight,
-    removals,
     reports,
     surveys,
     triggers,
     vacuum,
 )
-from draupnir_helper.jobs.clusters import Cluster, read_major
+from draupnir_helper.jobs.clusters import Cluster, array
+from draupnir_helper.jobs.data_directories import read_major
+from draupnir_helper.jobs.preloads import Preloads
 from draupnir_helper.jobs.reports import JobError, Report, Reporter
 from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 SCRIPT = Path("/run/draupnir/image/anonymisation_script.sql")
-PRELOAD_LIBRARIES = Path("/run/draupnir/image/shared_preload_libraries")
-PARAMETERS = Path("/run/draupnir/image/parameters.json")
+ORDER = Path("/run/draupnir/image/order.json")
 _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
 # These files change how a server starts. A finished job does not leave the private text of a failure, either.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
+_STATEMENTS = "pg_stat/pg_stat_statements.stat"  # the script's statements, from its preloaded library
 _LEAVING_S = 30.0
 _ROLLED_BACK = (
     "a transaction of the script was rolled back, by ROLLBACK or because it was still open at a \\connect; "
@@ -61,14 +64,16 @@ def main(reporter: Reporter) -> Report:
     _DIRECTORY.mkdir(mode=0o700)
     cluster = Cluster(major, _DIRECTORY)
     reporter.step("recovering")
-    with cluster.running(preloaded(major, reporter.rows), reporter.rows):
+    order = json.loads(ORDER.read_text(encoding="utf-8"))
+    preloads = Preloads(major, _DATA, order)
+    with cluster.running(preloads.required(reporter.rows), reporter.rows):
         databases = admit_all_databases(cluster, reporter.rows)
-        check_server(cluster, databases, reporter)
+        check_server(cluster, databases, preloads, reporter.rows, require_extensions=order["require_extensions"])
         handover.prepare(cluster, databases)
-        removals.report(cluster, databases, reporter.rows)
+        changes.report_databases(cluster, databases, reporter.rows)
         disarm(cluster, databases)
         begin_sync()
-        refused = set_script(cluster, reporter)
+        refused = set_script(cluster, order, reporter)
         before = surveys.survey(cluster, databases)
         collated = collations.Collations(cluster, reporter)
         collated.rebuild(before.dependent)
@@ -80,9 +85,8 @@ def main(reporter: Reporter) -> Report:
         collated.retry(databases)
         reporter.step("refreshing materialized views")
         surveys.refresh(cluster, databases, before, reporter.rows)
-        trigger_tables = triggers.tables(written, SCRIPT.read_text(encoding="utf-8"))
         reporter.step("handing over what the superuser owns")
-        judged, with_data = handover.hand_over(cluster, databases)
+        judged, with_data = handover.hand_over(cluster, databases, reporter.rows)
         reporter.step("vacuuming and analysing")
         vacuum.Vacuum(cluster, reporter.rows).run(databases, before.parents)
         cluster.run_files("template1", _SQL / "close.sql")
@@ -93,7 +97,8 @@ def main(reporter: Reporter) -> Report:
         step="finalised",
         postgres_major=major,
         size_bytes=normalise(_DATA),
-        trigger_tables=trigger_tables,
+        trigger_tables=triggers.tables(written, SCRIPT.read_text(encoding="utf-8")),
+        preload_libraries=preloads.allowed,
         refused_parameters=refused,
         superuser=_in_utf8(cluster.superuser),
         database=_in_utf8(handover.default_database(databases, with_data)),
@@ -114,43 +119,39 @@ def _in_utf8(name: str) -> str | None:
     return name if not re.search("[\ud800-\udfff]", name) else None
 
 
-def set_script(cluster: Cluster, reporter: Reporter) -> list[str]:
+def set_script(cluster: Cluster, order: Mapping[str, Any], reporter: Reporter) -> list[str]:
     """Give the script the settings of the source; return those that the server refuses."""
-    settings = json.loads(PARAMETERS.read_text(encoding="utf-8"))
-    refused = configurations.refused(cluster, settings["carried_over"], settings["given"], reporter.rows)
-    wanted = {**settings["carried_over"], **settings["given"]}
+    refused = configurations.refused(cluster, order["carried_over"], order["given"], reporter.rows)
+    wanted = {**order["carried_over"], **order["given"]}
     cluster.script_settings = configurations.of_script({n: v for n, v in wanted.items() if n not in refused})
     return refused
 
 
 def admit_all_databases(cluster: Cluster, rows: Rows) -> dict[str, int]:
     """Open all databases, so that each is anonymised and cleaned; return their oids by name."""
-    handover.report(cluster, rows)
+    changes.report_cluster(cluster, rows)
     lines = cluster.run_files("template1", _SQL / "catalog_rules.sql", _SQL / "admit.sql")
     # A name may hold the end of a line.
     return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}
 
 
-def preloaded(major: int, rows: Rows) -> list[str]:
-    """Return shared_preload_libraries of the configuration. Raises preflight_failed if a library is missing."""
-    libraries = PRELOAD_LIBRARIES.read_text(encoding="ascii").split()
-    preflight.refuse(preflight.listed(major, libraries), rows)
-    return libraries
-
-
-def check_server(cluster: Cluster, databases: Iterable[str], reporter: Reporter) -> None:
-    """Report everything that the data need and this server lacks. Raises preflight_failed."""
-    libraries = preloaded(cluster.major, reporter.rows)
+def check_server(
+    cluster: Cluster, databases: Iterable[str], preloads: Preloads, rows: Rows, *, require_extensions: bool
+) -> None:
+    """Report everything that the data need and this server lacks. Preload their libraries. Raises preflight_failed."""
     needs = preflight.read(cluster.run_files("template1", _SQL / "databases.sql"))
     # Nobody can connect to a database whose locale is missing.
     known = [*preflight.problems(cluster.major, _DATA, needs, ())]
     closed = {row.database for row in known if row.code == "locale_missing"}
     within = [database for database in databases if database not in closed]
-    for database, lines in zip(
-        within, in_each(within, lambda each: cluster.run_files(each, _SQL / "preflight.sql")), strict=True
-    ):
-        known += preflight.problems(cluster.major, _DATA, preflight.read(lines, database), libraries)
-    preflight.refuse(known, reporter.rows)
+    answers = in_each(within, lambda each: cluster.run_files(each, _SQL / "preflight.sql"))
+    needs = [need for database, lines in zip(within, answers, strict=True) for need in preflight.read(lines, database)]
+    is_restarted = preloads.add(needs)
+    known += preflight.problems(cluster.major, _DATA, needs, preloads.libraries)
+    preflight.refuse(known, rows, require_extensions=require_extensions)
+    preloads.report(rows)
+    if is_restarted:
+        cluster.restart(preloads.libraries)
 
 
 def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
@@ -161,7 +162,7 @@ def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
     its statistics need a network.
     """
     own = _SQL / "catalog_rules.sql"
-    cluster.run_files("template1", own, _SQL / "settings.sql", names=handover.array(walls.names()))
+    cluster.run_files("template1", own, _SQL / "settings.sql", names=array(walls.names()))
     files = [_SQL / "written.sql", own, _SQL / "disarm.sql"]
     written = in_each(databases, lambda database: cluster.run_files(database, *files))
     return [line for lines in written for line in lines if line]
@@ -240,7 +241,7 @@ def no_shell(script: Path) -> str:
 
 def settle(directory: Path, settings: Mapping[str, str]) -> None:
     """Replace the configuration after the server has stopped; code of the data may have changed it."""
-    for name in ("postgresql.auto.conf", *_WRITTEN_BY_DATA):
+    for name in ("postgresql.auto.conf", _STATEMENTS, *_WRITTEN_BY_DATA):
         (directory / name).unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with os.fdopen(os.open(directory / "postgresql.auto.conf", flags, 0o660), "w", encoding="utf-8") as file:

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import catalogs, inspections
-from draupnir_helper.jobs.clusters import Cluster
+from draupnir_helper.jobs import catalogs, changes, inspections
+from draupnir_helper.jobs.clusters import Cluster, array
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 _SQL = Path(__file__).with_name("sql")
-# The sentence and the remedy for each code that found.sql returns.
-_FOUND = {
-    "connection_limit_removed": ("The database had CONNECTION LIMIT 0. It accepts connections in an instance.", ""),
-    "database_dropped": ("DROP DATABASE was interrupted at the source, so the database was dropped.", ""),
-    "role_limited": ("The role lost {}.", "Sign in as draupnir, or let the script grant what the role needs."),
-}
-
-
-def report(cluster: Cluster, rows: Rows) -> None:
-    """Report the changes that the hand-over will make to roles and databases."""
-    for text in cluster.run_files("template1", _SQL / "catalog_rules.sql", _SQL / "found.sql"):
-        found = json.loads(text) if text else {"code": ""}
-        if found["code"] in _FOUND:
-            detail, remedy = _FOUND[found["code"]]
-            where = {name: found[name] for name in ("database", "object") if name in found}
-            rows.add(found["code"], detail.format(found.get("what", "")), remedy=remedy, **where)
 
 
 def prepare(cluster: Cluster, databases: Iterable[str]) -> None:
@@ -59,7 +42,9 @@ def _require_free_names(cluster: Cluster) -> None:
         raise JobError("role_conflict", detail)
 
 
-def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> tuple[dict[int, inspections.Judged], list[str]]:
+def hand_over(
+    cluster: Cluster, databases: Mapping[str, int], rows: Rows
+) -> tuple[dict[int, inspections.Judged], list[str]]:
     """Give draupnir the objects of the superuser, limit all roles to SQL, and delete the planner's statistics.
 
     ANALYZE would keep the statistics of a table that the script emptied. Return the verdicts by oid of the
@@ -68,6 +53,7 @@ def hand_over(cluster: Cluster, databases: Mapping[str, int]) -> tuple[dict[int,
     _require_free_names(cluster)
     functions, verdicts = judge_functions(cluster, databases)
     trusted = {database: [*catalogs.oids(cluster.major), *verdicts[database].made] for database in databases}
+    changes.report_functions(functions, verdicts, rows)
     in_each(
         databases,
         lambda database: cluster.run_files(
@@ -117,11 +103,6 @@ def judge_functions(
             made[extensions] = catalogs.read(cluster.run_files("template0", *files, extensions=extensions)[:-1])
         verdicts[database] = catalogs.judge(cluster.major, functions[database], made.get(extensions, []))
     return functions, verdicts
-
-
-def array(values: Iterable[str]) -> str:
-    """Return a Postgres array literal."""
-    return "{" + ",".join(f'"{value}"' for value in values) + "}"
 
 
 def default_database(databases: Iterable[str], with_data: Sequence[str]) -> str:

@@ -37,11 +37,14 @@ _SAME = {
 _LANGUAGES = {"plperl": "plperl", "plpython3": "plpython3", "pltcl": "pltcl"}
 # Extensions whose functions fail unless the server has loaded the library at its start, and those without whose
 # library the tables cannot be read either.
-_PRELOADED = {
+_USED_BY_FUNCTIONS = {
     "credcheck", "pg_cron", "pg_net", "pg_qualstats", "pg_squeeze", "pg_stat_kcache", "pg_stat_monitor",
     "pg_stat_statements", "pg_tle", "pg_wait_sampling", "pgaudit", "pglogical", "pgsodium", "set_user",
 }  # fmt: skip
 _INDISPENSABLE = {"citus", "timescaledb"}
+PRELOADED = _USED_BY_FUNCTIONS | _INDISPENSABLE
+# The image can be made without them, unless the operator requires them.
+_DISPENSABLE = {"extension_missing", "preload_missing"}
 # Option of a dictionary → the end of the file's name.
 _FILES = {"dictfile": "dict", "afffile": "affix", "stopwords": "stop", "synonyms": "syn", "rules": "rules"}
 
@@ -91,12 +94,13 @@ def listed(major: int, preloaded: Iterable[str]) -> Iterator[Row]:
             yield missing._replace(detail=detail, remedy=f"{missing.remedy} Or remove it from the list.")
 
 
-def refuse(found: Iterable[Row], rows: Rows) -> None:
+def refuse(found: Iterable[Row], rows: Rows, *, require_extensions: bool = False) -> None:
     """Report the rows. Raises preflight_failed, which lists all rows that make the image impossible."""
+    tolerated = frozenset[str]() if require_extensions else _DISPENSABLE
     fatal = []
     for row in found:
         rows.add(row.code, row.detail, database=row.database, object=row.object, remedy=row.remedy)
-        if row.code not in {"extension_missing", "preload_missing"} and (row.detail, row.remedy) not in fatal:
+        if row.code not in tolerated and (row.detail, row.remedy) not in fatal:
             fatal.append((row.detail, row.remedy))
     if fatal:
         listed = " ".join(f"{number}. {detail} {remedy}" for number, (detail, remedy) in enumerate(fatal, 1))
@@ -139,11 +143,16 @@ def missing_locale(name: str, of: str, database: str) -> Row:
 
 def _library(major: int, need: Need) -> Row | None:
     found = re.fullmatch(r"(?:\$libdir/)?([\w+-][\w.+-]*?)(?:\.so)?", need.name, re.ASCII)
-    if found is None or (postgres.BINARIES / str(major) / "lib" / f"{found[1]}.so").exists():
+    if found is None or postgres.library(major, found[1]).exists():
         return None
     who = f"extension {shown(need.of)}" if need.of else "a function"
     detail = f"The server lacks the library {found[1]} of {who}."
     return Row("library_missing", detail, need.database, need.of or found[1], _package(major, found[1], need.of))
+
+
+def missing_library(major: int, name: str) -> str:
+    """Return how to install a library that the server lacks; "" if it is installed."""
+    return "" if postgres.library(major, name).exists() else _package(major, name)
 
 
 def _package(major: int, *names: str) -> str:
@@ -159,13 +168,17 @@ def _package(major: int, *names: str) -> str:
 
 
 def _preload(major: int, need: Need, preloaded: Sequence[str]) -> Row | None:
-    installed = (postgres.BINARIES / str(major) / "lib" / f"{need.name}.so").exists()
-    if need.name not in _PRELOADED | _INDISPENSABLE or need.name in preloaded or not installed:
+    installed = postgres.library(major, need.name).exists()
+    if need.name not in PRELOADED or need.name in preloaded or not installed:
         return None
     code = "preload_required" if need.name in _INDISPENSABLE else "preload_missing"
     detail = f"The extension {need.name} works only if the server loads its library at its start."
-    remedy = f'Add "{need.name}" to shared_preload_libraries in /etc/draupnir/config.toml and restart draupnir-helper.'
-    return Row(code, detail, need.database, need.name, remedy)
+    return Row(code, detail, need.database, need.name, allowing(need.name))
+
+
+def allowing(name: str) -> str:
+    """Return how the operator lets images preload an installed library."""
+    return f'Add "{name}" to allowed_preload_libraries in /etc/draupnir/config.toml and restart draupnir-helper.'
 
 
 def _control_file(major: int, need: Need) -> Row | None:

@@ -42,6 +42,7 @@ class Report(NamedTuple):
     parameters: dict[str, str] | None = None
     refused_parameters: list[str] | None = None
     trigger_tables: list[str] | None = None
+    preload_libraries: list[str] | None = None
     superuser: str | None = None
     database: str | None = None
     finished: bool | None = None

@@ -38,9 +38,10 @@ class JobReport(Wire):
 
     extract sets `postgres_major` and `parameters` (settings of the source). finalise sets `refused_parameters` (those
     of them that Postgres refuses), `size_bytes` (apparent bytes of the data directory), `trigger_tables` (tables that
-    triggers wrote to during the script), `superuser` (the bootstrap superuser, which cannot log in) and `database` (to
-    connect to by default). Both set `finished` at the end, `error_code` and `error` on failure. `error` is public and
-    quotes no data; the full text is in the work directory as jobs.reports.PRIVATE_NAME.
+    triggers wrote to during the script), `preload_libraries` (beside those of the operator), `superuser` (the bootstrap
+    superuser, which cannot log in) and `database` (to connect to by default). Both set `finished` at the end,
+    `error_code` and `error` on failure. `error` is public and quotes no data; the full text is in the work directory as
+    jobs.reports.PRIVATE_NAME.
     """
 
     step: Annotated[str, Field(max_length=40)] = ""
@@ -53,6 +54,9 @@ class JobReport(Wire):
         default_factory=list, max_length=20
     )
     trigger_tables: list[Annotated[str, Field(max_length=120)]] = Field(default_factory=list, max_length=40)
+    preload_libraries: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = Field(
+        default_factory=list, max_length=20
+    )
     superuser: RoleName | None = None
     database: RoleName | None = None
     finished: bool = False

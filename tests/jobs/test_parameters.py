@@ -60,7 +60,10 @@ def test_the_last_value_of_the_files_is_carried_over(tmp_path: Path) -> None:
     write(beside, "other.conf", "geqo = off\n")
     data = write(tmp_path / "data", "postgresql.auto.conf", "# comment\nwork_mem = '64MB'\nbad line here\n")
     rows = Rows(tmp_path)
-    assert configurations.carried_over((data, beside), rows) == {"work_mem": "64MB", "datestyle": "German, DMY"}
+    assert configurations.carried_over(configurations.of_source((data, beside)), rows) == {
+        "work_mem": "64MB",
+        "datestyle": "German, DMY",
+    }
     (row,) = rows
     assert (row.code, row.object) == ("settings_dropped", "port")
 
@@ -68,13 +71,13 @@ def test_the_last_value_of_the_files_is_carried_over(tmp_path: Path) -> None:
 def test_a_configuration_that_is_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("work_mem = 64MB")
     (tmp_path / "postgresql.conf").symlink_to(tmp_path / "elsewhere")
-    assert configurations.carried_over((tmp_path,), Rows(tmp_path)) == {}
+    assert configurations.carried_over(configurations.of_source((tmp_path,)), Rows(tmp_path)) == {}
 
 
 def test_very_many_settings_fit_into_the_report_of_the_job(tmp_path: Path) -> None:
     text = "".join(f"{name} = '{'x' * 180}'\n" for name in ("search_path", "default_text_search_config"))
     write(tmp_path, "postgresql.conf", text + "".join(f"{name} = on\n" for name in PARAMETERS))
-    assert len(str(configurations.carried_over((tmp_path,), Rows(tmp_path)))) < 3200
+    assert len(str(configurations.carried_over(configurations.of_source((tmp_path,)), Rows(tmp_path)))) < 3200
 
 
 def of_source(accepted: set[str]) -> Any:

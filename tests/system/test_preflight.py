@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.backups import MAJOR, Source
+from tests.system.faults import configured
 from tests.system.service import Service, run
 
 NEEDS = """
@@ -19,6 +20,7 @@ CREATE TABLE fast (x int) TABLESPACE ssd;
 CREATE DATABASE words;
 UPDATE pg_database SET datcollate = 'de_XX.UTF-8', datctype = 'de_XX.UTF-8' WHERE datname = 'words';
 """
+OBSERVED = "SELECT count(*) FROM pg_stat_statements"
 FOREIGN = "UPDATE pg_database SET datcollate = 'de_XX.UTF-8', datctype = 'de_XX.UTF-8'"
 
 
@@ -72,3 +74,49 @@ def test_a_locale_that_the_whole_cluster_needs_is_named(service: Service, needy:
     needy.stop()
     detail, _ = refused(service, needy.tarball("foreign.tar.zst", "--zstd"))
     assert "localedef -i de_XX -f UTF-8 de_XX.UTF-8" in detail
+
+
+@pytest.fixture
+def observed(needy: Source) -> Path:
+    """A backup of a source that preloads two libraries, one of them for an extension of the data."""
+    needy.sql("CREATE EXTENSION pg_stat_statements")
+    needy.sql("ALTER SYSTEM SET shared_preload_libraries = 'auto_explain, pg_stat_statements'")
+    needy.stop()
+    return needy.tarball("observed.tar.zst", "--zstd")
+
+
+def rows_of(service: Service, image_id: int) -> set[tuple[str, str]]:
+    rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
+    return {(row["code"], row["object"]) for row in rows}
+
+
+def test_an_allowed_library_of_the_source_is_preloaded_and_another_reported(service: Service, observed: Path) -> None:
+    image_id = service.create_image(script="SELECT 1;")
+    service.upload(image_id, observed)
+    assert service.finalise(image_id).status_code == 200
+    found = rows_of(service, image_id)
+    assert ("library_not_preloaded", "auto_explain") in found
+    assert not {code for code, name in found if name == "pg_stat_statements"}
+    instance_id = int(service.create_instance(image_id)["id"])
+    assert service.answer(instance_id, OBSERVED).isdigit()
+    kept = Path(f"/srv/draupnir/image_snapshots/{image_id}/pg_stat/pg_stat_statements.stat")
+    assert kept.parent.exists()
+    assert not kept.exists(), "statements of the script"
+    # Another start of an instance does without a library that is no longer allowed.
+    with configured(service, "allowed_preload_libraries = []\n"):
+        assert service.ask("POST", f"/instances/{instance_id}/restart").status_code == 200
+        assert "must be loaded via" in service.psql(instance_id, OBSERVED, ok=False).stderr
+    service.destroy_instance(instance_id)
+    service.destroy_image(image_id)
+
+
+def test_without_its_library_an_extension_is_reported_or_fails_the_image(service: Service, observed: Path) -> None:
+    with configured(service, "allowed_preload_libraries = []\n"):
+        image_id = service.create_image(script="SELECT 1;")
+        service.upload(image_id, observed)
+        assert service.finalise(image_id).status_code == 200
+        assert ("preload_missing", "pg_stat_statements") in rows_of(service, image_id)
+        service.destroy_image(image_id)
+    with configured(service, "allowed_preload_libraries = []\nrequire_extensions = true\n"):
+        detail, _ = refused(service, observed)
+    assert 'Add "pg_stat_statements" to allowed_preload_libraries' in detail

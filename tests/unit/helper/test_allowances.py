@@ -68,7 +68,7 @@ def test_without_a_configured_maximum_it_is_a_quarter_of_the_disk(root: int) -> 
 
 def test_an_instance_keeps_its_ceiling_when_a_lower_one_is_configured(root: int) -> None:
     made = start(2 * GIB)
-    manifests.write(root, Place.INSTANCES, 4, made, any_role=True)
+    manifests.write(root, Place.INSTANCES, 4, made, manifests.Facts(any_role=True))
     lower = Settings(max_instance_bytes="1G")
     for _ in range(2):
         assert not refused(root, made, lower, copied=True)
@@ -89,10 +89,10 @@ def test_a_direct_network_requires_the_operators_permission(root: int) -> None:
     direct, allowed = start(GIB, direct=True), Settings(max_instance_bytes="2G", direct_instances=True)
     assert refused(root, direct)
     assert not refused(root, direct, allowed)
-    manifests.write(root, Place.INSTANCES, 4, start(GIB), any_role=True)
+    manifests.write(root, Place.INSTANCES, 4, start(GIB), manifests.Facts(any_role=True))
     assert refused(root, direct, copied=True)
     # An instance that was created when it was allowed continues; a new copy is refused.
-    manifests.write(root, Place.INSTANCES, 4, direct, any_role=True)
+    manifests.write(root, Place.INSTANCES, 4, direct, manifests.Facts(any_role=True))
     assert not refused(root, direct, copied=True)
     assert refused(root, direct)
 
@@ -107,7 +107,7 @@ def test_a_manifest_that_cannot_be_read_allows_nothing(root: int, tmp_path: Path
 
 
 def test_a_manifest_describes_its_image_or_instance(root: int, tmp_path: Path) -> None:
-    manifests.write(root, Place.INSTANCES, 4, start(GIB), any_role=True)
+    manifests.write(root, Place.INSTANCES, 4, start(GIB), manifests.Facts(any_role=True))
     found = json.loads((tmp_path / Place.INSTANCES / "4.json").read_text())
     assert {name: found[name] for name in ("instance_id", "image_id", "owner", "port")} == {
         "instance_id": 4,

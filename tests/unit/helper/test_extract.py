@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import clusters, extract, uploads
+from draupnir_helper.jobs import data_directories, extract, uploads
 from draupnir_helper.jobs.reports import JobError, Reporter
 
 pytestmark = pytest.mark.usefixtures("any_room")
@@ -87,6 +87,13 @@ def test_settings_of_the_old_server_are_emptied_and_its_backup_label_kept(tmp_pa
     extract.main(Reporter(extract.TARGET))
     assert (tmp_path / "pgdata/postgresql.auto.conf").read_bytes() == b""
     assert (tmp_path / "pgdata/backup_label").read_bytes() == b"START WAL"
+
+
+def test_the_names_of_preloaded_libraries_are_kept(tmp_path: Path) -> None:
+    text = b"shared_preload_libraries = 'pg_cron, /tmp/evil'\nport = 1\n"
+    write_tar(tmp_path / "seal/backup.tar", MINIMAL | {"postgresql.auto.conf": text})
+    extract.main(Reporter(extract.TARGET))
+    assert (tmp_path / "pgdata/postgresql.auto.conf").read_text() == "shared_preload_libraries = 'pg_cron'\n"
 
 
 def refused(tmp_path: Path) -> JobError:
@@ -271,5 +278,5 @@ def test_a_version_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
     with (tmp_path / "PG_VERSION").open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(JobError) as raised:
-        clusters.read_major(tmp_path)
+        data_directories.read_major(tmp_path)
     assert raised.value.code == "postgres_missing"

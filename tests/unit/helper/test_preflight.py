@@ -57,7 +57,7 @@ def test_what_the_server_has_is_not_a_problem(tmp_path: Path, need: Need) -> Non
         (Need("library", "$libdir/postgis-3", "postgis", "d"), "library_missing", f"postgresql-{MAJOR}-postgis-3"),
         (Need("library", "$libdir/ours", "", "d"), "library_missing", f"/usr/lib/postgresql/{MAJOR}/lib/ours.so"),
         (Need("extension", "pgtap", "", "d"), "extension_missing", f"postgresql-{MAJOR}-pgtap"),
-        (Need("extension", "pg_stat_statements", "", "d"), "preload_missing", "shared_preload_libraries"),
+        (Need("extension", "pg_stat_statements", "", "d"), "preload_missing", "allowed_preload_libraries"),
         (Need("dictionary", "dictfile=de_de", "public.german", "d"), "dictionary_missing", "pg_updatedicts"),
         (Need("locale", "de_XX.utf8", "database d", "d"), "locale_missing", "localedef -i de_XX -f UTF-8 de_XX.utf8"),
         (
@@ -123,3 +123,9 @@ def test_a_locale_is_read_from_the_message_of_a_refused_connection(tmp_path: Pat
     with pytest.raises(JobError, match="localedef -i de_XX -f UTF-8 de_XX.UTF-8"):
         preflight.refuse_locale(message, Rows(tmp_path))
     preflight.refuse_locale('FATAL:  role "postgres" does not exist', Rows(tmp_path))
+
+
+def test_the_operator_can_require_every_extension(tmp_path: Path) -> None:
+    needs = [Need("extension", "pg_stat_statements", "", "a"), Need("extension", "unknown_one", "", "a")]
+    with pytest.raises(JobError, match=r"allowed_preload_libraries.*unknown_one"):
+        preflight.refuse(found(tmp_path, *needs), Rows(tmp_path), require_extensions=True)
