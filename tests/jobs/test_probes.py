@@ -340,6 +340,14 @@ async def test_a_trial_that_is_cancelled_leaves_no_process(authority: Authority)
         assert not children()
 
 
+def runs(process: str) -> bool:
+    """Return whether the process exists and is not a zombie."""
+    try:
+        return " Z " not in Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 async def test_a_trial_ends_with_its_daemon(authority: Authority) -> None:
     program = (
         "import asyncio, sys\nfrom draupnir import certificates, probes\n"
@@ -352,7 +360,7 @@ async def test_a_trial_ends_with_its_daemon(authority: Authority) -> None:
         (child,) = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
         daemon.send_signal(signal.SIGKILL)
         await daemon.wait()
-        while Path(f"/proc/{child}").exists() and " Z " not in Path(f"/proc/{child}/stat").read_text():  # noqa: ASYNC110
+        while runs(child):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
