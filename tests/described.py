@@ -13,7 +13,7 @@ import jsonschema
 from draupnir.api import openapi
 from draupnir.api.routes import ENDPOINTS
 
-# For requests without an endpoint.
+# Requests without an endpoint return these.
 ELSEWHERE = {400: {"invalid_http"}, 404: {"not_found"}, 405: {"method_not_allowed"}, 503: {"unavailable"}}
 
 
@@ -37,7 +37,7 @@ BY_PATH = [(re.compile(re.sub(r"\{\w+\}", "[^/]+", each.path)), each) for each i
 
 @cache
 def validator(path: str, method: str, status: int, kind: str) -> jsonschema.Draft202012Validator:
-    """For one kind of body of one answer."""
+    """A validator for one kind of body of one answer."""
     content = DOCUMENT["paths"][path][method.lower()]["responses"][str(status)]["content"]
     return jsonschema.Draft202012Validator({**content[kind]["schema"], "components": CLOSED})
 

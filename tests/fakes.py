@@ -99,7 +99,7 @@ class FakeHelper(Helper):
         }
         self.outcomes: dict[JobKind, JobState] = {}
         self.result = "success"
-        # What jobs leave in the work directory.
+        # Jobs leave these in the work directory.
         self.error_text: str | None = None
         self.report = "[]"
         self.answers: dict[type[wire.Wire], Callable[[wire.AnyRequest], wire.Wire]] = {}

@@ -59,7 +59,7 @@ class Signer:
     def sign(self, claims: Claims, header: Claims | None = None, key: Any = None) -> str:
         """Return a valid JWT, with the given changes."""
         head = {"alg": "RS256", "kid": "one", "typ": "JWT"} | (header or {})
-        # Not JsonWebToken, which would replace the kid in the header by the key's own.
+        # JsonWebToken would replace the kid in the header by the key's own.
         token: bytes = JsonWebSignature().serialize_compact(head, json.dumps(claims), key or self.key)
         return token.decode()
 

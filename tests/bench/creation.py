@@ -1,4 +1,4 @@
-"""How long until a query is answered: from the pool, as a cold start, after sleep, and many at once."""
+"""Measures the time until a query is answered: from the pool, as a cold start, after sleep, and many at once."""
 
 from __future__ import annotations
 

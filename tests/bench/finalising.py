@@ -1,4 +1,4 @@
-"""From a tarball to an image: only unpacking, and the whole finalise, each compared with the manual steps."""
+"""Measures the way from a tarball to an image: unpacking, and the whole finalise, each beside the manual steps."""
 
 from __future__ import annotations
 

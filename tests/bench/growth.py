@@ -1,4 +1,4 @@
-"""Whether creation stays fast for larger images and more instances, and the cost of a sleeping instance."""
+"""Measures creation for larger images and more instances, and the cost of a sleeping instance."""
 
 from __future__ import annotations
 

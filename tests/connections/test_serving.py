@@ -24,7 +24,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     served.stop()
 
 
-def test_it_serves_after_it_has_notified_readiness(served: Served) -> None:
+def test_the_server_serves_after_it_has_notified_readiness(served: Served) -> None:
     served.told("READY=1")
     assert httpx.get(served.url).text == "http"
 
@@ -38,7 +38,7 @@ def test_the_watchdog_is_notified_repeatedly(tmp_path: Path) -> None:
         served.stop()
 
 
-def test_a_connection_made_before_it_serves_is_answered(served: Served) -> None:
+def test_a_connection_made_before_the_server_serves_is_answered(served: Served) -> None:
     assert httpx.get(served.url, timeout=DEADLINE_S).text == "http"
 
 

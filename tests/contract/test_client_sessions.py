@@ -37,7 +37,7 @@ class Terminal(Protocol):
 
 @pytest.fixture(params=[True])
 def people(request: pytest.FixtureRequest) -> bool:
-    """Whether an identity provider is configured."""
+    """Return whether an identity provider is configured."""
     return bool(request.param)
 
 
@@ -125,7 +125,7 @@ def test_force_replaces_the_session_and_keeps_named_tokens(terminal: Terminal) -
     ]
 
 
-def test_a_token_for_a_program_does_what_it_may_until_it_is_revoked(
+def test_a_token_for_a_program_has_its_permissions_until_it_is_revoked(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal("authenticate")

@@ -111,7 +111,7 @@ def is_time(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(TIME, value) is not None
 
 
-def test_the_brief_word_for_word(client: TestClient, helper: FakeHelper) -> None:
+def test_requests_and_answers_match_the_brief_word_for_word(client: TestClient, helper: FakeHelper) -> None:
     created = client.post("/images", content=SEED_IMAGE)
     assert created.status_code == 201
     assert created.headers["content-type"] == "application/json"
@@ -475,7 +475,9 @@ def test_a_failed_finalise_is_answered_and_shown_with_its_reason(
     assert attributes["error"] == {"code": code, "detail": detail}
 
 
-def test_no_more_instances_than_ports(client: TestClient, helper: FakeHelper, settings: Settings) -> None:
+def test_instances_beyond_the_number_of_ports_are_refused(
+    client: TestClient, helper: FakeHelper, settings: Settings
+) -> None:
     image_id = make_ready_image(client, helper)
     for _ in settings.instance_ports:
         make_instance(client, image_id)
@@ -491,7 +493,7 @@ def test_no_more_instances_than_ports(client: TestClient, helper: FakeHelper, se
         (ErrorCode.BUSY, 503, "helper_unavailable"),
     ],
 )
-def test_what_the_helper_refuses_is_passed_on(
+def test_a_refusal_of_the_helper_reaches_the_caller(
     client: TestClient, helper: FakeHelper, refusal: ErrorCode, status: int, code: str
 ) -> None:
     image_id = make_image(client)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"draupnir": ROOT, "draupnir_helper": ROOT, "draupnir_client": ROOT / "client"}
 
-# What each package may import beyond the standard library and itself.
+# Each package may import these beyond the standard library and itself.
 ALLOWED = {
     "draupnir": {
         "authlib",
@@ -34,7 +34,7 @@ ALLOWED = {
     "draupnir_client": {"click", "httpx"},
 }
 
-# What the daemon loads of the helper's package. The jobs use the table of settings, too, and load no pydantic.
+# The daemon loads these of the helper's package. The jobs use the table of settings, too, and load no pydantic.
 CONTRACT = ("draupnir_helper.wire", "draupnir_helper.parameters")
 
 # Libraries that only these modules may import.
@@ -100,7 +100,7 @@ EVERY = {module: imports(module, path) for module, path in sources()}
 
 
 @pytest.mark.parametrize("module", EVERY)
-def test_a_package_imports_only_what_it_may(module: str) -> None:
+def test_a_package_imports_only_permitted_packages(module: str) -> None:
     package = module.partition(".")[0]
     foreign = {name for name in EVERY[module] if name.partition(".")[0] not in sys.stdlib_module_names}
     assert {name for name in foreign if not within(name, {package, *ALLOWED[package]})} == set()

@@ -73,7 +73,7 @@ def calls(names: set[str], folder: str) -> Iterator[str]:
                     yield first.value
 
 
-def test_every_reason_for_which_an_image_fails_is_a_known_one() -> None:
+def test_every_failure_code_of_an_image_is_known() -> None:
     found = {*calls({"JobError"}, "draupnir_helper/jobs"), *calls({"ImageFailed", "Failure"}, "draupnir")}
     assert found == FAILURE_CODES
 

@@ -216,7 +216,7 @@ def test_no_route_is_given_twice() -> None:
 
 
 def expected(who: str, method: str, path: str) -> int | None:
-    """Return the status with which the table refuses a caller; None if it is allowed."""
+    """Return the status with which the table refuses a caller, or None if the table allows the caller."""
     caller = CALLERS[who]
     reach = BY_ROUTE[method, path].access.of(caller.role if caller else Role.ANONYMOUS)
     if reach is Reach.NOTHING:

@@ -19,7 +19,7 @@ TAKEN = ""
 
 @dataclass(frozen=True)
 class Archive:
-    """How to build it, and the allowed error codes; TAKEN if it may be unpacked, but only inside."""
+    """An archive: its builder, and the allowed error codes. TAKEN means that it may be unpacked, but only inside."""
 
     make: Callable[[], bytes]
     codes: frozenset[str]

@@ -36,7 +36,7 @@ def connected(timeout_s: float = 120) -> Iterator[socket.socket]:
 
 
 def say(client: socket.socket, frame: bytes) -> JSON | None:
-    """Send the whole frame and return the answer; None if the helper closed the connection."""
+    """Send the whole frame and return the answer, or None if the helper closed the connection."""
     try:
         client.sendall(frame)
         client.shutdown(socket.SHUT_WR)
@@ -64,7 +64,7 @@ def ask(request: JSON | bytes) -> JSON | None:
 
 
 def code_of(answer: JSON | None) -> str:
-    """Return the code of a refusal; empty for a reply, `hung up` for a closed connection."""
+    """Return the code of a refusal, an empty text for a reply, or `hung up` for a closed connection."""
     if answer is None:
         return "hung up"
     refusal: JSON = answer.get("refusal") or {}

@@ -24,7 +24,7 @@ HBA = b"host all all all trust\nlocal all all trust\n"
 
 @dataclass(frozen=True)
 class Directory:
-    """How to build it, and the allowed error codes; by default all expected ones."""
+    """A data directory: its builder, and the allowed error codes, by default all expected ones."""
 
     sql: str = ""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -307,7 +307,7 @@ CODE = {
         " EXECUTE 'ALTER ROLE draupnir SUPERUSER'; END IF; RETURN oideq($1, $2); END $$;" + TAMPER
         + "UPDATE pg_operator SET oprcode = 'eq(oid,oid)'::regprocedure WHERE oid = '<>(oid,oid)'::regoperator;"
     ),
-    # In the database that the job first connects to, and the trial, too.
+    # The view is in the database to which the job and the trial connect first.
     "a system view that never ends": Directory(
         "\\c template1\n" + TAMPER + "ALTER VIEW pg_catalog.pg_roles RENAME TO pg_roles_of_old;"
         "CREATE VIEW pg_catalog.pg_roles AS SELECT r.* FROM pg_roles_of_old r, generate_series(1, 100000000);"

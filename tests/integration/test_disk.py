@@ -129,9 +129,7 @@ async def test_on_a_low_disk_nothing_new_is_made(context: Context, helper: FakeH
     await make(context, image)
 
 
-async def test_on_a_full_disk_those_who_wrote_most_since_it_ran_low_are_stopped(
-    context: Context, helper: FakeHelper
-) -> None:
+async def test_on_a_full_disk_the_largest_writers_are_stopped(context: Context, helper: FakeHelper) -> None:
     image, watch = await ready_image(context), disk.Watch()
     large_before, heavy, other, light = [await make(context, image, 100 * GIB) for _ in range(4)]
     helper.disk.written[large_before.id] = 90 * GIB

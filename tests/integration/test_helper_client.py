@@ -87,7 +87,7 @@ async def test_a_reply_is_the_one_that_belongs_to_the_request(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("code", list(wire.ErrorCode))
-async def test_every_refusal_is_an_error_of_ours(tmp_path: Path, code: wire.ErrorCode) -> None:
+async def test_every_refusal_becomes_an_error_of_the_service(tmp_path: Path, code: wire.ErrorCode) -> None:
     text = json.dumps({"refusal": {"code": code, "detail": "so it is"}}).encode()
     async with answering(tmp_path, saying(text)) as client:
         with pytest.raises(DraupnirError, match="so it is") as raised:
@@ -161,12 +161,12 @@ async def test_a_helper_restarted_under_a_request_is_asked_once_more(tmp_path: P
     assert requests[0] == requests[1]
 
 
-async def test_a_helper_that_keeps_dying_is_unavailable(tmp_path: Path) -> None:
+async def test_a_helper_that_is_killed_repeatedly_is_unavailable(tmp_path: Path) -> None:
     async with answering(tmp_path, saying()) as client:
         with pytest.raises(HelperUnavailable, match="closed the connection during stop_jobs"):
             await client.ask(wire.StopJobs(image_id=3))
 
 
-async def test_no_socket_is_reported_with_its_unit(tmp_path: Path) -> None:
+async def test_a_missing_socket_is_reported_with_its_unit(tmp_path: Path) -> None:
     with pytest.raises(HelperUnavailable, match=r"draupnir-helper\.socket"):
         await HelperClient(str(tmp_path / "none")).inspect()

@@ -87,7 +87,7 @@ async def test_respond_async_returns_at_once(context: Context, helper: FakeHelpe
     assert await status(context, image) is ImageStatus.READY
 
 
-async def test_nothing_uploaded_leaves_the_image_as_it_was(context: Context, helper: FakeHelper) -> None:
+async def test_finalising_without_an_upload_leaves_the_image_unchanged(context: Context, helper: FakeHelper) -> None:
     image = await images.create(context, BACKED_UP_AT, SCRIPT)
     with pytest.raises(NothingUploaded, match=f"image_uploads/{image.id}"):
         await images.finalise(context, image.id, wait=True)
@@ -96,7 +96,7 @@ async def test_nothing_uploaded_leaves_the_image_as_it_was(context: Context, hel
     await assert_lawful(context)
 
 
-async def test_nothing_uploaded_after_a_failure_leaves_the_failure(context: Context, helper: FakeHelper) -> None:
+async def test_finalising_without_an_upload_keeps_an_earlier_failure(context: Context, helper: FakeHelper) -> None:
     image = await uploaded_image(context)
     helper.outcomes[JobKind.EXTRACT] = JobState.FAILED
     helper.reports[JobKind.EXTRACT] = JobReport(error_code="truncated_archive", error="The archive ends too early.")

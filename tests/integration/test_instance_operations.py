@@ -202,7 +202,7 @@ async def test_a_trial_has_no_owner_and_listens_only_on_loopback(context: Contex
     await assert_lawful(context)
 
 
-async def test_direct_instances_are_for_the_operator_to_allow(context: Context) -> None:
+async def test_direct_instances_need_the_permission_of_the_operator(context: Context) -> None:
     image = await ready_image(context)
     strict = dataclasses.replace(context, settings=context.settings.model_copy(update={"direct_instances": False}))
     with pytest.raises(DirectRefused, match="direct_instances"):
@@ -210,9 +210,7 @@ async def test_direct_instances_are_for_the_operator_to_allow(context: Context) 
     assert await instances.list_own(context, CALLER) == []
 
 
-async def test_a_setting_that_this_version_does_not_know_keeps_no_instance_from_starting(
-    context: Context, helper: FakeHelper
-) -> None:
+async def test_an_unknown_setting_does_not_prevent_a_start(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     shape = Shape(0, parameters={"work_mem": "64MB"})
     instance, _ = await instances.create(context, CALLER, image.id, shape)

@@ -103,7 +103,7 @@ def test_a_cluster_without_its_server_names_the_package(tmp_path: Path) -> None:
         cluster.prepare(data, tmp_path)
 
 
-def test_no_server_at_all_names_the_package(tmp_path: Path) -> None:
+def test_a_missing_server_is_reported_with_its_package(tmp_path: Path) -> None:
     with pytest.raises(cluster.PreparationFailed, match="apt install postgresql"):
         cluster.prepare(tmp_path / "metadata", tmp_path)
 

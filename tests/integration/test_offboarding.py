@@ -223,7 +223,7 @@ async def test_a_refusal_by_a_provider_without_rotation_revokes_at_once(
     assert helper.disk.listening == {}
 
 
-async def test_a_request_that_never_left_makes_no_token_doubtful(
+async def test_an_unsent_request_does_not_make_a_token_doubtful(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     await instance_of(signed, await sign_in(signed, idp, JANE), await ready_image(signed))
@@ -355,7 +355,7 @@ async def test_retention_counts_only_the_run_time_of_the_service(
     await assert_lawful(signed)
 
 
-async def test_an_admin_restores_it_and_old_certificates_are_refused(
+async def test_an_admin_restores_an_instance_and_old_certificates_are_refused(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     closed = await closed_instance(signed, idp)
@@ -374,7 +374,7 @@ async def test_an_admin_restores_it_and_old_certificates_are_refused(
     await assert_lawful(signed)
 
 
-async def test_an_admin_can_restore_it_for_another_owner(
+async def test_an_admin_can_restore_an_instance_for_another_owner(
     signed: Context, idp: IdentityProvider, helper: FakeHelper, audited: Callable[[], list[str]]
 ) -> None:
     closed = await closed_instance(signed, idp)
@@ -453,7 +453,7 @@ async def test_a_restore_opens_an_instance_whose_owner_was_revoked_again(
     await assert_lawful(signed)
 
 
-async def test_a_restore_keeps_what_the_owner_has_opened_since(
+async def test_a_restore_keeps_an_instance_that_was_opened_since(
     signed: Context, idp: IdentityProvider, helper: FakeHelper
 ) -> None:
     """Connections and allowlist of an open instance stay unchanged."""

@@ -76,7 +76,7 @@ async def test_a_user_who_signs_in_during_the_check_is_not_revoked(signed: Conte
     assert await people.check(signed, user) is Standing.UNKNOWN
 
 
-async def test_nothing_is_known_without_the_key_or_without_a_provider(signed: Context, idp: IdentityProvider) -> None:
+async def test_the_check_returns_unknown_without_key_or_provider(signed: Context, idp: IdentityProvider) -> None:
     user = await jane(signed, idp)
     assert signed.sign_in is not None
     other = SignIn(signed.sign_in.provider, Cipher(bytes(range(32))))

@@ -229,7 +229,7 @@ async def test_under_pressure_there_is_no_pool(context: Context, helper: FakeHel
 async def test_a_pool_larger_than_the_machine_stops_growing_when_space_is_short(
     context: Context, helper: FakeHelper, pressed: str
 ) -> None:
-    """It neither fills the machine nor alternates between creation and destruction."""
+    """The pool neither fills the machine nor alternates between creation and destruction."""
     image = await ready_image(context)
     helper.answers[wire.Inspect] = lambda _: _shrinking(helper, pressed, 12 * len(helper.disk.instances))
     context = configured(context, pool_size=9)

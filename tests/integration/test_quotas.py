@@ -51,7 +51,7 @@ async def outcomes(context: Context, caller: Caller, image_id: int, times: int) 
 
 
 @pytest.mark.parametrize("pooled", [0, 2, 10])
-async def test_fifty_at_once_get_no_more_than_the_limit(context: Context, pooled: int) -> None:
+async def test_fifty_concurrent_requests_respect_the_limit(context: Context, pooled: int) -> None:
     context = limited(context)
     image = await ready_image(context)
     for _ in range(pooled):
@@ -90,7 +90,7 @@ async def test_a_stopped_instance_counts(context: Context, dsn: str) -> None:
         await instances.create(context, jane, image.id)
 
 
-async def test_the_shared_secret_is_limited_only_where_the_key_is_in_the_file(context: Context) -> None:
+async def test_the_shared_secret_is_limited_only_if_the_key_is_set(context: Context) -> None:
     image = await ready_image(context)
     ports = context.settings.model_copy(update={"max_instance_port": 20200})
     free = dataclasses.replace(context, settings=ports)
@@ -98,7 +98,7 @@ async def test_the_shared_secret_is_limited_only_where_the_key_is_in_the_file(co
     assert (await outcomes(limited(context), CALLER, image.id, 1)) == {"too_many_instances": 1}
 
 
-def test_people_have_twenty_where_nothing_is_configured() -> None:
+def test_users_have_twenty_instances_by_default() -> None:
     settings = Settings(public_hostname="db.example.org")
     assert settings.instance_limit(JANE) == 20
     assert settings.instance_limit(UPLOAD) is None
@@ -141,7 +141,7 @@ async def test_closed_instances_count_only_for_the_same_identity(context: Contex
     await instances.create(context, jane, image.id)
     await instances.create(context, jane, image.id)
     await leave(context, JANE)
-    # Before the old instance is open again.
+    # The old instance is not open again yet.
     await person(context, JANE)
     assert await outcomes(context, jane, image.id, 5) == {"created": 1, "too_many_instances": 4}
     await leave(context, JANE)

@@ -125,7 +125,7 @@ async def test_lost_data_is_reported_and_not_touched(
     assert f"data of instance {instance.id} are not" in told
 
 
-async def test_without_storage_nothing_is_done(context: Context, helper: FakeHelper) -> None:
+async def test_without_storage_the_reconciler_does_nothing(context: Context, helper: FakeHelper) -> None:
     await new_instance(context, await ready_image(context))
     await converge(context)
     helper.reboot()
@@ -141,7 +141,7 @@ async def test_without_storage_nothing_is_done(context: Context, helper: FakeHel
     assert asked_since(helper, number) == {wire.TakeInventory}
 
 
-async def test_it_never_works_beside_an_operation(context: Context, helper: FakeHelper) -> None:
+async def test_the_reconciler_never_works_beside_an_operation(context: Context, helper: FakeHelper) -> None:
     image = await ready_image(context)
     await converge(context)
     arrived, go_on = helper.hold(wire.StartInstance)
@@ -172,7 +172,7 @@ async def test_an_upload_folder_that_went_missing_is_made_again(context: Context
     assert (await images.get(context, image.id)).status is ImageStatus.AWAITING_UPLOAD
 
 
-async def test_it_continues_through_outages(
+async def test_the_reconciler_continues_through_outages(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reconcile, "INTERVAL_S", 0.001)
@@ -205,7 +205,7 @@ async def test_ids_on_the_disk_without_metadata_are_not_reused(context: Context,
     helper.disk.uploads[image] = "of an image that was forgotten"
     helper.disk.seals[image + 1] = "of another"
     helper.disk.instances = {instance: image, instance + 1: image, trial: image}
-    # Before the first pass, too.
+    # This has to work before the first pass, too.
     made = await ready_image(context)
     assert made.id == image + 2
     assert (await new_instance(context, made)).id == instance + 2

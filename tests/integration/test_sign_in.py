@@ -398,7 +398,7 @@ async def test_the_audit_log_has_the_user_and_no_log_has_a_secret(
 ) -> None:
     caplog.set_level(logging.WARNING, "httpx")
     caplog.set_level(logging.INFO)
-    # With the journal, the daemon logs it elsewhere.
+    # With a journal, the daemon logs the line elsewhere.
     monkeypatch.setattr(logging.getLogger("draupnir.audit"), "propagate", True)
     client = Client(app)
     url = await client.begin()

@@ -130,7 +130,7 @@ async def test_a_cancellation_is_never_lost_whenever_it_comes(dsn: str, attempt:
     assert steps > 5
 
 
-async def test_errors_of_postgres_become_ours(dsn: str) -> None:
+async def test_errors_of_postgres_become_errors_of_the_service(dsn: str) -> None:
     database = Database(dsn)
     await database.open()
     for sqlstate, error in {
@@ -145,7 +145,7 @@ async def test_errors_of_postgres_become_ours(dsn: str) -> None:
     await database.close()
 
 
-async def test_a_step_is_taken_by_one_only(store: Store) -> None:
+async def test_only_one_caller_takes_a_step(store: Store) -> None:
     image = await store.images.insert(BACKED_UP_AT, "", ())
     begun = await asyncio.gather(*(store.images.begin_finalising(image.id, "") for _ in range(5)))
     (one,) = [it for it in begun if it is not None]

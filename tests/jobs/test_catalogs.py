@@ -50,7 +50,7 @@ def test_a_new_cluster_has_only_functions_of_postgres(cluster: Cluster, database
     assert (verdict.kept, verdict.closed) == ([], [])
 
 
-def test_the_functions_that_initdb_keeps_from_everybody_are_known(cluster: Cluster, database: str) -> None:
+def test_the_functions_that_initdb_revokes_from_public_are_known(cluster: Cluster, database: str) -> None:
     """The files agree with pg_init_privs, which is unchanged here."""
     query = """
         SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_init_privs ON objoid = p.oid
@@ -80,9 +80,7 @@ def test_extensions_keep_what_their_scripts_make_and_lose_what_was_added_to_them
     assert closed == {"added", "not_added", "dblink_connect_u"}
 
 
-def test_what_comes_with_a_type_and_another_name_for_what_everybody_may_call_stay_open(
-    cluster: Cluster, database: str
-) -> None:
+def test_constructors_of_types_and_aliases_of_public_functions_stay_callable(cluster: Cluster, database: str) -> None:
     """Applications create indexes with an immutable copy of unaccent()."""
     with psycopg.connect(cluster.dsn(database), autocommit=True) as connection:
         connection.execute("CREATE EXTENSION unaccent")

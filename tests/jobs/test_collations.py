@@ -36,7 +36,7 @@ CREATE TABLE part PARTITION OF parts (CONSTRAINT low CHECK (word < 'zz')) FOR VA
 """
 DEPENDENT = {"words_pkey", "by_expression", "by_comparison", "by_predicate", "by_array"}
 DEPENDENT |= {"pairs_pkey", "spans_s_excl", "part_pkey"}
-# As Alpine leaves a cluster: another order, and no version.
+# Alpine leaves a cluster like this: another order, and no version.
 _LOCALE = "daticulocale" if int(binaries().parent.name) < 17 else "datlocale"
 FLIP = f"""UPDATE pg_database SET datlocprovider = 'i', {_LOCALE} = 'en-US', datcollversion = NULL
            WHERE datname = current_database()"""

@@ -96,7 +96,7 @@ def test_a_script_can_give_draupnir_settings_and_memberships(cluster: Cluster, s
     assert answer(cluster, "postgres", "SHOW work_mem") != "1GB"
 
 
-def test_settings_that_would_break_the_job_s_sessions_do_not(cluster: Cluster, script: Path) -> None:
+def test_sessions_of_the_job_override_settings_of_roles_and_databases(cluster: Cluster, script: Path) -> None:
     settings = {
         "statement_timeout": "1ms",
         "default_transaction_read_only": "on",

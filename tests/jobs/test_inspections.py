@@ -121,7 +121,7 @@ def test_a_superuser_that_may_sign_in_is_named(cluster: Cluster, database: str, 
         inspections.inspect(cluster.data, MAJOR, said)
 
 
-def test_what_roles_of_production_have_passes(cluster: Cluster, database: str, others: Answers) -> None:
+def test_usual_roles_of_production_pass(cluster: Cluster, database: str, others: Answers) -> None:
     made = (
         "CREATE ROLE app LOGIN CREATEDB",
         "CREATE ROLE ro",

@@ -84,7 +84,7 @@ def of_source(accepted: set[str]) -> Any:
     return SimpleNamespace(major=MAJOR, accepts=lambda wanted: accepted & wanted.keys())
 
 
-def test_what_the_server_refuses_is_reported_or_fails_the_image_that_asks_for_it(tmp_path: Path) -> None:
+def test_a_refused_setting_is_reported_or_fails_the_image_that_sets_it(tmp_path: Path) -> None:
     rows = Rows(tmp_path)
     cluster = of_source({"work_mem"})
     assert configurations.refused(cluster, {"work_mem": "1MB", "lc_time": "xx_XX"}, {}, rows) == ["lc_time"]

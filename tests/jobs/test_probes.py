@@ -235,7 +235,7 @@ async def test_a_refusal_that_will_not_change_is_not_tried_again(server: Cluster
         await probe(server.port, certificates.create_authority(), deadline_s=36000)
 
 
-async def test_no_rule_for_draupnir_is_not_waited_for(server: Cluster, authority: Authority) -> None:
+async def test_a_missing_rule_for_draupnir_fails_at_once(server: Cluster, authority: Authority) -> None:
     allow(server)
     with pytest.raises(ImageFailed, match="could not sign in: SQLSTATE 28000"):
         await probe(server.port, authority, deadline_s=36000)
@@ -249,7 +249,7 @@ async def test_an_absent_server_is_reported_at_the_deadline(authority: Authority
 
 
 async def test_a_server_that_comes_up_late_is_waited_for(server: Cluster, authority: Authority) -> None:
-    """As behind systemd's proxy: at first it closes every connection."""
+    """The server closes every connection at first, like systemd's proxy."""
     allow(server, RIGHT)
     hung_up = 0
 

@@ -77,7 +77,7 @@ def analysed(connection: psycopg.Connection, *, inherited: bool) -> dict[str, in
 # From 17 on, CREATE INDEX has the restricted search_path, too, so such an index comes from older data only.
 @pytest.mark.skipif(int(binaries().parent.name) >= 17, reason="Postgres 17 does not create the failing index")
 @pytest.mark.parametrize("size_bytes", [1, 1 << 30])
-def test_everything_is_analysed_as_at_the_source_except_what_is_reported(
+def test_all_tables_are_analysed_except_reported_ones(
     cluster: Cluster,
     job: clusters.Cluster,
     database: str,

@@ -108,7 +108,7 @@ def test_a_job_that_was_never_started_is_absent(rig: Rig) -> None:
         assert (job.state, job.report, job.result) == (JobState.ABSENT, wire.JobReport(), "")
 
 
-def test_what_has_not_ended_has_no_error_text_and_no_report(rig: Rig) -> None:
+def test_a_job_that_has_not_ended_has_no_error_text_and_no_report(rig: Rig) -> None:
     assert rig.ask(wire.ReadErrorText(image_id=rig.image_id())).text is None
     assert rig.ask(wire.ReadReport(image_id=rig.image_id())).text is None
 

@@ -42,7 +42,7 @@ def test_an_instance_is_made_once(rig: Rig, published: int) -> None:
     rig.until(lambda: getattr(rig.state(instance_id), "postgres", "") == "active")
 
 
-def test_a_port_that_is_open_stays_as_it_is(rig: Rig, published: int) -> None:
+def test_an_open_port_stays_unchanged(rig: Rig, published: int) -> None:
     instance_id, other = rig.instance_id(), rig.instance_id()
     port, another_port = rig.port(), rig.port()
     rig.ask(rig.start(instance_id, published, port))

@@ -19,7 +19,7 @@ R = TypeVar("R", bound=wire.Wire)
 
 # High ids, which are unused.
 FIRST_ID = wire.MAX_ID - 1000
-# Deadline that only a hang reaches.
+# Only a hang reaches this deadline.
 DEADLINE_S = 300
 MAX_BYTES = 2**30
 MADE_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -70,7 +70,7 @@ class Rig(ABC):
         return request.reply_type().model_validate_json(json.dumps(answer.reply))
 
     def refusal(self, request: wire.AnyRequest) -> ErrorCode | None:
-        """Return the code with which a request is refused; None if it is not."""
+        """Return the code with which a request is refused, or None if it is accepted."""
         try:
             self.ask(request)
         except Refused as error:

@@ -1,4 +1,4 @@
-"""What `env` prints connects the drivers of other languages; the programs beside this file are what users write."""
+"""The output of `env` connects the drivers of other languages. The programs beside this file are those of users."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_ruby_pg(place: Place) -> None:
 
 
 def test_sqlalchemy_connects_with_the_url(place: Place) -> None:
-    """It does not decode the name of the database."""
+    """SQLAlchemy does not decode the name of the database."""
     url = {"DATABASE_URL": place.env("url", PLAIN)}
     assert place.ask("python3", PROGRAMS / "with_sqlalchemy.py", WHERE, environment=url) == place.answer(PLAIN)
 

@@ -38,7 +38,7 @@ def test_no_frame_outside_the_contract_is_acted_upon() -> None:
     assert {name: code for name, code in codes.items() if code not in {"bad_request", "hung up"}} == {}
 
 
-def test_nothing_is_done_out_of_its_order() -> None:
+def test_requests_out_of_order_are_refused() -> None:
     codes = {name: (code_of(ask(request)), allowed) for name, (request, allowed) in OUT_OF_ORDER.items()}
     assert {name: code for name, (code, allowed) in codes.items() if code not in allowed} == {}
 

@@ -102,7 +102,7 @@ def test_dropping_everything_affects_only_the_own_instance(service: Service, nei
 
 
 def test_a_superuser_who_ruins_the_data_can_still_be_destroyed(service: Service, neighbour: int, hog: int) -> None:
-    """With superuser rights: overwrite files, and prevent Postgres from starting."""
+    """The superuser overwrites files, and prevents Postgres from starting."""
     become_superuser(service, hog)
     service.psql(hog, "COPY (SELECT 'nonsense = true') TO '/srv/pgdata/postgresql.auto.conf'")
     service.psql(hog, "COPY (SELECT repeat('x', 8192)) TO '/srv/pgdata/global/pg_control'")

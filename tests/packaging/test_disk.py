@@ -53,7 +53,7 @@ def device(disk: Path) -> Iterator[str]:
     run("draupnir", "doctor")
 
 
-def test_a_device_without_btrfs_is_refused_with_what_to_do_and_is_not_written_to(disk: Path, device: str) -> None:
+def test_a_device_without_btrfs_is_refused_with_advice_and_stays_unchanged(disk: Path, device: str) -> None:
     Path(device).write_bytes(b"somebody's")
     os.sync()
     blocks = disk.stat().st_blocks
@@ -68,7 +68,7 @@ def test_a_device_without_btrfs_is_refused_with_what_to_do_and_is_not_written_to
     assert disk.stat().st_blocks == blocks
 
 
-def test_a_disk_that_is_mounted_is_used_and_a_purge_says_so_and_leaves_it(device: str) -> None:
+def test_a_mounted_disk_is_used_and_a_purge_reports_and_keeps_it(device: str) -> None:
     # Mounted by hand, because a container has no udev, which systemd needs to mount a device.
     run("mkfs.btrfs", "--quiet", "-O", "squota", device)
     run("mount", "-o", "nodev,noexec,nosuid,user_subvol_rm_allowed", device, DATA)

@@ -107,7 +107,7 @@ def upload(key: Path, backup: Path) -> Iterator[subprocess.Popen[bytes]]:
     Service(key).destroy_image(image_id)
 
 
-def test_an_upgrade_replaces_the_services_and_no_instance_notices(
+def test_an_upgrade_replaces_the_services_and_stops_no_instance(
     next_version: list[str], key: Path, instance: int
 ) -> None:
     session = Session(Service(key), instance, "postgres")
@@ -128,7 +128,7 @@ def test_an_upgrade_replaces_the_services_and_no_instance_notices(
     output_of("curl", "--fail", "--silent", "http://127.0.0.1:8432/health_check")
 
 
-def test_a_purge_takes_all_but_the_databases_and_says_where_they_are(
+def test_a_purge_keeps_the_databases_and_reports_their_place(
     upload: subprocess.Popen[bytes], packages: list[str], key: Path, instance: int
 ) -> None:
     Service(key).psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer", "postgres")

@@ -13,7 +13,7 @@ from tests.system.service import Service, run
 # The user, whether TLS is used, and the address; the name of the database last, because it may have any character.
 WHERE = "SELECT current_user || ' ' || ssl || ' ' || current_database() FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
 PLAIN = "my_db"
-# What all formats but dotenv carry in the name of a role.
+# All formats except dotenv can express this name of a role.
 ROLE = 'it\'s "$(touch pwned)" `x`\\n =#%&+;:@/{} é'
 # A name that URLs and JSON can carry; the other formats carry less.
 ANYTHING = "a'\"$(touch pwned)`x`\\n\n=#%&+;:@/?[]{}* é"

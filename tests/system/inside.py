@@ -68,7 +68,7 @@ def run(*command: str, **options: object) -> None:
 
 
 def run_descriptor(descriptor: int) -> None:
-    # Not pass_fds, because Python needs ioctl for it.
+    # pass_fds is not used, because Python needs ioctl for it.
     fcntl.fcntl(descriptor, fcntl.F_SETFD, 0)
     run(f"/proc/self/fd/{descriptor}", close_fds=False)
 

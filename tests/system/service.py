@@ -137,7 +137,7 @@ class Session:
         )
 
     def answer(self, sql: str) -> str:
-        """Run a statement that returns one line; empty if the connection is lost."""
+        """Run a statement that returns one line. Return an empty text if the connection is lost."""
         assert self._psql.stdin is not None
         assert self._psql.stdout is not None
         self._psql.stdin.write(f"{sql}\n")

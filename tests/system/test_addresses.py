@@ -160,7 +160,7 @@ def await_so(what: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_listed_unlisted_and_expired(port: Port, clients: list[Client], family: str) -> None:
+def test_a_port_accepts_listed_addresses_until_they_expire(port: Port, clients: list[Client], family: str) -> None:
     seen, added, stranger = clients
     assert not any(each.reaches(port.number, family) for each in clients), "before anybody is on the list"
     port.see(seen.address(family))

@@ -163,7 +163,7 @@ def test_an_uploader_cannot_keep_the_helper_from_deleting(service: Service, sour
     service.destroy_image(image_id)
 
 
-def test_damaged_data_are_told_from_a_bad_script_and_named(
+def test_damaged_data_are_reported_by_name_and_not_as_a_bad_script(
     service: Service, source: Source, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A corrupt page that the script reads, and a missing file that it does not read."""

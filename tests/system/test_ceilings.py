@@ -99,7 +99,7 @@ def test_an_instance_at_its_ceiling_is_read_only_until_data_are_deleted(
 def test_an_instance_that_ran_into_the_limit_with_its_log_recovers(
     service: Service, image: int, neighbour: int
 ) -> None:
-    """It writes past its ceiling, as its user may, until the kernel stops it."""
+    """The instance writes past its ceiling, as its user may, until the kernel stops it."""
     with small(service, image) as instance_id:
         service.psql(instance_id, "ALTER ROLE draupnir SET default_transaction_read_only = off")
         said = fill_up(service, instance_id, f"{FILL}; UPDATE filler SET i = i + 1 WHERE i > 6000")

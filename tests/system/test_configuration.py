@@ -113,7 +113,7 @@ def test_doctor_looks_at_the_metadata_in_a_shell_that_points_at_an_instance() ->
     ],
     ids=["helper", "daemon", "metadata", "sshd"],
 )
-def test_doctor_says_what_to_do_when_a_part_is_stopped(part: str, units: tuple[str, ...], words: str) -> None:
+def test_doctor_gives_advice_for_a_stopped_part(part: str, units: tuple[str, ...], words: str) -> None:
     running = [unit for unit in units if run("systemctl", "is-active", unit, ok=False).returncode == 0]
     stop(*running)
     try:
@@ -130,7 +130,7 @@ def assert_doctor_says(part: str, words: str) -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_doctor_says_that_the_disk_is_mounted_unsafely() -> None:
+def test_doctor_reports_an_unsafe_mount() -> None:
     def mount_anew(options: str) -> None:
         run("mount", "-o", f"remount,bind,noatime,nodev,nosuid,{options}", world.DATA)
         # Mounts in its namespace keep their options.
@@ -143,22 +143,22 @@ def test_doctor_says_that_the_disk_is_mounted_unsafely() -> None:
         mount_anew("noexec")
 
 
-def test_doctor_says_when_the_secret_is_missing() -> None:
+def test_doctor_reports_a_missing_secret() -> None:
     SECRET.unlink()
     assert_doctor_says("shared secret", str(SECRET))
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o666, 0o600])
-def test_doctor_says_when_the_secret_is_open_to_others_or_closed_to_the_daemon(mode: int) -> None:
+def test_doctor_reports_wrong_permissions_of_the_secret(mode: int) -> None:
     SECRET.chmod(mode)
     assert_doctor_says("shared secret", f"chmod 0640 {SECRET}")
 
 
-def test_doctor_says_when_the_secret_belongs_to_somebody_else() -> None:
+def test_doctor_reports_a_wrong_owner_of_the_secret() -> None:
     run("chown", "upload:upload", SECRET)
     assert_doctor_says("shared secret", f"chown root:draupnir {SECRET}")
 
 
-def test_doctor_says_when_sshd_does_not_take_our_rules() -> None:
+def test_doctor_reports_an_sshd_that_ignores_our_rules() -> None:
     SSHD.unlink()
     assert_doctor_says("uploads", "/etc/ssh/sshd_config.d/*.conf")

@@ -283,7 +283,7 @@ def test_a_server_killed_under_the_script_fails_the_image(service: Service, back
 
 
 def test_a_postgres_that_is_killed_is_back_with_its_data(service: Service, instance: int) -> None:
-    # Without this, the last half second may be lost, because an instance uses synchronous_commit = off.
+    # Commit synchronously, because an instance uses synchronous_commit = off and may lose the last half second.
     service.psql(instance, "SET synchronous_commit = on; CREATE TABLE kept AS SELECT 42 AS answer")
     run("kill", "-KILL", str(main_pid(f"draupnir-instance-{instance}.service")))
     await_that(
@@ -299,7 +299,7 @@ def test_a_postgres_that_hangs_can_be_destroyed(service: Service, image: int) ->
 
 
 def test_an_instance_without_units_is_started_again(service: Service, instance: int) -> None:
-    """As after a reboot: transient units, users and configuration are missing, the data exist."""
+    """The state is that of a reboot: transient units, users and configuration are missing, and the data exist."""
     service.psql(instance, "CREATE TABLE kept AS SELECT 42 AS answer")
     units = [f"draupnir-port-{instance}.socket", f"draupnir-port-{instance}.service"]
     run("systemctl", "stop", *units, f"draupnir-instance-{instance}.service")
@@ -400,7 +400,7 @@ def test_units_that_outlive_their_instance_are_stopped(service: Service) -> None
 
 
 def test_leftovers_do_not_prevent_new_images_and_instances(service: Service, backup: Path) -> None:
-    """As on a restored disk: the highest ids, unknown ids, and files named like ids."""
+    """The state is that of a restored disk: the highest ids, unknown ids, and files named like ids."""
     data = world.DATA
     places = ("instances/67108863", "instances/49999999", "image_snapshots/67108863", "instances/99999999999")
     for place in places:

@@ -216,7 +216,9 @@ def test_configuration_written_by_the_data_in_the_job_is_removed(service: Servic
     assert not (image / ".draupnir-error").exists()
 
 
-def test_no_other_superuser_is_left_and_none_gets_in_without_a_certificate(service: Service, climbable: int) -> None:
+def test_no_other_superuser_remains_and_no_role_signs_in_without_a_certificate(
+    service: Service, climbable: int
+) -> None:
     instance = service.create_instance(climbable)
     with credentials(instance) as parameters:
         for user in ("eleven", "app", "postgres"):
@@ -260,7 +262,7 @@ REFUSED = {
 }
 
 
-def test_nothing_that_only_a_superuser_may_call_or_change_is_open(service: Service, climber: int) -> None:
+def test_functions_and_catalogs_of_the_superuser_stay_closed(service: Service, climber: int) -> None:
     for name, statement in REFUSED.items():
         found = service.psql(climber, statement, ok=False)
         assert found.returncode != 0, name
@@ -275,7 +277,7 @@ MEMBERS = """
        AND member <> 'pg_monitor'::regrole ORDER BY 1"""
 
 
-def test_nobody_is_indirectly_a_member_of_what_reaches_beyond_sql(service: Service, climber: int) -> None:
+def test_no_role_is_an_indirect_member_of_a_role_beyond_sql(service: Service, climber: int) -> None:
     found = service.answer(climber, MEMBERS).split()
     assert found == [
         *("draupnir_superusers", "pg_monitor", "pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats"),

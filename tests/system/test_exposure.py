@@ -9,7 +9,7 @@ from tests.system.faults import await_that, processes
 from tests.system.service import Service, run
 
 UNITS = Path("/usr/lib/systemd/system")
-# From 0 to 10; one or two lines of a sandbox change the decimal.
+# The scores are from 0 to 10. One or two lines of a sandbox change the decimal.
 BOUNDS = {
     r"draupnir\.service": 1.2,
     r"draupnir-helper\.service": 1.5,
@@ -19,7 +19,7 @@ BOUNDS = {
     r"draupnir-instance-\d+\.service": 1.3,
     # It uses the network of the host, which the operator has to allow.
     r"draupnir-instance-direct-\d+\.service": 1.8,
-    # Without a mount namespace, which would take longer than the whole start of the proxy.
+    # The proxy has no mount namespace, which would take longer than its whole start.
     r"draupnir-port-\d+\.service": 2.5,
     # It needs one capability for quota groups. A separate root directory hides the machine without further lines.
     r"draupnir-quota@\w+\.service": 1.4,

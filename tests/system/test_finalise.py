@@ -42,7 +42,7 @@ def failed(service: Service, image_id: int) -> str:
     return str(error["detail"])
 
 
-def test_no_raw_value_can_be_asked_for_by_any_query(service: Service, instance: int) -> None:
+def test_no_query_returns_a_raw_value(service: Service, instance: int) -> None:
     """Rows, statistics of a table that the script emptied or changed, passwords of foreign servers."""
     assert CANARY not in service.answer(instance, EVERYTHING)
     assert service.answer(instance, "SELECT count(*) FROM users WHERE email LIKE '%@example.com'") == "5000"
@@ -59,7 +59,7 @@ def test_deleted_rows_take_no_space_and_the_planner_has_statistics(service: Serv
         assert service.answer(instance, stale, database) == "0"
 
 
-def test_what_the_superuser_owned_belongs_to_draupnir_and_the_rest_to_its_owners(
+def test_objects_of_the_superuser_belong_to_draupnir_and_others_to_their_owners(
     service: Service, instance: int
 ) -> None:
     owners = """
@@ -136,7 +136,7 @@ SCRIPTS = {
 }
 
 
-# Not a failure; executed exactly.
+# This script does not fail, and all of it is executed.
 PERMITTED = """
 \\c my_db
 DO $$ BEGIN
@@ -160,7 +160,7 @@ GRANT EXECUTE ON FUNCTION pg_read_binary_file(text) TO PUBLIC;
 """
 
 
-def test_a_script_that_handles_its_errors_is_done_to_the_letter(service: Service, uploaded: int) -> None:
+def test_a_script_that_handles_its_errors_runs_completely(service: Service, uploaded: int) -> None:
     service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": PERMITTED})
     answer = service.finalise(uploaded)
     assert answer.status_code == 200, answer.text

@@ -27,7 +27,7 @@ def test_instances_do_not_see_writes_of_others(service: Service, image: int) -> 
         service.destroy_instance(instance_id)
 
 
-def test_it_is_connectable_after_earlier_connection_attempts(service: Service, image: int) -> None:
+def test_an_instance_is_connectable_after_earlier_connection_attempts(service: Service, image: int) -> None:
     """Its port opens before its data are copied, and a client may connect in between."""
     over = threading.Event()
 
@@ -110,13 +110,13 @@ def test_created_means_connectable(service: Service, image: int) -> None:
     service.destroy_instance(data["id"])
 
 
-def test_it_listens_on_both_families(service: Service, instance: int) -> None:
+def test_an_instance_listens_on_both_families(service: Service, instance: int) -> None:
     attributes = service.ask("GET", f"/instances/{instance}").json()["data"]["attributes"]
     for address in ("127.0.0.1", "::1"):
         socket.create_connection((address, int(attributes["port"])), timeout=5).close()
 
 
-def test_twenty_at_once_have_twenty_ports(service: Service, image: int) -> None:
+def test_twenty_concurrent_instances_have_twenty_ports(service: Service, image: int) -> None:
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         created = list(pool.map(lambda _: service.create_instance(image), range(20)))
         assert len({data["attributes"]["port"] for data in created}) == 20
@@ -135,7 +135,7 @@ def test_destroying_closes_the_port_and_twice_is_404(service: Service, image: in
     assert service.ask("GET", f"/instances/{data['id']}").status_code == 404
 
 
-def test_an_image_with_instances_stays_unless_all_are_to_go(service: Service, backup: Path) -> None:
+def test_an_image_with_instances_is_destroyed_only_with_cascade(service: Service, backup: Path) -> None:
     image_id = service.make_image(backup)
     instance_id = int(service.create_instance(image_id)["id"])
     answer = service.ask("DELETE", f"/images/{image_id}")

@@ -106,7 +106,7 @@ def test_a_script_that_fills_the_disk_fails_and_another_fits(service: Service, b
     check_image(service, image_id)
 
 
-def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Service, backup: Path) -> None:
+def test_on_a_full_disk_nothing_is_created_and_instances_can_be_destroyed(service: Service, backup: Path) -> None:
     image_id = service.make_image(backup)
     kept, gone = (int(service.create_instance(image_id)["id"]) for _ in range(2))
     for instance_id in (kept, gone):
@@ -130,7 +130,7 @@ def test_on_a_full_disk_nothing_new_is_made_and_what_is_there_can_go(service: Se
     service.destroy_image(image_id)
 
 
-def test_of_two_hundred_at_once_as_many_as_there_are_ports_succeed(service: Service, image: int) -> None:
+def test_of_two_hundred_concurrent_creates_one_succeeds_for_each_port(service: Service, image: int) -> None:
     ports = range(7000, 7012)
     with configured(service, f"min_instance_port = {ports.start}\nmax_instance_port = {ports.stop}\n"):
         with concurrent.futures.ThreadPoolExecutor(200) as pool:
@@ -183,7 +183,7 @@ def test_a_finalise_without_a_free_port_waits_for_one(service: Service, image: i
         service.destroy_image(image_id)
 
 
-def test_an_archive_of_very_many_files_is_taken_or_refused_but_ends(
+def test_an_archive_of_very_many_files_is_accepted_or_refused_in_time(
     service: Service, source: Source, tmp_path: Path
 ) -> None:
     path = tmp_path / "many.tar.gz"

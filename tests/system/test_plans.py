@@ -11,7 +11,7 @@ import pytest
 from tests.system.backups import BINARIES, Source
 from tests.system.service import Service, run
 
-# At most 30,000 rows each, which ANALYZE reads whole, so that the statistics do not depend on a sample.
+# Each table has at most 30,000 rows, which ANALYZE reads whole, so that the statistics do not depend on a sample.
 CONTENT = """
 CREATE TABLE customers (name text PRIMARY KEY, city text COLLATE "de-x-icu", country char(2), joined date,
                         note text, tags text[]);
@@ -93,7 +93,7 @@ UPDATE pg_collation SET collversion = '1.0' WHERE collname = 'de-x-icu';
 WORDS = """
 SELECT CASE i % 2 WHEN 0 THEN upper(w) ELSE w END AS key
   FROM (SELECT i, md5(i::text) AS w FROM generate_series(1, 2000) i) AS words"""
-# As Alpine leaves a cluster: sorted as C, under a name that sorts differently here, with no version.
+# Alpine leaves a cluster like this: sorted as C, under a name that sorts differently here, with no version.
 ALPINE = f"""
 CREATE DATABASE alpine TEMPLATE template0 LOCALE 'C';
 \\c alpine
@@ -206,7 +206,9 @@ def test_keys_of_another_order_are_found_and_protected_again(service: Service, c
     assert "duplicate key" in again.stderr
 
 
-def test_what_could_not_be_rebuilt_is_reported_and_gives_no_wrong_answer(service: Service, copied: Copied) -> None:
+def test_an_index_that_cannot_be_rebuilt_is_reported_and_gives_no_wrong_answer(
+    service: Service, copied: Copied
+) -> None:
     told = {(row["code"], row["object"]) for row in copied.rows if row["database"] == "alpine"}
     assert told == {
         ("collation_refreshed", ""),

@@ -77,7 +77,7 @@ def test_an_instance_comes_from_the_pool_and_the_pool_is_refilled(service: Servi
     destroy_all(service)
 
 
-def test_ten_at_once_are_ten_whether_the_pool_has_them_or_not(service: Service, pool: int) -> None:
+def test_ten_concurrent_requests_get_ten_instances_from_any_pool(service: Service, pool: int) -> None:
     with concurrent.futures.ThreadPoolExecutor(10) as threads:
         made = list(threads.map(lambda _: service.create_instance(pool), range(10)))
         ids = {int(data["id"]) for data in made}
@@ -117,7 +117,7 @@ def test_an_image_destroyed_while_its_pool_is_being_made_leaves_nothing(
     await_pool(SIZE)
 
 
-def test_a_pool_larger_than_the_ports_leaves_them_to_people(service: Service, image: int) -> None:
+def test_a_pool_larger_than_the_port_range_yields_to_users(service: Service, image: int) -> None:
     with configured("pool_size = 10\nmin_instance_port = 7400\nmax_instance_port = 7404"):
         await_pool(4)
         ordered = service.ask("POST", "/instances", {"image_id": image, "sleep_after": 0})

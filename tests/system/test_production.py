@@ -113,7 +113,7 @@ def test_tables_and_databases_in_a_tablespace_are_whole(service: Service, instan
 
 
 def test_an_event_trigger_of_a_missing_library_hinders_nobody(service: Service, instances: list[int]) -> None:
-    """As that of pgaudit, which is not installed."""
+    """The event trigger is like that of pgaudit, which is not installed."""
     for instance_id in instances:
         service.psql(instance_id, "CREATE TABLE made (x int); DROP TABLE made")
 
@@ -142,7 +142,7 @@ def test_an_extension_that_has_to_be_preloaded_is_reported_with_the_remedy(servi
     assert "shared_preload_libraries" in row["remedy"]
 
 
-def test_files_that_postgres_does_not_know_are_reported_and_gone(service: Service, images: list[int]) -> None:
+def test_files_that_postgres_does_not_know_are_reported_and_dropped(service: Service, images: list[int]) -> None:
     crashed, _ = images
     found = service.ask("GET", f"/images/{crashed}/report").json()["data"]["attributes"]["rows"]
     dropped = {row["object"] for row in found if row["code"] == "file_dropped"}

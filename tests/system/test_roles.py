@@ -123,7 +123,7 @@ def instance(service: Service, image: int) -> Iterator[int]:
 def as_role(
     service: Service, instance_id: int, role: str, sql: str, database: str = "my_db", *, ok: bool = True
 ) -> str:
-    """What psql prints to a role."""
+    """Return what psql prints for a role."""
     printed = service.client("--output", "json", "env", "--role", role, str(instance_id)).stdout
     environment = {**service.environment(instance_id), **json.loads(printed), "PGDATABASE": database}
     done = run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, ok=ok, env=environment)
@@ -131,7 +131,7 @@ def as_role(
 
 
 @pytest.mark.parametrize("role", ["app", "shop", "deployer", "bypass", ODD, "x" * 63])
-def test_every_role_that_could_sign_in_at_the_source_can_here(service: Service, instance: int, role: str) -> None:
+def test_every_role_of_the_source_can_still_sign_in(service: Service, instance: int, role: str) -> None:
     assert as_role(service, instance, role, "SELECT session_user") == role
 
 
@@ -202,7 +202,7 @@ def test_search_paths_of_roles_apply(service: Service, instance: int) -> None:
     assert service.answer(instance, "SHOW work_mem") == "7MB"
 
 
-def test_row_security_shows_what_it_shows_at_the_source(service: Service, instance: int) -> None:
+def test_row_security_works_as_at_the_source(service: Service, instance: int) -> None:
     assert service.answer(instance, "SET app.tenant = 1; SELECT count(*) FROM app.acct") == "100"
     assert as_role(service, instance, "app", "SET app.tenant = 1; SELECT count(*) FROM acct") == "100"
 
@@ -261,7 +261,7 @@ def test_settings_of_databases_stay_and_the_script_ran_without_them(service: Ser
     assert "anon" not in settings
 
 
-def test_limits_and_triggers_keep_nobody_out_and_a_half_dropped_database_is_gone(
+def test_limits_and_triggers_block_no_sign_in_and_a_half_dropped_database_is_gone(
     service: Service, instance: int
 ) -> None:
     for database in ("limited", "triggered", "template1"):

@@ -80,7 +80,7 @@ def test_instances_answer_as_the_source_does(service: Service, german: int) -> N
     service.destroy_instance(instance_id)
 
 
-def test_the_report_says_what_was_carried_over_and_what_was_not(service: Service, german: int) -> None:
+def test_the_report_lists_carried_over_and_dropped_settings(service: Service, german: int) -> None:
     rows = json.loads(service.client("--output", "json", "images", "show", str(german), "--report").stdout)
     found = {row["code"]: row["object"] for row in rows}
     assert "datestyle" in found["settings_carried_over"]
@@ -100,7 +100,7 @@ def test_the_report_says_what_was_carried_over_and_what_was_not(service: Service
         ({"timezone": "Mars/Olympus"}, "setting_refused"),
     ],
 )
-def test_a_setting_that_cannot_be_is_refused_and_leaves_nothing(
+def test_an_impossible_setting_is_refused_and_leaves_nothing(
     service: Service, image: int, settings: dict[str, str], code: str
 ) -> None:
     answer = service.ask("POST", "/instances", {"image_id": image, "settings": settings})

@@ -281,7 +281,7 @@ def test_a_forged_id_token_is_refused() -> None:
     assert sql(f"SELECT count(*) FROM sign_ins WHERE id > {newest}") == "0\n"
 
 
-def test_attackers_get_nothing_of_what_others_began() -> None:
+def test_attackers_get_nothing_from_sign_ins_of_others() -> None:
     attacker, victim = Script("127.3.0.1"), Script("127.3.0.2")
     client = Client("127.3.0.1")
     url = client.begin(None)
@@ -368,7 +368,7 @@ def test_the_key_and_the_secret_are_for_root_and_the_daemon_gets_them_from_syste
 
 
 @pytest.mark.parametrize(("path", "part"), [(KEY_FILE, "encryption key"), (SECRET_FILE, "sign-in")])
-def test_without_key_or_secret_it_says_what_to_do(service: Service, path: Path, part: str) -> None:
+def test_without_key_or_secret_the_service_gives_advice(service: Service, path: Path, part: str) -> None:
     kept = path.read_bytes()
     path.unlink()
     since = f"@{time.time():.6f}"

@@ -44,7 +44,9 @@ def sleeper(service: Service, image: int) -> Iterator[int]:
     service.ask("DELETE", f"/instances/{instance_id}")
 
 
-def test_it_falls_asleep_keeps_its_data_and_wakes_on_the_next_connection(service: Service, sleeper: int) -> None:
+def test_an_instance_falls_asleep_keeps_its_data_and_wakes_on_the_next_connection(
+    service: Service, sleeper: int
+) -> None:
     service.psql(sleeper, "CREATE TABLE kept AS SELECT 42 AS x")
     await_status(service, sleeper, "asleep")
     group = run("systemctl", "show", "-P", "MainPID", f"draupnir-instance-{sleeper}").stdout.strip()
@@ -61,7 +63,7 @@ def test_wake_ups_have_no_rate_limit(service: Service, sleeper: int) -> None:
         assert service.answer(sleeper, "SELECT count(*) FROM users") == "5000"
 
 
-def test_a_connection_keeps_it_awake(service: Service, sleeper: int) -> None:
+def test_a_connection_keeps_an_instance_awake(service: Service, sleeper: int) -> None:
     environment = {**service.environment(sleeper), "PGDATABASE": "my_db"}
     with subprocess.Popen(
         ["psql", "-XAtq", "-c", "SELECT pg_sleep(4)", "-c", "SELECT 'awake'"],
@@ -70,7 +72,7 @@ def test_a_connection_keeps_it_awake(service: Service, sleeper: int) -> None:
         assert client.communicate(timeout=300)[0].split() == ["awake"]
 
 
-def test_it_sleeps_and_wakes_without_the_daemon_and_the_helper(service: Service, sleeper: int) -> None:
+def test_an_instance_sleeps_and_wakes_without_the_daemon_and_the_helper(service: Service, sleeper: int) -> None:
     environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
     await_status(service, sleeper, "asleep")
     run("systemctl", "stop", "draupnir.socket", "draupnir", "draupnir-helper.socket", "draupnir-helper")
@@ -82,7 +84,9 @@ def test_it_sleeps_and_wakes_without_the_daemon_and_the_helper(service: Service,
 
 
 @pytest.mark.parametrize("unit", [DAEMON, HELPER])
-def test_it_wakes_and_falls_asleep_while_the_service_is_killed(service: Service, sleeper: int, unit: str) -> None:
+def test_an_instance_wakes_and_falls_asleep_while_the_service_is_killed(
+    service: Service, sleeper: int, unit: str
+) -> None:
     service.psql(sleeper, "CREATE TABLE kept AS SELECT 42 AS x")
     environment = {**service.environment(sleeper), "PGDATABASE": "my_db", "PGCONNECT_TIMEOUT": "20"}
     await_status(service, sleeper, "asleep")
@@ -142,7 +146,7 @@ def test_an_instance_closed_while_it_wakes_stops_at_once_and_recovers(service: S
     assert service.answer(sleeper, "SELECT x FROM kept") == "42"
 
 
-def test_the_longest_sleep_after_is_one_that_systemd_takes(service: Service, image: int) -> None:
+def test_systemd_accepts_the_longest_sleep_after(service: Service, image: int) -> None:
     instance_id = made(service, image, sleep_after=2592000)
     assert service.answer(instance_id, "SELECT count(*) FROM users") == "5000"
     assert status(service, instance_id) == "running"

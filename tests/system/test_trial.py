@@ -47,7 +47,7 @@ def test_a_catalog_without_end_takes_no_memory_of_the_daemon(service: Service, b
     assert most_memory_kb(daemon) < 150_000
 
 
-def test_a_script_that_keeps_postgres_from_starting_costs_no_deadline(service: Service, backup: Path) -> None:
+def test_a_script_that_breaks_the_start_of_postgres_fails_before_the_deadline(service: Service, backup: Path) -> None:
     image_id = service.create_image("COPY (SELECT '12') TO '/srv/pgdata/PG_VERSION';")
     service.upload(image_id, backup)
     error = service.finalise(image_id).json()["errors"][0]

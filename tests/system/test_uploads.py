@@ -33,7 +33,7 @@ def test_the_data_directory_may_be_in_a_folder(service: Service, source: Source)
 
 
 @pytest.mark.parametrize("options", [(), ("-z",), ("-X", "fetch")], ids=" ".join)
-def test_a_base_backup_in_tar_format_is_taken(service: Service, source: Source, options: tuple[str, ...]) -> None:
+def test_a_base_backup_in_tar_format_is_accepted(service: Service, source: Source, options: tuple[str, ...]) -> None:
     directory = source.base_backup(*options)
     image_id = service.create_image()
     service.upload(image_id, *directory.iterdir())
@@ -54,7 +54,7 @@ def test_a_base_backup_that_does_not_match_its_manifest_is_refused(service: Serv
     service.destroy_image(image_id)
 
 
-def test_a_directory_copied_in_unpacked_is_taken(service: Service, source: Source) -> None:
+def test_an_unpacked_directory_is_accepted(service: Service, source: Source) -> None:
     image_id = service.create_image()
     service.upload(image_id, source.data, recursive=True)
     answer = service.finalise(image_id)
@@ -68,7 +68,7 @@ def test_the_major_and_the_size_are_reported(service: Service, image: int) -> No
     assert 10_000_000 < attributes["size_bytes"] < 1_000_000_000
 
 
-def test_an_image_takes_no_more_of_the_disk_than_its_size(service: Service, source: Source) -> None:
+def test_an_image_uses_no_more_disk_space_than_its_size(service: Service, source: Source) -> None:
     """This also holds if files could share extents with the archive, which would keep the whole archive."""
     path = source.tarball("plain.tar")
     before = bytes_taken()
@@ -87,7 +87,7 @@ def bytes_taken() -> int:
     return shutil.disk_usage("/srv/draupnir").used
 
 
-def test_after_ready_nothing_can_be_uploaded_any_more(service: Service, image: int, backup: Path) -> None:
+def test_a_ready_image_accepts_no_upload(service: Service, image: int, backup: Path) -> None:
     assert service.upload(image, backup, ok=False).returncode != 0
 
 
@@ -123,7 +123,7 @@ def sftp(service: Service, *lines: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_key_brings_files_and_does_nothing_else(service: Service, backup: Path) -> None:
+def test_a_key_can_only_upload_files(service: Service, backup: Path) -> None:
     image_id = service.create_image()
     folder = f"/draupnir/image_uploads/{image_id}"
     service.upload(image_id, backup)
@@ -156,7 +156,7 @@ def other(service: Service, tmp_path: Path) -> Iterator[Service]:
     run("draupnir", "upload-key", "remove", "other")
 
 
-def test_a_key_does_not_fetch_what_another_has_uploaded(
+def test_a_key_cannot_download_uploads_of_another(
     service: Service, other: Service, backup: Path, tmp_path: Path
 ) -> None:
     image_id = service.create_image()
@@ -178,7 +178,7 @@ def test_the_journal_names_the_key_with_which_somebody_uploads(service: Service,
     service.destroy_image(image_id)
 
 
-def test_what_a_key_opens_to_everybody_no_other_user_of_the_machine_reaches(service: Service, backup: Path) -> None:
+def test_other_users_of_the_machine_cannot_read_world_readable_uploads(service: Service, backup: Path) -> None:
     image_id = service.create_image()
     service.upload(image_id, backup)
     folder = f"/draupnir/image_uploads/{image_id}"

@@ -80,7 +80,7 @@ def rows() -> set[str]:
 
 
 def differences(before: World) -> list[str]:
-    """Return the difference between two worlds; empty if they are equal."""
+    """Return the difference between two worlds, or an empty text if they are equal."""
     now = observe()
     # Old trash may disappear, and so may short-lived processes of Postgres.
     before = before | {

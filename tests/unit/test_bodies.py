@@ -45,7 +45,7 @@ def test_an_illegal_escape_is_reported_with_position_and_correction() -> None:
         (b'{"a": "\xff"}', "byte 8 is 0xff"),
     ],
 )
-def test_what_is_not_one_json_object_is_refused_with_the_reason(body: bytes, says: str) -> None:
+def test_a_body_other_than_one_json_object_is_refused_with_the_reason(body: bytes, says: str) -> None:
     assert says in refusal(body)
 
 

@@ -27,7 +27,7 @@ def names(pem: str) -> x509.SubjectAlternativeName:
     return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
 
 
-def test_what_is_issued_is_signed_by_its_authority_and_by_no_other() -> None:
+def test_certificates_are_signed_by_their_authority_and_by_no_other() -> None:
     authority, other = create_authority(), create_authority()
     ca = x509.load_pem_x509_certificate(authority.certificate.encode())
     wrong = x509.load_pem_x509_certificate(other.certificate.encode())
@@ -79,9 +79,7 @@ def test_a_client_certificate_is_for_draupnir_and_thirty_days_and_a_server_certi
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(days=365)], ids=["right", "a year ahead"])
-def test_what_was_made_while_the_clock_was_wrong_is_valid_now(
-    monkeypatch: pytest.MonkeyPatch, ahead: timedelta
-) -> None:
+def test_certificates_made_under_a_wrong_clock_are_valid(monkeypatch: pytest.MonkeyPatch, ahead: timedelta) -> None:
     """A corrected clock, here or at the client, must not make the certificates of an instance invalid."""
     began = datetime.now(UTC)
 

@@ -37,7 +37,7 @@ def test_every_command_explains_itself(run: CliRunner) -> None:
         assert "Usage:" in result.output
 
 
-def test_a_key_comes_in_by_file_or_stdin_and_goes_by_number(run: CliRunner, keys: Path) -> None:
+def test_a_key_is_added_from_file_or_stdin_and_removed_by_number(run: CliRunner, keys: Path) -> None:
     added = run.invoke(cli.main, ["upload-key", "add", "-"], input=KEY + "\n")
     assert added.exit_code == 0, added.output
     assert "SHA256:" in added.output
@@ -82,7 +82,7 @@ def test_a_daemon_with_a_bad_configuration_does_not_start_and_names_the_line(
     ],
     ids=str,
 )
-def test_a_daemon_without_what_signing_in_takes_does_not_start_and_says_what_to_do(
+def test_a_daemon_without_key_or_secret_does_not_start_and_gives_advice(
     run: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, handed_over: dict[str, str] | None, words: str
 ) -> None:
     config, secret = tmp_path / "config.toml", tmp_path / "shared_secret"

@@ -47,7 +47,7 @@ def test_the_client_address_is_the_last_one_from_a_trusted_proxy(
 ) -> None:
     elements = [said_by_client] + [data.draw(written(each)) for each in (client, *chain)]
     assert client_address_of(request(str(peer), b",".join(elements)), BEHIND_PROXIES) == client
-    # With any number of headers.
+    # The result is the same with any number of headers.
     assert client_address_of(request(str(peer), *elements), BEHIND_PROXIES) == client
 
 
@@ -68,7 +68,7 @@ def test_garbage_ends_the_chain_at_the_last_valid_address(peer: Address, proxy: 
 
 
 @hypothesis.given(st.one_of(st.none(), st.text(max_size=80)), st.lists(st.binary(max_size=80), max_size=4))
-def test_nothing_raises(peer: str | None, headers: list[bytes]) -> None:
+def test_no_input_raises_an_error(peer: str | None, headers: list[bytes]) -> None:
     for settings in (BEHIND_PROXIES, BY_ITSELF):
         client_address_of(request(peer, *headers), settings)
 
@@ -87,7 +87,7 @@ def test_nothing_raises(peer: str | None, headers: list[bytes]) -> None:
         ("testclient", b"192.0.2.1", None),
     ],
 )
-def test_cases(peer: str, header: bytes, source: str | None) -> None:
+def test_each_case_has_its_client_address(peer: str, header: bytes, source: str | None) -> None:
     found = client_address_of(request(peer, header), BEHIND_PROXIES)
     assert found == (None if source is None else ip_address(source))
     assert not (isinstance(found, IPv6Address) and found.ipv4_mapped)

@@ -35,7 +35,7 @@ def cut(links: list[Fake]) -> list[bool]:
     return [link.is_cut for link in links]
 
 
-def test_a_source_that_has_too_many_loses_the_one_that_waited_longest() -> None:
+def test_a_source_with_too_many_connections_loses_the_longest_waiting_one() -> None:
     connections = Connections(most=10, of_one_network=3)
     (others,) = admitted(connections, OTHER)
     links = admitted(connections, ONE, ONE, ONE)

@@ -1,4 +1,4 @@
-"""As which roles people may sign in to an instance."""
+"""Laws of the roles as which users may sign in to an instance."""
 
 from __future__ import annotations
 

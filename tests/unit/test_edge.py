@@ -345,7 +345,7 @@ def test_a_valid_token_from_a_new_network_is_limited_like_invalid_ones(guarded: 
     assert ask(natted, SECRET.decode()).status_code == 429
 
 
-def test_right_tokens_use_nothing_up(guarded: TestClient) -> None:
+def test_valid_tokens_do_not_use_up_the_limit(guarded: TestClient) -> None:
     for _ in range(WRONG_TOKENS_AT_ONCE * 2):
         assert ask(guarded, SECRET.decode()).status_code == 200
 

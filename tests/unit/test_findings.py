@@ -93,7 +93,7 @@ def test_each_line_of_the_sshd_snippet_is_needed(line: str) -> None:
     assert verdict(findings.judge_sshd(True, SNIPPET.replace(line, f"{name} none"))) == "bad"
 
 
-def test_no_key_is_a_hint_and_no_postgres_is_bad() -> None:
+def test_a_missing_key_is_a_warning_and_a_missing_postgres_is_bad() -> None:
     assert verdict(findings.judge_upload_keys(0)) == "warning"
     assert verdict(findings.judge_upload_keys(1)) == "ok"
     assert verdict(findings.judge_postgres([])) == "bad"

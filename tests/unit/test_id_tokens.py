@@ -75,7 +75,7 @@ def test_an_elliptic_key_serves_as_well_and_only_for_its_own_algorithm(signer: S
         check(signer.sign(claims()), keys, EXPECTED)
 
 
-def test_a_key_that_is_not_understood_does_not_spoil_the_others(signer: Signer) -> None:
+def test_an_unknown_key_type_does_not_affect_other_keys(signer: Signer) -> None:
     strange: list[object] = [{"kty": "AKP", "kid": "new"}, {"kty": "RSA", "kid": "broken"}, "key", {"use": "enc"}]
     keys = import_keys({"keys": [*strange, *signer.jwks()["keys"]]})
     assert check(signer.sign(claims()), keys, EXPECTED).email == "jane@example.com"

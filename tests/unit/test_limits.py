@@ -67,7 +67,7 @@ def test_refused_tries_do_not_extend_the_wait(clock: Clock) -> None:
     limit.take(HERE)
 
 
-def test_sources_do_not_share(clock: Clock) -> None:
+def test_sources_have_separate_limits(clock: Clock) -> None:
     limit = Limit(3, 2.0, clock)
     tries(limit)
     limit.take(THERE)

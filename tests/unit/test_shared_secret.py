@@ -26,6 +26,6 @@ def test_an_unfit_secret_is_refused_and_not_repeated(tmp_path: Path, content: by
     assert not content.strip() or content.strip().decode("latin-1") not in str(raised.value)
 
 
-def test_a_missing_secret_says_how_one_is_made(tmp_path: Path) -> None:
+def test_a_missing_secret_is_reported_with_advice(tmp_path: Path) -> None:
     with pytest.raises(shared_secret.SecretError, match="draupnir-setup"):
         shared_secret.read(tmp_path / "absent")

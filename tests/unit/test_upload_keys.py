@@ -83,13 +83,13 @@ def test_a_file_without_exactly_one_key_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"x" * (upload_keys.MAX_FILE_BYTES + 1)])
-def test_what_is_not_a_short_text_is_refused(content: bytes) -> None:
+def test_a_key_that_is_not_a_short_text_is_refused(content: bytes) -> None:
     with pytest.raises(UploadKeyError):
         upload_keys.parse_file(content, "x.pub")
 
 
 @pytest.mark.parametrize("blob", ["", "AAAA", "!!!!", "AAAAC3NzaC1lZDI1NTE5AAAA"])
-def test_what_ssh_keygen_refuses_never_reaches_the_file(file: Path, blob: str) -> None:
+def test_a_key_that_ssh_keygen_refuses_never_reaches_the_file(file: Path, blob: str) -> None:
     with pytest.raises(UploadKeyError, match="ssh-keygen"):
         upload_keys.add(file, UploadKey("ssh-ed25519", blob, ""))
     assert not file.exists()

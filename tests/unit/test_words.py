@@ -28,7 +28,7 @@ CODE = ("draupnir", "draupnir_helper", "client/draupnir_client")
 TESTED = (*CODE, "tests")
 MAX_WORDS = 30
 
-# First words of a docstring that is not a verb phrase.
+# A docstring that starts with one of these words is not a verb phrase.
 NOT_VERB = re.compile(
     "(A|All|An|Any|As|Each|Every|Everything|From|How|If|In|None|Nobody|Of|On|One|That|The|Those|Until|What|Whatever|Where"
     "|Whether|Which|Who|Whom|Whose)(?![\\w-])"

@@ -68,7 +68,7 @@ def test_a_token_is_kept_with_the_url_it_was_given_for(run: Run) -> None:
     assert (str(config.load().url), config.load().token) == ("https://mine.tld", "secret")
 
 
-def test_only_the_user_can_read_what_is_kept() -> None:
+def test_only_the_user_can_read_saved_files() -> None:
     config.save(token="secret")
     assert (mode(config.path()), mode(config.path().parent)) == (0o600, 0o700)
     config.path().chmod(0o644)
@@ -85,7 +85,7 @@ def test_xdg_config_home_is_followed_when_absolute(tmp_path: Path, monkeypatch: 
     assert config.path() == home / ".config/draupnir/config.toml"
 
 
-def test_saving_keeps_comments_and_what_is_not_ours() -> None:
+def test_saving_keeps_comments_and_unknown_keys() -> None:
     config.path().parent.mkdir(parents=True)
     config.path().write_text('# mine\nfuture = 1\nurl = "https://a.tld" # old\n\n[table]\nurl = "x"')
     config.save(url="https://b.tld", token="t")

@@ -63,7 +63,7 @@ def test_the_key_is_kept_in_der_and_pkcs12_too() -> None:
     }
 
 
-def test_a_server_that_gives_no_pkcs12_is_served_without() -> None:
+def test_a_server_without_pkcs12_is_supported() -> None:
     files = credentials.save(URL, 4, "draupnir", made("a", pkcs12=False))
     assert files.client_key_der.read_bytes() == b"a"
     assert not files.client_pkcs12.exists()
@@ -86,7 +86,7 @@ def test_each_role_of_each_instance_keeps_its_own(home: Path) -> None:
     assert all(folder.resolve().is_relative_to(home.resolve() / ".cache/draupnir/instances") for folder in folders)
 
 
-def test_all_roles_of_an_instance_go_with_it() -> None:
+def test_destroying_an_instance_removes_the_files_of_all_roles() -> None:
     for role in NAMES:
         save("a", 4, role)
     kept = save("b", 5)

@@ -44,7 +44,7 @@ def test_an_invalid_host_name_is_refused(hostname: str) -> None:
 
 
 @pytest.mark.parametrize("hostname", ["my-draupnir.tld", "10.0.0.1", "::1", "fe80::1", "LOCALHOST", "a_b"])
-def test_host_names_and_addresses_are_taken(hostname: str) -> None:
+def test_host_names_and_addresses_are_accepted(hostname: str) -> None:
     assert variables(hostname=hostname)["PGHOST"] == hostname
 
 

@@ -155,14 +155,14 @@ def test_a_temporary_failure_differs_from_a_refusal(status: int) -> None:
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout(""), httpx.RemoteProtocolError("cut"), httpx.ReadError("reset")])
-def test_a_change_whose_answer_is_lost_may_have_been_made(error: Exception) -> None:
+def test_a_lost_answer_warns_that_the_change_may_be_done(error: Exception) -> None:
     assert "may have executed the request" in failure_of(error, ServerUnreachable)
 
 
 @pytest.mark.parametrize(
     "error", [httpx.ConnectTimeout(""), httpx.ConnectError("no route"), httpx.ProxyError("denied")]
 )
-def test_a_change_that_was_never_sent_was_not_made(error: Exception) -> None:
+def test_an_unsent_change_gives_no_warning(error: Exception) -> None:
     assert "may have executed the request" not in failure_of(error, ServerUnreachable)
 
 

@@ -148,7 +148,7 @@ def test_any_name_comes_through_whole_or_is_refused(database: str, role: str, fo
 
 
 @pytest.mark.parametrize("database", ["a  b", "a * b", "what?", "[x]", "line\nbreak", "tab\tbed", "\x1b[31m", "nul\0"])
-def test_what_an_unquoted_eval_would_change_is_refused(database: str) -> None:
+def test_values_that_an_unquoted_eval_would_change_are_refused(database: str) -> None:
     with pytest.raises(ConfigError, match="PGDATABASE"):
         formats.shell(reached(database))
 
@@ -169,7 +169,7 @@ def test_a_plain_url_is_one_that_people_know() -> None:
 
 @pytest.mark.parametrize("name", [EVERYTHING, *HOSTILE, "?", "/", "..", "%2F", "a b+c"])
 @pytest.mark.parametrize("host", ["my-draupnir.tld", "10.0.0.1"])
-def test_urls_carry_every_name(name: str, host: str) -> None:
+def test_urls_express_every_name(name: str, host: str) -> None:
     place = reached(name, name, name.replace(":", ""), host)
     assert_has(by_libpq(formats.url(place)), options(place))
     assert_has(by_pgjdbc(formats.jdbc(place)), options(place, place.files.client_key_der))
@@ -177,7 +177,7 @@ def test_urls_carry_every_name(name: str, host: str) -> None:
 
 @MANY
 @given(database=NAMES, role=NAMES, folder=FOLDERS)
-def test_urls_carry_any_name(database: str, role: str, folder: str) -> None:
+def test_urls_express_any_name(database: str, role: str, folder: str) -> None:
     place = reached(database, role, folder)
     assert_has(by_libpq(formats.url(place)), options(place))
     assert_has(by_pgjdbc(formats.jdbc(place)), options(place, place.files.client_key_der))
@@ -189,7 +189,7 @@ def test_an_address_of_ipv6_stands_in_brackets() -> None:
     assert formats.jdbc(place).startswith("jdbc:postgresql://[2001:db8::1]:6543/")
 
 
-def test_bytes_that_are_no_text_are_carried_by_urls_alone() -> None:
+def test_only_urls_express_bytes_that_are_not_text() -> None:
     place = reached("\udce9")
     assert "/%E9?" in formats.url(place)
     for form in (formats.shell, formats.dotenv, formats.service):
@@ -220,7 +220,7 @@ def test_libpq_reads_any_service_whole_or_it_is_refused(database: str, role: str
 
 
 @pytest.mark.parametrize("database", ["line\nbreak", "trailing ", "x" * 1015, "ö" * 508])
-def test_what_libpq_would_not_read_from_a_service_file_is_refused(database: str, tmp_path: Path) -> None:
+def test_values_that_libpq_cannot_read_from_a_service_file_are_refused(database: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="service cannot express dbname"):
         formats.service(reached(database))
     longest = reached("x" * 1014)
@@ -271,7 +271,7 @@ def test_node_reads_dotenv(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("database", ["$(x)", "${HOME}", "$HOME", "a\\nb", "`x`", "a\nb", "both ' and \""])
-def test_what_readers_of_dotenv_understand_differently_is_refused(database: str) -> None:
+def test_values_that_dotenv_readers_parse_differently_are_refused(database: str) -> None:
     with pytest.raises(ConfigError, match="dotenv cannot express PGDATABASE"):
         formats.dotenv(reached(database))
 
@@ -279,6 +279,6 @@ def test_what_readers_of_dotenv_understand_differently_is_refused(database: str)
 # json
 
 
-def test_json_carries_every_name() -> None:
+def test_json_expresses_every_name() -> None:
     place = reached(EVERYTHING, EVERYTHING, EVERYTHING.replace(":", ""))
     assert json.loads(formats.as_json(place)) == variables(place)

@@ -47,7 +47,7 @@ def test_an_empty_list_prints_nothing_to_stdout(run: Run) -> None:
     assert run("images", "list", "--output", "json").stdout == "[]\n"
 
 
-def test_what_the_server_sends_cannot_steer_the_terminal(run: Run, server: FakeServer) -> None:
+def test_texts_of_the_server_cannot_control_the_terminal(run: Run, server: FakeServer) -> None:
     evil = "\x1b]0;pwned\x07\u202e"
     server.images = {
         1: image(1, "failed", error={"code": evil, "detail": evil}, anonymisation_script=evil + "\n" + evil)
@@ -106,7 +106,7 @@ def test_a_script_that_is_not_utf8_is_refused_with_the_place(run: Run) -> None:
     assert "byte 8" in result.stderr
 
 
-def test_update_sends_only_what_is_given(run: Run, server: FakeServer) -> None:
+def test_update_sends_only_given_values(run: Run, server: FakeServer) -> None:
     server.images = {1: image(1, "failed")}
     assert run("images", "update", "1", "--script", "-", given="SELECT 2;").exit_code == 0
     assert run("images", "update", "1", "--backed-up-at", "2020-01-01T00:00:00Z").exit_code == 0

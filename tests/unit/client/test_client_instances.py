@@ -68,7 +68,7 @@ def test_a_server_that_does_not_know_roles_is_named(run: Run, server: FakeServer
     assert "too old" in result.stderr
 
 
-def test_env_gives_the_same_to_programs(run: Run, server: FakeServer) -> None:
+def test_env_prints_json_for_programs(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     values = json.loads(run("env", "4", "--output", "json").stdout)
     assert list(values) == [
@@ -81,7 +81,7 @@ def test_env_gives_the_same_to_programs(run: Run, server: FakeServer) -> None:
     assert json.loads(run("env", "4", "--format", "json").stdout) == values
 
 
-def test_env_prints_what_the_format_asks_for_and_so_does_new(run: Run, server: FakeServer) -> None:
+def test_env_and_new_print_the_requested_format(run: Run, server: FakeServer) -> None:
     server.images, server.instances = {3: image(3)}, {4: instance(4)}
     urls = ("postgresql://draupnir@my-draupnir.tld:6543/a%23b?", "jdbc:postgresql://my-draupnir.tld:6543/a%23b?")
     for form, start in zip(("url", "jdbc"), urls, strict=True):
@@ -236,7 +236,7 @@ def test_show_prints_the_allowlist(run: Run, server: FakeServer) -> None:
     assert "Allowlist:    empty\n" in run("instances", "show", "4").stdout
 
 
-def test_allow_asks_for_each_address_and_for_as_long(run: Run, server: FakeServer) -> None:
+def test_allow_sends_each_address_with_its_lifetime(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     assert run("instances", "allow", "4", "192.0.2.7", "2001:db8::/48", "--for", "8h").exit_code == 0
     assert run("instances", "allow", "4", "192.0.2.8").exit_code == 0

@@ -100,7 +100,7 @@ def test_a_silent_connection_does_not_block_the_browser(listener: Listener) -> N
         assert taken(listener)[0].code == CODE
 
 
-def test_only_this_machine_is_listened_to_and_only_for_as_long_as_needed() -> None:
+def test_the_listener_accepts_only_this_machine_and_only_while_needed() -> None:
     with Listener() as listener:
         assert listener._server.server_address[0] == "127.0.0.1"
         assert listener.wait(0) is None

@@ -12,7 +12,7 @@ from draupnir_client import output
 
 
 @given(st.text())
-def test_nothing_printed_can_steer_a_terminal(text: str) -> None:
+def test_no_output_can_control_a_terminal(text: str) -> None:
     shown = output.clean(text)
     assert not any(unicodedata.category(character).startswith("C") and character.isascii() for character in shown)
     assert not {"\x1b", "\x9b", "\u202e", "\u2028", "\n", "\r"} & set(shown)

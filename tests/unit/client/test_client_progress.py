@@ -74,7 +74,7 @@ def test_one_line_is_rewritten_and_leaves_no_trace(address: str, server: FakeSer
 
 
 @pytest.mark.parametrize("name", [signal.SIGINT])
-def test_interrupting_leaves_the_work_running_and_says_so(
+def test_interrupting_leaves_the_work_running_and_reports_it(
     address: str, server: FakeServer, name: signal.Signals
 ) -> None:
     server.images = {1: working("extracting")}

@@ -162,7 +162,7 @@ def test_no_other_link_is_opened(
         ({"DISPLAY": ":10", "SSH_CONNECTION": "192.0.2.1 1 192.0.2.2 22"}, False),
     ],
 )
-def test_a_browser_is_here_if_it_can_be_seen(
+def test_a_browser_counts_if_the_user_can_see_it(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], expected: bool
 ) -> None:
     monkeypatch.setattr(sys, "platform", "linux")
@@ -297,7 +297,7 @@ def test_whoami_prints_identity_kind_and_expiry(run: Run, server: FakeServer) ->
     assert "never" in run("whoami", token=TOKEN).stdout
 
 
-def test_a_session_that_has_ended_says_so(run: Run, server: FakeServer) -> None:
+def test_an_ended_session_is_reported(run: Run, server: FakeServer) -> None:
     del server.tokens[signed_in(server)]
     result = run("images", "list", token=None)
     assert result.exit_code == ExitCode.UNAUTHORIZED

@@ -19,12 +19,12 @@ def test_a_new_token_stands_alone_on_standard_output(run: Run, server: FakeServe
     assert server.bodies[-1]["data"] == {"type": "tokens", "attributes": {"name": "ci", "scope": "full"}}
 
 
-def test_a_program_gets_the_token_with_what_is_known_of_it(run: Run, server: FakeServer) -> None:
+def test_json_output_has_the_token_with_its_attributes(run: Run, server: FakeServer) -> None:
     made = json.loads(run("tokens", "create", "ci", "--output", "json", token=server.session()).stdout)
     assert made["attributes"]["token"] in server.tokens
 
 
-def test_a_token_is_asked_for_as_wished(run: Run, server: FakeServer) -> None:
+def test_a_token_is_requested_with_the_given_options(run: Run, server: FakeServer) -> None:
     run("tokens", "create", "ci", "--read-only", "--expires-in", "30d", token=server.session())
     asked = server.bodies[-1]["data"]["attributes"]
     assert asked == {"name": "ci", "scope": "read_only", "expires_in": 30 * 86400}

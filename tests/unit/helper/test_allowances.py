@@ -72,7 +72,7 @@ def test_an_instance_keeps_its_ceiling_when_a_lower_one_is_configured(root: int)
     lower = Settings(max_instance_bytes="1G")
     for _ in range(2):
         assert not refused(root, made, lower, copied=True)
-        # With its reserve, too; refused requests have not raised it.
+        # The ceiling with its reserve is allowed, too. Refused requests have not raised it.
         allowances.require_ceiling(root, 4, ceiling(2 * GIB, extended=True), lower)
         with pytest.raises(HelperError):
             allowances.require_ceiling(root, 4, ceiling(2 * GIB + 1), lower)

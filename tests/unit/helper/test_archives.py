@@ -74,7 +74,7 @@ def skippable(data: bytes, kind: int = 0) -> bytes:
 
 @pytest.mark.parametrize("name", ["zstd", "lz4"])
 def test_frames_that_a_decompressor_skips_may_come_first(tmp_path: Path, name: str) -> None:
-    """As pzstd writes them."""
+    """pzstd writes such frames."""
     data = tar_of(CONTENT)
     half = len(data) // 2
     frames = [skippable(b"size") + compress(name, part) for part in (data[:half], data[half:])]
@@ -124,7 +124,7 @@ def hostile(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     ],
     ids=lambda member: f"{member.name[:20]}-{member.type.decode()}",
 )
-def test_what_is_neither_file_nor_directory_inside_is_refused_by_name(tmp_path: Path, member: tarfile.TarInfo) -> None:
+def test_entries_other_than_files_and_directories_are_refused_by_name(tmp_path: Path, member: tarfile.TarInfo) -> None:
     canary = tmp_path / "outside"
     with pytest.raises(JobError) as caught:
         unpack(tar_of({"PG_VERSION": b"17\n"}, member), tmp_path)

@@ -66,7 +66,7 @@ def test_other_failures_are_not_damage(text: str) -> None:
     assert damages.found(text) is None
 
 
-def test_only_what_was_recognised_is_published() -> None:
+def test_only_recognised_damage_is_published() -> None:
     text = f'{PSQL}XX001: invalid page in block 5 of relation base/16384/16401 "secret row"'
     damage = damages.found(text)
     assert damage is not None

@@ -13,7 +13,7 @@ from draupnir_helper.dispatch import Dispatcher
 from draupnir_helper.settings import Settings
 from draupnir_helper.wire import AnyRequest, Wire
 
-# Deadline that only a hang reaches.
+# Only a hang reaches this deadline.
 DEADLINE_S = 20
 
 Handler = Callable[[AnyRequest], Wire]
@@ -41,7 +41,7 @@ def dispatcher_with(monkeypatch: pytest.MonkeyPatch) -> With:
     ],
     ids=["instances", "images", "an image and an instance"],
 )
-def test_different_ones_are_served_at_the_same_time(
+def test_requests_for_different_ids_are_served_at_the_same_time(
     dispatcher_with: With, requests: tuple[AnyRequest, AnyRequest]
 ) -> None:
     both_are_there = threading.Barrier(2, timeout=DEADLINE_S)

@@ -26,7 +26,9 @@ def test_a_control_file_becomes_trusted_and_keeps_the_rest(text: str) -> None:
     ]
 
 
-def test_installed_ones_are_bound_over_their_originals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_control_files_of_installed_extensions_are_bound_over_the_originals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(extensions, "SHARE", tmp_path / "share")
     monkeypatch.setattr(layout, "RUN", tmp_path / "run")
     (tmp_path / "run").mkdir()

@@ -50,7 +50,7 @@ def test_the_data_directory_may_be_at_the_top_or_in_one_folder(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("prefix", ["", "main/"])
-def test_a_directory_copied_in_unpacked_is_taken_as_it_is(tmp_path: Path, prefix: str) -> None:
+def test_an_unpacked_directory_is_accepted(tmp_path: Path, prefix: str) -> None:
     write_tree(tmp_path / "seal", {prefix + name: data for name, data in MINIMAL.items()})
     extract.main(Reporter(extract.TARGET))
     assert (tmp_path / "pgdata/PG_VERSION").read_bytes() == b"17\n"
@@ -263,7 +263,7 @@ def test_a_link_in_an_unpacked_upload_is_never_followed(tmp_path: Path, where: s
     assert refused(tmp_path).code == "unsafe_archive"
 
 
-def test_folders_in_folders_without_end_are_refused(tmp_path: Path) -> None:
+def test_endlessly_nested_directories_are_refused(tmp_path: Path) -> None:
     directory = tmp_path / "seal" / "data"
     for _ in range(uploads._MAX_DEPTH + 1):
         directory = directory / "d"

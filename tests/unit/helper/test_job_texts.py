@@ -31,7 +31,7 @@ def left(disk: Path) -> Path:
     return disk / Place.WORK / "7" / PRIVATE_NAME
 
 
-def test_what_a_job_leaves_is_kept_for_root_alone_until_it_is_removed(disk: Path, root: int) -> None:
+def test_texts_of_a_job_are_readable_by_root_only_until_they_are_removed(disk: Path, root: int) -> None:
     left(disk).write_bytes(b"Failing row contains (\xff).")
     job_texts.keep(root, job_texts.ERROR, 7)
     assert job_texts.read(root, job_texts.ERROR, 7) == "Failing row contains (\N{REPLACEMENT CHARACTER})."
@@ -50,14 +50,14 @@ def test_a_failure_without_a_text_removes_the_earlier_text(disk: Path, root: int
     assert job_texts.read(root, job_texts.ERROR, 7) is None
 
 
-def test_without_an_upload_nothing_is_kept(disk: Path, root: int) -> None:
+def test_without_an_upload_no_error_text_is_saved(disk: Path, root: int) -> None:
     left(disk).write_text("first")
     (disk / Place.UPLOADS / "7").rmdir()
     job_texts.keep(root, job_texts.ERROR, 7)
     assert job_texts.read(root, job_texts.ERROR, 7) is None
 
 
-def test_no_more_than_a_mebibyte_is_kept(disk: Path, root: int) -> None:
+def test_at_most_a_mebibyte_is_saved(disk: Path, root: int) -> None:
     left(disk).write_bytes(b"x" * (job_texts.MAX_BYTES + 1))
     job_texts.keep(root, job_texts.ERROR, 7)
     assert len(job_texts.read(root, job_texts.ERROR, 7) or "") == job_texts.MAX_BYTES

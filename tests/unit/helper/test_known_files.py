@@ -53,7 +53,7 @@ def rows(tmp_path: Path) -> Rows:
     return Rows(tmp_path)
 
 
-def test_what_postgres_needs_stays_and_is_not_reported(tmp_path: Path, rows: Rows) -> None:
+def test_files_that_postgres_needs_stay_and_are_not_reported(tmp_path: Path, rows: Rows) -> None:
     for name in KNOWN:
         write(tmp_path, name)
     prune(tmp_path, 17, rows)
@@ -62,9 +62,7 @@ def test_what_postgres_needs_stays_and_is_not_reported(tmp_path: Path, rows: Row
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_what_every_server_has_and_a_copy_does_not_need_goes_without_a_word(
-    tmp_path: Path, rows: Rows, name: str
-) -> None:
+def test_usual_but_unneeded_files_are_dropped_without_a_report(tmp_path: Path, rows: Rows, name: str) -> None:
     write(tmp_path, name)
     prune(tmp_path, 17, rows)
     assert files(tmp_path) == set()
@@ -72,7 +70,7 @@ def test_what_every_server_has_and_a_copy_does_not_need_goes_without_a_word(
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_everything_else_goes_and_is_reported(tmp_path: Path, rows: Rows, name: str) -> None:
+def test_all_other_files_are_dropped_and_reported(tmp_path: Path, rows: Rows, name: str) -> None:
     write(tmp_path, name)
     prune(tmp_path, 17, rows)
     assert files(tmp_path) == set()

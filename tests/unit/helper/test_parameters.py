@@ -21,7 +21,7 @@ from draupnir_helper.parameters import PARAMETERS, applicable, fault
         ("default_transaction_isolation", "Repeatable Read"),
     ],
 )  # fmt: skip
-def test_what_production_has_is_taken(name: str, value: str) -> None:
+def test_usual_settings_of_production_are_accepted(name: str, value: str) -> None:
     assert fault(name, value) is None
 
 
@@ -35,11 +35,11 @@ def test_what_production_has_is_taken(name: str, value: str) -> None:
         ("datestyle", "x" * 300), ("hba_file", "/tmp/x"), ("Work_Mem", "64MB"), ("", ""),
     ],
 )  # fmt: skip
-def test_what_has_another_form_is_refused(name: str, value: str) -> None:
+def test_values_of_another_form_are_refused(name: str, value: str) -> None:
     assert fault(name, value)
 
 
-def test_none_is_a_wall_or_names_a_file_a_library_or_a_command() -> None:
+def test_no_setting_is_a_wall_or_names_a_file_a_library_or_a_command() -> None:
     assert PARAMETERS.keys() & set(walls.names()) == set()
     risky = ("file", "director", "librar", "command", "preload", "socket", "host", "path", "conninfo", "provider")
     assert {name for name in PARAMETERS if any(word in name for word in risky)} == {"search_path"}

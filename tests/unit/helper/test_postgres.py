@@ -13,7 +13,7 @@ def of_instance(major: int) -> list[str]:
 
 
 @pytest.mark.parametrize("major", [12, 13, 14, 15, 16, 17, 18])
-def test_nothing_that_reaches_out_survives_on_the_command_line(major: int) -> None:
+def test_the_command_line_disables_all_settings_that_reach_out(major: int) -> None:
     command = of_instance(major)
     for name in ("archive_command", "restore_command", "session_preload_libraries", "shared_preload_libraries"):
         assert f"{name}=" in command

@@ -73,7 +73,7 @@ def test_a_good_request_is_answered() -> None:
         GOOD + GOOD, GOOD + b"x",
     ],
 )  # fmt: skip
-def test_what_does_not_fit_the_contract_is_refused(frame: bytes) -> None:
+def test_requests_that_violate_the_contract_are_refused(frame: bytes) -> None:
     of_our_protocol = frame.replace(b'{"op"', b'{"protocol": %d, "op"' % wire.PROTOCOL)
     assert refusal(of_our_protocol).code is ErrorCode.BAD_REQUEST
 
@@ -184,7 +184,7 @@ def ask(listener: socket.socket, frame: bytes) -> bytes:
             return b""
 
 
-def test_a_stranger_is_hung_up_on_without_an_answer(listener: socket.socket) -> None:
+def test_a_foreign_uid_is_disconnected_without_an_answer(listener: socket.socket) -> None:
     served(listener, {os.getuid() + 1})
     assert ask(listener, GOOD) == b""
 

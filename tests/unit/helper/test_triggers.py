@@ -17,7 +17,7 @@ def line(name: str, *, by_function: bool = False) -> str:
     return json.dumps([name, by_function, name.rpartition(".")[2]])
 
 
-def test_what_the_script_names_it_wrote_itself_unless_a_trigger_s_function_names_it_too() -> None:
+def test_a_table_that_the_script_names_is_listed_only_if_a_trigger_function_names_it() -> None:
     script = 'UPDATE Users SET x = 1; DELETE FROM "odd name"; DELETE FROM cleared;'
     lines = [
         line("db.public.users"),
