@@ -21,7 +21,7 @@ CODES: Mapping[str, str] = {
     "file_dropped": "Postgres does not know a file of the upload, so the image does not contain it.",
     "foreign_table_dropped": "A foreign table was dropped, because it reads a file or a program of the server.",
     "function_closed": "A function can run code with more rights than SQL gives. Only the superuser may call it.",
-    "function_limited": "A function in the schema pg_catalog is not Postgres's. It runs without any rights.",
+    "function_limited": "A function of the data in the schema pg_catalog runs without any rights.",
     "grant_removed": "Grants on a function or a catalog of Postgres reach beyond SQL. They are removed.",
     "index_invalid": "An index could not be rebuilt after its collation was refreshed. Queries do not use it.",
     "library_missing": "The server lacks a library of an extension or a function. The image fails.",

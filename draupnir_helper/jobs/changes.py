@@ -1,4 +1,4 @@
-"""Reports what finalising changes in the data: links to production, what runs unasked, and rights beyond SQL."""
+"""Reports the changes of finalising to the data: links to production, code that runs uncalled, rights beyond SQL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TEXTS = {
         "",
     ),
     "database_opened": (
-        "The source allowed no ordinary role to connect to it; users of an instance may.",
+        "At the source no ordinary role could connect to the database. Users of an instance can.",
         "",
     ),
     "event_trigger_disabled": (
@@ -41,10 +41,10 @@ _TEXTS = {
     ),
     "function_limited": (
         "The function runs without any rights, because Postgres itself may call it.",
-        "Move it out of the schema pg_catalog at the source, if it needs its owner's rights.",
+        "If the function needs its owner's rights, move it out of the schema pg_catalog at the source.",
     ),
     "grant_removed": (
-        "Grants on it are removed, because it reaches beyond SQL or shows what only superusers may see.",
+        "Grants on the object are removed, because it reaches beyond SQL or shows data for superusers only.",
         "Grant the role pg_monitor or pg_read_all_data in the script, if one of them is enough.",
     ),
     "prepared_transaction_dropped": (

@@ -153,7 +153,7 @@ class Cluster:
         finished = self._psql(database, *options, server_options=_OWN_SESSION)
         what = f"Draupnir's own {names} failed: {failures.of_statement(self.major, finished.stderr)}"
         answer = self._checked(finished, what, f"{names} in database {database}")
-        # Not splitlines(), which splits at more characters than COPY escapes.
+        # splitlines() would split at more characters than COPY escapes.
         return answer.removesuffix("\n").split("\n")
 
     def run_each(

@@ -1,4 +1,4 @@
-"""What the files of a data directory say of it: the Postgres major, and pg_control."""
+"""Reads the Postgres major and pg_control of a data directory."""
 
 from __future__ import annotations
 

@@ -48,13 +48,13 @@ class InstanceState(Wire):
 
 
 class StartInstance(Request[InstanceState]):
-    """Open the port, with Postgres behind it.
+    """Open the port of an instance, with Postgres behind it.
 
     `new`: copy the data from the image, owned by the instance's own uid, unless they exist, and start Postgres at
     once. Otherwise the data must exist, and the first connection starts Postgres. An open port keeps its certificates.
 
-    `addresses`: the allowlist of the port, beside LOOPBACK; None for no allowlist.
-    `sleep_after_s`: the idle timeout; 0 for none. `direct`: Postgres itself listens on the port, in the network of the
+    `addresses`: the allowlist of the port, beside LOOPBACK, or None for no allowlist.
+    `sleep_after_s`: the idle timeout, or 0 for none. `direct`: Postgres itself listens, in the network of the
     host, and never sleeps. `ceiling`: None for an instance that was made before ceilings existed.
     `parameters`: settings of Postgres, name to value, that the configuration file has beside the fixed ones.
     """

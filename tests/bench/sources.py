@@ -33,7 +33,7 @@ def make(service: Service, directory: Path, scale: int) -> Images:
     """Upload and finalise all of them."""
     source = Source(directory / "production")
     source.start()
-    # Otherwise half of the backup would be unneeded WAL.
+    # With the default, half of the backup would be unneeded WAL.
     source.sql("ALTER SYSTEM SET max_wal_size = '64MB'")
     source.sql("ALTER SYSTEM SET min_wal_size = '32MB'")
     source.sql("SELECT pg_reload_conf()")

@@ -90,7 +90,7 @@ CREATE TYPE span AS RANGE (subtype = float8);
 CREATE CAST (text AS bool) WITH FUNCTION as_bool(text) AS ASSIGNMENT;
 """
 # Objects that Postgres uses without checking draupnir's privileges, and hidden dependencies.
-UNASKED = """
+IMPLICIT = """
 CREATE EXTENSION file_fdw;
 CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
 CREATE FOREIGN TABLE key_of_server (line text) SERVER files OPTIONS (filename '/run/draupnir/instance/server.key');
@@ -109,7 +109,7 @@ GRANT UPDATE (rolsuper) ON pg_catalog.all_roles TO PUBLIC;
 CREATE FUNCTION pg_catalog.called_by_trigger() RETURNS trigger SECURITY DEFINER LANGUAGE plpgsql AS
   $$ BEGIN NEW.name := current_user; RETURN NEW; END $$;
 CREATE TABLE triggered (name text);
-CREATE TRIGGER unasked BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION pg_catalog.called_by_trigger();
+CREATE TRIGGER uncalled BEFORE INSERT ON triggered FOR EACH ROW EXECUTE FUNCTION pg_catalog.called_by_trigger();
 """
 # ANALYZE does not change the statistics of a catalog that became empty.
 STATISTICS = f"""
@@ -161,7 +161,7 @@ def climbable(service: Service, tmp_path_factory: pytest.TempPathFactory) -> Ite
     """Provide an image of that source."""
     source = Source(tmp_path_factory.mktemp("climbable"))
     source.start()
-    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, UNASKED, AUDIT, MATERIALIZED):
+    for statements in (EVENT_TRIGGERS, FUNCTIONS, TABLES, IMPLICIT, AUDIT, MATERIALIZED):
         source.sql(statements)
     source.sql(STATISTICS, "postgres")
     source.sql("ALTER DATABASE template0 ALLOW_CONNECTIONS true")

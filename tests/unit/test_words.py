@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,19 @@ MAX_WORDS = 30
 NOT_VERB = re.compile(
     "(A|All|An|Any|As|Each|Every|Everything|From|How|If|In|None|Nobody|Of|On|One|That|The|Those|Until|What|Whatever|Where"
     "|Whether|Which|Who|Whom|Whose)(?![\\w-])"
+)
+
+# A comment that starts with one of these words lacks the beginning of a sentence.
+NOT_SENTENCE = re.compile(
+    "(Not(?! (all|every|only))|Because|Whether|What|How|Who|Whose|Whom|Imported|Repeated|Recorded|Inherited|Validated"
+    "|Emptied|Otherwise|Also)(?![\\w-])"
+)
+COMMENT = re.compile("\\s*(?:#|--) (.*)")
+COMMENTED = sorted(
+    path
+    for folder in (*CODE, "tests", "systemd", "packaging")
+    for path in (PROJECT / folder).rglob("*")
+    if path.suffix in {".py", ".sql", ".service", ".socket", ".slice", ".conf"}
 )
 
 # Phrases that must not return, with what to write instead.
@@ -88,6 +102,10 @@ PHRASES = {
     r"(is|are) meant to": "should",
     r"likeliest|dearest": "most likely, most expensive",
     r"knows no": "is independent of",
+    r"(?<=; )(None|False|True) (if|unless|for|without)": "or None if, return False if",
+    r"(?<=[.;] )\w+Error (if|for|unless|when)": "Raises …Error if",
+    r"(?<=; )raise \w+ (if|unless)": "Raises … if",
+    r"unasked": "without a call, automatically",
 }
 PHRASE = re.compile(
     "|".join(rf"(?P<p{number}>\b(?:{phrase})\b)" for number, phrase in enumerate(PHRASES)), re.IGNORECASE
@@ -143,6 +161,17 @@ def test_the_phrases_of_the_old_idiom_do_not_return() -> None:
                 found += [f"{path.relative_to(PROJECT)}:{line}: {fault}" for fault in faults(text)]
     for path in sorted(path for folder in CODE for path in (PROJECT / folder).rglob("*.sql")):
         found += [f"{path.relative_to(PROJECT)}: {fault}" for fault in faults(sql_comments(path))]
+    assert not found, "\n".join(found)
+
+
+def test_comments_do_not_begin_in_the_middle_of_a_sentence() -> None:
+    found = []
+    for path in COMMENTED:
+        lines = path.read_text().splitlines()
+        for number, (before, line) in enumerate(pairwise(["", *lines]), 1):
+            comment = COMMENT.match(line)
+            if comment and NOT_SENTENCE.match(comment[1]) and not COMMENT.match(before):
+                found.append(f"{path.relative_to(PROJECT)}:{number}: {comment[1]}")
     assert not found, "\n".join(found)
 
 
