@@ -23,7 +23,7 @@ log = logging.getLogger(LOGGER)
 
 @dataclass(slots=True)
 class Origin:
-    """The caller on whose behalf work is done; work that outlives its request gets a separate line."""
+    """The caller of work. Work that outlives its request gets a separate line."""
 
     caller: str = "draupnir"
     client_address: str = "-"

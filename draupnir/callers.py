@@ -61,9 +61,9 @@ class Identity:
 class User:
     """A user who has signed in; `refresh_token` is encrypted, and replaced after each rotation.
 
-    `checked_at` is the provider's last confirmation, `left_at` the time of the revocation. `rotates`: whether the
-    provider rotates refresh tokens, None if unknown. `unsettled`: the answer with a new token may have been lost.
-    `refused_s`: how long the provider has refused the token after such a loss.
+    `checked_at` is the provider's last confirmation, and `left_at` the time of the revocation. `rotates` is true if the
+    provider rotates refresh tokens, and None if that is unknown. `unsettled` is true if the answer with a new token may
+    be lost. `refused_s` counts the seconds for which the provider has refused the token after such a loss.
     """
 
     email: str

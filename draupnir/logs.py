@@ -26,7 +26,7 @@ def priority_of(level: int) -> int:
 
 
 class JournalFormatter(logging.Formatter):
-    """Formats one line for each record; lines of a traceback have the same priority, so that a filter finds them."""
+    """Formats one line for each record. Lines of a traceback have the same priority, so that a filter finds them."""
 
     def __init__(self) -> None:
         super().__init__("%(name)s: %(message)s")

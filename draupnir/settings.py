@@ -50,7 +50,7 @@ def _email(value: object) -> str:
 
 
 def _duration(value: object) -> timedelta:
-    """Parse the duration format of the Go program, such as "30m" or "1h30m"; a number is seconds."""
+    """Parse the duration format of the Go program, such as "30m" or "1h30m". A number is in seconds."""
     if isinstance(value, timedelta):
         return value
     seconds = 0
@@ -94,7 +94,7 @@ class Section(BaseModel):
 
 
 class HttpSettings(Section):
-    """The extra HTTPS listener; its three keys are given together or not at all."""
+    """The extra HTTPS listener. Its three keys are given together or not at all."""
 
     listen_address: Annotated[str, Field(pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):[0-9]{1,5}$")] | None = None
     tls_certificate: Annotated[Path, Field(strict=False)] | None = None
@@ -282,7 +282,7 @@ def load(path: Path = CONFIG_PATH) -> Settings:
         raise SettingsError(f"{path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1
-        raise SettingsError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8.") from error
+        raise SettingsError(f"{path}:{line}: the file is not UTF-8 text; save it as UTF-8.") from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(toml_errors.malformed(path, str(error))) from error
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The shared secret of the service: its location, how it is read and validated."""
+"""Reads and validates the shared secret of the service."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ MIN_BYTES = 32
 
 
 class SecretError(Exception):
-    """The secret is unusable; the message says why and what to do."""
+    """The secret is unusable. The message says why and what to do."""
 
 
 def read(path: Path) -> bytes:
-    """Read the secret without surrounding white space. Raises SecretError, whose text never quotes it."""
+    """Read the secret without surrounding white space. Raises SecretError, whose text never quotes the secret."""
     try:
         secret = path.read_bytes().strip()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Explains errors of the configuration file: line, key, what is wrong and what to do. It is independent of the keys."""
+"""Explains errors of the configuration file with line, key, fault and advice. It is independent of the keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def malformed(path: Path, message: str) -> str:
     at_line = re.search(r" \(at line (\d+), column \d+\)$", message)
     where = f"{path}:{at_line[1]}" if at_line else f"{path}"
     what = message[: at_line.start()] if at_line else message
-    return f"{where}: not valid TOML: {what}; correct this line."
+    return f"{where}: this is not valid TOML: {what}; correct this line."
 
 
 def explain(path: Path, text: str, error: ErrorDetails) -> str:
@@ -36,7 +36,7 @@ def explain(path: Path, text: str, error: ErrorDetails) -> str:
 
 
 def _line_of(text: str, tables: list[str], key: str) -> int | None:
-    """Return the line that sets `key` of the table, else the line of the table; tomllib does not report lines."""
+    """Return the line that sets `key` of the table, or the line of the table, because tomllib does not report lines."""
     opens = None
     current: list[str] = []
     for number, line in enumerate(text.splitlines(), start=1):

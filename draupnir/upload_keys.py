@@ -23,12 +23,12 @@ _KEY_TYPE = re.compile(
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
 )
 
-# A name of digits alone would be ambiguous with a number in the list.
+# A name that has only digits would be ambiguous with a number in the list.
 _NAME = re.compile(r"(?!\d+$)[A-Za-z0-9._@-]{1,100}", re.ASCII)
 
 
 class UploadKeyError(Exception):
-    """The key cannot be added, listed or removed; the message says why and what to do."""
+    """The key cannot be added, listed or removed. The message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class UploadKey:
 
 
 def parse_file(content: bytes, source: str) -> UploadKey:
-    """Parse the only public key of a `.pub` file; `source` names it in errors. Raises UploadKeyError."""
+    """Parse the only public key of a `.pub` file. Errors name the file as `source`. Raises UploadKeyError."""
     if len(content) > MAX_FILE_BYTES:
         raise UploadKeyError(f"{source} is longer than {MAX_FILE_BYTES} bytes; give the .pub file of one key.")
     try:
@@ -56,7 +56,7 @@ def parse_file(content: bytes, source: str) -> UploadKey:
 
 
 def parse(text: str, source: str) -> UploadKey:
-    """Parse the only public key of the text; `source` names it in errors. Raises UploadKeyError."""
+    """Parse the only public key of the text. Errors name the text as `source`. Raises UploadKeyError."""
     if "PRIVATE KEY" in text:
         raise UploadKeyError(f"{source} is a private key; keep it secret and add its .pub file.")
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -88,7 +88,9 @@ def fingerprint(key: UploadKey) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise UploadKeyError(f"ssh-keygen could not be run ({error}); install openssh-client.") from error
     if result.returncode != 0:
-        raise UploadKeyError("ssh-keygen does not accept it as a public key; give the .pub file as it was made.")
+        raise UploadKeyError(
+            "ssh-keygen does not accept the file as a public key; give the .pub file as ssh-keygen made it."
+        )
     return result.stdout.strip()
 
 
@@ -100,7 +102,7 @@ def read_all(path: Path) -> list[UploadKey]:
 def add(path: Path, key: UploadKey, name: str | None = None) -> str:
     """Add a key that ssh-keygen accepts, and return its fingerprint. Raises UploadKeyError, also for an existing key.
 
-    Lists and the journal show `name`, or else its comment, with a number appended if that exists already.
+    Lists and the journal show `name`, or the comment of the key, with a number appended if the name exists already.
     """
     if name is not None and not _NAME.fullmatch(name):
         raise UploadKeyError(
@@ -158,7 +160,7 @@ def _read_lines(path: Path) -> list[str]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise UploadKeyError(f"{path} cannot be read ({error}); fix it by hand.") from error
+        raise UploadKeyError(f"{path} cannot be read ({error}); correct the file by hand.") from error
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:

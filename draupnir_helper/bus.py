@@ -1,4 +1,4 @@
-"""systemd's D-Bus interface, one connection for each request; the only module that uses D-Bus, through pystemd.
+"""Calls systemd over D-Bus, with one connection for each request. No other module uses D-Bus or pystemd.
 
 Method and property names are those of org.freedesktop.systemd1(5).
 """

@@ -1,4 +1,4 @@
-"""The exception that a handler raises when it refuses or fails; it carries its wire code."""
+"""The exception that a handler raises when it refuses or fails. It has the code of the wire contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The allowlist of a unit's sockets: systemd's IPAddressAllow= and IPAddressDeny=."""
+"""Sets and reads the allowlist of a unit's sockets: systemd's IPAddressAllow= and IPAddressDeny=."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def admission(addresses: Sequence[Network] | None) -> dict[str, object]:
 
 
 def admit(name: str, addresses: Sequence[Network] | None) -> None:
-    """Replace the allowlist of a loaded unit's sockets in one step; it applies to open connections, too."""
+    """Replace the allowlist of a loaded unit's sockets in one step. It applies to open connections, too."""
     with bus.opened() as opened:
         # systemd appends a new value to the old ones; an empty value clears them.
         pairs = [

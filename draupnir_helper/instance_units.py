@@ -1,4 +1,4 @@
-"""The units of an instance: its port, its Postgres, and for most instances a proxy between them."""
+"""Starts and stops the units of an instance: its port, its Postgres, and for most instances a proxy between them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def observe(instance_id: int) -> wire.InstanceState:
 def start_proxied(
     request: wire.StartInstance, settings: Settings, facts: manifests.Facts, copy: Callable[[], None]
 ) -> None:
-    """Open the port, with Postgres behind a proxy; copy the data while systemd opens it."""
+    """Open the port, with Postgres behind a proxy, and copy the data while systemd opens the port."""
     instance_id = request.instance_id
     described = words(request)
     gate = layout.instance_run_directory(instance_id) / GATE
@@ -78,7 +78,7 @@ def wake(instance_id: int, state: wire.InstanceState) -> None:
 def require_both_families(request: wire.StartInstance) -> None:
     """Make systemd listen on the port briefly, which fails unless it succeeds for both IPv4 and IPv6.
 
-    Postgres starts with either one, and clients of the other would reach a foreign program.
+    Postgres starts with only one of the two, and clients of the other family would reach a foreign program.
     """
     # The probe has a separate name: if the helper is killed here, the socket stays, and must not look like the port.
     probe, service = layout.probe(request.instance_id)
@@ -135,12 +135,12 @@ def _service(description: str, command: list[str]) -> dict[str, object]:
 
 
 def words(request: wire.StartInstance | wire.AssignInstance) -> str:
-    """Return how the descriptions of the units name the instance."""
+    """Return the words for the instance in the descriptions of its units."""
     return f"instance {request.instance_id} of image {request.image_id} for {request.owner} on port {request.port}"
 
 
 def stop(instance_id: int, *, kill: bool = False) -> None:
-    """Close the port and its connections, and stop Postgres: cleanly, or with `kill` at once."""
+    """Close the port and its connections, and stop Postgres cleanly, or with `kill` at once."""
     units.stop(
         layout.port_socket(instance_id),
         layout.port_service(instance_id),

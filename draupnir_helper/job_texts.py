@@ -1,7 +1,7 @@
 """Keeps the texts of jobs: the full error of a failed image, beside its upload, and the report, beside the image.
 
-A job writes them to the work directory, where untrusted code can write, too. So they are read as regular files with a
-size limit, and their content is not trusted. The error quotes raw rows and is for uploaders and admins only.
+A job writes the texts to the work directory, where untrusted code can write, too. They are read as regular files with
+a size limit, and their content is not trusted. The error quotes raw rows and is for uploaders and admins only.
 """
 
 from __future__ import annotations

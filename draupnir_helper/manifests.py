@@ -25,7 +25,7 @@ FactsT = TypeVar("FactsT", bound="Facts")
 
 
 class Facts(BaseModel):
-    """What the helper itself found out about the data of an image, and of its instances.
+    """Facts that the helper itself knows about the data of an image, and of its instances.
 
     `any_role` is true if the job that finalised the image locks out superusers, so that all other roles may log in.
     `preload_libraries` are the libraries that the data need and the operator allows.

@@ -1,6 +1,6 @@
 """Finds, starts, stops and describes systemd units.
 
-Static settings are in prefix drop-ins (`draupnir-instance-.service.d/`), so a call passes only the others.
+Static settings are in prefix drop-ins (`draupnir-instance-.service.d/`), so a call passes only the other settings.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def describe(name: str, description: str) -> None:
 
 
 def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
-    """Stop units in this order, wait until each is inactive, and unload them; ignore missing ones.
+    """Stop units in this order, wait until each is inactive, and unload them. Ignore missing ones.
 
     `kill` sends SIGKILL to a service whose data are no longer needed. A service that is still starting is killed, too:
     Postgres is PID 1 of its namespace, so signals have no effect until it installs its handlers.

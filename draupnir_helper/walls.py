@@ -1,7 +1,7 @@
 """Returns the settings on the command line of every server, by major; pure.
 
 An uploaded postgresql.auto.conf overrides the configuration file, and the command line overrides both. So it has all
-settings for authentication and listening, and for what Postgres loads, runs or connects to.
+settings for authentication and listening, and for libraries, commands and servers that Postgres would use.
 """
 
 from __future__ import annotations

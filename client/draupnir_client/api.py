@@ -98,7 +98,7 @@ class DraupnirAPI:
         return read_image(self._data("GET", f"/images/{image_id}", f"show image {image_id}"))
 
     def get_image_error(self, image_id: int) -> str:
-        """Return the full error of a failed image; it quotes raw data, so it is only for uploaders and admins."""
+        """Return the full error of a failed image. It quotes raw data, so it is only for uploaders and admins."""
         return read_image_error(self._data("GET", f"/images/{image_id}/error", f"show the error of image {image_id}"))
 
     def get_image_report(self, image_id: int) -> list[ReportRow]:

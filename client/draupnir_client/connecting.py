@@ -47,7 +47,7 @@ def _role_option(command: Callable[..., Any]) -> Callable[..., Any]:
 @_connection_options
 @pass_invocation
 def env(invocation: Invocation, instance_id: int, form: str | None, database: str | None, role: str | None) -> None:
-    """Print what connects psql, a driver or an app to an instance.
+    """Print how psql, a driver or an app connects.
 
     Use it as: eval $(draupnir-client env ID)
     """

@@ -106,7 +106,7 @@ def _shell_word(name: str, value: str) -> str:
 def _dotenv_value(name: str, value: str) -> str:
     r"""Quote a value so that sh, Node.js, python-dotenv, Ruby's dotenv and Docker Compose read the same.
 
-    They agree on plain words, and on quotes around a value without that quote, `\` and `$`.
+    These readers agree on plain words, and on quotes around a value without that quote, `\` and `$`.
     """
     if re.fullmatch(r"[A-Za-z0-9_./:@%+,-]+", value):
         return value

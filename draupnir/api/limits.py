@@ -1,4 +1,4 @@
-"""Rate limits for each client network, for sign-ins and for invalid tokens; in memory, with a bounded size.
+"""Limits the rate of sign-ins and invalid tokens of each client network; in memory, with a bounded size.
 
 A network is an IPv4 address or an IPv6 /64, the smallest that a provider assigns to one customer. A token that was
 recently valid from the same network is never limited. So a guessing client behind the same NAT cannot lock out others.
@@ -106,7 +106,7 @@ class Limits:
         self._key = secrets.token_bytes(32)
 
     def begin_trying(self, network: ClientNetwork, token: str) -> None:
-        """Call before a token is checked; it counts as invalid until `was_right`.
+        """Call this before a token is checked. The token counts as invalid until `was_right`.
 
         Raises TooManyRequests.
         """
@@ -114,7 +114,7 @@ class Limits:
             self._wrong_tokens.take(network)
 
     def was_right(self, network: ClientNetwork, token: str) -> None:
-        """Call after a token was valid."""
+        """Call this after a token was valid."""
         mark = self._mark(network, token)
         if mark not in self._right:
             self._wrong_tokens.give_back(network)

@@ -115,7 +115,7 @@ def answer_ambiguous() -> JSONResponse:
 
 
 def answer_unexpected(request_id: str) -> JSONResponse:
-    """Answer an unexpected error; the journal has the details under the same request id."""
+    """Answer an unexpected error. The journal has the details under the same request id."""
     detail = f"An unexpected error occurred in the service; its journal has the details under request {request_id}."
     return problem(500, "internal", "Internal error", detail)
 

@@ -1,4 +1,4 @@
-"""The syntax of e-mail addresses, the same for the configuration, requests and the identity provider."""
+"""The syntax of e-mail addresses for the configuration, requests and the identity provider."""
 
 from __future__ import annotations
 

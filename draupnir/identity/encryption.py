@@ -18,7 +18,7 @@ _NONCE_BYTES = 12
 
 
 class KeyMissing(Exception):
-    """The key is missing or unusable; the message says what to do."""
+    """The key is missing or unusable. The message says what to do."""
 
 
 class CannotDecrypt(Exception):

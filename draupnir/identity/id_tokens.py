@@ -1,4 +1,4 @@
-"""Validates an ID token and returns its identity; the only place that accepts claims of the identity provider."""
+"""Validates an ID token and returns its identity. No other module accepts claims of the identity provider."""
 
 from __future__ import annotations
 

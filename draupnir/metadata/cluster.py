@@ -1,4 +1,4 @@
-"""The private metadata cluster: a small separate Postgres, created once, then started unchanged."""
+"""Creates the private metadata cluster once, a small separate Postgres, and returns the command that starts it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PARAMETERS = {
 
 
 class PreparationFailed(Exception):
-    """The cluster cannot start; the text says why and what to do."""
+    """The cluster cannot start. The text says why and what to do."""
 
 
 def prepare(data: Path = DATA, root: Path = POSTGRES_ROOT) -> Path:

@@ -54,7 +54,7 @@ async def create(
 async def get(
     context: Context, caller: Caller, instance_id: int, client_address: Address | None = None, role: str | None = None
 ) -> tuple[Instance, Credentials | None]:
-    """Return an instance visible to the caller; for its owner, issue credentials and allow their address.
+    """Return an instance visible to the caller. For the owner, issue credentials and allow their address.
 
     Raises NotFound, RoleRefused, Unavailable.
     """

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 async def check(context: Context, user: User) -> Standing:
-    """Ask the identity provider about a user. The answer is REVOKED only if it definitely refuses the current token.
+    """Ask the identity provider about a user. Return REVOKED only if it definitely refuses the current token.
 
     A provider that rotates refresh tokens refuses the old one, even if the new one was lost in transit. So the request
     is recorded before it is sent. A refusal after a possible loss is UNCLEAR, and the user has to sign in again. A user

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 @unique
 class Work(Enum):
-    """The kind of work of a task; the value is text before the id of its subject.
+    """The kind of work of a task. The value is the text before the id of its subject.
 
     Callers of the same work share its task and its outcome, so two kinds of work never share a member.
     """
@@ -63,8 +63,9 @@ class Key(NamedTuple):
 
 
 class Tasks:
-    """Work on subjects. Callers of the same work on the same subject join one task; other work on that subject waits
-    for it. So work must never join other work on its own subject, which would deadlock.
+    """The running tasks. Callers of the same work on the same subject join one task; other work on that subject waits.
+
+    So work must never join other work on its own subject, which would deadlock.
     """
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ def _role_of(context: Context, owner: str) -> Role | None:
 
 
 async def start_session(context: Context, email: str) -> tuple[Token, str, Role]:
-    """Create a session for a user who has signed in; return it with its secret and the user's role."""
+    """Create a session for a user who has signed in. Return it with its secret and the user's role."""
     token = _random()
     expires_at = datetime.now(UTC) + timedelta(seconds=context.settings.session_lifetime_s)
     made = await context.store.tokens.insert(
@@ -50,7 +50,7 @@ async def start_session(context: Context, email: str) -> tuple[Token, str, Role]
 
 
 async def create(context: Context, caller: Caller, name: str, scope: Scope, lifetime: timedelta) -> tuple[Token, str]:
-    """Create a named token of the caller; return it with its secret. Raises TokenNameTaken, TooManyTokens.
+    """Create a named token of the caller, and return it with its secret. Raises TokenNameTaken, TooManyTokens.
 
     If the caller uses a named token, the new one expires no later, so that tokens cannot renew themselves.
     """

@@ -32,7 +32,7 @@ KEEP_ALIVE_S = 75
 
 
 class Phase(Enum):
-    """The phase of a connection; in all but ANSWER it waits for the client."""
+    """The phase of a connection. In all phases except ANSWER it waits for the client."""
 
     HANDSHAKE = "handshake"
     HEADER = "header"

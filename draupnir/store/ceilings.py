@@ -1,4 +1,4 @@
-"""The part of the instances table about ceilings: whether each is reached, and who was stopped for writing."""
+"""The part of the instances table about ceilings: records reached ceilings, and stops for writing too much."""
 
 from __future__ import annotations
 

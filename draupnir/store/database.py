@@ -87,7 +87,7 @@ class Database:
 
 @asynccontextmanager
 async def _closed_if_cancelled(connection: Connection) -> AsyncIterator[None]:
-    """Close a connection whose user is cancelled; the pool replaces it.
+    """Close a connection whose user is cancelled. The pool replaces the connection.
 
     A cancellation in the middle of BEGIN or COMMIT can leave psycopg and the server with different ideas of a
     transaction. Then each later use would fail, or wait for locks that the connection still holds.

@@ -73,7 +73,7 @@ class Users:
             )
 
     async def doubt(self, user: User) -> bool:
-        """Require the user to sign in again: end their sessions, start to count. False if it was required already."""
+        """End the sessions of a user, who has to sign in again, and start to count. Return False if that was done."""
         async with self._database.connection() as connection:
             cursor = await connection.execute(
                 "UPDATE users SET refused_s = 0 WHERE email = %s AND refresh_token = %s AND refused_s IS NULL",
@@ -95,7 +95,7 @@ class Users:
     async def note_valid(self, user: User, refresh_token: bytes) -> bool:
         """Record that the provider confirmed the user, and the new refresh token.
 
-        False if the user has signed in again since.
+        Return False if the user has signed in again since.
         """
         async with self._database.connection() as connection:
             cursor = await connection.execute(
@@ -106,9 +106,9 @@ class Users:
             return cursor.rowcount == 1
 
     async def leave(self, user: User) -> list[int] | None:
-        """Revoke a user with all tokens, close their instances, and return the ids of those.
+        """Revoke a user with all tokens, close their instances, and return the ids of the instances.
 
-        None if the user has signed in again since.
+        Return None if the user has signed in again since.
         """
         async with take_turn(self._database) as turn:
             connection = turn.connection

@@ -1,4 +1,4 @@
-"""The checks of the trial boot: who can log in, who cannot, and what the role draupnir may do.
+"""Checks for the trial boot which roles can log in, which cannot, and what the role draupnir may do.
 
 The server's own statements are not trusted. Its lists of roles and databases only add more attempts.
 """
@@ -179,7 +179,7 @@ async def _check_database(address: Address, ways: Ways, database: str, superuser
 
 
 async def _grant_roles_to_superuser(address: Address, ways: Ways) -> None:
-    """Grant what draupnir can, because a rule for the members of a role would then admit the superuser."""
+    """Grant all roles that draupnir can grant, because a rule for members of a role would then admit the superuser."""
     roles = await _listed(address, ways.right, _ROLES)
     async with _session(address, ways.right, DATABASE) as session:
         for role in roles:

@@ -39,7 +39,7 @@ def of_source(directories: Iterable[Path]) -> dict[str, str]:
 
 
 def carried_over(found: Mapping[str, str], rows: Rows) -> dict[str, str]:
-    """Return the settings that instances may have; report the names of the others."""
+    """Return the settings that instances may have, and report the names of the others."""
     carried = {name: value for name, value in found.items() if parameters.fault(name, value) is None}
     while len(json.dumps(carried)) > _REPORT_BYTES:
         carried.popitem()

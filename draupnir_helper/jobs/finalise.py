@@ -199,7 +199,7 @@ def anonymise(cluster: Cluster, databases: Mapping[str, int], script: Path) -> N
 
 
 def with_end(script: Path, word: str) -> Path:
-    """Return a copy of the script whose last line sets a word; after_script.sql prints it if psql reached that line.
+    """Return a copy of the script whose last line sets a word. after_script.sql prints it if psql reached that line.
 
     A `\\q` ends a file without an error, and an open quote swallows the rest of it.
     """

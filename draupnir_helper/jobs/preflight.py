@@ -50,7 +50,7 @@ _FILES = {"dictfile": "dict", "afffile": "affix", "stopwords": "stop", "synonyms
 
 
 class Need(NamedTuple):
-    """A line of preflight.sql: what kind of thing the data need, its name, and which object needs it."""
+    """A line of preflight.sql: the kind and the name of a thing that the data need, and the object that needs it."""
 
     kind: str
     name: str

@@ -108,7 +108,7 @@ def _status(report: Report) -> str:
 
 
 def run(job: Callable[[Reporter], Report]) -> None:
-    """Run the job, report what it returns or why it failed, and exit accordingly."""
+    """Run the job, report its result or its failure, and exit accordingly."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     reporter = Reporter(Path(postgres.PGDATA))
     try:

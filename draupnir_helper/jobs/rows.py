@@ -1,4 +1,4 @@
-"""The rows of an image's report: what a job found, changed, dropped or could not do, and what to do about it.
+"""Collects the rows of an image's report: what a job found, changed, dropped or could not do, with remedies.
 
 The extract job leaves its rows in the work directory, and the finalise job adds its own. Code of the data can write to
 that directory while the server runs, so the finalise job keeps the rows in memory until the server has stopped.

@@ -13,11 +13,11 @@ _Found = TypeVar("_Found")
 
 
 def at_once() -> int:
-    """Return how many sessions to run at the same time: one for each processor, up to a limit."""
+    """Return the number of sessions to run at the same time: one for each processor, up to a limit."""
     return max(1, min(len(os.sched_getaffinity(0)), _MOST))
 
 
 def in_each(databases: Iterable[str], task: Callable[[str], _Found]) -> list[_Found]:
-    """Run the task for each database, some at the same time; return the results."""
+    """Run the task for each database, some at the same time, and return the results."""
     with ThreadPoolExecutor(max_workers=at_once()) as pool:
         return list(pool.map(task, databases))

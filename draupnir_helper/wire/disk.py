@@ -32,7 +32,7 @@ class Storage(Wire):
 
 
 class Memory(Wire):
-    """The machine's memory, as in proc_meminfo(5): the total, and what is available without swapping."""
+    """The machine's memory, as in proc_meminfo(5): the total, and the memory that is available without swapping."""
 
     total_bytes: int
     available_bytes: int

@@ -1,4 +1,4 @@
-"""The requests about images on disk, and what they return."""
+"""The requests about images on disk, and their replies."""
 
 from __future__ import annotations
 

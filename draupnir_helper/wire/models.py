@@ -29,9 +29,9 @@ R = TypeVar("R", bound=Wire)
 
 
 class Request(Wire, Generic[R]):
-    """A request whose reply is an R; the daemon waits `deadline_s` for it.
+    """A request whose reply is an R. The daemon waits `deadline_s` for the reply.
 
-    Every request is idempotent: repeating it changes nothing, and returns the same reply.
+    Every request is idempotent: a repetition changes nothing, and returns the same reply.
     """
 
     deadline_s: ClassVar[float] = 60

@@ -188,7 +188,7 @@ def test_every_mistake_is_reported_at_once(tmp_path: Path) -> None:
 def test_bytes_that_are_not_utf8_are_reported_with_their_line(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_bytes(b"# fine\n# \xff\n")
-    with pytest.raises(SettingsError, match=r"config.toml:2: not UTF-8"):
+    with pytest.raises(SettingsError, match=r"config.toml:2: the file is not UTF-8"):
         load(path)
 
 
