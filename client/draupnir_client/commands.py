@@ -80,7 +80,7 @@ def _global_options() -> list[click.Parameter]:
         click.Option(
             ["--url"],
             metavar="URL",
-            help="Address of the server; else DRAUPNIR_URL, else the saved one.",
+            help="The address of the server. The default is DRAUPNIR_URL, or the saved address.",
             callback=_remember,
             expose_value=False,
         ),

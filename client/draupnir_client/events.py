@@ -15,7 +15,7 @@ FOLLOW_PAUSE_S = 2.0
 
 
 @click.command(cls=Command)
-@click.option("--all", "everybodys", is_flag=True, help="Show the events of all users; for admins.")
+@click.option("--all", "everybodys", is_flag=True, help="Show the events of all users. Only admins may do this.")
 @click.option("--after", "after", metavar="ID", type=click.IntRange(min=0), help="Show only events after this one.")
 @click.option("--follow", is_flag=True, help="Print new events until you press Ctrl+C.")
 @pass_invocation

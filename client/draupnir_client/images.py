@@ -82,8 +82,8 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
 
 @images.command()
 @click.argument("values", metavar="BACKED_UP_AT SCRIPT", nargs=-1, type=click.Path())
-@click.option("--backed-up-at", metavar="TIME", help="The time, in place of the first argument.")
-@_settings_option("A setting of Postgres for its instances, such as work_mem=64MB; may be repeated.")
+@click.option("--backed-up-at", metavar="TIME", help="The time of the backup, instead of the first argument.")
+@_settings_option("A setting of Postgres for the image's instances, such as work_mem=64MB; may be repeated.")
 @click.pass_context
 def create(
     context: click.Context,
@@ -93,7 +93,7 @@ def create(
 ) -> None:
     """Create an image of a backup.
 
-    BACKED_UP_AT is when the backup was made, such as 2017-05-01T12:00:00Z, or now. SCRIPT is a file of SQL, - for
+    BACKED_UP_AT is the time of the backup, such as 2017-05-01T12:00:00Z, or now. SCRIPT is a file of SQL, or - for
     standard input, that anonymises the data. psql runs it when the image is finalised, and the image is ready only if
     every statement succeeds.
     """
@@ -112,7 +112,7 @@ def create(
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, readable=True))
 @click.option("-i", "key", metavar="KEY", type=click.Path(exists=True, dir_okay=False), help="The ssh key to use.")
-@click.option("--host", help="The server, if it is not the host of the url.")
+@click.option("--host", help="The server for the upload, if it is not the host of the url.")
 @pass_invocation
 def upload(invocation: Invocation, image_id: int, files: tuple[str, ...], key: str | None, host: str | None) -> None:
     """Upload a backup to an image with scp.
@@ -232,9 +232,9 @@ def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
 
 @images.command()
 @click.argument("image_id", metavar="ID", type=IMAGE_ID)
-@click.option("--script", type=Script(), help="A new anonymisation script, - for standard input.")
-@click.option("--backed-up-at", type=Moment(), help="When the backup was made.")
-@_settings_option("Change a setting of its instances; NAME= without a value removes it.")
+@click.option("--script", type=Script(), help="A file with the new anonymisation script, or - for standard input.")
+@click.option("--backed-up-at", type=Moment(), help="The time of the backup.")
+@_settings_option("Change a setting of the image's instances; NAME= without a value removes the setting.")
 @pass_invocation
 def update(
     invocation: Invocation,
@@ -261,7 +261,7 @@ def update(
 
 @images.command()
 @click.argument("image_ids", metavar="ID...", nargs=-1, required=True, type=IMAGE_ID)
-@click.option("--cascade", is_flag=True, help="Destroy its instances too.")
+@click.option("--cascade", is_flag=True, help="Also destroy the instances of the images.")
 @pass_invocation
 def destroy(invocation: Invocation, image_ids: tuple[int, ...], cascade: bool) -> None:
     """Destroy images."""

@@ -54,7 +54,9 @@ def instances() -> None:
 
 
 @instances.command("list")
-@click.option("--all", "everybodys", is_flag=True, help="The instances of all users, with owners; for admins.")
+@click.option(
+    "--all", "everybodys", is_flag=True, help="List the instances of all users, with owners. Only admins may do this."
+)
 @pass_invocation
 def list_some(invocation: Invocation, everybodys: bool) -> None:
     """List your instances."""
@@ -164,7 +166,7 @@ def restart(invocation: Invocation, instance_ids: tuple[int, ...]) -> None:
 @click.option("--owner", metavar="EMAIL", help="The new owner, who must have signed in once.")
 @pass_invocation
 def restore(invocation: Invocation, instance_ids: tuple[int, ...], owner: str | None) -> None:
-    """Open closed instances again; for admins.
+    """Open closed instances again. Only admins may do this.
 
     The instances of a revoked user are closed, and destroyed after the grace period.
     """

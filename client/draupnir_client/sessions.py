@@ -19,9 +19,9 @@ from draupnir_client.sign_ins import has_browser, sign_in_elsewhere, sign_in_her
 
 @click.command(cls=Command)
 @click.option(
-    "--token-file", type=click.File("rb"), help="Read the token from a file, - for standard input, and save it."
+    "--token-file", type=click.File("rb"), help="Read the token from a file, or - for standard input, and save it."
 )
-@click.option("--no-browser", is_flag=True, help="Print a link for a browser anywhere, and ask for the code it shows.")
+@click.option("--no-browser", is_flag=True, help="Print a link for a browser on any machine, and ask for its code.")
 @click.option("--force", is_flag=True, help="Sign in again, even with a valid token.")
 @pass_invocation
 def authenticate(invocation: Invocation, token_file: BinaryIO | None, no_browser: bool, force: bool) -> None:
@@ -41,7 +41,7 @@ def authenticate(invocation: Invocation, token_file: BinaryIO | None, no_browser
 
 
 @click.command("sign-out", cls=Command)
-@click.option("--local", is_flag=True, help="Only remove the token from this machine; the session stays valid.")
+@click.option("--local", is_flag=True, help="Only remove the token from this machine. The session stays valid.")
 @pass_invocation
 def sign_out(invocation: Invocation, local: bool) -> None:
     """End the session, on the server and on this machine.
@@ -125,7 +125,10 @@ def _end_old_session(invocation: Invocation, old: Config) -> None:
     except Unauthorized:
         return
     except ClientError as failure:
-        say(f"Your old session is still valid: {failure} `draupnir-client tokens list` and `tokens revoke` end it.")
+        say(
+            f"Your old session is still valid: {failure} Find its ID with `draupnir-client tokens list`, and end it"
+            " with `draupnir-client tokens revoke ID`."
+        )
 
 
 def _end_session(invocation: Invocation, settled: Config) -> str:

@@ -49,7 +49,7 @@ def list_own(invocation: Invocation) -> None:
     "expires_in_s",
     metavar="DURATION",
     type=Duration(may_be_never=False),
-    help="Lifetime, such as 12h or 30d; by default 90d, at most 366d.",
+    help="The lifetime, such as 12h or 30d. The default is 90d, the maximum 366d.",
 )
 @pass_invocation
 def create(invocation: Invocation, name: str, read_only: bool, expires_in_s: int | None) -> None:

@@ -119,7 +119,9 @@ async def _restore(context: Context, instance_id: int, owner: str | None) -> Non
     await context.helper.ask(wire.CloseInstance(instance_id=instance.id))
     limit = None if owner is None else context.settings.instance_limit(owner)
     if not await context.store.retention.reopen(instance.id, authorities.create(context, instance.id), owner, limit):
-        raise WrongState(f"Instance {instance.id} is no longer closed; `draupnir-client instances show` has its state.")
+        raise WrongState(
+            f"Instance {instance.id} is no longer closed; see `draupnir-client instances show {instance.id}`."
+        )
     if owner is not None:
         audit.record_work(audit.origin.get(), f"hand instance {instance.id} to {owner}", None)
 
