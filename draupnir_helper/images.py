@@ -113,8 +113,9 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     files.make_directory(directory, mode=0o750, gid=_data_gid())
     files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
     order = request.model_dump(include={"carried_over", "given"}) | settings.model_dump(include=_OF_OPERATOR)
-    files.write(directory / ORDER_NAME, json.dumps(order), mode=0o640, gid=_data_gid())
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
+        order["max_image_bytes"] = storage.max_image_bytes(root, settings)
+        files.write(directory / ORDER_NAME, json.dumps(order), mode=0o640, gid=_data_gid())
         subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
     # The unit is the only proof that the work is unchanged since the extraction, and it no longer exists.
     units.stop(layout.job_unit(JobKind.EXTRACT, image_id))

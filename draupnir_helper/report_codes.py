@@ -33,6 +33,8 @@ CODES: Mapping[str, str] = {
     "prepared_transaction_dropped": "A prepared transaction of the source was rolled back.",
     "role_limited": "A role lost rights that reach beyond SQL, such as BYPASSRLS or pg_signal_backend.",
     "role_setting_dropped": "A setting of a role or a database was dropped, because it affects access or libraries.",
+    "room_missing": "The disk or max_image_bytes leaves no room for the script. The image fails.",
+    "room_short": "The disk or max_image_bytes leaves less room for the script than the data take.",
     "settings_carried_over": "Instances have these settings of the source. They change results, plans or time limits.",
     "settings_dropped": "Instances do not have these settings of the source.",
     "settings_refused": "Postgres on this server refuses these settings of the source, such as an unknown locale.",

@@ -26,6 +26,7 @@ from draupnir_helper.jobs import (
     inspections,
     preflight,
     reports,
+    rooms,
     surveys,
     triggers,
     vacuum,
@@ -68,7 +69,7 @@ def main(reporter: Reporter) -> Report:
     preloads = Preloads(major, _DATA, order)
     with cluster.running(preloads.required(reporter.rows), reporter.rows):
         databases = admit_all_databases(cluster, reporter.rows)
-        check_server(cluster, databases, preloads, reporter.rows, require_extensions=order["require_extensions"])
+        check_server(cluster, databases, preloads, order, reporter.rows)
         handover.prepare(cluster, databases)
         changes.report_databases(cluster, databases, reporter.rows)
         disarm(cluster, databases)
@@ -136,7 +137,7 @@ def admit_all_databases(cluster: Cluster, rows: Rows) -> dict[str, int]:
 
 
 def check_server(
-    cluster: Cluster, databases: Iterable[str], preloads: Preloads, rows: Rows, *, require_extensions: bool
+    cluster: Cluster, databases: Iterable[str], preloads: Preloads, order: Mapping[str, Any], rows: Rows
 ) -> None:
     """Report everything that the data need and this server lacks. Preload their libraries. Raises preflight_failed."""
     needs = preflight.read(cluster.run_files("template1", _SQL / "databases.sql"))
@@ -148,7 +149,8 @@ def check_server(
     needs = [need for database, lines in zip(within, answers, strict=True) for need in preflight.read(lines, database)]
     is_restarted = preloads.add(needs)
     known += preflight.problems(cluster.major, _DATA, needs, preloads.libraries)
-    preflight.refuse(known, rows, require_extensions=require_extensions)
+    known += rooms.problems(_DATA, order["max_image_bytes"])
+    preflight.refuse(known, rows, require_extensions=order["require_extensions"])
     preloads.report(rows)
     if is_restarted:
         cluster.restart(preloads.libraries)

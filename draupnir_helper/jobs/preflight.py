@@ -96,7 +96,7 @@ def listed(major: int, preloaded: Iterable[str]) -> Iterator[Row]:
 
 def refuse(found: Iterable[Row], rows: Rows, *, require_extensions: bool = False) -> None:
     """Report the rows. Raises preflight_failed, which lists all rows that make the image impossible."""
-    tolerated = frozenset[str]() if require_extensions else _DISPENSABLE
+    tolerated = {"room_short"} if require_extensions else {"room_short", *_DISPENSABLE}
     fatal = []
     for row in found:
         rows.add(row.code, row.detail, database=row.database, object=row.object, remedy=row.remedy)
