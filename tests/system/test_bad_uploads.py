@@ -107,7 +107,7 @@ def no_wal(path: Path, source: Source) -> None:
         (garbage, "not_an_archive", "tar of the data directory"),
         (no_data_directory, "no_data_directory", "PG_VERSION"),
         (version_of(b"16\n"), "postgres_missing", "apt install postgresql-16"),
-        (version_of(b"9.4\n"), "postgres_missing", "too old"),
+        (version_of(b"9.4\n"), "postgres_missing", "supports Postgres 12 and newer"),
         (damaged_control_file, "recovery_failed", "pg_control"),
         (no_wal, "recovery_failed", "with all of pg_wal"),
     ],
