@@ -1,4 +1,4 @@
-"""Checks before the script how much room the disk and the limit of the image leave to it."""
+"""Checks how much room the disk and the limit of the image leave for the script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MIB = 1024 * 1024
 
 
 def problems(directory: Path, max_image_bytes: int) -> Iterator[Row]:
-    """Yield a row if the script has less room than the data take, which a script that changes every row needs."""
+    """Yield a row if the script has less room than the data take. A script that changes every row needs that much."""
     used_bytes = _used_bytes(directory)
     disk = os.statvfs(directory)
     yield from _problems(used_bytes, disk.f_bavail * disk.f_frsize, max_image_bytes)

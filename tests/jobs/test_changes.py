@@ -1,4 +1,4 @@
-"""The report of an image names what the job changes, and an ordinary database has nothing of it."""
+"""The report of an image lists the changes of the job, and none for an ordinary database."""
 
 from __future__ import annotations
 

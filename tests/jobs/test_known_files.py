@@ -1,4 +1,4 @@
-"""Every file of a running server is one that the extract job knows."""
+"""The extract job knows every file of a running server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The finalise job's own SQL reads catalogs and functions, because a view may be the data's, and endless."""
+"""The finalise job's own SQL reads catalogs and functions, because the data may replace a view by an endless one."""
 
 from __future__ import annotations
 

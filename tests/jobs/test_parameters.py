@@ -1,4 +1,4 @@
-"""The table of settings agrees with pg_settings, and the job carries over only what its server takes."""
+"""The table of settings agrees with pg_settings, and the job carries over only settings that its server accepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The installed service through its interfaces: HTTP, scp, the command line, psql; imports nothing of ours."""
+"""The installed service through its interfaces: HTTP, scp, the command line, psql; imports none of our packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Before the script runs, one error names all that the server lacks, with the remedy."""
+"""Before the script runs, one error lists everything that the server lacks, with the remedies."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def refused(service: Service, backup: Path) -> tuple[str, list[dict[str, str]]]:
     return str(error["detail"]), rows
 
 
-def test_all_that_is_missing_is_named_with_the_package_or_command(service: Service, needy: Source) -> None:
+def test_all_missing_parts_are_named_with_the_package_or_command(service: Service, needy: Source) -> None:
     needy.sql(f"CREATE TABLESPACE ssd LOCATION '{needy.directory}/ssd'", "postgres")
     needy.script(NEEDS)
     needy.stop()

@@ -1,4 +1,4 @@
-"""Django takes everything but the name of the database from PG*."""
+"""Django reads all parameters except the name of the database from PG*."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""pg8000 wants a context of `ssl`, and takes only host, port, user and database by name."""
+"""pg8000 needs a context of `ssl`, and takes only host, port, user and database by name."""
 
 import os
 import ssl

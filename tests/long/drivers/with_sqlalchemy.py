@@ -1,4 +1,4 @@
-"""SQLAlchemy takes all from PG*, or the URL of `env --format url` with the driver's name in it."""
+"""SQLAlchemy reads all parameters from PG*, or the URL of `env --format url` with the driver's name in it."""
 
 import os
 import sys

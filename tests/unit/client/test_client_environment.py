@@ -1,4 +1,4 @@
-"""Laws of what the server may say about the place of an instance."""
+"""Laws of the host name and the port that a server returns for an instance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of what is printed: aligned, and harmless to a terminal."""
+"""Laws of the output: it is aligned, and harmless to a terminal."""
 
 from __future__ import annotations
 

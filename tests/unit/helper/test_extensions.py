@@ -1,4 +1,4 @@
-"""Laws of trusted extensions: the control file of the package, but trusted; only of those that are installed."""
+"""Laws of trusted extensions: each installed one gets the control file of its package, with trusted = true."""
 
 from __future__ import annotations
 

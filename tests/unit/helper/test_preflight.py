@@ -1,4 +1,4 @@
-"""Laws of the preflight: what the server has is not reported, and what it lacks comes with the right remedy."""
+"""Laws of the preflight: only missing parts are reported, each with the right remedy."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def found(data: Path, *needs: Need, preloaded: tuple[str, ...] = ()) -> list[Row
         Need("locale", "C.UTF-8", "database d"),
     ],
 )
-def test_what_the_server_has_is_not_a_problem(tmp_path: Path, need: Need) -> None:
+def test_a_need_that_the_server_meets_is_not_a_problem(tmp_path: Path, need: Need) -> None:
     assert found(tmp_path, need) == []
 
 
@@ -69,7 +69,9 @@ def test_what_the_server_has_is_not_a_problem(tmp_path: Path, need: Need) -> Non
         (Need("tablespace", "16400", "ssd", "d"), "tablespace_missing", "tar --dereference"),
     ],
 )
-def test_what_the_server_lacks_comes_with_the_remedy(tmp_path: Path, need: Need, code: str, remedy: str) -> None:
+def test_a_need_that_the_server_does_not_meet_is_reported_with_its_remedy(
+    tmp_path: Path, need: Need, code: str, remedy: str
+) -> None:
     (row,) = found(tmp_path, need)
     assert row.code == code
     assert row.database == "d"
@@ -108,7 +110,7 @@ def test_one_failure_lists_all_problems_once(tmp_path: Path) -> None:
     assert [row.code for row in rows] == ["library_missing", "library_missing", "locale_missing", "preload_missing"]
 
 
-def test_what_makes_no_image_impossible_is_only_reported(tmp_path: Path) -> None:
+def test_a_gap_that_makes_no_image_impossible_is_only_reported(tmp_path: Path) -> None:
     rows = Rows(tmp_path)
     preflight.refuse(found(tmp_path, Need("extension", "pg_stat_statements", "", "a")), rows)
     assert [row.code for row in rows] == ["preload_missing"]

@@ -1,4 +1,4 @@
-"""Laws of preloaded libraries: the operator's always; others if they are needed, installed and allowed."""
+"""Laws of preloaded libraries: those of the operator, and others that are needed, installed and allowed."""
 
 from __future__ import annotations
 
