@@ -25,8 +25,8 @@ async def require_filter(helper: Helper) -> None:
     if not (await helper.inspect()).filters_addresses:
         raise FilterMissing(
             "enable_ip_whitelisting is on, and this machine cannot filter addresses: systemd needs the unified cgroup"
-            " hierarchy and a kernel that lets it load BPF programs (CONFIG_CGROUP_BPF). Fix that and restart"
-            " draupnir-helper, or turn enable_ip_whitelisting off in /etc/draupnir/config.toml."
+            " hierarchy and a kernel that lets it load BPF programs (CONFIG_CGROUP_BPF). Boot with both, or set"
+            " enable_ip_whitelisting = false in /etc/draupnir/config.toml."
         )
 
 

@@ -24,7 +24,7 @@ async def get(context: Context, image_id: int) -> tuple[Image, list[ReportRow]]:
     image = await images.get(context, image_id)
     found = await context.helper.ask(wire.ReadReport(image_id=image_id))
     if found.text is None:
-        raise NotFound(f"Image {image_id} is {image.status} and has no report; it gets one when it is finalised.")
+        raise NotFound(f"Image {image_id} is {image.status} and has no report; finalising writes the report.")
     try:
         rows = _ROWS.validate_json(found.text)
     except ValidationError:

@@ -92,7 +92,7 @@ class Tasks:
         await asyncio.wait([task])
         if task.cancelled():
             raise Unavailable(
-                f"The service was stopped during `{task.get_name()}`; it continues when the service is back."
+                f"The service was stopped during `{task.get_name()}`; the work continues when the service is back."
             )
         return task.result()
 

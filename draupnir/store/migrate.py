@@ -40,7 +40,7 @@ async def check(database: Database) -> None:
     if known.keys() - applied:
         raise SchemaTooOld(
             f"The metadata database has schema {max(applied, default=0)}, this version of Draupnir needs {max(known)};"
-            " the daemon migrates it when it starts: run `systemctl restart draupnir`."
+            " run `systemctl restart draupnir`, because the daemon migrates the database when it starts."
         )
 
 

@@ -36,7 +36,7 @@ def check(directory: Path, major: int, reporter: Reporter) -> None:
     start = _START.search(label)
     if start and not any((directory / "pg_wal").glob(f"*{start[1]}*")):
         advice = _PGBACKREST if "pgbackrest" in _read(directory / "postgresql.auto.conf") else _WITHOUT_WAL
-        detail = f"pg_wal lacks the segment from which recovery starts. {advice}Then upload it to a new image."
+        detail = f"pg_wal lacks the segment from which recovery starts. {advice}Upload the result to a new image."
         raise JobError("wal_missing", detail)
     _verify_manifest(directory, major, reporter)
     _use_tablespace_map(directory)

@@ -73,7 +73,7 @@ _TEXTS = {
     ),
     "user_mapping_dropped": (
         "The user mapping is dropped with its password for a foreign server.",
-        "Create it in a direct instance, if the foreign server may be used. Other instances reach no network.",
+        "If the foreign server may be used, create the user mapping in a direct instance. Others reach no network.",
     ),
 }
 

@@ -14,7 +14,7 @@ from draupnir_helper.jobs.sessions import in_each
 
 _SQL = Path(__file__).with_name("sql")
 _EMPTIED = "Refreshing the materialized view failed, so it is empty in the image."
-_REFRESH = "Refresh it in the script, with the settings that its query needs, or in an instance."
+_REFRESH = "Refresh the view in the script, with the settings that its query needs, or in an instance."
 
 
 class Survey(NamedTuple):
