@@ -37,7 +37,7 @@ def examine() -> list[Finding]:
     try:
         settings = load(CONFIG_PATH)
     except SettingsError as error:
-        return [bad("configuration", str(error), "correct it and run `systemctl restart draupnir`")]
+        return [bad("configuration", str(error), "then run `systemctl restart draupnir`")]
     state = "is valid" if CONFIG_PATH.exists() else "does not exist, so all settings have their defaults"
     return [
         ok("configuration", f"{CONFIG_PATH} {state}"),
