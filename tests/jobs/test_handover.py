@@ -137,3 +137,36 @@ def test_the_report_names_what_was_changed(cluster: Cluster, script: Path) -> No
         ),
         ("database_dropped", "half", "DROP DATABASE was interrupted at the source, so the database was dropped."),
     }
+
+
+def test_the_view_of_settings_stays_as_initdb_made_it(cluster: Cluster, script: Path) -> None:
+    """Initdb lets everybody update pg_settings, which sets the parameter; a dump would contain another grant."""
+    run(cluster, "postgres", "CREATE ROLE app LOGIN")
+    finalising.finalised(cluster, script)
+    changed = "UPDATE pg_settings SET setting = '7MB' WHERE name = 'work_mem'"
+    for role in ("app", "draupnir"):
+        with psycopg.connect(cluster.dsn("postgres").replace("user=postgres", f"user={role}")) as connection:
+            connection.execute(changed)
+            assert connection.execute("SHOW work_mem").fetchone() == (b"7MB",)
+    grants = (
+        "SELECT relacl::text = initprivs::text FROM pg_class JOIN pg_init_privs ON objoid = oid AND classoid = 1259"
+        " WHERE oid = 'pg_settings'::regclass"
+    )
+    assert answer(cluster, "postgres", grants) is True
+
+
+def test_a_replaced_rule_on_the_view_of_settings_does_not_run_as_the_superuser(cluster: Cluster, script: Path) -> None:
+    run(
+        cluster,
+        "postgres",
+        "CREATE ROLE app LOGIN",
+        "GRANT pg_write_all_data TO app",
+        "SET allow_system_table_mods = on; CREATE OR REPLACE RULE pg_settings_u AS ON UPDATE TO pg_settings"
+        " DO INSTEAD UPDATE pg_database SET datconnlimit = 7 WHERE datname = 'postgres'",
+    )
+    finalising.finalised(cluster, script)
+    for role in ("app", "draupnir"):
+        with psycopg.connect(cluster.dsn("postgres").replace("user=postgres", f"user={role}")) as connection:
+            connection.execute("UPDATE pg_settings SET setting = '7MB' WHERE name = 'work_mem'")
+            assert connection.execute("SHOW work_mem").fetchone() == (b"7MB",)
+    assert answer(cluster, "postgres", "SELECT datconnlimit FROM pg_database WHERE datname = 'postgres'") == -1

@@ -70,14 +70,25 @@ CREATE TEMPORARY VIEW read_only AS
    WHERE relowner = 10 AND (relkind IN ('v', 'm', 'f') OR relnamespace IN (SELECT oid FROM system_schema));
 UPDATE pg_class
    SET relacl = nullif(ARRAY(SELECT makeaclitem(grantee, grantor, privilege_type, is_grantable) FROM aclexplode(relacl)
-                              WHERE grantee = 10 OR privilege_type IN ('SELECT', 'USAGE')), '{}')
+                              WHERE grantee = 10 OR privilege_type IN ('SELECT', 'USAGE')
+                                 OR oid = 'pg_settings'::regclass AND privilege_type = 'UPDATE'), '{}')
  WHERE oid IN (SELECT oid FROM read_only)
-   AND EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee <> 10 AND privilege_type NOT IN ('SELECT', 'USAGE'));
+   AND EXISTS (SELECT FROM aclexplode(relacl)
+                WHERE grantee <> 10 AND privilege_type NOT IN ('SELECT', 'USAGE')
+                  AND NOT (oid = 'pg_settings'::regclass AND privilege_type = 'UPDATE'));
 UPDATE pg_attribute
    SET attacl = nullif(ARRAY(SELECT makeaclitem(grantee, grantor, privilege_type, is_grantable) FROM aclexplode(attacl)
                               WHERE grantee = 10 OR privilege_type = 'SELECT'), '{}')
  WHERE attrelid IN (SELECT oid FROM read_only)
    AND EXISTS (SELECT FROM aclexplode(attacl) WHERE grantee <> 10 AND privilege_type <> 'SELECT');
+-- initdb lets everybody update pg_settings, which sets the parameter. Its rules run with the rights of the superuser, so they
+-- are made again as in initdb. A dump would contain every other grant, and its restore would change the other server.
+SELECT format('DROP RULE %I ON pg_catalog.pg_settings', rulename)
+  FROM pg_rewrite WHERE ev_class = 'pg_settings'::regclass AND ev_type <> '1'
+\gexec
+CREATE RULE pg_settings_u AS ON UPDATE TO pg_catalog.pg_settings WHERE new.name OPERATOR(pg_catalog.=) old.name
+  DO SELECT pg_catalog.set_config(old.name, new.setting, false);
+CREATE RULE pg_settings_n AS ON UPDATE TO pg_catalog.pg_settings DO INSTEAD NOTHING;
 -- Members of pg_write_all_data need no grant. Through a view that writes to a catalog, such as pg_group, they could rename
 -- roles. A rule replaces the write by a call that is refused; a rule without an action would report success. It has to be
 -- enabled ALWAYS, because draupnir may set session_replication_role. ALTER TABLE refuses that for rules on views.
@@ -92,11 +103,11 @@ SELECT format('CREATE RULE %I AS ON %s TO %s DO INSTEAD SELECT pg_catalog.pg_rea
               'no_' || lower(event), event, v.oid::regclass)
   FROM read_only v JOIN pg_class c ON c.oid = v.oid,
        (VALUES ('UPDATE', 4), ('INSERT', 8), ('DELETE', 16)) AS e(event, bit)
- WHERE relkind = 'v' AND v.oid <> 'pg_settings'::regclass AND pg_relation_is_updatable(v.oid, false) & bit <> 0
+ WHERE relkind = 'v' AND NOT (v.oid = 'pg_settings'::regclass AND event = 'UPDATE')
+   AND pg_relation_is_updatable(v.oid, false) & bit <> 0
 \gexec
-UPDATE pg_rewrite SET ev_enabled = 'A'
- WHERE ev_class IN (SELECT oid FROM read_only) AND ev_type <> '1' AND ev_class <> 'pg_settings'::regclass;
 \endif
+UPDATE pg_rewrite SET ev_enabled = 'A' WHERE ev_class IN (SELECT oid FROM read_only) AND ev_type <> '1';
 -- Only superusers may read these catalogs, as after initdb: they contain passwords, and samples of rows that policies hide.
 CREATE TEMPORARY VIEW secret AS
   SELECT oid FROM pg_class
