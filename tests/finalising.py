@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import clusters, finalise, handover, inspections, surveys, vacuum
+from draupnir_helper.jobs import changes, clusters, finalise, handover, inspections, surveys, vacuum
 from draupnir_helper.jobs.rows import Rows
 from tests.postgres import Cluster, binaries
 
@@ -34,6 +34,7 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
         rows = Rows(script.parent)
         databases = finalise.admit_all_databases(job, rows)
         handover.prepare(job, databases)
+        changes.report_databases(job, databases, rows)
         finalise.disarm(job, databases)
         before = surveys.survey(job, databases)
         finalise.anonymise(job, databases, script)

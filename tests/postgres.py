@@ -36,8 +36,9 @@ class Cluster:
 
 
 def binaries() -> Path:
-    """Return the newest server's `bin`; fail if none is installed."""
-    found = sorted(ROOT.glob("*/bin/initdb"), key=lambda path: int(path.parent.parent.name))
+    """Return the `bin` of the newest server, or of POSTGRES_MAJOR; fail if none is installed."""
+    major = os.environ.get("POSTGRES_MAJOR") or "*"
+    found = sorted(ROOT.glob(f"{major}/bin/initdb"), key=lambda path: int(path.parent.parent.name))
     if not found:
         raise FileNotFoundError(f"no initdb under {ROOT}; the tests need a Postgres server: apt install postgresql")
     return found[-1].parent
@@ -58,7 +59,7 @@ def give_away(path: Path) -> None:
 
 
 @contextmanager
-def throw_away(locale: str = "C.UTF-8") -> Iterator[Cluster]:
+def throw_away(locale: str = "C.UTF-8", encoding: str | None = None) -> Iterator[Cluster]:
     """Provide a cluster without fsync, on a socket in a temporary directory; stop and remove it at the end.
 
     It also ends when the test run is killed, by a signal at the death of its parent.
@@ -80,6 +81,7 @@ def throw_away(locale: str = "C.UTF-8") -> Iterator[Cluster]:
         "postgres",
         "-N",
         f"--locale={locale}",
+        *([f"--encoding={encoding}"] if encoding else []),
     ]
     made = subprocess.run(["setpriv", *drop, *initdb], check=False, capture_output=True, text=True, cwd=directory)
     if made.returncode:

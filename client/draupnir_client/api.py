@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
 from typing import Literal
@@ -145,7 +146,8 @@ class DraupnirAPI:
 
     def get_instance(self, instance_id: int, *, role: str | None = None) -> Instance:
         """Return an instance, with fresh credentials of a Postgres role if the caller owns it."""
-        path = f"/instances/{instance_id}" + ("" if role is None else f"?{urlencode({'role': role})}")
+        # The server says why it refuses a name that is not UTF-8.
+        path = f"/instances/{instance_id}" + ("" if role is None else f"?{urlencode({'role': os.fsencode(role)})}")
         return read_instance(self._data("GET", path, f"show instance {instance_id}"))
 
     def create_instance(

@@ -29,6 +29,11 @@ def allowed(role: str | None, image_id: int, superuser: str | None) -> str:
         raise RoleRefused(f"{_shown(role)} is the superuser of the data, which cannot sign in; sign in as {DEFAULT}.")
     if role.startswith("pg_") or role == SUPERUSERS:
         raise RoleRefused(f"{_shown(role)} is a reserved name; sign in as {DEFAULT} or as a role of the data.")
+    if re.search(r"[\ud800-\udfff\ufffd]", role):
+        raise RoleRefused(
+            "The name of the role is not UTF-8, and a certificate cannot carry other encodings; sign in as"
+            f" {DEFAULT} and use SET ROLE."
+        )
     if not role or len(role.encode()) > MAX_NAME_BYTES or re.search(r"[\x00-\x1f\x7f]", role):
         raise RoleRefused(
             f"{_shown(role)} is not a valid name of a role: names have 1 to {MAX_NAME_BYTES} bytes and no control"

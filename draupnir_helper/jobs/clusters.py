@@ -239,7 +239,8 @@ class Cluster:
             return None
         which = f"oid = {found.database}" if found.database else "datallowconn"
         query = f"SELECT datname FROM pg_catalog.pg_database WHERE {which}"  # noqa: S608 - a number
-        names = self._psql("template1", "-c", query, server_options=_OWN_SESSION).stdout.removesuffix("\n").split("\n")
+        listing = ("-c", r"\encoding SQL_ASCII", "-c", query)  # names as bytes, as in admit.sql
+        names = self._psql("template1", *listing, server_options=_OWN_SESSION).stdout.removesuffix("\n").split("\n")
         values = {name: str(value) for name, value in found._asdict().items()}
         options = [part for name, value in values.items() for part in ("-v", f"{name}={value}")]
         file = Path(__file__).with_name("sql") / "damaged.sql"

@@ -101,8 +101,8 @@ def main(reporter: Reporter) -> Report:
         trigger_tables=triggers.tables(written, SCRIPT.read_text(encoding="utf-8")),
         preload_libraries=preloads.allowed,
         refused_parameters=refused,
-        superuser=_in_utf8(cluster.superuser),
-        database=_in_utf8(handover.default_database(databases, with_data)),
+        superuser=cluster.superuser if handover.in_utf8(cluster.superuser) else None,
+        database=handover.default_database(databases, with_data),
     )
 
 
@@ -113,11 +113,6 @@ def begin_sync() -> None:
     connect first. os.sync covers the whole machine, because a sync of one filesystem is an ioctl, which is blocked.
     """
     threading.Thread(target=os.sync, daemon=True).start()
-
-
-def _in_utf8(name: str) -> str | None:
-    """Return the name, or None if its bytes are in another encoding."""
-    return name if not re.search("[\ud800-\udfff]", name) else None
 
 
 def set_script(cluster: Cluster, order: Mapping[str, Any], reporter: Reporter) -> list[str]:

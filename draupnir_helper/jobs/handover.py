@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -106,7 +107,16 @@ def judge_functions(
 
 
 def default_database(databases: Iterable[str], with_data: Sequence[str]) -> str:
-    """Return the database to connect to: the only one with data, or postgres, or another one that exists."""
-    if len(with_data) == 1:
-        return with_data[0]
-    return next((name for name in ("postgres", *with_data) if name in databases), "template1")
+    """Return the database to connect to: the only one with data, or postgres, or another one that exists.
+
+    A name that is not UTF-8 cannot be in the answers of the API.
+    """
+    usable = [name for name in with_data if in_utf8(name)]
+    if len(with_data) == 1 and usable:
+        return usable[0]
+    return next((name for name in ("postgres", *usable) if name in databases), "template1")
+
+
+def in_utf8(name: str) -> bool:
+    """Return whether the bytes of the name are UTF-8."""
+    return re.search(r"[\ud800-\udfff]", name) is None

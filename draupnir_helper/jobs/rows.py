@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,7 @@ NAME = ".draupnir-report"
 MAX_ROWS = 1000
 MAX_BYTES = 1024 * 1024
 _LONGEST = 500
+_SURROGATE = re.compile("[\udc80-\udcff]")
 
 
 class Row(NamedTuple):
@@ -73,5 +75,6 @@ class Rows:
 
 
 def _shortened(text: str) -> str:
-    text = text.encode(errors="replace").decode()
+    # Names may have bytes that are not UTF-8.
+    text = _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text).encode(errors="replace").decode()
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from draupnir_helper.jobs import inspections
+from draupnir_helper.jobs import handover, inspections
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
 from tests import finalising
@@ -72,6 +72,23 @@ def test_names_of_an_sql_ascii_database_may_have_any_encoding(cluster: Cluster, 
     inspections.inspect(checkpointed(cluster), finalising.MAJOR, judged)
 
 
+@pytest.mark.parametrize(
+    ("databases", "with_data", "default"),
+    [
+        (["postgres", "my_db"], ["my_db"], "my_db"),
+        (["postgres", "my_db", "other"], ["my_db", "other"], "postgres"),
+        (["template1", "my_db", "other"], ["my_db", "other"], "my_db"),
+        (["template1", "postgres"], [], "postgres"),
+        (["template1", "postgres", "M\udcfcller"], ["M\udcfcller"], "postgres"),
+        (["template1", "M\udcfcller"], ["M\udcfcller"], "template1"),
+    ],
+)
+def test_the_default_database_exists_and_has_a_name_that_the_api_can_return(
+    databases: list[str], with_data: list[str], default: str
+) -> None:
+    assert handover.default_database(databases, with_data) == default
+
+
 def checkpointed(cluster: Cluster) -> Path:
     """Stop the cluster, since nobody may ask it for a checkpoint, and return its data directory."""
     pid = int((cluster.data / "postmaster.pid").read_text().split()[0])
@@ -79,6 +96,45 @@ def checkpointed(cluster: Cluster) -> Path:
     while (cluster.data / "postmaster.pid").exists():
         pass
     return cluster.data
+
+
+# Of a role whose name is not valid in the database.
+FOREIGN = (
+    "CREATE EXTENSION postgres_fdw",
+    "CREATE SERVER away FOREIGN DATA WRAPPER postgres_fdw",
+    "DO $$ BEGIN EXECUTE format('CREATE USER MAPPING FOR %s SERVER away', {0}::regrole); END $$",
+    "DO $$ BEGIN EXECUTE format('ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO %s', {0}::regrole); END $$",
+)
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "EUC_JP"])
+def test_names_that_databases_share_may_have_another_encoding(encoding: str, script: Path) -> None:
+    """Each name has the encoding of the database in which it was given; template1 may have another one."""
+    name = f'"{LATIN_1}"'.encode("latin-1")
+    with throw_away("C", encoding) as cluster:
+        for each in ("SQL_ASCII", "UTF8", "EUC_JP"):
+            run(cluster, "postgres", f"CREATE DATABASE in_{each} ENCODING '{each}' TEMPLATE template0")
+        run(cluster, "in_sql_ascii", b"CREATE ROLE " + name + b" LOGIN BYPASSRLS", b"CREATE DATABASE " + name)
+        newest = "SELECT oid FROM pg_roles ORDER BY oid DESC LIMIT 1"
+        oid = answer(cluster, "in_sql_ascii", newest, "postgres")
+        run(cluster, "in_sql_ascii", b"CREATE DATABASE half_" + name[1:-1].replace(b"M", b"m"))
+        run(cluster, "in_sql_ascii", b"ALTER DATABASE " + name + b" OWNER TO " + name)
+        for database in ("in_utf8", "in_euc_jp"):
+            run(cluster, database, *(each.format(oid) for each in FOREIGN))
+        run(cluster, "in_utf8", 'CREATE ROLE "\u00c1lvaro" LOGIN BYPASSRLS')
+        run(cluster, "postgres", "UPDATE pg_database SET datconnlimit = -2 WHERE datname ~ '^half'")
+        script.write_text("CREATE TABLE t (id int);\n")
+        judged, _ = finalising.finalised(cluster, script)
+        members = f"SELECT count(*) FROM pg_auth_members WHERE roleid = {oid} AND member = 'draupnir'::regrole"
+        assert answer(cluster, "in_sql_ascii", members) == 1
+        assert answer(cluster, "in_sql_ascii", "SELECT count(*) FROM pg_database WHERE datname ~ 'ller$'") == 1
+        assert answer(cluster, "in_utf8", "SELECT count(*) FROM pg_user_mappings") == 0
+        granted = "SELECT count(*) FROM pg_default_acl WHERE defaclrole = 'draupnir'::regrole"
+        assert answer(cluster, "in_utf8", granted) == 1
+        inspections.inspect(checkpointed(cluster), finalising.MAJOR, judged)
+    found = {(row.code, row.object) for row in Rows(script.parent)}
+    assert ("role_limited", r"M\xfcller") in found
+    assert ("role_limited", "\u00c1lvaro") in found
 
 
 def test_only_roles_with_the_name_of_the_group_are_refused(cluster: Cluster, script: Path) -> None:

@@ -29,6 +29,8 @@ def test_a_certificate_carries_the_name_of_its_role(role: str) -> None:
         ("boss", "boss"),
         *((role, "postgres") for role in ("pg_monitor", "pg_", "draupnir_superusers", "", "x" * 64, "é" * 32)),
         *((role, "postgres") for role in ("a\nb", "a\0b", "\x7f")),
+        # A name in Latin-1 becomes these in JSON and in a URL.
+        *((role, "postgres") for role in ("M\udcfcller", "M\ufffdller")),
         ("app", None),
     ],
 )

@@ -1,5 +1,6 @@
 -- Run in template1, before anything is changed: what the job changes in roles and databases, as lines of JSON, with :names of
--- settings. See jobs/changes.py.
+-- settings. See jobs/changes.py. Names are returned as bytes; see admit.sql.
+\encoding SQL_ASCII
 SELECT json_build_object('code', 'database_dropped', 'database', datname) FROM pg_database WHERE datconnlimit = -2
 UNION ALL
 SELECT json_build_object('code', 'connection_limit_removed', 'database', datname) FROM pg_database WHERE datconnlimit = 0

@@ -9,7 +9,9 @@ SELECT json_build_object('code', code, 'object', object) FROM (
   SELECT 'subscription_dropped', subname::text FROM pg_subscription
    WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   UNION ALL
-  SELECT 'user_mapping_dropped', srvname || ' ' || coalesce(rolname, 'PUBLIC')
+  -- The server would refuse to convert a role's name from another encoding than the database's.
+  SELECT 'user_mapping_dropped', srvname || ' ' || coalesce(CASE WHEN getdatabaseencoding() IN ('UTF8', 'SQL_ASCII') THEN rolname
+                                                                 ELSE regexp_replace(rolname, '[^ -~]', '?', 'g') END, 'PUBLIC')
     FROM pg_user_mapping JOIN pg_foreign_server s ON s.oid = umserver LEFT JOIN pg_authid r ON r.oid = umuser
   UNION ALL
   SELECT 'foreign_table_dropped', ftrelid::regclass::text FROM pg_foreign_table

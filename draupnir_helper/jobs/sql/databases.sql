@@ -1,4 +1,6 @@
--- Run once, in template1: list what each database needs before anybody can connect to it. See preflight.sql.
+-- Run once, in template1: list what each database needs before anybody can connect to it. See preflight.sql. Names are
+-- returned as bytes; see admit.sql.
+\encoding SQL_ASCII
 SELECT jsonb_build_array('locale', locale, format('database %I', datname), datname)
   FROM pg_database, unnest(ARRAY[datcollate, datctype]::text[]) AS locale
 UNION ALL

@@ -13,13 +13,14 @@ SELECT statement FROM pg_subscription s,
  WHERE subdbid = (SELECT oid FROM pg_database WHERE datname = current_database())
  ORDER BY s.oid, step
 \gexec
-SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END, srvname)
-  FROM pg_user_mapping JOIN pg_foreign_server s ON s.oid = umserver LEFT JOIN pg_authid r ON r.oid = umuser
-\gexec
 -- Sessions of a crashed server leave temporary schemas, and others may look the same. No other session is connected.
 SELECT format('DROP SCHEMA %I CASCADE', nspname) FROM pg_namespace
  WHERE nspname ~ '^pg_(toast_)?temp_' AND oid <> pg_my_temp_schema()
 \gexec
+CREATE TEMPORARY TABLE statement AS
+  SELECT format('DROP USER MAPPING FOR %s SERVER %I', CASE WHEN umuser = 0 THEN 'PUBLIC' ELSE quote_ident(rolname) END, srvname) AS text
+    FROM pg_user_mapping JOIN pg_foreign_server s ON s.oid = umserver LEFT JOIN pg_authid r ON r.oid = umuser;
+\ir execute.sql
 -- These tables read a file with the rights of the server. Postgres checks only the role that set the file name.
 SELECT format('DROP FOREIGN TABLE %s CASCADE', ftrelid::regclass) FROM pg_foreign_table
  WHERE EXISTS (SELECT FROM unnest(ftoptions) AS option WHERE option ~ '^(filename|program)=')

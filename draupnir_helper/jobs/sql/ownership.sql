@@ -56,12 +56,13 @@ SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE draupnir REVOKE ALL ON %s FROM 
  WHERE defaclnamespace = 0::oid AND kind IN ('FUNCTIONS', 'TYPES')
    AND NOT EXISTS (SELECT FROM aclexplode(defaclacl) WHERE grantee = 0::oid)
 \gexec
-SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE draupnir%s GRANT %s ON %s TO %s%s', place, privilege_type, kind,
-              CASE WHEN grantee = 0::oid THEN 'PUBLIC' ELSE quote_ident(rolname) END,
-              CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-  FROM defaults, aclexplode(defaclacl) LEFT JOIN pg_authid r ON r.oid = grantee
- WHERE grantee <> 10::oid AND (grantee = 0::oid OR rolname IS NOT NULL)
-\gexec
+CREATE TEMPORARY TABLE statement AS
+  SELECT format('ALTER DEFAULT PRIVILEGES FOR ROLE draupnir%s GRANT %s ON %s TO %s%s', place, privilege_type, kind,
+                CASE WHEN grantee = 0::oid THEN 'PUBLIC' ELSE quote_ident(rolname) END,
+                CASE WHEN is_grantable THEN ' WITH GRANT OPTION' ELSE '' END) AS text
+    FROM defaults, aclexplode(defaclacl) LEFT JOIN pg_authid r ON r.oid = grantee
+   WHERE grantee <> 10::oid AND (grantee = 0::oid OR rolname IS NOT NULL);
+\ir execute.sql
 DELETE FROM pg_shdepend d USING pg_default_acl a
  WHERE a.defaclrole = 10 AND d.objid = a.oid AND d.classid = 'pg_default_acl'::regclass
    AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database());

@@ -38,11 +38,12 @@ DELETE FROM pg_shdepend
  WHERE classid = 'pg_auth_members'::regclass AND objid NOT IN (SELECT oid FROM pg_auth_members);
 \endif
 GRANT draupnir_superusers TO :"bootstrap";
-SELECT format('GRANT %I TO draupnir WITH ADMIN OPTION', rolname)
-       || CASE WHEN :'creates_roles' THEN ', INHERIT TRUE, SET TRUE' ELSE '' END
-  FROM pg_authid
- WHERE oid NOT IN (SELECT oid FROM reserved) AND rolname <> 'draupnir'
-\gexec
+CREATE TEMPORARY TABLE statement AS
+  SELECT format('GRANT %I TO draupnir WITH ADMIN OPTION', rolname)
+         || CASE WHEN :'creates_roles' THEN ', INHERIT TRUE, SET TRUE' ELSE '' END AS text
+    FROM pg_authid
+   WHERE oid NOT IN (SELECT oid FROM reserved) AND rolname <> 'draupnir';
+\ir execute.sql
 -- From Postgres 15 on, a role can be allowed to change a server parameter.
 \if :has_parameter_acl
 CREATE TEMPORARY TABLE replicating AS
@@ -52,22 +53,25 @@ CREATE TEMPORARY TABLE replicating AS
    UNION SELECT oid FROM pg_authid WHERE rolname = 'draupnir';
 DELETE FROM pg_shdepend WHERE classid = 'pg_parameter_acl'::regclass;
 DELETE FROM pg_parameter_acl;
-SELECT format('GRANT SET ON PARAMETER session_replication_role TO %s',
-              CASE WHEN grantee = 0::oid THEN 'PUBLIC' ELSE quote_ident(rolname) END)
-  FROM replicating LEFT JOIN pg_authid r ON r.oid = grantee
- WHERE grantee = 0::oid OR rolname IS NOT NULL AND grantee NOT IN (SELECT oid FROM reserved)
-\gexec
+CREATE TEMPORARY TABLE statement AS
+  SELECT format('GRANT SET ON PARAMETER session_replication_role TO %s',
+                CASE WHEN grantee = 0::oid THEN 'PUBLIC' ELSE quote_ident(rolname) END) AS text
+    FROM replicating LEFT JOIN pg_authid r ON r.oid = grantee
+   WHERE grantee = 0::oid OR rolname IS NOT NULL AND grantee NOT IN (SELECT oid FROM reserved);
+\ir execute.sql
 \endif
 
-SELECT format('ALTER DATABASE %I OWNER TO %I', datname, CASE owner WHEN 10::oid THEN :'bootstrap' ELSE 'draupnir' END)
-  FROM (SELECT *, CASE WHEN datname IN ('template0', 'template1') THEN 10::oid
-                       WHEN datdba IN (SELECT oid FROM pg_authid) AND datdba NOT IN (SELECT oid FROM reserved) THEN datdba
-                       ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END AS owner FROM pg_database) AS d
- WHERE datdba <> owner
-\gexec
+CREATE TEMPORARY TABLE statement AS
+  SELECT format('ALTER DATABASE %I OWNER TO %I', datname, CASE owner WHEN 10::oid THEN :'bootstrap' ELSE 'draupnir' END) AS text
+    FROM (SELECT *, CASE WHEN datname IN ('template0', 'template1') THEN 10::oid
+                         WHEN datdba IN (SELECT oid FROM pg_authid) AND datdba NOT IN (SELECT oid FROM reserved) THEN datdba
+                         ELSE (SELECT oid FROM pg_authid WHERE rolname = 'draupnir') END AS owner FROM pg_database) AS d
+   WHERE datdba <> owner;
+\ir execute.sql
 -- The data may have revoked CONNECT from PUBLIC.
-SELECT format('GRANT CONNECT ON DATABASE %I TO draupnir', datname)
-  FROM pg_database WHERE NOT has_database_privilege('draupnir', oid, 'CONNECT')
-\gexec
+CREATE TEMPORARY TABLE statement AS
+  SELECT format('GRANT CONNECT ON DATABASE %I TO draupnir', datname) AS text
+    FROM pg_database WHERE NOT has_database_privilege('draupnir', oid, 'CONNECT');
+\ir execute.sql
 SELECT format('ALTER TABLESPACE %I OWNER TO %I', spcname, :'bootstrap') FROM pg_tablespace WHERE spcowner <> 10::oid
 \gexec

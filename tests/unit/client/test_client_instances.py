@@ -60,6 +60,13 @@ def test_env_and_psql_connect_as_the_role_asked_for(run: Run, server: FakeServer
     assert Path(values["PGSSLKEY"]).parent == credentials.role_directory(URL, 4, role)
 
 
+def test_the_server_gets_the_bytes_of_a_role_that_is_not_utf_8(run: Run, server: FakeServer) -> None:
+    """It answers why nobody can sign in with such a name."""
+    server.instances = {4: instance(4)}
+    run("env", "4", "--role", "M\udcfcller")
+    assert server.asked[-1] == "GET /instances/4?role=M%FCller"
+
+
 def test_a_server_that_does_not_know_roles_is_named(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     server.knows_roles = False

@@ -30,6 +30,14 @@ def test_the_next_job_adds_to_the_rows_of_the_last(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_bytes_that_are_not_utf_8_stay_readable(tmp_path: Path) -> None:
+    rows = Rows(tmp_path)
+    rows.add("file_dropped", "It is gone.", database=b"M\xfcller".decode(errors="surrogateescape"), object="M\xfcller")
+    rows.leave()
+    (row,) = rows_left(tmp_path)
+    assert (row["database"], row["object"]) == (r"M\xfcller", "Müller")
+
+
 @pytest.mark.parametrize("text", ["x" * 100_000, "\udcff" * 400, "\N{SNOWMAN}" * 500])
 def test_a_report_is_bounded(tmp_path: Path, text: str) -> None:
     rows = Rows(tmp_path)
