@@ -95,6 +95,8 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
     ("default_tablespace", "", 12),
     ("temp_tablespaces", "", 12),
     ("temp_file_limit", "-1", 12),
+    ("exit_on_error", "off", 12),
+    ("quote_all_identifiers", "off", 12),  # the report names objects
     ("lc_messages", "C", 12),  # failures.py reads the messages
     ("track_counts", "on", 12),  # finalise.py counts rollbacks
     ("vacuum_cost_delay", "0", 12),

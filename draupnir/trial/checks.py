@@ -27,14 +27,13 @@ LONGEST_PAUSE_S = 0.5
 # A starting server refuses with 57P03, or systemd's proxy cannot connect yet. Other errors are permanent.
 _STARTING = frozenset({Refusal.UNREACHABLE, Refusal.CLOSED, "57P03"})
 _FORBIDDEN = frozenset({"42501"})
-# The last one: a name whose bytes are not in the encoding of the database.
-_NO_SUCH_ROLE = frozenset({"22023", "42704", "22021"})
+_NO_SUCH_ROLE = frozenset({"22023", "42704", "22021"})  # the last: its bytes are not in the encoding of the database
 
 # These override settings of a role or a database that could change the result of a check. In this encoding, names
 # arrive as the bytes under which a session finds them.
 _OWN_SETTINGS = (
     "-c role=none -c search_path=pg_catalog -c default_transaction_read_only=off -c statement_timeout=0"
-    " -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c client_encoding=SQL_ASCII"
+    " -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c client_encoding=SQL_ASCII -c exit_on_error=off"
 )
 
 _SUPERUSERS = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper LIMIT 100"

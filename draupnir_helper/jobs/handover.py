@@ -14,6 +14,7 @@ from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 _SQL = Path(__file__).with_name("sql")
+_IN_EACH = [_SQL / f"{name}.sql" for name in ("ownership", "superuser_runs", "dumpable", "forget", "content")]
 
 
 def prepare(cluster: Cluster, databases: Iterable[str]) -> None:
@@ -65,13 +66,12 @@ def hand_over(
         ),
     )
     cluster.run_files("template1", _SQL / "roles.sql", bootstrap=cluster.superuser)
-    files = [_SQL / name for name in ("ownership.sql", "superuser_runs.sql", "forget.sql", "content.sql")]
     restricted = array(catalogs.permitted(cluster.major))
     answers = in_each(
         databases,
         lambda database: cluster.run_files(
             database,
-            *files,
+            *_IN_EACH,
             bootstrap=cluster.superuser,
             kept=array(verdicts[database].kept),
             closed=array(verdicts[database].closed),

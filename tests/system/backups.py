@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tests.system.service import run
 
-BINARIES = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
-MAJOR = int(BINARIES.parent.name)
+# POSTGRES_MAJOR selects another one than the newest.
+MAJOR = int(os.environ.get("POSTGRES_MAJOR") or max(int(path.name) for path in Path("/usr/lib/postgresql").iterdir()))
+BINARIES = Path(f"/usr/lib/postgresql/{MAJOR}/bin")
 USERS = 5000
 CANARY = "canary-7f3a"  # in all personal data, so that one search finds leftovers
 
@@ -90,7 +91,8 @@ class Source:
         """Run psql input in one session, up to the first error, on the running server."""
         connection = ["-h", str(self.directory), "-p", "5999", "-d", database]
         psql: list[str | Path] = [BINARIES / "psql", "-Xq", "-v", "ON_ERROR_STOP=1", *connection, "-f", "-"]
-        run("runuser", "-u", "postgres", "--", *psql, cwd="/", input=text)
+        # Names and rows of some databases are not UTF-8.
+        run("runuser", "-u", "postgres", "--", *psql, cwd="/", input=text, errors="surrogateescape")
 
     def _as_postgres(self, program: str, *arguments: object) -> None:
         run("runuser", "-u", "postgres", "--", BINARIES / program, *map(str, arguments), cwd="/")
@@ -127,6 +129,8 @@ class Source:
     def base_backup(self, *options: str) -> Path:
         """Run `pg_basebackup -Ft` on the running server."""
         directory = self.directory / f"base_backup{''.join(options)}"
+        if directory.exists():
+            return directory
         self.start()
         try:
             connection = ["-h", str(self.directory), "-p", "5999"]
