@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.backups import Source
+from tests.system.backups import MAJOR, Source
 from tests.system.service import Service, run
 
 
@@ -130,6 +130,52 @@ def test_several_archives_are_named(service: Service, source: Source, backup: Pa
     assert code == "several_archives"
     assert backup.name in detail
     assert "second.tar" in detail
+
+
+def test_two_data_directories_in_one_archive_are_named(service: Service, source: Source, tmp_path: Path) -> None:
+    path = tmp_path / "two.tar"
+    with tarfile.open(path, "w") as tar:
+        for name in ("first", "second"):
+            tar.add(source.data, name)
+    code, detail = failure(service, path)
+    assert code == "several_archives"
+    assert "first" in detail
+    assert "second" in detail
+
+
+@pytest.mark.skipif(MAJOR < 17, reason="Postgres takes incremental backups from 17 on")
+def test_an_incremental_backup_alone_is_refused_with_the_command_that_helps(
+    service: Service, source: Source, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copy = Source.copy_of(source, tmp_path_factory.mktemp("incremental"))
+    copy.start()
+    copy.sql("ALTER SYSTEM SET summarize_wal = on")
+    copy.stop()
+    full = copy.base_backup("-X", "fetch")
+    incremental = copy.base_backup("-X", "fetch", f"--incremental={full}/backup_manifest")
+    code, detail = failure(service, *incremental.iterdir())
+    assert code == "incremental_backup"
+    assert "pg_combinebackup" in detail
+    shutil.rmtree(copy.directory)
+
+
+def test_a_restore_of_pgbackrest_that_was_never_started_is_refused_with_its_options(
+    service: Service, source: Source, tmp_path: Path
+) -> None:
+    """pgBackRest restores a backup label, an empty pg_wal and the command that fetches the log."""
+    backup = source.base_backup("-X", "none")
+    data = tmp_path / "restored"
+    data.mkdir()
+    run("tar", "-xf", backup / "base.tar", "-C", data)
+    with (data / "postgresql.auto.conf").open("a") as file:
+        file.write("restore_command = 'pgbackrest --stanza=main archive-get %f \"%p\"'\n")
+    (data / "recovery.signal").touch()
+    path = tmp_path / "restored.tar"
+    run("tar", "-cf", path, "-C", data, ".")
+    code, detail = failure(service, path)
+    assert code == "wal_missing"
+    assert "--archive-copy" in detail
+    assert "--type=immediate" in detail
 
 
 def test_a_compressed_archive_with_a_flipped_byte_is_refused(service: Service, backup: Path, tmp_path: Path) -> None:

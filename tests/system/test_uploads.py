@@ -21,7 +21,7 @@ def check_instance_of(service: Service, image_id: int) -> None:
     service.destroy_image(image_id)
 
 
-@pytest.mark.parametrize("option", ["", "-z", "--zstd", "-J", "-j", "-Ilz4"])
+@pytest.mark.parametrize("option", ["", "-z", "--zstd", "-Ipzstd", "-J", "-j", "-Ilz4"])
 def test_a_tarball_is_recognised_by_content(service: Service, source: Source, option: str) -> None:
     path = source.tarball(f"backup{option}", *filter(None, [option]))
     check_instance_of(service, service.make_image(path))
@@ -37,6 +37,14 @@ def test_a_base_backup_in_tar_format_is_accepted(service: Service, source: Sourc
     directory = source.base_backup(*options)
     image_id = service.create_image()
     service.upload(image_id, *directory.iterdir())
+    answer = service.finalise(image_id)
+    assert answer.status_code == 200, answer.text
+    check_instance_of(service, image_id)
+
+
+def test_a_base_backup_may_be_copied_in_as_a_folder(service: Service, source: Source) -> None:
+    image_id = service.create_image()
+    service.upload(image_id, source.base_backup("-X", "fetch"), recursive=True)
     answer = service.finalise(image_id)
     assert answer.status_code == 200, answer.text
     check_instance_of(service, image_id)
