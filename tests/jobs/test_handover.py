@@ -72,6 +72,16 @@ def test_names_of_an_sql_ascii_database_may_have_any_encoding(cluster: Cluster, 
     inspections.inspect(checkpointed(cluster), finalising.MAJOR, judged)
 
 
+def test_procedures_that_differ_in_output_arguments_are_handed_over(cluster: Cluster, script: Path) -> None:
+    body = "LANGUAGE plpgsql AS 'BEGIN END'"
+    modes = ("OUT a int, IN b int, IN c int", "IN a int, IN b int, IN c int", "INOUT a text, VARIADIC b int[]")
+    run(cluster, "postgres", *(f'CREATE PROCEDURE "P"({arguments}) {body}' for arguments in modes))
+    run(cluster, "postgres", "CREATE AGGREGATE total(ORDER BY int) (SFUNC = int4pl, STYPE = int)")
+    finalising.finalised(cluster, script)
+    owners = "SELECT string_agg(DISTINCT proowner::regrole::text, ',') FROM pg_proc WHERE pronamespace = 2200"
+    assert answer(cluster, "postgres", owners) == "draupnir"
+
+
 @pytest.mark.parametrize(
     ("databases", "with_data", "default"),
     [

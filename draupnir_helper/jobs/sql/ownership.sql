@@ -19,8 +19,13 @@ SELECT format('ALTER FOREIGN DATA WRAPPER %I OWNER TO %I', fdwname, :'bootstrap'
 \gexec
 SELECT format('ALTER LANGUAGE %I OWNER TO %I', lanname, :'bootstrap') FROM pg_language WHERE lanowner <> 10
 \gexec
-SELECT format('ALTER ROUTINE %s OWNER TO %I', oid::regprocedure, :'bootstrap')
-  FROM pg_proc WHERE oid = ANY (:'kept'::oid[] || :'closed'::oid[]) AND proowner <> 10
+-- Procedures may differ in their output arguments alone, which regprocedure leaves out.
+CREATE TEMPORARY VIEW procedure AS
+  SELECT oid, format('%s.%I(%s)', pronamespace::regnamespace, proname, pg_get_function_identity_arguments(oid)) AS identity
+    FROM pg_proc WHERE prokind = 'p';
+SELECT format('ALTER ROUTINE %s OWNER TO %I', coalesce(identity, p.oid::regprocedure::text), :'bootstrap')
+  FROM pg_proc p LEFT JOIN procedure ON procedure.oid = p.oid
+ WHERE p.oid = ANY (:'kept'::oid[] || :'closed'::oid[]) AND proowner <> 10
 \gexec
 -- REVOKE would leave grants of roles other than the owner.
 UPDATE pg_proc SET proacl = ARRAY[makeaclitem(10, 10, 'EXECUTE', false)] WHERE oid = ANY (:'closed'::oid[]);
@@ -118,8 +123,9 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
      AND NOT (relkind = 'S' AND EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass
                                          AND d.objid = c.oid AND d.deptype IN ('a', 'i')))
   UNION ALL
-  SELECT 'ROUTINE', 'pg_proc'::regclass, oid, pronamespace, proowner, NULL FROM pg_proc
-   WHERE oid <> ALL (:'kept'::oid[] || :'closed'::oid[]) AND NOT (proowner = 4200::oid AND prosecdef)  -- powerless.sql
+  SELECT 'ROUTINE', 'pg_proc'::regclass, pg_proc.oid, pronamespace, proowner, identity
+    FROM pg_proc LEFT JOIN procedure ON procedure.oid = pg_proc.oid
+   WHERE pg_proc.oid <> ALL (:'kept'::oid[] || :'closed'::oid[]) AND NOT (proowner = 4200::oid AND prosecdef)  -- powerless.sql
   UNION ALL
   SELECT 'TYPE', 'pg_type'::regclass, t.oid, typnamespace, typowner, NULL FROM pg_type t
    WHERE (typtype IN ('b', 'd', 'e', 'r')
@@ -157,7 +163,7 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
 -- Without recent statistics the planner assumes small catalogs, also in a database with many tables.
 SET enable_nestloop = off;
 SELECT format('ALTER %s %s OWNER TO %I', kind,
-              CASE kind WHEN 'TABLE' THEN object::regclass::text WHEN 'ROUTINE' THEN object::regprocedure::text
+              CASE kind WHEN 'TABLE' THEN object::regclass::text WHEN 'ROUTINE' THEN coalesce(identity, object::regprocedure::text)
                         WHEN 'TYPE' THEN object::regtype::text WHEN 'OPERATOR' THEN object::regoperator::text
                         ELSE identity END,
               CASE wanted WHEN 10 THEN :'bootstrap' ELSE 'draupnir' END)
