@@ -192,6 +192,9 @@ def _foreign_calls(major: int, rows: Mapping[str, list[Row]], judged: Judged) ->
         calls = [each for each, kind in bki.catalog(major, name).columns if kind == "regproc" and each != "aggfnoid"]
         for row in rows[name]:
             is_own = not column or (row[column] in system[points_to] if points_to else row[column] == _PG_CATALOG)
+            if name == "pg_amproc":
+                # Postgres's families may have functions for types of the data, which only values of such types call.
+                is_own &= {row["amproclefttype"], row["amprocrighttype"]} <= system["pg_type"]
             for call in calls if is_own else ():
                 allowed = own_or_powerless if call == "oprcode" else own
                 if row.get(call, 0) not in allowed:
