@@ -38,6 +38,7 @@ CODES: Mapping[str, str] = {
     "settings_carried_over": "Instances have these settings of the source. They change results, plans or time limits.",
     "settings_dropped": "Instances do not have these settings of the source.",
     "settings_refused": "Postgres on this server refuses these settings of the source, such as an unknown locale.",
+    "settings_unknown": "The upload lacks a configuration file of the source, so instances lack its settings.",
     "size_limited": "This server cannot give each instance a size of the source, such as max_connections.",
     "subscription_dropped": "A subscription of the source was dropped.",
     "superuser_demoted": "A superuser of the source is an ordinary role in the image.",

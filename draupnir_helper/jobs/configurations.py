@@ -20,6 +20,7 @@ FILES = ("postgresql.conf", "postgresql.auto.conf")
 PRELOAD = "shared_preload_libraries"
 MAX_REFUSED = 20
 _MAX_BYTES = 1024 * 1024
+_INCLUDES = {"include", "include_dir", "include_if_exists"}
 _REPORT_BYTES = 3000  # of all settings together, because the job's status carries them
 # The lexical rules of Postgres's configuration files: name, optional equals sign, value.
 _SETTING = re.compile(r"\s*([A-Za-z_][\w.$]*)(?:\s*=\s*|\s+)(?:'((?:[^'\\]|''|\\.)*)'|([^\s#']+))\s*(?:#.*)?")
@@ -38,12 +39,31 @@ def of_source(directories: Iterable[Path]) -> dict[str, str]:
     return found
 
 
+def report_unknown(directories: Iterable[Path], found: Mapping[str, str], rows: Rows) -> None:
+    """Report files with settings of the source that the job cannot read."""
+    if not any(_is_read(directory / FILES[0]) for directory in directories):
+        rows.add(
+            "settings_unknown",
+            "The upload has no postgresql.conf, so instances have no setting of that file.",
+            object=FILES[0],
+            remedy="Upload the file beside the backup to a new image. Debian keeps it in /etc/postgresql.",
+        )
+    for name in sorted(found.keys() & _INCLUDES):
+        rows.add(
+            "settings_unknown",
+            "postgresql.conf includes other files, and instances have no setting of those.",
+            object=found[name],
+            remedy="Copy the settings that matter into the uploaded postgresql.conf, or give them with "
+            "`draupnir-client images create --set`.",
+        )
+
+
 def carried_over(found: Mapping[str, str], rows: Rows) -> dict[str, str]:
     """Return the settings that instances may have, and report the names of the others."""
     carried = {name: value for name, value in found.items() if parameters.fault(name, value) is None}
     while len(json.dumps(carried)) > _REPORT_BYTES:
         carried.popitem()
-    if dropped := sorted(found.keys() - carried.keys() - sizes.NAMES - {PRELOAD}):
+    if dropped := sorted(found.keys() - carried.keys() - sizes.NAMES - _INCLUDES - {PRELOAD}):
         rows.add(
             "settings_dropped",
             "Instances do not have these settings of the source.",
@@ -53,9 +73,13 @@ def carried_over(found: Mapping[str, str], rows: Rows) -> dict[str, str]:
     return carried
 
 
+def _is_read(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
 def read(path: Path) -> dict[str, str]:
     """Return the settings in a configuration file, without those of files that it includes."""
-    if path.is_symlink() or not path.is_file():
+    if not _is_read(path):
         return {}
     with path.open(encoding="utf-8", errors="replace") as file:
         lines = file.read(_MAX_BYTES).splitlines()

@@ -25,7 +25,9 @@ def main(reporter: Reporter) -> Report:
     major = read_major(directory)
     backup_labels.check(directory, major, reporter)
     # Debian keeps postgresql.conf in /etc, so it may be uploaded beside an archive.
-    found = configurations.of_source((directory, SEAL))
+    directories = (directory, SEAL)
+    found = configurations.of_source(directories)
+    configurations.report_unknown(directories, found, reporter.rows)
     settings = configurations.carried_over(found, reporter.rows)
     prune(directory, major, reporter.rows)
     # The file has other settings of the old server, such as commands, hosts and sizes.

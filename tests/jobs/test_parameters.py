@@ -68,6 +68,19 @@ def test_the_last_value_of_the_files_is_carried_over(tmp_path: Path) -> None:
     assert (row.code, row.object) == ("settings_dropped", "port")
 
 
+def test_a_configuration_file_that_is_not_in_the_upload_is_reported(tmp_path: Path) -> None:
+    data = write(tmp_path / "data", "postgresql.auto.conf", "include_dir = 'conf.d'\n")
+    for beside, missing in (
+        (tmp_path / "empty", {"postgresql.conf", "conf.d"}),
+        (write(tmp_path / "seal", "postgresql.conf", "include_if_exists local.conf"), {"conf.d", "local.conf"}),
+    ):
+        rows = Rows(tmp_path)
+        directories = (data, beside)
+        configurations.report_unknown(directories, configurations.of_source(directories), rows)
+        assert configurations.carried_over(configurations.of_source(directories), rows) == {}
+        assert {(row.code, row.object) for row in rows} == {("settings_unknown", name) for name in missing}
+
+
 def test_a_configuration_that_is_a_link_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text("work_mem = 64MB")
     (tmp_path / "postgresql.conf").symlink_to(tmp_path / "elsewhere")
