@@ -64,8 +64,9 @@ _TEXTS = {
         "",
     ),
     "superuser_demoted": (
-        "The role is not a superuser in the image.",
-        "If the role creates extensions, add them to trusted_extensions in /etc/draupnir/config.toml.",
+        "The role is not a superuser in the image, so it may do only what is granted to it.",
+        "Sign in as draupnir, or let the script grant what the role needs. If the role creates extensions, add them to "
+        "trusted_extensions in /etc/draupnir/config.toml.",
     ),
     "unlogged_table_empty": (
         "The unlogged table is empty, because neither a base backup nor recovery after a crash contains its rows.",
@@ -76,6 +77,8 @@ _TEXTS = {
         "If the foreign server may be used, create the user mapping in a direct instance. Others reach no network.",
     ),
 }
+# draupnir is subject to policies, too, and nobody can grant BYPASSRLS.
+_POLICY = "Let the script create a policy for the role on each table: CREATE POLICY ... ON ... TO ... USING (true)."
 
 
 def report_cluster(cluster: Cluster, rows: Rows) -> None:
@@ -112,4 +115,5 @@ def _add(lines: Iterable[str], database: str, rows: Rows) -> None:
     for change in map(json.loads, filter(None, lines)):
         detail, remedy = _TEXTS[change["code"]]
         where = {"database": change.get("database", database), "object": change.get("object", "")}
-        rows.add(change["code"], detail.format(change.get("what", "")), remedy=remedy, **where)
+        what = change.get("what", "")
+        rows.add(change["code"], detail.format(what), remedy=_POLICY if "BYPASSRLS" in what else remedy, **where)

@@ -107,6 +107,21 @@ def test_all_invalid_attributes_are_reported_at_once() -> None:
     assert '"redy", which cannot be set' in detail
 
 
+@pytest.mark.parametrize(
+    ("settings", "fault"),
+    [
+        ({"work_mem": "lots"}, "has work_mem = 'lots', which must be a number with a unit, such as 1TB."),
+        (
+            {"jit": "off"},
+            "has 'jit', which cannot be set for an image or an instance; omit it, or in an instance, use SET",
+        ),
+        ({"statment_timeout": "5s"}, "omit it, or write statement_timeout."),
+    ],
+)
+def test_a_refused_setting_is_named_with_what_to_do(settings: dict[str, str], fault: str) -> None:
+    assert fault in refusal(envelope({"image_id": 1, "settings": settings}), "instances")
+
+
 @pytest.mark.parametrize("data", [{}, {"type": "instances"}, {"type": ""}, {"type": "", "id": ""}])
 def test_type_and_id_may_be_absent_or_empty(data: dict[str, object]) -> None:
     document = envelope({"image_id": 1}, **data)

@@ -80,5 +80,6 @@ def _explain_one(name: str, kind: str, reason: object, value: object, attributes
     if kind == "extra_forbidden":
         known = " and ".join(attributes.model_fields)
         return f"`data.attributes` has {quote(name)}, which cannot be set; you can set {known}."
-    given = "" if name in attributes.unrepeatable else f", not {quote(value)}"
+    # For an object, the reason has the faulty member.
+    given = "" if name in attributes.unrepeatable or isinstance(value, dict) else f", not {quote(value)}"
     return f"`data.attributes.{name}` {reason}{given}."

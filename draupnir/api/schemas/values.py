@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from datetime import UTC, datetime
 from typing import Annotated
@@ -92,14 +93,16 @@ def read_parameter_changes(value: object) -> dict[str, str | None]:
     changes: dict[str, str | None] = {}
     for name, given in value.items():
         text = _write_parameter(given)
-        if fault := wire.fault(name.lower(), text or "") if text is not None else _unknown(name):
-            raise ValueError(f"has {name[:60]!r}, which {fault}")
+        if name.lower() not in wire.PARAMETERS:
+            alike = difflib.get_close_matches(name.lower(), wire.PARAMETERS, n=1)
+            advice = f"write {alike[0]}" if alike else "in an instance, use SET or ALTER DATABASE"
+            raise ValueError(
+                f"has {name[:60]!r}, which cannot be set for an image or an instance; omit it, or {advice}"
+            )
+        if text is not None and (fault := wire.fault(name.lower(), text)):
+            raise ValueError(f"has {name.lower()} = {text[:60]!r}, which {fault}")
         changes[name.lower()] = text
     return changes
-
-
-def _unknown(name: str) -> str | None:
-    return None if name.lower() in wire.PARAMETERS else wire.fault(name.lower(), "")
 
 
 def _write_parameter(value: object) -> str | None:
