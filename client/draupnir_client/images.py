@@ -73,6 +73,7 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
             ("Updated at", image.updated_at),
             ("Postgres", image.postgres_version or "-"),
             ("Size", format_size(image.size_bytes)),
+            *([("Settings", "\n".join(image.settings) + "\n")] if image.settings else []),
             *([("Written by triggers", written)] if (written := ", ".join(image.tables_written_by_triggers)) else []),
             # The script has separate lines, to distinguish it from the other fields.
             ("Anonymisation script", image.anonymisation_script.rstrip("\n") + "\n"),
@@ -218,11 +219,10 @@ def _why_failed(api: DraupnirAPI, image: Image) -> str | None:
 
 def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
     if image.status == "failed":
-        return (
-            f"Image {image.id} failed: {_why_failed(api, image)}\n"
-            "The upload is retained. If the script is the cause, correct it with"
-            f" `draupnir-client images update {image.id} --script FILE`, and finalise again."
-        )
+        failed = f"Image {image.id} failed: {_why_failed(api, image)}"
+        # Every error has its own advice. Only that of the script has a command, which works as written with the id.
+        correct = f"Next: draupnir-client images update {image.id} --script FILE"
+        return f"{failed}\n{correct}" if image.error_code == "script_failed" else failed
     if image.status == "awaiting_upload":
         return (
             f"Image {image.id} was not finalised, because nothing was uploaded; upload the backup and finalise again."
@@ -290,16 +290,10 @@ def _print_report(invocation: Invocation, image_id: int, rows: list[ReportRow]) 
         print_json([row._asdict() for row in rows])
     elif rows:
         for row in rows:
-            where = ": ".join(text for text in (row.database, row.object) if text)
-            print_fields(
-                [
-                    (row.code, where),
-                    ("  Found", row.detail),
-                    *([("  Remedy", row.remedy)] if row.remedy else []),
-                ]
-            )
+            print_fields([(row.code, ": ".join(text for text in (row.database, row.object) if text))])
+            print_fields([("  Found", row.detail), *([("  Remedy", row.remedy)] if row.remedy else [])])
     else:
-        say(f"The report of image {image_id} has no rows: only the script changed the data.")
+        say(f"The report of image {image_id} has no rows.")
 
 
 def _print_table(found: list[Image]) -> None:

@@ -87,6 +87,7 @@ def show(invocation: Invocation, instance_id: int) -> None:
             ("Status", instance.status),
             ("Host", instance.hostname or "-"),
             ("Port", instance.port),
+            *([("Database", instance.database)] if instance.database else []),
             ("Network", instance.network or "-"),
             ("Sleeps after", format_wait(instance.sleep_after_s)),
             ("Written", f"{format_size(instance.written_bytes)} of {format_size(instance.max_bytes)}"),
@@ -95,6 +96,7 @@ def show(invocation: Invocation, instance_id: int) -> None:
             ("Updated at", instance.updated_at),
             *([("Stopped because", instance.stop_reason)] if instance.stop_reason else []),
             *([("Destroyed at", instance.destroy_at)] if instance.destroy_at else []),
+            *([("Settings", "\n".join(instance.settings) + "\n")] if instance.settings else []),
             *_admits(instance.allowed_addresses),
             *([("Events", "\n".join(event.line for event in instance.events) + "\n")] if instance.events else []),
         ]

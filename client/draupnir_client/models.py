@@ -38,8 +38,10 @@ class Image:
     anonymisation_script: str
     postgres_version: str | None
     size_bytes: int | None
+    settings: tuple[str, ...]
     tables_written_by_triggers: tuple[str, ...]
     error: str | None
+    error_code: str | None
     progress: Progress | None
 
     @property
@@ -103,6 +105,7 @@ class Instance:
     hostname: str
     owner: str
     database: str | None
+    settings: tuple[str, ...]
     created_at: str
     updated_at: str
     stop_reason: str | None
@@ -153,8 +156,10 @@ def read_image(value: object) -> Image:
         anonymisation_script=text(attributes, "anonymisation_script"),
         postgres_version=text(attributes, "postgres_version") or None,
         size_bytes=_count(attributes.get("size_bytes")),
+        settings=_assignments(attributes.get("settings")),
         tables_written_by_triggers=_texts(attributes.get("tables_written_by_triggers")),
         error=(text(error, "detail") or text(error, "code") or None) if isinstance(error, Mapping) else None,
+        error_code=(text(error, "code") or None) if isinstance(error, Mapping) else None,
         progress=_progress(attributes.get("progress")),
     )
 
@@ -193,6 +198,7 @@ def read_instance(value: object) -> Instance:
         hostname=text(attributes, "hostname"),
         owner=text(attributes, "owner"),
         database=text(attributes, "database") or None,
+        settings=_assignments(attributes.get("settings")),
         created_at=text(attributes, "created_at"),
         updated_at=text(attributes, "updated_at"),
         stop_reason=text(attributes, "stop_reason") or None,
@@ -246,6 +252,10 @@ def _count(value: object) -> int | None:
 
 def _texts(value: object) -> tuple[str, ...]:
     return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+
+
+def _assignments(value: object) -> tuple[str, ...]:
+    return tuple(f"{name}={value[name]}" for name in sorted(value)) if isinstance(value, Mapping) else ()
 
 
 def _progress(value: object) -> Progress | None:

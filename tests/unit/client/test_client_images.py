@@ -164,6 +164,14 @@ def test_a_failed_image_gives_the_reason_and_the_tail_of_the_log(run: Run, serve
     assert "images update 1 --script" in result.stderr
 
 
+def test_a_failure_that_no_script_caused_does_not_advise_to_correct_the_script(run: Run, server: FakeServer) -> None:
+    server.images = {1: working("finalise", "vacuuming and analysing")}
+    server.script = [image(1, "failed", error={"code": "backup_damaged", "detail": "No script can help."})]
+    result = run("images", "finalise", "1")
+    assert "No script can help." in result.stderr
+    assert "--script" not in result.stderr
+
+
 @pytest.mark.parametrize("command", ["show", "finalise"])
 def test_an_uploader_sees_the_full_error(run: Run, server: FakeServer, command: str) -> None:
     failed = image(1, "failed", error={"code": "script_failed", "detail": "SQLSTATE 23502 (not_null_violation)"})
@@ -188,6 +196,12 @@ def test_the_tables_that_triggers_wrote_to_are_shown(run: Run, server: FakeServe
     server.images = {1: image(1, tables_written_by_triggers=["my_db.audit.log", "my_db.public.history"]), 2: image(2)}
     assert "my_db.audit.log, my_db.public.history" in run("images", "show", "1").stdout
     assert "triggers" not in run("images", "show", "2").stdout
+
+
+def test_the_settings_of_its_instances_are_shown(run: Run, server: FakeServer) -> None:
+    server.images = {1: image(1, settings={"work_mem": "64MB", "datestyle": "German, DMY"}), 2: image(2, settings={})}
+    assert "Settings:\n    datestyle=German, DMY\n    work_mem=64MB\n" in run("images", "show", "1").stdout
+    assert "Settings" not in run("images", "show", "2").stdout
 
 
 ROW = {

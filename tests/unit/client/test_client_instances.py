@@ -233,6 +233,13 @@ def test_show_prints_the_shape(run: Run, server: FakeServer, attributes: dict[st
     assert shown in run("instances", "show", "4").stdout
 
 
+def test_show_prints_the_database_and_the_settings(run: Run, server: FakeServer) -> None:
+    server.instances = {4: instance(4, database="shop", settings={"work_mem": "64MB"})}
+    shown = run("instances", "show", "4").stdout
+    assert "Database:     shop\n" in shown
+    assert "Settings:\n    work_mem=64MB\n" in shown
+
+
 def test_show_prints_the_allowlist(run: Run, server: FakeServer) -> None:
     server.instances = {4: instance(4)}
     assert "Allowlist" not in run("instances", "show", "4").stdout
