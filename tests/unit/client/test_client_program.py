@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import termios
@@ -183,3 +184,18 @@ def test_the_manual_page_knows_every_command_and_option() -> None:
         assert name in text
         for option in (option for parameter in command.params for option in parameter.opts if option.startswith("-")):
             assert option in text
+
+
+GLOBAL = {"--output", "--url", "--help", "-h"}
+
+
+def test_the_manual_page_lists_the_options_of_each_command_beside_its_name() -> None:
+    page = (Path(__file__).parents[3] / "packaging/man/draupnir-client.1").read_text(encoding="utf-8")
+    plain = re.sub(r'^\.[BIR]+ |\\f[BIRP]|"', "", page.replace("\\-", "-"), flags=re.MULTILINE)
+    headings = re.findall(r"^\.TP\n(.+)$", plain, re.MULTILINE)
+    for name, command in commands(program):
+        if name.split()[-1] != "help":
+            heading = " ".join(each for each in headings if re.match(rf"{name}( |$)", each))
+            given = [option for parameter in command.params for option in parameter.opts if option.startswith("-")]
+            missing = [option for option in given if option not in heading and option not in GLOBAL]
+            assert not missing, f"{name}: {heading}"
