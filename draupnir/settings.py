@@ -63,6 +63,12 @@ def _duration(value: object) -> timedelta:
     return timedelta(seconds=seconds)
 
 
+def _size(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[1-9][0-9]{0,5}[MGT]", value):
+        return value
+    raise PydanticCustomError("size", "has to be a size such as '20G', with the suffix M, G or T and without a space")
+
+
 def _setting(value: object) -> str:
     if isinstance(value, str) and value in {*wire.GROUPS, *wire.PARAMETERS}:
         return value
@@ -75,7 +81,7 @@ _DURATION = r"(?:(\d{1,5})d)?(?:(\d{1,8})h)?(?:(\d{1,8})m)?(?:(\d{1,8})s)?"
 _UNITS_S = (24 * 3600, 3600, 60, 1)
 _LONGEST_S = 366 * 24 * 3600
 
-Size = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}[MGT]$")]
+Size = Annotated[str, BeforeValidator(_size)]
 LibraryName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]
 SettingName = Annotated[str, BeforeValidator(_setting)]
 CidrText = Annotated[Cidr, BeforeValidator(_cidr)]

@@ -32,6 +32,8 @@ def explain(path: Path, text: str, error: ErrorDetails) -> str:
     if "keys" in error.get("ctx", {}):
         return f"{where}: {name} {error['msg']}; correct the value or remove the line."
     reason = error["msg"].removeprefix("Input should be ").removeprefix("has to be ")
+    if error["type"] == "string_pattern_mismatch":
+        reason = f"a text that matches {error['ctx']['pattern']}, as `man draupnir-config.toml` describes"
     return f"{where}: {name} = {error['input']!r} has to be {reason}; correct the value or remove the line."
 
 

@@ -24,7 +24,8 @@ async def get(context: Context, image_id: int) -> tuple[Image, list[ReportRow]]:
     image = await images.get(context, image_id)
     found = await context.helper.ask(wire.ReadReport(image_id=image_id))
     if found.text is None:
-        raise NotFound(f"Image {image_id} is {image.status} and has no report; finalising writes the report.")
+        why = "it failed before it could write one" if image.status == "failed" else "finalising writes the report"
+        raise NotFound(f"Image {image_id} is {image.status} and has no report, because {why}.")
     try:
         rows = _ROWS.validate_json(found.text)
     except ValidationError:

@@ -39,8 +39,9 @@ async def check(database: Database) -> None:
     _require_known(applied, known)
     if known.keys() - applied:
         raise SchemaTooOld(
-            f"The metadata database has schema {max(applied, default=0)}, this version of Draupnir needs {max(known)};"
-            " run `systemctl restart draupnir`, because the daemon migrates the database when it starts."
+            f"The metadata database has schema {max(applied, default=0)}, this version of Draupnir needs {max(known)}."
+            " The daemon migrates the database when it starts. If it has just started, wait a few seconds; otherwise"
+            " run `systemctl restart draupnir`."
         )
 
 

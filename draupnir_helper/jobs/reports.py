@@ -70,8 +70,9 @@ class JobError(Exception):
 
 
 NO_ROOM = (
-    "The data disk is full, or the image needs more than max_image_bytes; destroy instances or images, or ask the"
-    " operator for more space, and finalise again."
+    "The data disk is full, or the image needs more than max_image_bytes. If `draupnir doctor` reports a full disk,"
+    " destroy instances or images. Otherwise set a larger max_image_bytes in /etc/draupnir/config.toml. Then finalise"
+    " again."
 )
 
 

@@ -135,6 +135,8 @@ def test_secrets_travel_encrypted_or_within_the_machine(url: str, private: bool)
         ("data_path = 5\n", 1, "data_path"),
         ("data_path = 'srv'\n", 1, "absolute"),
         ("data_disk_size = '0G'\n", 1, "data_disk_size"),
+        ("max_image_bytes = '60 MB'\n", 1, "= '60 MB' has to be a size such as '20G'"),
+        ("data_device = 'sda'\n", 1, "a text that matches ^/dev/"),
         ("public_hostname = 'a b'\n", 1, "host name"),
         ("shared_preload_libraries = 'x'\n", 1, "shared_preload_libraries"),
         ("shared_preload_libraries = [\n 'x y',\n]\n", 1, "shared_preload_libraries"),
