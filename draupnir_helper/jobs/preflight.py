@@ -155,7 +155,7 @@ def missing_library(major: int, name: str) -> str:
     return "" if postgres.library(major, name).exists() else _package(major, name)
 
 
-def _package(major: int, *names: str) -> str:
+def _package(major: int, *names: str, file: str = "") -> str:
     for name in names:
         suffix = _PACKAGES.get(name) or (name.replace("_", "-") if name in _SAME else None)
         package = f"postgresql-{major}-{suffix}" if suffix else None
@@ -163,7 +163,7 @@ def _package(major: int, *names: str) -> str:
             package = f"postgresql-{_LANGUAGES[name]}-{major}"
         if package:
             return f"Run `apt install {package}` on the server."
-    path = f"/usr/lib/postgresql/{major}/lib/{shown(names[0])}.so"
+    path = file or f"/usr/lib/postgresql/{major}/lib/{shown(names[0])}.so"
     return f"Install the package that contains {path} on the server."
 
 
@@ -182,10 +182,13 @@ def allowing(name: str) -> str:
 
 
 def _control_file(major: int, need: Need) -> Row | None:
-    if "/" in need.name or (_SHARED / str(major) / "extension" / f"{need.name}.control").exists():
+    control = _SHARED / str(major) / "extension" / f"{need.name}.control"
+    if "/" in need.name or control.exists():
         return None
     detail = f"The extension {shown(need.name)} is not installed on the server; its objects are in the image."
-    return Row("extension_missing", detail, need.database, need.name, _package(major, need.name))
+    return Row(
+        "extension_missing", detail, need.database, need.name, _package(major, need.name, file=shown(str(control)))
+    )
 
 
 def _dictionary(major: int, need: Need) -> Row | None:

@@ -57,6 +57,7 @@ def test_a_need_that_the_server_meets_is_not_a_problem(tmp_path: Path, need: Nee
         (Need("library", "$libdir/postgis-3", "postgis", "d"), "library_missing", f"postgresql-{MAJOR}-postgis-3"),
         (Need("library", "$libdir/ours", "", "d"), "library_missing", f"/usr/lib/postgresql/{MAJOR}/lib/ours.so"),
         (Need("extension", "pgtap", "", "d"), "extension_missing", f"postgresql-{MAJOR}-pgtap"),
+        (Need("extension", "ours", "", "d"), "extension_missing", f"postgresql/{MAJOR}/extension/ours.control"),
         (Need("extension", "pg_stat_statements", "", "d"), "preload_missing", "allowed_preload_libraries"),
         (Need("dictionary", "dictfile=de_de", "public.german", "d"), "dictionary_missing", "pg_updatedicts"),
         (Need("locale", "de_XX.utf8", "database d", "d"), "locale_missing", "localedef -i de_XX -f UTF-8 de_XX.utf8"),
