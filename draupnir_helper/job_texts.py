@@ -38,7 +38,9 @@ def keep(root: int, text: Text, image_id: int) -> None:
         found = b""
     with btrfs.directory(text.place, root) as parent:
         if not found:
-            files.remove_in(parent, f"{image_id}{text.suffix}")
+            # A report of this attempt is kept already if publishing was interrupted and starts again.
+            if text is ERROR:
+                files.remove_in(parent, f"{image_id}{text.suffix}")
             return
         try:
             files.write_in(parent, f"{image_id}{text.suffix}", found)

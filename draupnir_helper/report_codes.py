@@ -42,6 +42,7 @@ CODES: Mapping[str, str] = {
     "size_limited": "This server cannot give each instance a size of the source, such as max_connections.",
     "subscription_dropped": "A subscription of the source was dropped.",
     "superuser_demoted": "A superuser of the source is an ordinary role in the image.",
+    "tables_rewritten": "Tables that the script changed were rewritten, so that no old row stays in their files.",
     "tablespace_missing": "The upload lacks the files of a tablespace. The image fails.",
     "unlogged_table_empty": "The backup does not contain the rows of an unlogged table.",
     "user_mapping_dropped": "A user mapping of a foreign server was dropped with its password.",

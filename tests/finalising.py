@@ -8,7 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 from draupnir_helper import postgres
-from draupnir_helper.jobs import changes, clusters, finalise, handover, inspections, surveys, vacuum
+from draupnir_helper.jobs import changes, clusters, finalise, handover, inspections, residues, surveys
 from draupnir_helper.jobs.rows import Rows
 from tests.postgres import Cluster, binaries
 
@@ -32,17 +32,16 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
     """
     with job_on(cluster) as job, mock.patch.object(finalise, "_DIRECTORY", script.parent):
         rows = Rows(script.parent)
+        start = residues.position(job)
         databases = finalise.admit_all_databases(job, rows)
         handover.prepare(job, databases)
         changes.report_databases(job, databases, rows)
         finalise.disarm(job, databases)
         before = surveys.survey(job, databases)
-        finalise.anonymise(job, databases, script)
-        databases = finalise.admit_all_databases(job, rows)
-        finalise.disarm(job, databases)
+        with mock.patch.object(finalise, "SCRIPT", script):
+            databases, _, changed = finalise.run_script(job, databases, start, rows)
         surveys.refresh(job, databases, before, rows)
         judged, with_data = handover.hand_over(job, databases, rows)
-        vacuum.Vacuum(job, rows).run(databases, before.parents)
-        job.run_files("template1", SQL / "close.sql")
+        finalise.clean(job, databases, before.parents, changed, rows)
         rows.leave()
         return judged, handover.default_database(databases, with_data)

@@ -24,8 +24,10 @@ from draupnir_helper.jobs import (
     failures,
     handover,
     inspections,
+    leftovers,
     preflight,
     reports,
+    residues,
     rooms,
     surveys,
     triggers,
@@ -45,7 +47,6 @@ _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its 
 _SQL = Path(__file__).with_name("sql")
 # These files change how a server starts. A finished job does not leave the private text of a failure, either.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
-_STATEMENTS = "pg_stat/pg_stat_statements.stat"  # the script's statements, from its preloaded library
 _LEAVING_S = 30.0
 _ROLLED_BACK = (
     "a transaction of the script was rolled back, by ROLLBACK or because it was still open at a \\connect; "
@@ -68,6 +69,7 @@ def main(reporter: Reporter) -> Report:
     order = json.loads(ORDER.read_text(encoding="utf-8"))
     preloads = Preloads(major, _DATA, order)
     with cluster.running(preloads.required(reporter.rows), reporter.rows):
+        start = residues.position(cluster)
         databases = admit_all_databases(cluster, reporter.rows)
         check_server(cluster, databases, preloads, order, reporter.rows)
         handover.prepare(cluster, databases)
@@ -79,20 +81,17 @@ def main(reporter: Reporter) -> Report:
         collated = collations.Collations(cluster, reporter)
         collated.rebuild(before.dependent)
         reporter.step("running the anonymisation script")
-        anonymise(cluster, databases, SCRIPT)
-        # The script may have created, dropped or closed databases.
-        databases = admit_all_databases(cluster, reporter.rows)
-        written = disarm(cluster, databases)
+        databases, written, changed = run_script(cluster, databases, start, reporter.rows)
         collated.retry(databases)
         reporter.step("refreshing materialized views")
         surveys.refresh(cluster, databases, before, reporter.rows)
         reporter.step("handing over what the superuser owns")
         judged, with_data = handover.hand_over(cluster, databases, reporter.rows)
         reporter.step("vacuuming and analysing")
-        vacuum.Vacuum(cluster, reporter.rows).run(databases, before.parents)
-        cluster.run_files("template1", _SQL / "close.sql")
+        clean(cluster, databases, before.parents, changed, reporter.rows)
         reporter.step("stopping")
     inspections.inspect(_DATA, major, judged)
+    leftovers.remove(_DATA, major, reporter.rows)
     settle(_DATA, cluster.sizes.of_instances(reporter.rows))
     return Report(
         step="finalised",
@@ -104,6 +103,36 @@ def main(reporter: Reporter) -> Report:
         superuser=cluster.superuser if handover.in_utf8(cluster.superuser) else None,
         database=handover.default_database(databases, with_data),
     )
+
+
+def run_script(
+    cluster: Cluster, databases: Mapping[str, int], start: residues.Position, rows: Rows
+) -> tuple[dict[str, int], list[str], dict[str, residues.Changed]]:
+    """Run the script; return the databases that exist now, the tables written to, and the tables with changed files."""
+    files = residues.survey(cluster, databases, start)
+    anonymise(cluster, databases, SCRIPT)
+    # The script may have created, dropped or closed databases.
+    now = admit_all_databases(cluster, rows)
+    written = disarm(cluster, now)
+    return now, written, residues.find_changed(cluster, now, files)
+
+
+def clean(
+    cluster: Cluster,
+    databases: Mapping[str, int],
+    parents: Mapping[int, str],
+    changed: Mapping[str, residues.Changed],
+    rows: Rows,
+) -> None:
+    """Remove dead rows, rewrite what the script changed, and lock the superuser out."""
+    tables = {database: found.tables for database, found in changed.items()}
+    for database, oids in tables.items():
+        if oids:
+            detail = f"{len(oids)} tables were rewritten, because the script changed them."
+            rows.add("tables_rewritten", detail, database=database)
+    vacuum.Vacuum(cluster, rows).run(databases, parents, tables)
+    residues.rewrite_catalogs(cluster, changed)
+    cluster.run_files("template1", _SQL / "close.sql")
 
 
 def begin_sync() -> None:
@@ -238,7 +267,7 @@ def no_shell(script: Path) -> str:
 
 def settle(directory: Path, settings: Mapping[str, str]) -> None:
     """Replace the configuration after the server has stopped; code of the data may have changed it."""
-    for name in ("postgresql.auto.conf", _STATEMENTS, *_WRITTEN_BY_DATA):
+    for name in ("postgresql.auto.conf", *_WRITTEN_BY_DATA):
         (directory / name).unlink(missing_ok=True)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     with os.fdopen(os.open(directory / "postgresql.auto.conf", flags, 0o660), "w", encoding="utf-8") as file:

@@ -66,6 +66,16 @@ class Relations:
         for row in self.rows(pg_class):
             self._filenodes.setdefault(row["oid"], set()).add(row["relfilenode"])
 
+    @property
+    def mapped(self) -> set[int]:
+        """Return the filenodes in pg_filenode.map."""
+        return set(self._mapped.values())
+
+    @property
+    def learned(self) -> set[int]:
+        """Return the filenodes of all relations in pg_class; 0 stands for those in pg_filenode.map."""
+        return set[int]().union(*self._filenodes.values())
+
     def _files(self, oid: int) -> Iterator[Path]:
         filenodes = {self._mapped[oid]} if oid in self._mapped else self._filenodes.get(oid, set())
         if not filenodes:

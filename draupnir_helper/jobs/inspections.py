@@ -67,7 +67,7 @@ def inspect(data: Path, major: int, judged: Mapping[int, Judged]) -> None:
             if expected is None:
                 faults.append("a database that the server did not list")
                 continue
-            relations = Relations(_directory(data, database))
+            relations = Relations(database_directory(data, database))
             relations.learn(bki.catalog(major, "pg_class"))
             faults += _database(relations, major, expected)
     except DamagedCatalog as error:
@@ -85,7 +85,8 @@ def tampered(what: list[str], private: str = "") -> JobError:
     return JobError("tampered_catalogs", detail, private)
 
 
-def _directory(data: Path, database: Row) -> Path:
+def database_directory(data: Path, database: Row) -> Path:
+    """Return the directory of a row of pg_database. Raises DamagedCatalog if it does not exist."""
     if database["dattablespace"] == _DEFAULT_TABLESPACE:
         return data / "base" / str(database["oid"])
     found = list(data.glob(f"pg_tblspc/{database['dattablespace']}/PG_*/{database['oid']}"))

@@ -57,6 +57,7 @@ _EXPECTED = re.compile(
         # Subscriptions are dropped, so their origins are not needed. A damaged file would stop recovery.
         "pg_logical/replorigin_checkpoint",
         f"({'|'.join(_TRANSIENT)})/.*",
+        r"\.draupnir-(report|error)",  # of an earlier job
     )),
     re.ASCII,
 )  # fmt: skip

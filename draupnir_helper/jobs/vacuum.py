@@ -11,7 +11,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from draupnir_helper.jobs.sessions import at_once
 
 _SQL = Path(__file__).with_name("sql")
 PARENTS = _SQL / "analysed_parents.sql"
+# VACUUM leaves dead rows as free space in the pages.
+_FULL = "VACUUM (FULL)"
 _OID = re.compile("[0-9]+")
 # A smaller database gets one session, and several small ones are processed at the same time.
 _SMALL_BYTES = 32 * 1024 * 1024
@@ -61,8 +63,15 @@ class Vacuum:
         self._vacuum_analyze = "VACUUM (SKIP_DATABASE_STATS, ANALYZE)" if newer else "VACUUM (ANALYZE)"
         self._last = ["VACUUM (ONLY_DATABASE_STATS);"] if newer else []
 
-    def run(self, databases: Mapping[str, int], parents: Mapping[int, str]) -> None:
-        """VACUUM and ANALYZE each database; `parents` has its partitioned tables that had statistics at the source."""
+    def run(
+        self, databases: Mapping[str, int], parents: Mapping[int, str], changed: Mapping[str, Sequence[int]]
+    ) -> None:
+        """VACUUM and ANALYZE each database, and rewrite its changed tables with their indexes.
+
+        `parents` are the partitioned tables that had statistics at the source, by oid of the database. `changed` are
+        oids of tables by name of the database.
+        """
+        self._changed = {name: frozenset(oids) for name, oids in changed.items()}
         small = [name for name, oid in databases.items() if size_bytes(oid) < _SMALL_BYTES]
         with ThreadPoolExecutor(max_workers=at_once()) as pool:
 
@@ -89,6 +98,7 @@ class Vacuum:
             parents=parents,
             vacuum=self._vacuum,
             vacuum_analyze=self._vacuum_analyze,
+            changed=_array(self._changed[database]),
             session=str(session),
             sessions=str(sessions),
         )
@@ -98,20 +108,14 @@ class Vacuum:
     def _again(self, database: str, failed: Mapping[int, str]) -> None:
         """Try VACUUM or ANALYZE again for the tables for which it failed, and report the result."""
         if failed:
-            oids = "{" + ",".join(map(str, failed)) + "}"
-            for text in self._cluster.run_files(database, _SQL / "expressions.sql", tables=oids):
+            for text in self._cluster.run_files(database, _SQL / "expressions.sql", tables=_array(failed)):
                 table = json.loads(text)
                 self._one_again(database, table, failed[table["oid"]])
 
     def _one_again(self, database: str, table: Table, state: str) -> None:
         why = failures.described(self._cluster.major, state)
         name = str(table["name"])
-        if not table["is_parent"] and self._cluster.run_each(database, [line(self._vacuum, table["oid"])]):
-            detail = (
-                f"VACUUM of the table {name} in database {database} failed: {why}. Dead rows would stay in the image. "
-                "Correct the table or the functions of its indexes in the script, and finalise again."
-            )
-            raise JobError("cleaning_failed", detail)
+        self._require_clean(database, table, why)
         indexes: Mapping[str, str] = table["indexes"] or {}
         if self._analyse(database, table):
             if not table["foreign"]:
@@ -134,6 +138,23 @@ class Vacuum:
         detail = f"ANALYZE failed: {why}. {done}."
         self._rows.add("analyze_failed", detail, database=database, object=name, remedy=remedy)
 
+    def _require_clean(self, database: str, table: Table, why: str) -> None:
+        """Try again to rewrite a changed table, and to vacuum it. Raises cleaning_failed."""
+        oid, name = table["oid"], f"the table {table['name']} in database {database}"
+        if oid in self._changed[database] and self._cluster.run_each(database, [line(_FULL, oid)]):
+            detail = (
+                f"The script changed {name}, which could not be rewritten: {why}. Raw rows would stay in the image. "
+                "Correct the functions of its indexes in the script, for example with ALTER FUNCTION ... SET "
+                "search_path = ..., and finalise again."
+            )
+            raise JobError("cleaning_failed", detail)
+        if not table["is_parent"] and self._cluster.run_each(database, [line(self._vacuum, oid)]):
+            detail = (
+                f"VACUUM of {name} failed: {why}. Dead rows would stay in the image. Correct the table or the "
+                "functions of its indexes in the script, and finalise again."
+            )
+            raise JobError("cleaning_failed", detail)
+
     def _failing(self, database: str, table: Table, indexes: Sequence[str]) -> Sequence[str]:
         """Return the indexes with which ANALYZE fails."""
         if len(indexes) > _MOST_INDEXES:
@@ -145,6 +166,10 @@ class Vacuum:
         indexes = "{" + ",".join(hidden) + "}"
         lines = [*_HIDE, line("ANALYZE", table["oid"]), *_SHOW]
         return not self._cluster.run_each(database, [each.replace("{indexes}", indexes) for each in lines])
+
+
+def _array(oids: Iterable[int]) -> str:
+    return "{" + ",".join(map(str, oids)) + "}"
 
 
 def size_bytes(oid: int) -> int:

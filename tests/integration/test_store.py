@@ -47,7 +47,8 @@ async def test_a_schema_newer_than_the_program_is_refused(dsn: str) -> None:
 
 
 async def test_a_schema_check_changes_nothing(empty_dsn: str, dsn: str) -> None:
-    with pytest.raises(migrate.SchemaTooOld, match=r"(?s)schema 0, .* wait a few seconds; .* `systemctl restart draupnir"):
+    advice = r"(?s)schema 0, .* wait a few seconds; .* `systemctl restart draupnir"
+    with pytest.raises(migrate.SchemaTooOld, match=advice):
         await Store(empty_dsn).open(migrating=False)
     with psycopg.connect(empty_dsn) as connection:
         assert connection.execute("SELECT FROM pg_tables WHERE schemaname = 'public'").fetchall() == []

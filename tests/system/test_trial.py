@@ -47,14 +47,13 @@ def test_a_catalog_without_end_takes_no_memory_of_the_daemon(service: Service, b
     assert most_memory_kb(daemon) < 150_000
 
 
-def test_a_script_that_breaks_the_start_of_postgres_fails_before_the_deadline(service: Service, backup: Path) -> None:
+def test_a_script_that_writes_into_the_data_directory_fails_with_advice(service: Service, backup: Path) -> None:
     image_id = service.create_image("COPY (SELECT '12') TO '/srv/pgdata/PG_VERSION';")
     service.upload(image_id, backup)
     error = service.finalise(image_id).json()["errors"][0]
     service.destroy_image(image_id)
-    assert error["code"] == "trial_failed"
-    assert "Postgres does not run on the image" in error["detail"]
-    assert "draupnir-instance-5" in error["detail"]
+    assert error["code"] == "cleaning_failed"
+    assert "must not write files" in error["detail"]
 
 
 @pytest.fixture

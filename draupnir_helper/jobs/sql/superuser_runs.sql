@@ -81,7 +81,7 @@ UPDATE pg_attribute
                               WHERE grantee = 10 OR privilege_type = 'SELECT'), '{}')
  WHERE attrelid IN (SELECT oid FROM read_only)
    AND EXISTS (SELECT FROM aclexplode(attacl) WHERE grantee <> 10 AND privilege_type <> 'SELECT');
--- initdb lets everybody update pg_settings, which sets the parameter. Its rules run with the rights of the superuser, so they
+-- initdb grants UPDATE of pg_settings to everybody, which sets the parameter. Its rules run with the rights of the superuser, so they
 -- are made again as in initdb. A dump would contain every other grant, and its restore would change the other server.
 SELECT format('DROP RULE %I ON pg_catalog.pg_settings', rulename)
   FROM pg_rewrite WHERE ev_class = 'pg_settings'::regclass AND ev_type <> '1'
