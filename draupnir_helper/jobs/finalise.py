@@ -57,6 +57,7 @@ _LEFT = (
     "the script leaves a transaction open; end it with COMMIT",
     "the script leaves a prepared transaction; end it with COMMIT PREPARED",
 )
+_NO_SHELL = "the script has a command for a shell, such as \\! or backticks, and the sandbox has no shell; remove it"
 _ENDED_EARLY = "psql ended the script before its last line, by \\q or in an open quote; remove what ends it"
 
 
@@ -205,8 +206,9 @@ def anonymise(cluster: Cluster, databases: Mapping[str, int], script: Path) -> N
     if finished.returncode != 0 and (damage := cluster.damage(finished.stderr)):
         raise damage
     if finished.returncode != 0:
-        left = next((sentence for sentence in _LEFT if sentence in finished.stderr), None)
+        left = next((sentence for sentence in (*_LEFT, _NO_SHELL) if sentence in finished.stderr), None)
         why = f"{script.name}: {left}" if left else failures.of_script(cluster.major, script, finished.stderr)
+        why = no_shell(script) or why if left == _NO_SHELL else why
     elif passed_over(finished.stderr):
         why = failures.of_script(cluster.major, script, passed_over(finished.stderr))
     elif word not in finished.stderr:
@@ -258,10 +260,14 @@ def passed_over(errors: str) -> str:
 
 
 def no_shell(script: Path) -> str:
-    """Return an error for the first command in backticks in the script; psql would replace it by an empty string."""
+    """Return an error for the first command for a shell in the script.
+
+    psql skips a `\\!` that could not run, and replaces a command in backticks by an empty string. From 16 on it
+    also sets SHELL_ERROR, which after_script.sql checks.
+    """
     for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1):
-        if re.match(r"\s*\\[a-z!]\w*[^'\"]*`", line):
-            return f"{script.name}:{number}: commands in backticks are not supported, because the sandbox has no shell"
+        if re.match(r"\s*\\(!|[a-z]\w*[^'\"]*`)", line):
+            return f"{script.name}:{number}: {_NO_SHELL}"
     return ""
 
 

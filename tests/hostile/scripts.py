@@ -64,7 +64,7 @@ SCRIPTS: dict[str, Script] = {
     "a connection string": fails("\\c postgresql://postgres@10.9.8.7/my_db?connect_timeout=2"),
     "a COPY from its own lines": either("COPY secret_tokens FROM stdin;\nx\n\\.\n"),
     # Files and programs.
-    "\\!": either("\\! touch /srv/draupnir-escaped /etc/draupnir-escaped"),
+    "\\!": fails("\\! touch /srv/draupnir-escaped /etc/draupnir-escaped"),
     "backticks": fails("\\set x `touch /etc/draupnir-escaped`"),
     "\\copy from a program": either("CREATE TABLE p (line text);\n\\copy p FROM PROGRAM 'id'"),
     "COPY TO a program": fails("COPY users TO PROGRAM 'cat >/tmp/x';"),

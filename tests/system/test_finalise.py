@@ -130,6 +130,8 @@ SCRIPTS = {
     "a prepared transaction": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;\nPREPARE TRANSACTION 'p';",
     "a condition that is none": "\\c my_db\n\\if ture\nDELETE FROM secret_tokens;\n\\endif",
     "a command in backticks": "\\set salt `openssl rand -hex 16`\n\\c my_db\nDELETE FROM secret_tokens;",
+    "only a shell command": "\\! psql -d my_db -c 'DELETE FROM secret_tokens'",
+    "a shell command after another": "\\c my_db\nSELECT 1; \\! psql -d my_db -c 'DELETE FROM secret_tokens'",
     "a shell command": "\\set ON_ERROR_STOP on\n\\! id > /tmp/x\n\\copy (select 1) to program 'id'",
     "a server program": "COPY (SELECT 1) TO PROGRAM 'id > /tmp/draupnir-escaped'",
     "a session that is ended": "SELECT pg_terminate_backend(pg_backend_pid());",
