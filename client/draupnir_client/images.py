@@ -15,14 +15,10 @@ from draupnir_client import credentials
 from draupnir_client.api import DraupnirAPI
 from draupnir_client.arguments import IMAGE_ID, Moment, Script, Setting
 from draupnir_client.commands import Group, Invocation, for_each, pass_invocation
-from draupnir_client.errors import ClientError, FinaliseFailed, Interrupted, ProgramFailed, ServerUnreachable
+from draupnir_client.errors import ClientError, FinaliseFailed, ProgramFailed
+from draupnir_client.finalising import follow, why_failed, why_not_ready
 from draupnir_client.models import Image, ReportRow
 from draupnir_client.output import format_size, print_fields, print_json, print_table, say
-from draupnir_client.progress import Display
-
-POLL_S = 0.5
-# The finalise continues while the service restarts, so the client keeps waiting.
-PATIENCE_S = 60.0
 
 
 @click.group(cls=Group)
@@ -61,7 +57,7 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
     if invocation.wants_json:
         print_json(image.document)
         return
-    error = _why_failed(api, image)
+    error = why_failed(api, image)
     print_fields(
         [
             ("ID", str(image.id)),
@@ -161,9 +157,9 @@ def finalise(invocation: Invocation, image_id: int, no_wait: bool) -> None:
         _print_one(invocation, image)
         say(f"Image {image_id} is {image.status}; show its status: draupnir-client images show {image_id}")
         return
-    image = _follow(invocation, api, image)
+    image = follow(invocation, api, image)
     if not image.ready:
-        raise FinaliseFailed(_why_not_ready(api, image))
+        raise FinaliseFailed(why_not_ready(api, image))
     _print_one(invocation, image)
     _mention_report(api, image_id)
     say(f"Image {image_id} is ready; create an instance: draupnir-client instances create {image_id}")
@@ -174,60 +170,6 @@ def _mention_report(api: DraupnirAPI, image_id: int) -> None:
     with suppress(ClientError):
         if rows := api.get_image_report(image_id):
             say(f"The report of the image has {len(rows)} rows: draupnir-client images show {image_id} --report")
-
-
-def _follow(invocation: Invocation, api: DraupnirAPI, image: Image) -> Image:
-    """Show progress until the finalise ends, and return the image."""
-    display = Display(invocation.now)
-    try:
-        while image.status == "finalising":
-            display.show(image)
-            image = _ask_again(invocation, api, image.id, display)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"Image {image.id} is still being finalised on the server;"
-            f" `draupnir-client images finalise {image.id}` joins the work again."
-        ) from None
-    finally:
-        display.close()
-    return image
-
-
-def _ask_again(invocation: Invocation, api: DraupnirAPI, image_id: int, display: Display) -> Image:
-    patient_until_s = invocation.now() + PATIENCE_S
-    while True:
-        invocation.pause(POLL_S)
-        try:
-            return api.get_image(image_id)
-        except ServerUnreachable:
-            if invocation.now() > patient_until_s:
-                raise
-            display.wait_for_server()
-
-
-def _why_failed(api: DraupnirAPI, image: Image) -> str | None:
-    """Return why an image failed, or None. The reason is the public sentence, and the full text if it is readable."""
-    if image.status != "failed":
-        return None
-    published = (image.error or "the server gives no reason").rstrip()
-    try:
-        return f"{published}\n{api.get_image_error(image.id).rstrip()}"
-    except ClientError:
-        # The caller may not read the text, or it does not exist, or an older server does not have it.
-        return published
-
-
-def _why_not_ready(api: DraupnirAPI, image: Image) -> str:
-    if image.status == "failed":
-        failed = f"Image {image.id} failed: {_why_failed(api, image)}"
-        # Every error has its own advice. Only that of the script has a command, which works as written with the id.
-        correct = f"Next: draupnir-client images update {image.id} --script FILE"
-        return f"{failed}\n{correct}" if image.error_code == "script_failed" else failed
-    if image.status == "awaiting_upload":
-        return (
-            f"Image {image.id} was not finalised, because nothing was uploaded; upload the backup and finalise again."
-        )
-    return f"Image {image.id} was not finalised, because it is {image.status}."
 
 
 @images.command()

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 
 from draupnir.trial import checks
+from draupnir.trial.sign_ins import Fault, Way
 
 MAX_REQUEST_BYTES = 64 * 1024
 # A hostile server cannot make this process use more: address space, processor time, file sizes, open files.
@@ -67,7 +68,7 @@ async def _try(port: int, deadline_s: float, ways: checks.Ways) -> str | None:
     try:
         async with asyncio.timeout(deadline_s):
             await checks.run(port, ways)
-    except checks.Fault as fault:
+    except Fault as fault:
         return str(fault)
     except TimeoutError:
         return f"the checks did not finish within {deadline_s:.0f} s."
@@ -82,14 +83,14 @@ def _ways(request: dict[str, str]) -> checks.Ways:
     strange = Credentials(authority, request["strange_certificate"], request["strange_key"])
     superuser = Credentials(authority, request["superuser_certificate"], request["superuser_key"])
     return checks.Ways(
-        checks.Way("with draupnir's certificate", _context(own)),
+        Way("with draupnir's certificate", _context(own)),
         (
-            checks.Way("without TLS", None),
-            checks.Way("without a client certificate", ssl.create_default_context(cadata=authority)),
-            checks.Way("with a certificate of another authority", _context(strange)),
+            Way("without TLS", None),
+            Way("without a client certificate", ssl.create_default_context(cadata=authority)),
+            Way("with a certificate of another authority", _context(strange)),
         ),
         request["superuser"],
-        checks.Way("with a certificate of its own", _context(superuser)),
+        Way("with a certificate of its own", _context(superuser)),
     )
 
 

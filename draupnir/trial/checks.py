@@ -7,34 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import ssl
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 
 from draupnir.trial import protocol
 from draupnir.trial.protocol import Address, PasswordAsked, Refusal, Refused, Session
+from draupnir.trial.sign_ins import DATABASE, ROLE, Fault, Way, await_session, open_session
 
-ROLE = "draupnir"
-# Every cluster has this database.
-DATABASE = "template1"
 AT_ONCE = 8
 INVENTED_NAMES = 10
 MAX_LISTED = 100
-FIRST_PAUSE_S = 0.02
-LONGEST_PAUSE_S = 0.5
 
-# A starting server refuses with 57P03, or systemd's proxy cannot connect yet. Other errors are permanent.
-_STARTING = frozenset({Refusal.UNREACHABLE, Refusal.CLOSED, "57P03"})
 _FORBIDDEN = frozenset({"42501"})
 _NO_SUCH_ROLE = frozenset({"22023", "42704", "22021"})  # the last: its bytes are not in the encoding of the database
-
-# These override settings of a role or a database that could change the result of a check. In this encoding, names
-# arrive as the bytes under which a session finds them.
-_OWN_SETTINGS = (
-    "-c role=none -c search_path=pg_catalog -c default_transaction_read_only=off -c statement_timeout=0"
-    " -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c client_encoding=SQL_ASCII -c exit_on_error=off"
-)
 
 _SUPERUSERS = "SELECT rolname FROM pg_catalog.pg_roles WHERE rolsuper LIMIT 100"
 _ROLES = "SELECT rolname FROM pg_catalog.pg_roles WHERE NOT rolsuper LIMIT 100"
@@ -55,18 +40,6 @@ _MEMBERS_OF_FORBIDDEN = """
 _DATABASES = (
     "SELECT datname FROM pg_catalog.pg_database WHERE datallowconn AND datconnlimit OPERATOR(pg_catalog.<>) 0 LIMIT 100"
 )
-
-
-class Fault(Exception):
-    """The image must not be used. The text ends a sentence."""
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """A way to authenticate; `tls` is None for an unencrypted connection."""
-
-    text: str
-    tls: ssl.SSLContext | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +96,7 @@ _CREATES_DATABASES = Act("create databases", f"CREATE DATABASE {DATABASE}", froz
 async def run(port: int, ways: Ways) -> None:
     """Run all checks, without a deadline. Raises Fault for the first that fails."""
     here = Address("127.0.0.1", port)
-    async with _await_session(here, ways.right) as control:
+    async with await_session(here, ways.right) as control:
         addresses = [here, *await _other_families(port, ways.right)]
         superusers = {ways.superuser, *await _listed(here, ways.right, _SUPERUSERS)} - {ROLE}
         others = {*await _listed(here, ways.right, _SIGNING_IN), *_invented()} - {ROLE}
@@ -168,7 +141,7 @@ async def _check_database(address: Address, ways: Ways, database: str, superuser
         await _must_be_refused(address, way, ROLE, database)
     for way in (ways.right, ways.as_superuser):
         await _must_be_refused(address, way, ways.superuser, database)
-    async with _session(address, ways.right, database) as session:
+    async with open_session(address, ways.right, database) as session:
         for act in (*_becoming(superusers), *_ACTS):
             answer = await _try(session, act)
             if answer not in act.expected:
@@ -182,7 +155,7 @@ async def _check_database(address: Address, ways: Ways, database: str, superuser
 async def _grant_roles_to_superuser(address: Address, ways: Ways) -> None:
     """Grant all roles that draupnir can grant, because a rule for members of a role would then admit the superuser."""
     roles = await _listed(address, ways.right, _ROLES)
-    async with _session(address, ways.right, DATABASE) as session:
+    async with open_session(address, ways.right, DATABASE) as session:
         for role in roles:
             await _try(session, Act("grant a role", f"GRANT {_quoted(role)} TO {_quoted(ways.superuser)}"))
 
@@ -235,7 +208,7 @@ async def _must_be_refused(
 
 async def _listed(address: Address, way: Way, query: str) -> list[str]:
     """Return the server's list, at most as long as the query's limit."""
-    async with _session(address, way, DATABASE) as session:
+    async with open_session(address, way, DATABASE) as session:
         try:
             found = await session.first_column(query, MAX_LISTED)
         except Refused as refused:
@@ -251,57 +224,8 @@ async def _other_families(port: int, way: Way) -> list[Address]:
         (await protocol.connect(address, None)).close()
     except Refused:
         return []
-    async with _session(address, way, DATABASE):
+    async with open_session(address, way, DATABASE):
         return [address]
-
-
-@asynccontextmanager
-async def _session(address: Address, way: Way, database: str) -> AsyncIterator[Session]:
-    """Log in as draupnir, which must succeed."""
-    try:
-        session = await _sign_in(address, way, database)
-    except (Refused, PasswordAsked) as error:
-        raise _could_not_sign_in(error, f" to the database {database!r} on {address.host}") from error
-    try:
-        yield session
-    finally:
-        session.close()
-
-
-@asynccontextmanager
-async def _await_session(address: Address, way: Way) -> AsyncIterator[Session]:
-    """Log in as draupnir when the server has started."""
-    pause_s = FIRST_PAUSE_S
-    while True:
-        try:
-            session = await _sign_in(address, way, DATABASE)
-        except (Refused, PasswordAsked) as error:
-            if isinstance(error, PasswordAsked) or error.reason not in _STARTING:
-                raise _could_not_sign_in(error, "") from error
-        else:
-            break
-        await asyncio.sleep(pause_s)
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
-    try:
-        yield session
-    finally:
-        session.close()
-
-
-async def _sign_in(address: Address, way: Way, database: str) -> Session:
-    session = await protocol.connect(address, way.tls)
-    try:
-        await session.authenticate(ROLE, database, options=_OWN_SETTINGS)
-        await session.await_ready()
-    except BaseException:
-        session.close()
-        raise
-    return session
-
-
-def _could_not_sign_in(error: Refused | PasswordAsked, where: str) -> Fault:
-    why = error.text if isinstance(error, Refused) else "the server asked for a password"
-    return Fault(f"the role {ROLE} could not sign in{where}: {why}.")
 
 
 async def _execute(session: Session, statement: str) -> None:
