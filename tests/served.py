@@ -33,9 +33,9 @@ from draupnir.settings import HttpSettings, Settings
 os.environ["LISTEN_PID"] = str(os.getpid())
 listeners.STOP_TIMEOUT_S = 1
 if "impatient" in sys.argv:
-    connections.TIMEOUTS_S.update(dict.fromkeys(connections.TIMEOUTS_S, 0.2))
+    connections.TIMEOUTS_S.update(dict.fromkeys(connections.TIMEOUTS_S, 0.6))
     listeners.KEEP_ALIVE_S = 0.2
-    listeners.HANDSHAKE_TIMEOUT_S = listeners.CLOSING_TIMEOUT_S = 0.2
+    listeners.HANDSHAKE_TIMEOUT_S = listeners.CLOSING_TIMEOUT_S = 0.6
 
 async def hello(request):
     return PlainTextResponse(request.url.scheme)

@@ -38,7 +38,7 @@ class Listening:
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
-    """Start the process with time limits of 0.2 seconds."""
+    """Start the process with time limits of 0.6 seconds, which a busy machine does not use up itself."""
     listening = Listening(tmp_path_factory.mktemp("impatient"), "impatient")
     yield listening
     listening.served.stop()
