@@ -149,8 +149,7 @@ def publish_image(request: wire.PublishImage, settings: Settings) -> wire.Publis
             facts = manifests.Facts(any_role=True, preload_libraries=libraries)
             manifests.write(root, Place.IMAGES, image_id, request, facts)
             job_texts.keep(root, job_texts.REPORT, image_id)
-            with subvolumes.opened(root, Place.WORK, image_id) as work:
-                files.remove_in(work, job_texts.REPORT.name)
+            job_texts.remove_from_work(root, job_texts.REPORT, image_id)
             subvolumes.copy(root, Place.WORK, Place.IMAGES, image_id, image_id, owner=None)
             with btrfs.directory(Place.IMAGES, root) as parent:
                 os.fsync(parent)

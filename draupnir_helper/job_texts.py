@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+from contextlib import suppress
 from typing import NamedTuple
 
 from draupnir_helper import btrfs, files, layout, subvolumes
@@ -47,6 +48,12 @@ def keep(root: int, text: Text, image_id: int) -> None:
         except OSError as error:
             # The disk may be full. The failure of the job is still recorded.
             log.warning("%s%s could not be saved: %s", image_id, text.suffix, error.strerror)
+
+
+def remove_from_work(root: int, text: Text, image_id: int) -> None:
+    """Remove the text that the job left. A directory of that name, which only code of the data can create, stays."""
+    with subvolumes.opened(root, Place.WORK, image_id) as work, suppress(IsADirectoryError):
+        files.remove_in(work, text.name)
 
 
 def read(root: int, text: Text, image_id: int) -> str | None:

@@ -85,3 +85,20 @@ def test_a_work_directory_that_is_a_link_is_not_followed(disk: Path, root: int, 
     (disk / Place.WORK / "7").symlink_to(tmp_path / "elsewhere")
     job_texts.keep(root, job_texts.ERROR, 7)
     assert job_texts.read(root, job_texts.ERROR, 7) is None
+
+
+def test_a_kept_report_leaves_the_work_directory_and_survives_a_second_attempt(disk: Path, root: int) -> None:
+    report = disk / Place.WORK / "7" / job_texts.REPORT.name
+    report.write_text("[]")
+    for _ in range(2):
+        job_texts.keep(root, job_texts.REPORT, 7)
+        job_texts.remove_from_work(root, job_texts.REPORT, 7)
+        assert not report.exists()
+        assert job_texts.read(root, job_texts.REPORT, 7) == "[]"
+
+
+def test_a_directory_in_place_of_a_report_hinders_nothing(disk: Path, root: int) -> None:
+    (disk / Place.WORK / "7" / job_texts.REPORT.name).mkdir()
+    job_texts.keep(root, job_texts.REPORT, 7)
+    job_texts.remove_from_work(root, job_texts.REPORT, 7)
+    assert job_texts.read(root, job_texts.REPORT, 7) is None
