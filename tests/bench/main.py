@@ -15,7 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import draupnir
-from tests.bench import creation, edge, finalising, growth, memory, other_means, sources, starting, throughput
+from tests.bench import (
+    creation,
+    edge,
+    finalising,
+    growth,
+    handing_over,
+    memory,
+    other_means,
+    sources,
+    starting,
+    throughput,
+)
 from tests.bench.figures import Figure, table
 from tests.bench.sources import Images
 from tests.system.backups import BINARIES
@@ -65,6 +76,7 @@ SUBJECTS: dict[str, Callable[[Service, Images, argparse.Namespace], list[Figure]
     "memory": lambda service, images, given: memory.measure(service, images.middle, given.times),
     "throughput": lambda service, images, given: throughput.measure(service, images.middle, given.times),
     "finalising": lambda service, images, given: finalising.measure(service, images, given.times),
+    "handing-over": lambda service, images, given: handing_over.measure(service, images.directory, given.times),
     "edge": lambda service, images, given: [edge.measure(service, images.directory)],
 }
 
