@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.system.backups import BINARIES
 from tests.system.faults import configured
 from tests.system.service import Service, run
 
@@ -15,7 +16,7 @@ def restore_into_another_database(service: Service, instance_id: int) -> None:
     content = "CREATE EXTENSION pg_buffercache; CREATE EXTENSION hstore; CREATE TABLE t AS SELECT 'a=>1'::hstore AS x"
     service.psql(instance_id, content, "one")
     environment = service.environment(instance_id)
-    dump = run("pg_dump", env={**environment, "PGDATABASE": "one"}).stdout
+    dump = run(BINARIES / "pg_dump", env={**environment, "PGDATABASE": "one"}).stdout
     run("psql", "-Xq", "-v", "ON_ERROR_STOP=1", input=dump, env={**environment, "PGDATABASE": "two"})
     assert service.answer(instance_id, "SELECT x -> 'a' FROM t", "two") == "1"
     for database in ("one", "two"):

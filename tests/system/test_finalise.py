@@ -74,7 +74,7 @@ def test_objects_of_the_superuser_belong_to_draupnir_and_others_to_their_owners(
         UNION SELECT stxowner::regrole FROM pg_statistic_ext
         UNION SELECT lomowner::regrole FROM pg_largeobject_metadata
         UNION SELECT datdba::regrole FROM pg_database WHERE NOT datistemplate"""
-    assert service.answer(instance, owners) == "app\ndraupnir"
+    assert set(service.answer(instance, owners).split()) == {"app", "draupnir"}
     assert service.answer(instance, "SELECT tell()") == "draupnir", "a SECURITY DEFINER function gives no rights"
     attributes = "rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
     role = service.answer(instance, f"SELECT {attributes} FROM pg_roles WHERE rolname = 'draupnir'")
@@ -274,6 +274,8 @@ def test_an_image_of_another_superuser_s_name_is_finalised(
 ) -> None:
     """The bootstrap superuser may have another name than postgres, and postgres may be another role."""
 
+    timeout = "transaction_timeout" if MAJOR >= 17 else "statement_timeout"
+
     def as_helper(*statements: str) -> None:
         connection = ["-h", str(source.directory), "-p", "5999", "-d", "postgres", "-U", "helper", "-Xq"]
         source._as_postgres("psql", *connection, *(part for each in statements for part in ("-c", each)))
@@ -283,12 +285,12 @@ def test_an_image_of_another_superuser_s_name_is_finalised(
     try:
         as_helper("ALTER ROLE postgres RENAME TO boss", *(f"CREATE ROLE {each} SUPERUSER LOGIN" for each in others))
         # Both would block the job, or end its sessions, if the job used the data's settings.
-        as_helper("ALTER ROLE boss NOLOGIN", "ALTER ROLE boss SET transaction_timeout = 1")
+        as_helper("ALTER ROLE boss NOLOGIN", f"ALTER ROLE boss SET {timeout} = 1")
         source.stop()
         path = source.tarball(f"boss-{time.time_ns()}.tar")
     finally:
         source.start()
-        as_helper("ALTER ROLE boss RESET transaction_timeout", "ALTER ROLE boss LOGIN")
+        as_helper(f"ALTER ROLE boss RESET {timeout}", "ALTER ROLE boss LOGIN")
         as_helper(*(f"DROP ROLE {each}" for each in others), "ALTER ROLE boss RENAME TO postgres")
         source.sql("DROP ROLE helper")
         source.stop()
