@@ -129,6 +129,7 @@ class Image:
 
     A list may have only the beginning of the script, with `script_truncated`. Triggers wrote to `trigger_tables` during
     the script. `superuser` and `database`, the default to connect to, are None for images of older versions.
+    `canaries` are raw values; they are never shown or logged, and are empty in a list and when the image is ready.
     """
 
     id: int
@@ -148,6 +149,7 @@ class Image:
     parameters: Mapping[str, str] = field(default_factory=dict)
     superuser: str | None = None
     database: str | None = None
+    canaries: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

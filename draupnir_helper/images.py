@@ -112,7 +112,9 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     # The group of the job can read it. Instances are in that group, too, but their sandboxes hide this directory.
     files.make_directory(directory, mode=0o750, gid=_data_gid())
     files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
-    order = request.model_dump(include={"carried_over", "given"}) | settings.model_dump(include=_OF_OPERATOR)
+    order = request.model_dump(include={"carried_over", "given", "canaries"}) | settings.model_dump(
+        include=_OF_OPERATOR
+    )
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
         order["max_image_bytes"] = storage.max_image_bytes(root, settings)
         files.write(directory / ORDER_NAME, json.dumps(order), mode=0o640, gid=_data_gid())

@@ -42,6 +42,6 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
             databases, _, changed = finalise.run_script(job, databases, start, rows)
         surveys.refresh(job, databases, before, rows)
         judged, with_data = handover.hand_over(job, databases, rows)
-        finalise.clean(job, databases, before.parents, changed, rows)
+        finalise.clean(job, databases, before.parents, changed, [], rows)
         rows.leave()
         return judged, handover.default_database(databases, with_data)

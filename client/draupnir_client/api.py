@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 from urllib.parse import urlencode
 
@@ -107,11 +107,19 @@ class DraupnirAPI:
         return read_report(self._data("GET", f"/images/{image_id}/report", f"show the report of image {image_id}"))
 
     def create_image(
-        self, backed_up_at: str, anonymisation_script: str, settings: Mapping[str, str] | None = None
+        self,
+        backed_up_at: str,
+        anonymisation_script: str,
+        settings: Mapping[str, str] | None = None,
+        canaries: Sequence[str] | None = None,
     ) -> Image:
-        """Create an image, to which a backup can then be uploaded. `backed_up_at` is in RFC 3339."""
+        """Create an image, to which a backup can then be uploaded. `backed_up_at` is in RFC 3339.
+
+        The finalise fails if a file of the image contains one of the `canaries`.
+        """
         attributes: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
         attributes |= {"settings": settings} if settings else {}
+        attributes |= {"canaries": canaries} if canaries else {}
         return read_image(self._data("POST", "/images", "create an image", _body("images", attributes)))
 
     def update_image(
@@ -121,10 +129,11 @@ class DraupnirAPI:
         backed_up_at: str | None = None,
         anonymisation_script: str | None = None,
         settings: Mapping[str, str | None] | None = None,
+        canaries: Sequence[str] | None = None,
     ) -> Image:
         """Change the given attributes of an image that is not ready. A setting that is None is removed."""
         given: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
-        given |= {"settings": settings or None}
+        given |= {"settings": settings or None, "canaries": canaries}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing = f"update image {image_id}"
         return read_image(self._data("PATCH", f"/images/{image_id}", doing, _body("images", attributes)))

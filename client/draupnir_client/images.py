@@ -30,6 +30,18 @@ def _settings_option(text: str) -> Callable[[Callable[..., Any]], Callable[..., 
     return click.option("--set", "settings", metavar="NAME=VALUE", type=Setting(), multiple=True, help=text)
 
 
+_canaries_option = click.option(
+    "--canary-file",
+    "canaries",
+    type=Script(),
+    help="A file of values, one a line; the finalise fails if a file of the image contains one.",
+)
+
+
+def _lines(canaries: str | None) -> list[str] | None:
+    return None if canaries is None else [line for line in canaries.replace("\r\n", "\n").split("\n") if line]
+
+
 @images.command("list")
 @pass_invocation
 def list_all(invocation: Invocation) -> None:
@@ -81,12 +93,14 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
 @click.argument("values", metavar="BACKED_UP_AT SCRIPT", nargs=-1, type=click.Path())
 @click.option("--backed-up-at", metavar="TIME", help="The time of the backup, instead of the first argument.")
 @_settings_option("A setting of Postgres for the image's instances, such as work_mem=64MB; may be repeated.")
+@_canaries_option
 @click.pass_context
 def create(
     context: click.Context,
     values: tuple[str, ...],
     backed_up_at: str | None,
     settings: tuple[tuple[str, str], ...],
+    canaries: str | None,
 ) -> None:
     """Create an image of a backup.
 
@@ -100,7 +114,7 @@ def create(
     moment = Moment().convert(texts[0], None, context)
     script = Script().convert(texts[1], None, context)
     invocation = context.ensure_object(Invocation)
-    image = invocation.api().create_image(moment, script, dict(settings))
+    image = invocation.api().create_image(moment, script, dict(settings), _lines(canaries))
     _print_one(invocation, image)
     say(f"Image {image.id} awaits its upload: draupnir-client images upload {image.id} BACKUP")
 
@@ -177,6 +191,7 @@ def _mention_report(api: DraupnirAPI, image_id: int) -> None:
 @click.option("--script", type=Script(), help="A file with the new anonymisation script, or - for standard input.")
 @click.option("--backed-up-at", type=Moment(), help="The time of the backup.")
 @_settings_option("Change a setting of the image's instances; NAME= without a value removes the setting.")
+@_canaries_option
 @pass_invocation
 def update(
     invocation: Invocation,
@@ -184,18 +199,20 @@ def update(
     script: str | None,
     backed_up_at: str | None,
     settings: tuple[tuple[str, str], ...],
+    canaries: str | None,
 ) -> None:
-    """Correct the script, the time or the settings of an image.
+    """Correct what was given with an image.
 
     The image must not be ready. It can then be finalised again without a second upload.
     """
-    if script is None and backed_up_at is None and not settings:
-        raise click.UsageError("Give --script, --backed-up-at or --set.")
+    if script is None and backed_up_at is None and not settings and canaries is None:
+        raise click.UsageError("Give --script, --backed-up-at, --set or --canary-file.")
     image = invocation.api().update_image(
         image_id,
         backed_up_at=backed_up_at,
         anonymisation_script=script,
         settings={name: value or None for name, value in settings},
+        canaries=_lines(canaries),
     )
     _print_one(invocation, image)
     say(f"Image {image.id} is changed; next: draupnir-client images finalise {image.id}")

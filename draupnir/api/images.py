@@ -28,7 +28,9 @@ async def create(request: Request, caller: Caller) -> Response:
     """POST /images"""
     document = await read_document(request, max_bytes=MAX_SCRIPT_BODY_BYTES)
     wish = read_attributes(document, "images", NewImage)
-    image = await images.create(context_of(request), wish.backed_up_at, wish.anonymisation_script, wish.settings)
+    image = await images.create(
+        context_of(request), wish.backed_up_at, wish.anonymisation_script, wish.settings, wish.canaries
+    )
     return _answer(image, 201, {"Location": f"/images/{image.id}"})
 
 
@@ -43,13 +45,16 @@ async def update(request: Request, caller: Caller) -> Response:
     document = await read_document(request, max_bytes=MAX_SCRIPT_BODY_BYTES)
     change = read_attributes(document, "images", ImageChange, image_id)
     if not change.model_fields_set:
-        raise errors.InvalidRequest("`data.attributes` is empty; send backed_up_at, anonymisation_script or settings.")
+        raise errors.InvalidRequest(
+            "`data.attributes` is empty; send backed_up_at, anonymisation_script, settings or canaries."
+        )
     image = await images.update(
         context_of(request),
         image_id,
         backed_up_at=change.backed_up_at,
         anonymisation_script=change.anonymisation_script,
         parameters=change.settings,
+        canaries=change.canaries,
     )
     return _answer(image)
 

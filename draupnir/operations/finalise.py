@@ -147,6 +147,7 @@ async def _finalise(context: Context, image: Image) -> Image:
                 anonymisation_script=image.anonymisation_script,
                 carried_over=dict(image.parameters),
                 given=dict(image.given_parameters),
+                canaries=list(image.canaries),
             )
         )
     report = await _follow(context, image, wire.JobKind.FINALISE)

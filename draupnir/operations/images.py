@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
@@ -23,17 +23,21 @@ log = logging.getLogger(__name__)
 
 
 async def create(
-    context: Context, backed_up_at: datetime, anonymisation_script: str, parameters: Mapping[str, str] | None = None
+    context: Context,
+    backed_up_at: datetime,
+    anonymisation_script: str,
+    parameters: Mapping[str, str] | None = None,
+    canaries: Sequence[str] = (),
 ) -> Image:
     """Create an image with its upload folder.
 
-    `parameters` are settings of Postgres for its instances. Raises InvalidRequest, SettingRefused, NoFreeId, NoRoom,
-    Unavailable.
+    `parameters` are settings of Postgres for its instances. No file of the image may contain one of the `canaries`.
+    Raises InvalidRequest, SettingRefused, NoFreeId, NoRoom, Unavailable.
     """
     _check_script(anonymisation_script)
     require_allowed(context, parameters or {})
     taken_ids = await ids.of_images(context)
-    image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids, parameters)
+    image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids, parameters, canaries)
     await context.tasks.run(
         Work.CREATE_IMAGE, Subject("image", image.id), lambda: _make_upload_or_undo(context, image.id)
     )
@@ -76,6 +80,7 @@ async def update(
     backed_up_at: datetime | None,
     anonymisation_script: str | None,
     parameters: Mapping[str, str | None] | None = None,
+    canaries: Sequence[str] | None = None,
 ) -> Image:
     """Change the values that are not None. Remove settings that are None in `parameters`.
 
@@ -89,6 +94,7 @@ async def update(
         backed_up_at=backed_up_at,
         anonymisation_script=anonymisation_script,
         parameters=parameters or {},
+        canaries=canaries,
     )
     if image is None:
         status = (await get(context, image_id)).status

@@ -32,15 +32,23 @@ class Images:
         anonymisation_script: str,
         taken_ids: Collection[int],
         parameters: Mapping[str, str] | None = None,
+        canaries: Sequence[str] = (),
     ) -> Image:
         """Insert an image that awaits its upload, with an id not in `taken_ids`. Raises NoFreeId."""
         async with take_turn(self._database) as turn:
             image_id = await draw_image_id(turn.connection, taken_ids)
             cursor = await turn.connection.execute(
-                "INSERT INTO images (id, status, backed_up_at, anonymisation_script, given_settings)"
-                " VALUES (%s, %s, %s, %s, %s)"
+                "INSERT INTO images (id, status, backed_up_at, anonymisation_script, given_settings, canaries)"
+                " VALUES (%s, %s, %s, %s, %s, %s)"
                 " RETURNING *",
-                [image_id, ImageStatus.AWAITING_UPLOAD, backed_up_at, anonymisation_script, Jsonb(parameters or {})],
+                [
+                    image_id,
+                    ImageStatus.AWAITING_UPLOAD,
+                    backed_up_at,
+                    anonymisation_script,
+                    Jsonb(parameters or {}),
+                    Jsonb(list(canaries)),
+                ],
             )
             (row,) = await cursor.fetchall()
             await turn.made(Kind.IMAGE, row)
@@ -69,6 +77,7 @@ class Images:
         backed_up_at: datetime | None,
         anonymisation_script: str | None,
         parameters: Mapping[str, str | None],
+        canaries: Sequence[str] | None = None,
     ) -> Image | None:
         """Change the values that are not None, if the image awaits its upload or has failed.
 
@@ -77,9 +86,16 @@ class Images:
         return await self._one(
             "UPDATE images SET backed_up_at = coalesce(%s, backed_up_at),"
             " anonymisation_script = coalesce(%s, anonymisation_script),"
-            " given_settings = jsonb_strip_nulls(given_settings || %s), updated_at = now()"
+            " given_settings = jsonb_strip_nulls(given_settings || %s), canaries = coalesce(%s, canaries),"
+            " updated_at = now()"
             " WHERE id = %s AND status IN ('awaiting_upload', 'failed') RETURNING *",
-            [backed_up_at, anonymisation_script, Jsonb(parameters), image_id],
+            [
+                backed_up_at,
+                anonymisation_script,
+                Jsonb(parameters),
+                None if canaries is None else Jsonb(list(canaries)),
+                image_id,
+            ],
         )
 
     async def begin_finalising(self, image_id: int, activity: str) -> Image | None:
@@ -151,7 +167,7 @@ class Images:
             ImageStatus.READY,
             where="id = %(id)s AND step = %(step)s",
             values={"id": image.id, "step": image.step},
-            also="step = NULL, activity = NULL, failure_code = NULL, failure_detail = NULL",
+            also="step = NULL, activity = NULL, failure_code = NULL, failure_detail = NULL, canaries = '[]'",
         )
 
     async def mark_failed(self, image_id: int, failure: Failure) -> Image | None:
@@ -261,4 +277,5 @@ def _image(row: Row) -> Image:
         parameters=row["settings"],
         superuser=row["superuser"],
         database=row["database"],
+        canaries=tuple(row.get("canaries", ())),
     )

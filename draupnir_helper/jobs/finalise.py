@@ -12,12 +12,13 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import (
+    canaries,
     changes,
     collations,
     configurations,
@@ -89,10 +90,11 @@ def main(reporter: Reporter) -> Report:
         reporter.step("handing over what the superuser owns")
         judged, with_data = handover.hand_over(cluster, databases, reporter.rows)
         reporter.step("vacuuming and analysing")
-        clean(cluster, databases, before.parents, changed, reporter.rows)
+        names = clean(cluster, databases, before.parents, changed, order["canaries"], reporter.rows)
         reporter.step("stopping")
     inspections.inspect(_DATA, major, judged)
     leftovers.remove(_DATA, major, reporter.rows)
+    canaries.require_absent(_DATA, _DIRECTORY, order["canaries"], names, reporter.rows)
     settle(_DATA, cluster.sizes.of_instances(reporter.rows))
     return Report(
         step="finalised",
@@ -123,9 +125,13 @@ def clean(
     databases: Mapping[str, int],
     parents: Mapping[int, str],
     changed: Mapping[str, residues.Changed],
+    searched: Sequence[str],
     rows: Rows,
-) -> None:
-    """Remove dead rows, rewrite what the script changed, and lock the superuser out."""
+) -> canaries.Relations:
+    """Remove dead rows, rewrite what the script changed, and lock the superuser out.
+
+    Return the names of the relations for the search for canaries.
+    """
     tables = {database: found.tables for database, found in changed.items()}
     for database, oids in tables.items():
         if oids:
@@ -133,7 +139,9 @@ def clean(
             rows.add("tables_rewritten", detail, database=database)
     vacuum.Vacuum(cluster, rows).run(databases, parents, tables)
     residues.rewrite_catalogs(cluster, changed)
+    names = canaries.relations(cluster, databases, searched)
     cluster.run_files("template1", _SQL / "close.sql")
+    return names
 
 
 def begin_sync() -> None:

@@ -81,11 +81,15 @@ class StartExtract(Request[Job]):
     image_id: ImageId
 
 
+Canary = Annotated[str, Field(min_length=8, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Canaries = Annotated[list[Canary], Field(max_length=100)]
+
+
 class StartFinalise(Request[Job]):
     """Start the finalise job on the extracted work; join a running one.
 
     `carried_over` are settings of the source, which are dropped if Postgres refuses them. If Postgres refuses one of
-    `given`, the job fails.
+    `given`, or if a file of the image contains one of the `canaries`, the job fails.
     """
 
     op: Literal["start_finalise"] = "start_finalise"
@@ -94,6 +98,7 @@ class StartFinalise(Request[Job]):
     anonymisation_script: Script
     carried_over: Parameters
     given: Parameters
+    canaries: Canaries
 
 
 class InspectJob(Request[Job]):

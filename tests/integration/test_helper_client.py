@@ -65,7 +65,12 @@ async def test_one_request_is_one_connection_closed_by_halves(tmp_path: Path) ->
 
     script = "é" * 2**19
     finalise = wire.StartFinalise(
-        image_id=7, postgres_major=17, anonymisation_script=script, carried_over={}, given={"work_mem": "64MB"}
+        image_id=7,
+        postgres_major=17,
+        anonymisation_script=script,
+        carried_over={},
+        given={"work_mem": "64MB"},
+        canaries=["jane@corp.example"],
     )
     asked = [wire.CreateUpload(image_id=7), finalise]
     async with answering(tmp_path, peer) as client:

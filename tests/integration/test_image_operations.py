@@ -57,6 +57,27 @@ async def test_an_upload_becomes_an_image(context: Context, helper: FakeHelper, 
     assert await images.finalise(context, image.id, wait=True) == await images.get(context, image.id)
 
 
+async def test_canaries_reach_the_job_and_are_deleted_when_the_image_is_ready(
+    context: Context, helper: FakeHelper
+) -> None:
+    image = await images.create(context, BACKED_UP_AT, SCRIPT, canaries=["jane@corp.example"])
+    helper.upload(image.id, "a backup")
+    report = helper.reports[JobKind.FINALISE]
+    helper.outcomes[JobKind.FINALISE] = JobState.FAILED
+    helper.reports[JobKind.FINALISE] = JobReport(error_code="canary_found", error="Canaries are still in the image.")
+    with pytest.raises(ImageFailed):
+        await images.finalise(context, image.id, wait=True)
+    assert (await images.get(context, image.id)).canaries == ("jane@corp.example",)
+    await images.update(context, image.id, backed_up_at=None, anonymisation_script=None, canaries=["joe@corp.example"])
+    helper.outcomes[JobKind.FINALISE] = JobState.SUCCEEDED
+    helper.reports[JobKind.FINALISE] = report
+    ready = await images.finalise(context, image.id, wait=True)
+    asked = [request.canaries for request in helper.asked if isinstance(request, wire.StartFinalise)]
+    assert asked == [["jane@corp.example"], ["joe@corp.example"]]
+    assert ready.canaries == (await images.get(context, image.id)).canaries == ()
+    assert "corp.example" not in repr(image)
+
+
 async def test_concurrent_finalise_requests_share_one_finalise(context: Context, helper: FakeHelper) -> None:
     image = await uploaded_image(context)
     found = await asyncio.gather(*(images.finalise(context, image.id, wait=True) for _ in range(5)))

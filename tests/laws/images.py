@@ -16,7 +16,7 @@ Make = Callable[[int], wire.AnyRequest]
 
 def finalise(rig: Rig, image_id: int, script: str = "SELECT 1;") -> wire.StartFinalise:
     return wire.StartFinalise(
-        image_id=image_id, postgres_major=rig.major, anonymisation_script=script, carried_over={}, given={}
+        image_id=image_id, postgres_major=rig.major, anonymisation_script=script, carried_over={}, given={}, canaries=[]
     )
 
 

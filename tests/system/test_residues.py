@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -111,6 +112,29 @@ def test_a_table_that_the_script_did_not_change_is_not_rewritten(service: Servic
     service.destroy_instance(instance_id)
     assert f"untouched|{filenode}" in found
     assert "people|" in found
+
+
+def test_a_canary_in_a_file_fails_the_image_and_an_absent_one_does_not(
+    service: Service, source: Source, image: int, tmp_path: Path
+) -> None:
+    script, canaries = tmp_path / "anonymise.sql", tmp_path / "canaries"
+    script.write_text(SCRIPT.replace("ALTER TABLE people DROP COLUMN phone;", ""))
+    canaries.write_text(f"{CANARY}-email-77\n{CANARY}-phone-19999\n")
+    made = service.client("--output", "json", "images", "create", "now", str(script), "--canary-file", str(canaries))
+    image_id = int(json.loads(made.stdout)["id"])
+    service.upload(image_id, source.tarball("residues.tar.zst", "--zstd"))
+    answer = service.finalise(image_id)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["code"] == "canary_found", error
+    assert "public.people in database my_db" in error["detail"]
+    assert f"{CANARY}-phone-19999" not in answer.text + service.ask("GET", f"/images/{image_id}").text
+    script.write_text(SCRIPT)
+    service.client("images", "update", str(image_id), "--script", str(script))
+    assert service.finalise(image_id).status_code == 200
+    rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
+    assert "2 canaries" in next(row["detail"] for row in rows if row["code"] == "canaries_absent")
+    service.destroy_image(image_id)
 
 
 def test_the_image_holds_no_log_statistics_or_files_of_no_relation(image: int) -> None:

@@ -108,6 +108,20 @@ def test_all_invalid_attributes_are_reported_at_once() -> None:
 
 
 @pytest.mark.parametrize(
+    "canary", ["short", "x" * 201, "two lines\nin one", "a NUL \0 inside", "half \ud800 a pair", 7]
+)
+def test_an_invalid_canary_is_refused_without_a_quotation(canary: object) -> None:
+    attributes = {
+        "backed_up_at": "2017-05-01T12:00:00Z",
+        "anonymisation_script": "",
+        "canaries": ["jane@x.org", canary],
+    }
+    detail = refusal(envelope(attributes), "images")
+    assert "has an invalid canary, number 2" in detail
+    assert str(canary) not in detail.replace("2", "")
+
+
+@pytest.mark.parametrize(
     ("settings", "fault"),
     [
         ({"work_mem": "lots"}, "has work_mem = 'lots', which must be a number with a unit, such as 1TB."),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, ClassVar, Literal, NotRequired
 
 from pydantic import Field
 
@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from draupnir.api.schemas.requests import Attributes
-from draupnir.api.schemas.values import PARAMETER_CHANGES, PARAMETERS, TEXT, TIME, WrittenTime, write_time
+from draupnir.api.schemas.values import CANARIES, PARAMETER_CHANGES, PARAMETERS, TEXT, TIME, WrittenTime, write_time
 from draupnir.models import FinaliseStep, Image, ImageStatus, ReportRow
 
 
@@ -21,6 +21,8 @@ class NewImage(Attributes):
     backed_up_at: Annotated[datetime, TIME]
     anonymisation_script: Annotated[str, TEXT]
     settings: Annotated[dict[str, str], PARAMETERS] = Field(default_factory=dict)
+    canaries: Annotated[list[str], CANARIES] = Field(default_factory=list)
+    unrepeatable: ClassVar[frozenset[str]] = frozenset({"canaries"})
 
 
 class ImageChange(Attributes):
@@ -29,6 +31,8 @@ class ImageChange(Attributes):
     backed_up_at: Annotated[datetime | None, TIME] = None
     anonymisation_script: Annotated[str | None, TEXT] = None
     settings: Annotated[dict[str, str | None] | None, PARAMETER_CHANGES] = None
+    canaries: Annotated[list[str] | None, CANARIES] = None
+    unrepeatable: ClassVar[frozenset[str]] = frozenset({"canaries"})
 
 
 class ImageFailure(TypedDict):

@@ -24,6 +24,8 @@ WIDEST_V4, WIDEST_V6 = 8, 32
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _DECIMAL = re.compile(r"[1-9][0-9]{0,18}")
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+MAX_CANARIES = 100
+_CANARY = re.compile(r"[^\x00-\x1f]{8,200}")
 
 
 def is_decimal(text: str) -> bool:
@@ -76,6 +78,16 @@ def read_ceiling(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and MIN_MAX_BYTES <= value <= MAX_MAX_BYTES:
         return value
     raise ValueError(f"must be a number of bytes, {MIN_MAX_BYTES} or more")
+
+
+def read_canaries(value: object) -> list[str]:
+    """Parse canaries. Raises ValueError, which does not quote them."""
+    if not isinstance(value, list) or len(value) > MAX_CANARIES:
+        raise ValueError(f"must be a list of at most {MAX_CANARIES} texts")
+    for number, each in enumerate(value, 1):
+        if not isinstance(each, str) or not _CANARY.fullmatch(each) or re.search("[\ud800-\udfff]", each):
+            raise ValueError(f"has an invalid canary, number {number}; write 8 to 200 characters on one line")
+    return value
 
 
 def read_parameters(value: object) -> dict[str, str]:
@@ -165,6 +177,17 @@ CEILING = BeforeValidator(
     read_ceiling, json_schema_input_type=Annotated[int, Field(ge=MIN_MAX_BYTES, le=MAX_MAX_BYTES)]
 )
 _SETTING = str | bool | int | float
+CANARIES = BeforeValidator(
+    read_canaries,
+    json_schema_input_type=Annotated[
+        list[Annotated[str, Field(min_length=8, max_length=200)]],
+        Field(
+            max_length=MAX_CANARIES,
+            description="Values of the source that no file of the image may contain. They are never returned, and are"
+            " deleted when the image is ready.",
+        ),
+    ],
+)
 _EXAMPLE = Field(description="Settings of Postgres, such as `work_mem`; the operator guide lists them.")
 PARAMETERS = BeforeValidator(read_parameters, json_schema_input_type=Annotated[dict[str, _SETTING], _EXAMPLE])
 PARAMETER_CHANGES = BeforeValidator(

@@ -32,6 +32,15 @@ def test_images_are_listed_as_a_table(run: Run, server: FakeServer) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
 
 
+def test_canaries_are_the_lines_of_a_file(run: Run, server: FakeServer, tmp_path: Path) -> None:
+    canaries = tmp_path / "canaries"
+    canaries.write_bytes(b"jane@corp.example\r\n\nline \xe2\x80\xa8 separator\n")
+    assert run("images", "create", "now", "-", "--canary-file", str(canaries), given="SELECT 1;").exit_code == 0
+    assert server.bodies[-1]["data"]["attributes"]["canaries"] == ["jane@corp.example", "line \u2028 separator"]
+    assert run("images", "update", "1", "--canary-file", str(canaries)).exit_code == 0
+    assert server.bodies[-1]["data"]["attributes"].keys() == {"canaries"}
+
+
 @pytest.mark.parametrize("place", ["front", "middle", "end"])
 def test_global_options_may_stand_anywhere(run: Run, server: FakeServer, place: str) -> None:
     server.images = {1: image(1)}
