@@ -183,11 +183,11 @@ def answer(connection: socket.socket) -> tuple[int, bytes]:
 
 
 def everything(connection: socket.socket) -> bytes:
-    """Read until the other end closes or resets."""
+    """Read until the other end closes or resets, also if that shows in a write of TLS."""
     received = bytearray()
     try:
         while part := connection.recv(65536):
             received += part
-    except ConnectionResetError:
+    except (ConnectionResetError, BrokenPipeError):
         pass
     return bytes(received)
