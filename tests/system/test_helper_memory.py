@@ -22,7 +22,14 @@ REQUESTS: dict[str, dict[str, object]] = {
     "take_inventory": {},
     "observe_instances": {},
     "observe_addresses": {},
-    "start_finalise": {"image_id": NOBODYS, "postgres_major": 17, "anonymisation_script": ""},
+    "start_finalise": {
+        "image_id": NOBODYS,
+        "postgres_major": 17,
+        "anonymisation_script": "",
+        "carried_over": {},
+        "given": {},
+        "canaries": [],
+    },  # fmt: skip
     "inspect_job": {"image_id": NOBODYS, "kind": "finalise"},
     "stop_jobs": {"image_id": NOBODYS},
     "destroy_image": {"image_id": NOBODYS},
