@@ -57,10 +57,15 @@ async def _client(kind: str, shed: Counter[str], connected: Counter[str]) -> Non
     address, act = KINDS[kind]
     while True:
         plain = socket.socket()
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        plain.setblocking(False)
-        await asyncio.get_running_loop().sock_connect(plain, address)
-        reader, writer = await asyncio.open_connection(sock=plain)
+        try:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            plain.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(plain, address)
+            reader, writer = await asyncio.open_connection(sock=plain)
+        except BaseException:
+            # The crowd may be told to end while this client connects.
+            plain.close()
+            raise
         connected[kind] += 1
         try:
             with suppress(OSError):
@@ -77,6 +82,7 @@ async def _crowd(count: int, shed: Counter[str], connected: Counter[str], over: 
     for client in clients:
         client.cancel()
     ends = await asyncio.gather(*clients, return_exceptions=True)
+    await asyncio.sleep(0)  # transports that were aborted close their sockets in the next turn of the loop
     broken = [end for end in ends if not isinstance(end, asyncio.CancelledError)]
     assert not broken, broken
 
