@@ -13,6 +13,7 @@ CODES: Mapping[str, str] = {
     "canaries_absent": "No file of the image contains one of the given canaries.",
     "collation_order": "Rows may violate a constraint or a partition bound that depends on a refreshed collation.",
     "collation_refreshed": "Indexes were rebuilt, because the version of their collation differs on this server.",
+    "columns_dropped_before": "Tables lost columns before the backup. Values of these may still be in the files.",
     "connection_limit_removed": "A database had CONNECTION LIMIT 0. It accepts connections in an instance.",
     "database_dropped": "DROP DATABASE was interrupted at the source, so the database was dropped.",
     "database_opened": "No ordinary role of the source could connect to a database. Users of instances can.",

@@ -15,6 +15,10 @@ from draupnir_helper.jobs.sessions import in_each
 _SQL = Path(__file__).with_name("sql")
 # Each code has a detail and a remedy.
 _TEXTS = {
+    "columns_dropped_before": (
+        "Columns of the tables were dropped before the backup, and their values may still be in the files.",
+        "Add VACUUM FULL of the tables to the script, or run it at the source before the backup.",
+    ),
     "connection_limit_removed": (
         "The database had CONNECTION LIMIT 0. It accepts connections in an instance.",
         "",

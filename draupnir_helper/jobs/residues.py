@@ -1,7 +1,7 @@
 """Finds the tables that the script changed, and rewrites the catalogs, because dead rows stay in the files of Postgres.
 
 The files decide, because a script can reset the statistics: a changed table has another filenode than before the
-script, or a page that is younger than the position in the log where the script began.
+script, or a page that is younger than the position in the log where the script began, or it lost a column.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class File(NamedTuple):
 
     table: int
     filenode: int
+    dropped_columns: int
     is_catalog: bool
     always: bool
 
@@ -44,7 +45,7 @@ class Before(NamedTuple):
 
     start: Position
     script: Position
-    filenodes: Mapping[int, frozenset[int]]  # by oid of the database
+    files: Mapping[int, frozenset[tuple[int, int]]]  # filenode and number of dropped columns, by oid of the database
 
 
 class Changed(NamedTuple):
@@ -63,10 +64,11 @@ def position(cluster: Cluster) -> Position:
 def survey(cluster: Cluster, databases: Mapping[str, int], start: Position) -> Before:
     """Note the files of all tables before the script."""
     found = in_each(databases, lambda database: _files(cluster, database))
-    filenodes = {
-        oid: frozenset(file.filenode for file in files) for oid, files in zip(databases.values(), found, strict=True)
+    known = {
+        oid: frozenset((file.filenode, file.dropped_columns) for file in files)
+        for oid, files in zip(databases.values(), found, strict=True)
     }
-    return Before(start, position(cluster), filenodes)
+    return Before(start, position(cluster), known)
 
 
 def find_changed(cluster: Cluster, databases: Mapping[str, int], before: Before) -> dict[str, Changed]:
@@ -76,7 +78,7 @@ def find_changed(cluster: Cluster, databases: Mapping[str, int], before: Before)
     def search(database: str) -> Changed:
         oid = databases[database]
         found = Changed([], [])
-        known = before.filenodes.get(oid, frozenset())
+        known = before.files.get(oid, frozenset())
         paths = _paths(oid)
         seen = set[int]()
         for file in _files(cluster, database):
@@ -85,7 +87,7 @@ def find_changed(cluster: Cluster, databases: Mapping[str, int], before: Before)
             since = before.start if file.is_catalog else before.script
             if (
                 file.always
-                or file.filenode not in known
+                or (file.filenode, file.dropped_columns) not in known
                 or any(_is_younger(path, since) for path in paths.get(file.filenode, ()))
             ):
                 seen.add(file.table)
@@ -110,8 +112,8 @@ def _rewrite(cluster: Cluster, database: str, tables: Iterable[int]) -> None:
 
 def _files(cluster: Cluster, database: str) -> Iterator[File]:
     for text in filter(None, cluster.run_files(database, _SQL / "files.sql")):
-        table, filenode, is_catalog, always = map(int, text.split("|"))
-        yield File(table, filenode, bool(is_catalog), bool(always))
+        table, filenode, dropped_columns, is_catalog, always = map(int, text.split("|"))
+        yield File(table, filenode, dropped_columns, bool(is_catalog), bool(always))
 
 
 def _paths(database: int) -> dict[int, list[Path]]:

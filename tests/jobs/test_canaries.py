@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,14 @@ def test_an_absent_canary_is_reported_and_none_is_not_searched_for(data: Path) -
 def test_the_patterns_do_not_stay(data: Path) -> None:
     found(data, CANARY)
     assert [path.name for path in data.parent.iterdir()] == ["data"]
+
+
+def test_a_gigabyte_of_zeros_takes_no_memory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.truncate(data / "base/5/16384", 1 << 30)
+    with (data / "base/5/16384").open("ab") as file:
+        file.write(CANARY.encode())
+    limited = tmp_path / "grep"
+    limited.write_text(f'#!/bin/sh\nulimit -v 262144; exec {canaries.GREP} "$@"\n')
+    limited.chmod(0o700)
+    monkeypatch.setattr(canaries, "GREP", str(limited))
+    assert "public.users" in found(data, CANARY)

@@ -23,6 +23,8 @@ CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
 CREATE FOREIGN TABLE passwd (line text) SERVER files OPTIONS (filename '/etc/passwd');
 CREATE FUNCTION audit() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';
 CREATE EVENT TRIGGER "the audit" ON ddl_command_end EXECUTE FUNCTION audit();
+CREATE TABLE cut AS SELECT 1 AS id, 'x' AS x;
+ALTER TABLE cut DROP COLUMN x;
 CREATE UNLOGGED TABLE session AS SELECT 1 AS id;
 ANALYZE session;
 CREATE ROLE monitoring REPLICATION;
@@ -64,6 +66,7 @@ def test_each_object_that_is_changed_has_a_row(cluster: Cluster, tmp_path: Path)
         connection.execute("DROP ROLE boss, monitoring")
     assert before == set()
     assert after == {
+        ("columns_dropped_before", "linked", "public.cut"),
         ("database_opened", "linked", ""),
         ("event_trigger_disabled", "linked", "the audit"),
         ("foreign_table_dropped", "linked", "public.passwd"),

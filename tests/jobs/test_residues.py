@@ -21,11 +21,12 @@ Connection = psycopg.Connection[tuple[object, ...]]
 
 CONTENT = """
 CREATE TABLE plain AS SELECT i AS id, 'x' AS x FROM generate_series(1, 1000) i;
-CREATE TABLE other AS SELECT i AS id FROM generate_series(1, 1000) i;
+CREATE TABLE other AS SELECT i AS id, 'x' AS x FROM generate_series(1, 1000) i;
+ALTER TABLE other DROP COLUMN x;
 CREATE TABLE wide (body text);
 ALTER TABLE wide ALTER body SET STORAGE EXTERNAL;
 INSERT INTO wide SELECT repeat('x', 5000);
-CREATE TABLE parts (id int) PARTITION BY LIST (id);
+CREATE TABLE parts (id int, note text) PARTITION BY LIST (id);
 CREATE TABLE part_1 PARTITION OF parts FOR VALUES IN (1);
 CREATE TABLE part_2 PARTITION OF parts FOR VALUES IN (2);
 INSERT INTO parts SELECT i % 2 + 1 FROM generate_series(1, 100) i;
@@ -68,6 +69,8 @@ def names(session: Connection, oids: list[int]) -> set[object]:
         (["BEGIN", "UPDATE plain SET x = 'y'", "ROLLBACK"], {"plain"}),
         (["TRUNCATE plain", "INSERT INTO plain SELECT 1"], {"plain"}),
         (["UPDATE wide SET body = repeat('y', 5000)"], {"wide"}),
+        (["ALTER TABLE plain DROP COLUMN x"], {"plain"}),
+        (["ALTER TABLE parts DROP COLUMN note"], {"part_1", "part_2"}),
         (["UPDATE parts SET id = 1 WHERE id = 1"], {"part_1"}),
         (["REINDEX INDEX indexed_id"], {"indexed"}),
         (["CREATE TABLE made AS SELECT * FROM plain"], {"made"}),

@@ -27,6 +27,7 @@ CREATE TABLE events_2020 PARTITION OF events FOR VALUES FROM ('2020-01-01') TO (
 INSERT INTO events SELECT '2020-01-01'::date + i % 300, '{CANARY}-who-' || i FROM generate_series(1, 3000) i;
 CREATE UNLOGGED TABLE sessions AS SELECT '{CANARY}-session-' || i AS token FROM generate_series(1, 500) i;
 CREATE TABLE reloaded AS SELECT '{CANARY}-reloaded-' || i AS x FROM generate_series(1, 500) i;
+CREATE TABLE cut AS SELECT i AS id, '{CANARY}-cut-' || i AS x FROM generate_series(1, 500) i;
 CREATE TABLE and_back AS SELECT 1 AS id, 'same'::text AS x FROM generate_series(1, 500) i;
 CREATE MATERIALIZED VIEW emails AS SELECT email FROM people;
 CREATE TYPE kind AS ENUM ('{CANARY}-label', 'other');
@@ -51,6 +52,7 @@ ALTER TABLE people DROP COLUMN phone;
 UPDATE documents SET body = '', words = NULL;
 UPDATE events SET who = 'somebody';
 UPDATE sessions SET token = '';
+ALTER TABLE cut DROP COLUMN x;
 BEGIN; TRUNCATE reloaded; INSERT INTO reloaded SELECT 'new'; COMMIT;
 UPDATE and_back SET x = '{CANARY}-for-a-moment';
 UPDATE and_back SET x = 'same';

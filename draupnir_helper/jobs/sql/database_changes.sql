@@ -21,6 +21,9 @@ SELECT json_build_object('code', code, 'object', object) FROM (
   SELECT 'unlogged_table_empty', oid::regclass::text FROM pg_class
    WHERE relkind = 'r' AND relpersistence = 'u' AND relpages > 0 AND pg_relation_size(oid, 'main') = 0
   UNION ALL
+  SELECT 'columns_dropped_before', string_agg(DISTINCT attrelid::regclass::text, ', ')
+    FROM pg_attribute JOIN pg_class c ON c.oid = attrelid WHERE attisdropped AND relkind IN ('r', 'm') HAVING count(*) > 0
+  UNION ALL
   SELECT 'grant_removed', oid::regprocedure::text FROM pg_proc
    WHERE oid IN (SELECT to_regprocedure(split_part(each, '=', 1))::oid FROM unnest(:'restricted'::text[]) AS each)
      AND (proacl IS NULL OR EXISTS (SELECT FROM aclexplode(proacl) WHERE grantee = 0::oid OR grantee >= 16384::oid))
