@@ -116,7 +116,7 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
         include=_OF_OPERATOR
     )
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
-        order["max_image_bytes"] = storage.max_image_bytes(root, settings)
+        order["left_bytes"] = _left_bytes(root, image_id, settings)
         files.write(directory / ORDER_NAME, json.dumps(order), mode=0o640, gid=_data_gid())
         subvolumes.give(work, str(image_id), uid=uid, gid=_data_gid())
     # The unit is the only proof that the work is unchanged since the extraction, and it no longer exists.
@@ -272,6 +272,13 @@ def _await_deletion(root: int, quotas: Quotas, image_id: int, limit_bytes: int) 
             )
         subvolumes.empty_trash(root)
         time.sleep(0.1)
+
+
+def _left_bytes(root: int, image_id: int, settings: Settings) -> int:
+    """Return what max_image_bytes leaves to the work. Extents that it shares with the upload do not count."""
+    group = layout.quota_group(Place.WORK, image_id)
+    assert group is not None
+    return max(0, storage.max_image_bytes(root, settings) - (Quotas(root).written_bytes(group) or 0))
 
 
 def _require_no_instances(root: int, image_id: int) -> None:

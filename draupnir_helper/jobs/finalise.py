@@ -182,7 +182,7 @@ def check_server(
     needs = [need for database, lines in zip(within, answers, strict=True) for need in preflight.read(lines, database)]
     is_restarted = preloads.add(needs)
     known += preflight.problems(cluster.major, _DATA, needs, preloads.libraries)
-    known += rooms.problems(_DATA, order["max_image_bytes"])
+    known += rooms.problems(_DATA, order["left_bytes"])
     preflight.refuse(known, rows, require_extensions=order["require_extensions"])
     preloads.report(rows)
     if is_restarted:

@@ -13,23 +13,23 @@ _LEAST_BYTES = 16 * 1024 * 1024
 _MIB = 1024 * 1024
 
 
-def problems(directory: Path, max_image_bytes: int) -> Iterator[Row]:
-    """Yield a row if the script has less room than the data take. A script that changes every row needs that much."""
-    used_bytes = _used_bytes(directory)
+def problems(directory: Path, left_bytes: int) -> Iterator[Row]:
+    """Yield a row if the script has less room than the data take. A script that changes every row needs that much.
+
+    `left_bytes` are those that max_image_bytes leaves.
+    """
     disk = os.statvfs(directory)
-    yield from _problems(used_bytes, disk.f_bavail * disk.f_frsize, max_image_bytes)
+    yield from _problems(_used_bytes(directory), disk.f_bavail * disk.f_frsize, left_bytes)
 
 
-def _problems(used_bytes: int, disk_bytes: int, max_image_bytes: int) -> Iterator[Row]:
-    left_bytes = max_image_bytes - used_bytes
-    is_limited = left_bytes < disk_bytes
-    room_bytes = max(0, min(left_bytes, disk_bytes))
+def _problems(used_bytes: int, disk_bytes: int, left_bytes: int) -> Iterator[Row]:
+    room_bytes = min(left_bytes, disk_bytes)
     if room_bytes >= used_bytes:
         return
-    limit = f"max_image_bytes leaves {_mib(room_bytes)} of {_mib(max_image_bytes)}"
-    where = limit if is_limited else f"the data disk has {_mib(room_bytes)} left"
-    detail = f"The data take {_mib(used_bytes)}, and {where} for the script."
-    remedy = "Raise max_image_bytes in /etc/draupnir/config.toml." if is_limited else "Destroy images or instances."
+    where, remedy = "the data disk has", "Destroy images or instances."
+    if left_bytes < disk_bytes:
+        where, remedy = "max_image_bytes leaves", "Raise max_image_bytes in /etc/draupnir/config.toml."
+    detail = f"The data take {_mib(used_bytes)}, and {where} {_mib(room_bytes)} for the script."
     if room_bytes < _LEAST_BYTES:
         yield Row("room_missing", detail, remedy=remedy)
     else:

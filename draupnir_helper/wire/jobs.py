@@ -55,7 +55,7 @@ class JobReport(Wire):
     )
     trigger_tables: list[Annotated[str, Field(max_length=120)]] = Field(default_factory=list, max_length=40)
     preload_libraries: list[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,63}$")]] = Field(
-        default_factory=list, max_length=20
+        default_factory=list, max_length=40
     )
     superuser: RoleName | None = None
     database: RoleName | None = None

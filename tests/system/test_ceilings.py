@@ -12,7 +12,7 @@ import pytest
 
 from tests.hostile import daemon
 from tests.system import world
-from tests.system.backups import MAJOR
+from tests.system.backups import MAJOR, Source
 from tests.system.faults import await_that, configured, filled, low_mib
 from tests.system.service import Service, run
 
@@ -244,6 +244,17 @@ def test_an_upload_ends_at_its_ceiling(service: Service, neighbour: int, tmp_pat
     assert (world.DATA / f"chroot/draupnir/image_uploads/{image_id}/noise").stat().st_blocks * 512 <= 100 * MIB
     service.destroy_image(image_id)
     await_that(lambda: f"1/{2 * 2**26 + image_id}" not in groups(), "its quota group is gone")
+
+
+def test_an_uploaded_directory_shares_its_extents_with_the_work_and_leaves_room(
+    service: Service, neighbour: int, source: Source
+) -> None:
+    size_bytes = sum(path.stat().st_size for path in source.data.rglob("*") if path.is_file())
+    with configured(service, f'max_image_bytes = "{size_bytes // MIB + 8}M"\n'):
+        image_id = service.create_image("SELECT 1;")
+        service.upload(image_id, source.data, recursive=True)
+        assert service.finalise(image_id).status_code == 200
+    service.destroy_image(image_id)
 
 
 @pytest.mark.usefixtures("small_images")
