@@ -98,7 +98,7 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
     ("exit_on_error", "off", 12),
     ("quote_all_identifiers", "off", 12),  # the report names objects
     ("lc_messages", "C", 12),  # failures.py reads the messages
-    ("track_counts", "on", 12),  # finalise.py counts rollbacks
+    ("track_counts", "on", 12),  # scripts.py counts rollbacks
     ("vacuum_cost_delay", "0", 12),
     ("statement_timeout", "0", 12),
     ("lock_timeout", "0", 12),

@@ -30,7 +30,7 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
 
     Afterwards the superuser cannot log in.
     """
-    with job_on(cluster) as job, mock.patch.object(finalise, "_DIRECTORY", script.parent):
+    with job_on(cluster) as job:
         rows = Rows(script.parent)
         start = residues.position(job)
         databases = finalise.admit_all_databases(job, rows)

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,6 @@ from draupnir_helper.jobs import (
     changes,
     collations,
     configurations,
-    failures,
     handover,
     inspections,
     leftovers,
@@ -30,6 +26,7 @@ from draupnir_helper.jobs import (
     reports,
     residues,
     rooms,
+    scripts,
     surveys,
     triggers,
     vacuum,
@@ -37,7 +34,7 @@ from draupnir_helper.jobs import (
 from draupnir_helper.jobs.clusters import Cluster, array
 from draupnir_helper.jobs.data_directories import read_major
 from draupnir_helper.jobs.preloads import Preloads
-from draupnir_helper.jobs.reports import JobError, Report, Reporter
+from draupnir_helper.jobs.reports import Report, Reporter
 from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
@@ -48,18 +45,6 @@ _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its 
 _SQL = Path(__file__).with_name("sql")
 # These files change how a server starts. A finished job does not leave the private text of a failure, either.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
-_LEAVING_S = 30.0
-_ROLLED_BACK = (
-    "a transaction of the script was rolled back, by ROLLBACK or because it was still open at a \\connect; "
-    "end it with COMMIT"
-)
-# These messages of after_script.sql are our own, so they may be published.
-_LEFT = (
-    "the script leaves a transaction open; end it with COMMIT",
-    "the script leaves a prepared transaction; end it with COMMIT PREPARED",
-)
-_NO_SHELL = "the script has a command for a shell, such as \\! or backticks, and the sandbox has no shell; remove it"
-_ENDED_EARLY = "psql ended the script before its last line, by \\q or in an open quote; remove what ends it"
 
 
 def main(reporter: Reporter) -> Report:
@@ -113,7 +98,7 @@ def run_script(
 ) -> tuple[dict[str, int], list[str], dict[str, residues.Changed]]:
     """Run the script; return the databases that exist now, the tables written to, and the tables with changed files."""
     files = residues.survey(cluster, databases, start)
-    anonymise(cluster, databases, SCRIPT)
+    scripts.run(cluster, databases, SCRIPT)
     # The script may have created, dropped or closed databases.
     now = admit_all_databases(cluster, rows)
     written = disarm(cluster, now)
@@ -201,82 +186,6 @@ def disarm(cluster: Cluster, databases: Iterable[str]) -> list[str]:
     files = [_SQL / "written.sql", own, _SQL / "disarm.sql"]
     written = in_each(databases, lambda database: cluster.run_files(database, *files))
     return [line for lines in written for line in lines if line]
-
-
-def anonymise(cluster: Cluster, databases: Mapping[str, int], script: Path) -> None:
-    """Run the operator's script; the image fails if a part of it fails, is skipped or is rolled back."""
-    database = "postgres" if "postgres" in databases else "template1"
-    before = rollbacks(cluster)
-    word = secrets.token_hex(16)
-    finished = cluster.run_script(database, with_end(script, word), _SQL / "after_script.sql")
-    if finished.returncode != 0 and cluster.ran_out_of_room(finished):
-        raise JobError("no_room", reports.NO_ROOM, cluster.private(finished.stderr))
-    if finished.returncode != 0 and (damage := cluster.damage(finished.stderr)):
-        raise damage
-    if finished.returncode != 0:
-        left = next((sentence for sentence in (*_LEFT, _NO_SHELL) if sentence in finished.stderr), None)
-        why = f"{script.name}: {left}" if left else failures.of_script(cluster.major, script, finished.stderr)
-        why = no_shell(script) or why if left == _NO_SHELL else why
-    elif passed_over(finished.stderr):
-        why = failures.of_script(cluster.major, script, passed_over(finished.stderr))
-    elif word not in finished.stderr:
-        why = f"{script.name}: {_ENDED_EARLY}"
-    else:
-        why = no_shell(script)
-    if not why and any(count > before.get(database_id, 0) for database_id, count in rollbacks(cluster).items()):
-        why = f"{script.name}: {_ROLLED_BACK}"
-    if why:
-        detail = (
-            f"The anonymisation script failed, so nothing is published. {why}. Correct the script with "
-            "`draupnir-client images update ID --script FILE` or PATCH /images/ID, and finalise again. The upload is "
-            "retained."
-        )
-        raise JobError("script_failed", detail, cluster.private(finished.stderr))
-
-
-def with_end(script: Path, word: str) -> Path:
-    """Return a copy of the script whose last line sets a word. after_script.sql prints it if psql reached that line.
-
-    A `\\q` ends a file without an error, and an open quote swallows the rest of it.
-    """
-    copy = _DIRECTORY / "script" / script.name
-    copy.parent.mkdir()
-    copy.write_text(f"{script.read_text(encoding='utf-8')}\n\\set draupnir_end {word}\n", encoding="utf-8")
-    return copy
-
-
-def rollbacks(cluster: Cluster) -> dict[str, int]:
-    """Wait for all sessions to end, and return how many transactions were rolled back, by oid of the database.
-
-    A `\\c` in the script rolls back an open transaction without an error. Before Postgres 15 the statistics need a
-    network, which the sandbox does not have, so the counts are always 0.
-    """
-    deadline = time.monotonic() + _LEAVING_S
-    while True:
-        connected, *rows = cluster.run_files("template1", _SQL / "sessions.sql")
-        if connected == "0":
-            return {database: int(count) for database, count in (row.split("|") for row in rows)}
-        if time.monotonic() > deadline:
-            detail = "The anonymisation script leaves sessions open, such as those of dblink; close them in the script."
-            raise JobError("script_failed", detail)
-        time.sleep(0.02)
-
-
-def passed_over(errors: str) -> str:
-    """Return errors after which psql continues, such as an `\\if` that is neither true nor false."""
-    return "\n".join(line for line in errors.splitlines() if re.match(r"psql:[^:]+:\d+: error: ", line))
-
-
-def no_shell(script: Path) -> str:
-    """Return an error for the first command for a shell in the script.
-
-    psql skips a `\\!` that could not run, and replaces a command in backticks by an empty string. From 16 on it
-    also sets SHELL_ERROR, which after_script.sql checks.
-    """
-    for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1):
-        if re.match(r"\s*\\(!|[a-z]\w*[^'\"]*`)", line):
-            return f"{script.name}:{number}: {_NO_SHELL}"
-    return ""
 
 
 def settle(directory: Path, settings: Mapping[str, str]) -> None:

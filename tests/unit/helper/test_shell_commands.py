@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from draupnir_helper.jobs import finalise
+from draupnir_helper.jobs import scripts
 
 
 @pytest.mark.parametrize(
@@ -15,7 +15,7 @@ from draupnir_helper.jobs import finalise
 def test_a_command_for_a_shell_is_found_with_its_line(tmp_path: Path, line: str) -> None:
     script = tmp_path / "anonymisation_script.sql"
     script.write_text(f"\\c my_db\n{line}\n")
-    assert finalise.no_shell(script).startswith("anonymisation_script.sql:2: ")
+    assert scripts.no_shell(script).startswith("anonymisation_script.sql:2: ")
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ def test_a_command_for_a_shell_is_found_with_its_line(tmp_path: Path, line: str)
 def test_other_lines_are_no_shell_commands(tmp_path: Path, line: str) -> None:
     script = tmp_path / "anonymisation_script.sql"
     script.write_text(f"{line}\n")
-    assert finalise.no_shell(script) == ""
+    assert scripts.no_shell(script) == ""
