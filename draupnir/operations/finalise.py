@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 
 from draupnir.errors import (
@@ -24,7 +23,7 @@ from draupnir.errors import (
 )
 from draupnir.helper import UnitFailed
 from draupnir.models import Failure, FinaliseStep, Image, ImageStatus, Purpose
-from draupnir.operations import disk, failures, lifecycle, trash, trials
+from draupnir.operations import failures, jobs, lifecycle, trash, trials
 from draupnir.operations.context import Context
 from draupnir.operations.parameters import allowed as allowed_parameters
 from draupnir.operations.tasks import Subject, Work
@@ -33,16 +32,8 @@ from draupnir_helper import wire
 FIRST_ACTIVITY = "sealing the upload"
 TRYING_OUT = "trial boot"
 WAITING_FOR_PORT = "waiting for a free port"
-POLL_S = 0.5
-# The pause between two checks of a job is a small fraction of its run time, and so is the delay at its end.
-FIRST_POLL_S = 0.02
-POLLS_PER_JOB = 20
 
 log = logging.getLogger(__name__)
-
-
-class _NoLongerFinalising(Exception):
-    """Another task has changed the row, because the image is being destroyed."""
 
 
 def start(context: Context, image_id: int) -> asyncio.Task[Image]:
@@ -79,7 +70,7 @@ async def _carry_on(context: Context, image_id: int) -> Image:
     try:
         while image.step is not None:
             image = await _STEPS[image.step](context, image)
-    except _NoLongerFinalising:
+    except jobs.NoLongerFinalising:
         raise _destroyed_meanwhile(image_id) from None
     except (Unavailable, NothingUploaded):
         raise
@@ -112,19 +103,19 @@ async def _seal(context: Context, image: Image) -> Image:
     sealed = await context.helper.ask(wire.SealUpload(image_id=image.id))
     if sealed.empty:
         await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["seal"]))
-        _still(await context.store.images.leave_finalising(image.id))
+        jobs.still(await context.store.images.leave_finalising(image.id))
         raise NothingUploaded(_nothing_uploaded(image.id))
-    return _still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
+    return jobs.still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
 
 
 async def _extract(context: Context, image: Image) -> Image:
     await context.helper.ask(wire.StartExtract(image_id=image.id))
-    report = await _follow(context, image, wire.JobKind.EXTRACT)
+    report = await jobs.follow(context, image, wire.JobKind.EXTRACT)
     if report.postgres_major is None:
         raise ImageFailed(
             "job_killed", "The extract job did not report the Postgres version; finalise the image again."
         )
-    return _still(
+    return jobs.still(
         await context.store.images.move_to_step(
             image,
             FinaliseStep.FINALISE,
@@ -136,9 +127,9 @@ async def _extract(context: Context, image: Image) -> Image:
 
 
 async def _finalise(context: Context, image: Image) -> Image:
-    if await _job_state(context, image, wire.JobKind.FINALISE) is wire.JobState.ABSENT:
+    if await jobs.state_of(context, image, wire.JobKind.FINALISE) is wire.JobState.ABSENT:
         # The finalise job may only start on freshly extracted work.
-        if await _job_state(context, image, wire.JobKind.EXTRACT) is not wire.JobState.SUCCEEDED:
+        if await jobs.state_of(context, image, wire.JobKind.EXTRACT) is not wire.JobState.SUCCEEDED:
             return await _extract_anew(context, image)
         await context.helper.ask(
             wire.StartFinalise(
@@ -150,8 +141,8 @@ async def _finalise(context: Context, image: Image) -> Image:
                 canaries=list(image.canaries),
             )
         )
-    report = await _follow(context, image, wire.JobKind.FINALISE)
-    return _still(
+    report = await jobs.follow(context, image, wire.JobKind.FINALISE)
+    return jobs.still(
         await context.store.images.move_to_step(
             image,
             FinaliseStep.PUBLISH,
@@ -170,7 +161,7 @@ async def _finalise(context: Context, image: Image) -> Image:
 
 
 async def _publish(context: Context, image: Image) -> Image:
-    if await _job_state(context, image, wire.JobKind.FINALISE) is not wire.JobState.SUCCEEDED:
+    if await jobs.state_of(context, image, wire.JobKind.FINALISE) is not wire.JobState.SUCCEEDED:
         return await _extract_anew(context, image)
     await context.helper.ask(
         wire.PublishImage(
@@ -180,7 +171,7 @@ async def _publish(context: Context, image: Image) -> Image:
             created_at=image.created_at,
         )
     )
-    return _still(await context.store.images.move_to_step(image, FinaliseStep.TRIAL, TRYING_OUT))
+    return jobs.still(await context.store.images.move_to_step(image, FinaliseStep.TRIAL, TRYING_OUT))
 
 
 async def _try_out(context: Context, image: Image) -> Image:
@@ -189,15 +180,15 @@ async def _try_out(context: Context, image: Image) -> Image:
         instance = await lifecycle.reserve_trial(context, image)
         instance = await lifecycle.bring_up(context, instance.id)
     except NoFreePort:
-        image = await _note(context, image, WAITING_FOR_PORT, None, None)
-        await asyncio.sleep(POLL_S)
+        image = await jobs.note(context, image, WAITING_FOR_PORT, None, None)
+        await asyncio.sleep(jobs.POLL_S)
         return image
     except UnitFailed as error:
         raise ImageFailed("trial_failed", f"Postgres does not start on the image: {error.detail}") from error
-    await _note(context, image, TRYING_OUT, None, None)
+    await jobs.note(context, image, TRYING_OUT, None, None)
     await trials.run(context, instance, image.superuser or trials.USUAL_SUPERUSER)
     await _end_trials(context, image.id)
-    ready = _still(await context.store.images.mark_ready(image))
+    ready = jobs.still(await context.store.images.mark_ready(image))
     _clear_up_later(context, image.id)
     return ready
 
@@ -215,55 +206,7 @@ async def _extract_anew(context: Context, image: Image) -> Image:
     # Do this before the step changes, because `extract` would accept a successful job of the earlier attempt.
     await context.helper.ask(wire.StopJobs(image_id=image.id))
     await context.helper.ask(wire.DiscardParts(image_id=image.id, parts=["work", "image"]))
-    return _still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
-
-
-async def _follow(context: Context, image: Image, kind: wire.JobKind) -> wire.JobReport:
-    """Wait for a job, and record its progress. Raises ImageFailed or NoRoom with the job's reason."""
-    began = time.monotonic()
-    while True:
-        job = await context.helper.ask(wire.InspectJob(kind=kind, image_id=image.id))
-        match job.state:
-            case wire.JobState.SUCCEEDED:
-                return job.report
-            case wire.JobState.FAILED:
-                raise failures.error_of(failures.of_job(job))
-            case wire.JobState.ABSENT:
-                raise ImageFailed("job_killed", f"The {kind} job vanished; finalise the image again.")
-            case wire.JobState.RUNNING:
-                await _require_room(context, kind)
-                image = await _note(context, image, job.report.step, job.report.done_bytes, job.report.total_bytes)
-                await asyncio.sleep(min(POLL_S, max(FIRST_POLL_S, (time.monotonic() - began) / POLLS_PER_JOB)))
-
-
-async def _require_room(context: Context, kind: wire.JobKind) -> None:
-    """Raise NoRoom if the disk is low. This stops the job, which can be repeated, before instances are stopped."""
-    room = await disk.room(context)
-    least_bytes = room.low_bytes if kind is wire.JobKind.EXTRACT else room.critical_bytes
-    if short := await disk.shortage(context, least_bytes):
-        raise NoRoom(
-            f"The data disk has only {short.free_bytes >> 20} MiB free; destroy instances or images, or enlarge the"
-            " disk, and finalise again."
-        )
-
-
-async def _note(context: Context, image: Image, activity: str, done: int | None, total: int | None) -> Image:
-    """Record the progress if it changed; this also detects that the image is being destroyed."""
-    known = image.progress
-    activity = failures.printable(activity) or (known.activity if known else "")
-    if known is None or (known.activity, known.done_bytes, known.total_bytes) != (activity, done, total):
-        return _still(await context.store.images.note_progress(image, activity, done, total))
-    return await _current(context, image)
-
-
-async def _current(context: Context, image: Image) -> Image:
-    """Return the current row if it is still at this step."""
-    now = await context.store.images.get(image.id)
-    return _still(now if now is not None and now.step is image.step else None)
-
-
-async def _job_state(context: Context, image: Image, kind: wire.JobKind) -> wire.JobState:
-    return (await context.helper.ask(wire.InspectJob(kind=kind, image_id=image.id))).state
+    return jobs.still(await context.store.images.move_to_step(image, FinaliseStep.EXTRACT, "extracting"))
 
 
 async def _end_trials(context: Context, image_id: int) -> None:
@@ -310,12 +253,6 @@ def _nothing_uploaded(image_id: int) -> str:
         f"Nothing has been uploaded for image {image_id};"
         f" copy the backup to upload@HOST:/draupnir/image_uploads/{image_id} and finalise again."
     )
-
-
-def _still(image: Image | None) -> Image:
-    if image is None:
-        raise _NoLongerFinalising
-    return image
 
 
 def _storable(name: str | None) -> str | None:

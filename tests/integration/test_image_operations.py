@@ -19,7 +19,7 @@ from draupnir.errors import (
     WrongState,
 )
 from draupnir.models import Authority, Image, ImageStatus
-from draupnir.operations import finalise, images, instances, reports, trials
+from draupnir.operations import finalise, images, instances, jobs, reports, trials
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode, JobKind, JobReport, JobState
@@ -342,7 +342,7 @@ async def test_a_job_that_fails_is_reported(
 async def test_progress_is_what_the_job_reports(
     context: Context, helper: FakeHelper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finalise, "POLL_S", 0.001)
+    monkeypatch.setattr(jobs, "POLL_S", 0.001)
     helper.outcomes[JobKind.EXTRACT] = JobState.RUNNING
     helper.reports[JobKind.EXTRACT] = JobReport(step="extr\x00acting", done_bytes=2**70, total_bytes=5)
     image = await uploaded_image(context)
@@ -376,7 +376,7 @@ async def test_a_trial_waits_for_a_free_port(
 ) -> None:
     first = await ready_image(context)
     taken = [await new_instance(context, first) for _ in context.settings.instance_ports]
-    monkeypatch.setattr(finalise, "POLL_S", 0.001)
+    monkeypatch.setattr(jobs, "POLL_S", 0.001)
     image = await uploaded_image(context)
     waiting = asyncio.create_task(images.finalise(context, image.id, wait=True))
 

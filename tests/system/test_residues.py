@@ -81,7 +81,7 @@ def filenode(source: Source) -> str:
 
 
 @pytest.fixture(scope="module")
-def image(service: Service, source: Source, filenode: str) -> Iterator[int]:
+def masked(service: Service, source: Source, filenode: str) -> Iterator[int]:
     source.stop()
     assert files_with_canary(source.data), "the source has them, so the search works"
     image_id = service.create_image(SCRIPT)
@@ -102,12 +102,12 @@ def published(image_id: int) -> Path:
     return Path(f"/srv/draupnir/image_snapshots/{image_id}")
 
 
-def test_no_file_of_the_image_contains_a_removed_value(image: int) -> None:
-    assert files_with_canary(published(image)) == []
+def test_no_file_of_the_image_contains_a_removed_value(masked: int) -> None:
+    assert files_with_canary(published(masked)) == []
 
 
-def test_a_table_that_the_script_did_not_change_is_not_rewritten(service: Service, image: int, filenode: str) -> None:
-    instance_id = int(service.create_instance(image)["id"])
+def test_a_table_that_the_script_did_not_change_is_not_rewritten(service: Service, masked: int, filenode: str) -> None:
+    instance_id = int(service.create_instance(masked)["id"])
     found = service.answer(
         instance_id, "SELECT relname, relfilenode FROM pg_class WHERE relname IN ('people', 'untouched')"
     )
@@ -117,7 +117,7 @@ def test_a_table_that_the_script_did_not_change_is_not_rewritten(service: Servic
 
 
 def test_a_canary_in_a_file_fails_the_image_and_an_absent_one_does_not(
-    service: Service, source: Source, image: int, tmp_path: Path
+    service: Service, source: Source, masked: int, tmp_path: Path
 ) -> None:
     script, canaries = tmp_path / "anonymise.sql", tmp_path / "canaries"
     script.write_text(SCRIPT.replace("ALTER TABLE people DROP COLUMN phone;", ""))
@@ -139,8 +139,8 @@ def test_a_canary_in_a_file_fails_the_image_and_an_absent_one_does_not(
     service.destroy_image(image_id)
 
 
-def test_the_image_holds_no_log_statistics_or_files_of_no_relation(image: int) -> None:
-    directory = published(image)
+def test_the_image_holds_no_log_statistics_or_files_of_no_relation(masked: int) -> None:
+    directory = published(masked)
     assert len([path for path in (directory / "pg_wal").iterdir() if path.is_file()]) == 1
     for name in ("pg_stat", "pg_stat_tmp", "pg_replslot", "pg_notify", "pg_logical/snapshots", "pg_logical/mappings"):
         assert list((directory / name).iterdir()) == [], name
