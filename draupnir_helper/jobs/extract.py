@@ -13,12 +13,11 @@ from draupnir_helper.jobs.reports import Report, Reporter
 
 SEAL = Path("/srv/seal")
 TARGET = Path(postgres.PGDATA)
-_INCOMING = ".incoming"
 
 
 def main(reporter: Reporter) -> Report:
     """Unpack or copy the upload; find, check and prune the data directory; report its major."""
-    incoming = TARGET / _INCOMING
+    incoming = TARGET / reports.INCOMING
     incoming.mkdir()
     uploads.fill(SEAL, incoming, lambda done, total: reporter.progress("extracting", done, total), reporter.rows)
     directory = uploads.find_data_directory(incoming, reporter.rows)

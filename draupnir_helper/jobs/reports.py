@@ -11,6 +11,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -23,6 +24,7 @@ from draupnir_helper import postgres
 from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.notify import escape, notify
 
+INCOMING = ".incoming"  # the extract job unpacks into this directory
 PRIVATE_NAME = ".draupnir-error"
 PRIVATE_MAX_BYTES = 1024 * 1024
 _STATUS_BYTES = 3800  # systemd reads 4096 bytes of a notification
@@ -115,10 +117,20 @@ def run(job: Callable[[Reporter], Report]) -> None:
     try:
         finished = job(reporter)
     except Exception as error:  # noqa: BLE001 - reported, and the end of the job
+        reason = _reason(error)
+        if reason.code == "no_room":
+            _make_room(Path(postgres.PGDATA))
         reporter.rows.leave()
-        _fail(_reason(error))
+        _fail(reason)
     reporter.rows.leave()
     send(finished._replace(finished=True))
+
+
+def _make_room(directory: Path) -> None:
+    """Delete a part of the failed work, which nobody needs any more, so that report and error can be written."""
+    for name in ("pg_wal", INCOMING):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    os.sync()  # btrfs counts deleted extents until it commits
 
 
 def _reason(error: Exception) -> JobError:

@@ -179,7 +179,9 @@ def test_a_compromised_daemon_cannot_raise_a_ceiling(service: Service, image: in
     for asked in (None, ceiling, ceiling | {"max_bytes": attributes(service, neighbour)["max_bytes"] + 4096}):
         request = daemon.start(image_id=image, postgres_major=MAJOR, ceiling=asked)
         assert daemon.code_of(daemon.ask(request)) == "bad_request"
-    assert groups() == before
+    after = groups()  # the helper may have prepared or deleted other groups meanwhile
+    assert after[group(neighbour)] == before[group(neighbour)]
+    assert set(after.values()) <= set(before.values())
     assert not (world.DATA / f"instances/{daemon.FREE_ID}").exists()
     assert not (world.DATA / f"instances/{daemon.FREE_ID}.json").exists()
 
@@ -260,11 +262,16 @@ def test_an_uploaded_directory_shares_its_extents_with_the_work_and_leaves_room(
 @pytest.mark.usefixtures("small_images")
 def test_a_script_that_writes_too_much_fails_its_image(service: Service, neighbour: int, backup: Path) -> None:
     image_id = service.create_image(
-        "\\c my_db\nCREATE TABLE much AS SELECT repeat(md5(i::text), 32) FROM generate_series(1, 200000) i;"
+        # The pages of a row that is rolled back stay, so the work has no room when the job ends.
+        "\\c my_db\nCREATE TABLE much (x text);"
+        "\nINSERT INTO much SELECT repeat(md5(i::text), 32) FROM generate_series(1, 20000) i;"
+        "\nUPDATE much SET x = x || x;\nUPDATE much SET x = x || x;\nUPDATE much SET x = x || x;"
     )
     service.upload(image_id, backup)
     answer = service.finalise(image_id)
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (507, "no_room"), answer.text
+    for text in ("report", "error"):
+        assert service.ask("GET", f"/images/{image_id}/{text}").status_code == 200, "the job left its texts"
     service.ask("PATCH", f"/images/{image_id}", {"anonymisation_script": ""})
     assert service.finalise(image_id).status_code == 200, "what the first attempt wrote does not count any more"
     service.destroy_image(image_id)
