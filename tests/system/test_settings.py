@@ -33,7 +33,7 @@ SELECT pg_sleep(1.5);
 
 
 @pytest.fixture(scope="module")
-def german(service: Service, source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+def german(service: Service, image: int, source: Source, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Provide an image of a source with settings; its postgresql.conf is beside the archive, as on Debian."""
     before = world.observe()
     beside = tmp_path_factory.mktemp("etc") / "postgresql.conf"
