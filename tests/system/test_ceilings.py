@@ -179,7 +179,7 @@ def test_a_compromised_daemon_cannot_raise_a_ceiling(service: Service, image: in
     for asked in (None, ceiling, ceiling | {"max_bytes": attributes(service, neighbour)["max_bytes"] + 4096}):
         request = daemon.start(image_id=image, postgres_major=MAJOR, ceiling=asked)
         assert daemon.code_of(daemon.ask(request)) == "bad_request"
-    after = groups()  # the helper may have prepared or deleted other groups meanwhile
+    after = groups()  # the helper prepares and deletes other groups in the background
     assert after[group(neighbour)] == before[group(neighbour)]
     assert set(after.values()) <= set(before.values())
     assert not (world.DATA / f"instances/{daemon.FREE_ID}").exists()
