@@ -12,7 +12,7 @@ DraupnirError
 │   └── TokenNameTaken
 ├── Impossible              valid, but not possible
 │   ├── ImageNotReady  ImageHasInstances  NoFreePort  NoFreeId  DirectRefused  PostgresMissing  OwnerUnknown
-│   ├── CeilingTooHigh  RoleRefused
+│   ├── CeilingTooHigh  RoleRefused  SettingRefused  ResidueNotAllowed
 │   ├── SignInNotConfigured  NotASession  AllowListsOff  TooManyAddresses  FilterMissing
 │   └── ImageFailed         carries the code of what failed
 ├── TooManyRequests         rate limit
@@ -164,6 +164,13 @@ class SettingRefused(Impossible):
     title = "Setting not allowed"
 
 
+class ResidueNotAllowed(Impossible):
+    """The operator does not allow images that keep removed values in their files."""
+
+    code = "residue_not_allowed"
+    title = "Residue not allowed"
+
+
 class OwnerUnknown(Impossible):
     """The new owner has never signed in, or was revoked."""
 
@@ -220,7 +227,7 @@ FAILURE_CODES = frozenset(
         *("job_killed", "manifest_mismatch", "preflight_failed", "wal_missing"),
         *("no_data_directory", "no_room", "no_superuser", "not_an_archive", "postgres_missing", "ratio_exceeded"),
         *("recovery_failed", "role_conflict", "script_failed", "setting_refused", "several_archives", "tablespaces"),
-        *("tampered_catalogs",),
+        *("residue_not_allowed", "tampered_catalogs"),
         *("timed_out", "trial_failed", "truncated_archive", "unclean_stop", "unsafe_archive"),
     }
 )

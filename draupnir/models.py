@@ -130,6 +130,7 @@ class Image:
     A list may have only the beginning of the script, with `script_truncated`. Triggers wrote to `trigger_tables` during
     the script. `superuser` and `database`, the default to connect to, are None for images of older versions.
     `canaries` are raw values; they are never shown or logged, and are empty in a list and when the image is ready.
+    With `keep_residue`, the files keep values that the script removed. `proved`: a search for them found none.
     """
 
     id: int
@@ -150,6 +151,8 @@ class Image:
     superuser: str | None = None
     database: str | None = None
     canaries: tuple[str, ...] = field(default=(), repr=False)
+    keep_residue: bool = False
+    proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

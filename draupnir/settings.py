@@ -168,6 +168,7 @@ class Settings(Section):
         "pgaudit",
     )
     require_extensions: bool = False
+    allow_residue: bool = False
     sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)] = 1800
     pool_size: Annotated[int, Field(ge=0, le=100)] = 2
     pool_images: Annotated[int, Field(ge=0, le=100)] = 1

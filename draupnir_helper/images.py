@@ -34,6 +34,7 @@ SCRIPT_NAME = "anonymisation_script.sql"
 ORDER_NAME = "order.json"
 _DELETION_S = 45
 _DELETED = 16  # a group with less than this fraction of its limit counts as deleted
+_OF_REQUEST = {"carried_over", "given", "canaries", "keep_residue"}
 _OF_OPERATOR = {"shared_preload_libraries", "allowed_preload_libraries", "require_extensions"}
 _PARTS = {"upload": Place.UPLOADS, "seal": Place.SEALS, "work": Place.WORK, "image": Place.IMAGES}
 
@@ -105,6 +106,8 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
         return job
     if job_state(JobKind.EXTRACT, image_id).state is not JobState.SUCCEEDED:
         raise HelperError(ErrorCode.WRONG_STATE, "The upload has not been extracted.")
+    if request.keep_residue and not settings.allow_residue:
+        raise HelperError(ErrorCode.BAD_REQUEST, "allow_residue is off in the server's configuration.")
     require_major(request.postgres_major)
     name, uid = layout.image_user(image_id)
     users.ensure(name, uid, f"Draupnir image {image_id}")
@@ -112,9 +115,7 @@ def start_finalise(request: wire.StartFinalise, settings: Settings) -> wire.Job:
     # The group of the job can read it. Instances are in that group, too, but their sandboxes hide this directory.
     files.make_directory(directory, mode=0o750, gid=_data_gid())
     files.write(directory / SCRIPT_NAME, request.anonymisation_script, mode=0o640, gid=_data_gid())
-    order = request.model_dump(include={"carried_over", "given", "canaries"}) | settings.model_dump(
-        include=_OF_OPERATOR
-    )
+    order = request.model_dump(include=_OF_REQUEST) | settings.model_dump(include=_OF_OPERATOR)
     with storage.root() as root, btrfs.directory(Place.WORK, root) as work:
         order["left_bytes"] = _left_bytes(root, image_id, settings)
         files.write(directory / ORDER_NAME, json.dumps(order), mode=0o640, gid=_data_gid())
@@ -148,7 +149,7 @@ def publish_image(request: wire.PublishImage, settings: Settings) -> wire.Publis
                 raise HelperError(ErrorCode.WRONG_STATE, "The image has not been finalised.")
             # The report is untrusted, so the operator's list decides.
             libraries = [each for each in job.report.preload_libraries if each in settings.allowed_preload_libraries]
-            facts = manifests.Facts(any_role=True, preload_libraries=libraries)
+            facts = manifests.Facts(any_role=True, preload_libraries=libraries, proved=job.report.proved)
             manifests.write(root, Place.IMAGES, image_id, request, facts)
             job_texts.keep(root, job_texts.REPORT, image_id)
             job_texts.remove_from_work(root, job_texts.REPORT, image_id)

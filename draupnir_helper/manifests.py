@@ -28,13 +28,15 @@ class Facts(BaseModel):
     """Facts that the helper itself knows about the data of an image, and of its instances.
 
     `any_role` is true if the job that finalised the image locks out superusers, so that all other roles may log in.
-    `preload_libraries` are the libraries that the data need and the operator allows.
+    `preload_libraries` are the libraries that the data need and the operator allows. `proved` is true if that job found
+    that no file has a value that the script removed.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     any_role: bool = False
     preload_libraries: list[LibraryName] = []
+    proved: bool = False
 
 
 class Instance(Facts):

@@ -33,6 +33,7 @@ CODES: Mapping[str, str] = {
     "preload_missing": "Instances may not preload the library of an extension, so its functions fail.",
     "preload_required": "The tables of an extension need a library that may not be preloaded. The image fails.",
     "prepared_transaction_dropped": "A prepared transaction of the source was rolled back.",
+    "residue_kept": "Values that the script removed may still be in the files, because the image keeps them.",
     "role_limited": "A role lost rights that reach beyond SQL, such as BYPASSRLS or pg_signal_backend.",
     "role_setting_dropped": "A setting of a role or a database was dropped, because it affects access or libraries.",
     "room_missing": "The disk or max_image_bytes leaves no room for the script. The image fails.",

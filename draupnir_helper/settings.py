@@ -32,6 +32,7 @@ class Settings(BaseModel):
     shared_preload_libraries: list[LibraryName] = []
     allowed_preload_libraries: list[LibraryName] = ["pg_stat_statements", "pgaudit"]
     require_extensions: bool = False
+    allow_residue: bool = False
 
 
 def bytes_of(size: str) -> int:

@@ -91,10 +91,15 @@ class FakeHelper(Helper):
         self.ports = range(1024, 65536)
         self.foreign_ports: set[int] = set()
         self.majors = [15]
+        self.allow_residue = False
         self.reports: dict[JobKind, wire.JobReport] = {
             JobKind.EXTRACT: wire.JobReport(step="extracting", postgres_major=15),
             JobKind.FINALISE: wire.JobReport(
-                step="running the anonymisation script", size_bytes=1000, superuser="postgres", database="my_db"
+                step="running the anonymisation script",
+                size_bytes=1000,
+                superuser="postgres",
+                database="my_db",
+                proved=True,
             ),
         }
         self.outcomes: dict[JobKind, JobState] = {}
@@ -225,6 +230,8 @@ class FakeHelper(Helper):
                 if (JobKind.FINALISE, image_id) not in disk.jobs:
                     if disk.jobs.get((JobKind.EXTRACT, image_id)) is not JobState.SUCCEEDED:
                         raise Refused(ErrorCode.WRONG_STATE)
+                    if request.keep_residue and not self.allow_residue:
+                        raise Refused(ErrorCode.BAD_REQUEST)
                     self._require_major(request.postgres_major)
                     # A second run on the same work would show here.
                     disk.work[image_id] += " | " + request.anonymisation_script

@@ -14,6 +14,7 @@ from tests.postgres import Cluster, binaries
 
 SQL = Path(finalise.__file__).with_name("sql")
 MAJOR = int(binaries().parent.name)
+ORDER = {"canaries": [], "keep_residue": False}
 
 
 @contextmanager
@@ -39,9 +40,9 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
         finalise.disarm(job, databases)
         before = surveys.survey(job, databases)
         with mock.patch.object(finalise, "SCRIPT", script):
-            databases, _, changed = finalise.run_script(job, databases, start, rows)
+            databases, _, changed = finalise.run_script(job, databases, start, ORDER, rows)
         surveys.refresh(job, databases, before, rows)
         judged, with_data = handover.hand_over(job, databases, rows)
-        finalise.clean(job, databases, before.parents, changed, [], rows)
+        finalise.clean(job, databases, before.parents, changed, ORDER, rows)
         rows.leave()
         return judged, handover.default_database(databases, with_data)

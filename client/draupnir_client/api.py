@@ -112,14 +112,18 @@ class DraupnirAPI:
         anonymisation_script: str,
         settings: Mapping[str, str] | None = None,
         canaries: Sequence[str] | None = None,
+        *,
+        keep_residue: bool = False,
     ) -> Image:
         """Create an image, to which a backup can then be uploaded. `backed_up_at` is in RFC 3339.
 
-        The finalise fails if a file of the image contains one of the `canaries`.
+        The finalise fails if a file of the image contains one of the `canaries`. With `keep_residue`, the files keep
+        values that the script removes.
         """
         attributes: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
         attributes |= {"settings": settings} if settings else {}
         attributes |= {"canaries": canaries} if canaries else {}
+        attributes |= {"keep_residue": True} if keep_residue else {}
         return read_image(self._data("POST", "/images", "create an image", _body("images", attributes)))
 
     def update_image(
@@ -130,10 +134,11 @@ class DraupnirAPI:
         anonymisation_script: str | None = None,
         settings: Mapping[str, str | None] | None = None,
         canaries: Sequence[str] | None = None,
+        keep_residue: bool | None = None,
     ) -> Image:
         """Change the given attributes of an image that is not ready. A setting that is None is removed."""
         given: dict[str, object] = {"backed_up_at": backed_up_at, "anonymisation_script": anonymisation_script}
-        given |= {"settings": settings or None, "canaries": canaries}
+        given |= {"settings": settings or None, "canaries": canaries, "keep_residue": keep_residue}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing = f"update image {image_id}"
         return read_image(self._data("PATCH", f"/images/{image_id}", doing, _body("images", attributes)))

@@ -81,6 +81,7 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
             ("Updated at", image.updated_at),
             ("Postgres", image.postgres_version or "-"),
             ("Size", format_size(image.size_bytes)),
+            *([("Proved", "yes" if image.proved else "no")] if image.ready and image.proved is not None else []),
             *([("Settings", "\n".join(image.settings) + "\n")] if image.settings else []),
             *([("Written by triggers", written)] if (written := ", ".join(image.tables_written_by_triggers)) else []),
             # The script has separate lines, to distinguish it from the other fields.
@@ -94,6 +95,7 @@ def show(invocation: Invocation, image_id: int, wants_report: bool) -> None:
 @click.option("--backed-up-at", metavar="TIME", help="The time of the backup, instead of the first argument.")
 @_settings_option("A setting of Postgres for the image's instances, such as work_mem=64MB; may be repeated.")
 @_canaries_option
+@click.option("--keep-residue", is_flag=True, help="Rewrite nothing: removed values stay in the files of the image.")
 @click.pass_context
 def create(
     context: click.Context,
@@ -101,6 +103,7 @@ def create(
     backed_up_at: str | None,
     settings: tuple[tuple[str, str], ...],
     canaries: str | None,
+    keep_residue: bool,
 ) -> None:
     """Create an image of a backup.
 
@@ -114,7 +117,7 @@ def create(
     moment = Moment().convert(texts[0], None, context)
     script = Script().convert(texts[1], None, context)
     invocation = context.ensure_object(Invocation)
-    image = invocation.api().create_image(moment, script, dict(settings), _lines(canaries))
+    image = invocation.api().create_image(moment, script, dict(settings), _lines(canaries), keep_residue=keep_residue)
     _print_one(invocation, image)
     say(f"Image {image.id} awaits its upload: draupnir-client images upload {image.id} BACKUP")
 
@@ -192,6 +195,7 @@ def _mention_report(api: DraupnirAPI, image_id: int) -> None:
 @click.option("--backed-up-at", type=Moment(), help="The time of the backup.")
 @_settings_option("Change a setting of the image's instances; NAME= without a value removes the setting.")
 @_canaries_option
+@click.option("--keep-residue/--no-keep-residue", default=None, help="Whether removed values stay in the files.")
 @pass_invocation
 def update(
     invocation: Invocation,
@@ -200,19 +204,21 @@ def update(
     backed_up_at: str | None,
     settings: tuple[tuple[str, str], ...],
     canaries: str | None,
+    keep_residue: bool | None,
 ) -> None:
     """Correct what was given with an image.
 
     The image must not be ready. It can then be finalised again without a second upload.
     """
-    if script is None and backed_up_at is None and not settings and canaries is None:
-        raise click.UsageError("Give --script, --backed-up-at, --set or --canary-file.")
+    if not settings and all(each is None for each in (script, backed_up_at, canaries, keep_residue)):
+        raise click.UsageError("Give --script, --backed-up-at, --set, --canary-file or --keep-residue.")
     image = invocation.api().update_image(
         image_id,
         backed_up_at=backed_up_at,
         anonymisation_script=script,
         settings={name: value or None for name, value in settings},
         canaries=_lines(canaries),
+        keep_residue=keep_residue,
     )
     _print_one(invocation, image)
     say(f"Image {image.id} is changed; next: draupnir-client images finalise {image.id}")

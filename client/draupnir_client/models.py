@@ -40,6 +40,7 @@ class Image:
     size_bytes: int | None
     settings: tuple[str, ...]
     tables_written_by_triggers: tuple[str, ...]
+    proved: bool | None
     error: str | None
     error_code: str | None
     progress: Progress | None
@@ -158,10 +159,16 @@ def read_image(value: object) -> Image:
         size_bytes=_count(attributes.get("size_bytes")),
         settings=_assignments(attributes.get("settings")),
         tables_written_by_triggers=_texts(attributes.get("tables_written_by_triggers")),
+        proved=_flag(attributes.get("proved")),
         error=(text(error, "detail") or text(error, "code") or None) if isinstance(error, Mapping) else None,
         error_code=(text(error, "code") or None) if isinstance(error, Mapping) else None,
         progress=_progress(attributes.get("progress")),
     )
+
+
+def _flag(value: object) -> bool | None:
+    """Return a boolean, or None if an older server does not send it."""
+    return value if isinstance(value, bool) else None
 
 
 def read_image_error(value: object) -> str:

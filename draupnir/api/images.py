@@ -29,7 +29,12 @@ async def create(request: Request, caller: Caller) -> Response:
     document = await read_document(request, max_bytes=MAX_SCRIPT_BODY_BYTES)
     wish = read_attributes(document, "images", NewImage)
     image = await images.create(
-        context_of(request), wish.backed_up_at, wish.anonymisation_script, wish.settings, wish.canaries
+        context_of(request),
+        wish.backed_up_at,
+        wish.anonymisation_script,
+        wish.settings,
+        wish.canaries,
+        keep_residue=wish.keep_residue,
     )
     return _answer(image, 201, {"Location": f"/images/{image.id}"})
 
@@ -46,7 +51,7 @@ async def update(request: Request, caller: Caller) -> Response:
     change = read_attributes(document, "images", ImageChange, image_id)
     if not change.model_fields_set:
         raise errors.InvalidRequest(
-            "`data.attributes` is empty; send backed_up_at, anonymisation_script, settings or canaries."
+            "`data.attributes` is empty; send backed_up_at, anonymisation_script, settings, canaries or keep_residue."
         )
     image = await images.update(
         context_of(request),
@@ -55,6 +60,7 @@ async def update(request: Request, caller: Caller) -> Response:
         anonymisation_script=change.anonymisation_script,
         parameters=change.settings,
         canaries=change.canaries,
+        keep_residue=change.keep_residue,
     )
     return _answer(image)
 

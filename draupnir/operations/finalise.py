@@ -31,6 +31,10 @@ from draupnir_helper import wire
 
 FIRST_ACTIVITY = "sealing the upload"
 TRYING_OUT = "trial boot"
+RESIDUE_NOT_ALLOWED = (
+    "The operator does not allow images that keep removed values in their files (keep_residue); omit it, or ask the"
+    " operator to set allow_residue = true in /etc/draupnir/config.toml."
+)
 WAITING_FOR_PORT = "waiting for a free port"
 
 log = logging.getLogger(__name__)
@@ -131,6 +135,8 @@ async def _finalise(context: Context, image: Image) -> Image:
         # The finalise job may only start on freshly extracted work.
         if await jobs.state_of(context, image, wire.JobKind.EXTRACT) is not wire.JobState.SUCCEEDED:
             return await _extract_anew(context, image)
+        if image.keep_residue and not context.settings.allow_residue:
+            raise ImageFailed("residue_not_allowed", RESIDUE_NOT_ALLOWED)
         await context.helper.ask(
             wire.StartFinalise(
                 image_id=image.id,
@@ -139,6 +145,7 @@ async def _finalise(context: Context, image: Image) -> Image:
                 carried_over=dict(image.parameters),
                 given=dict(image.given_parameters),
                 canaries=list(image.canaries),
+                keep_residue=image.keep_residue,
             )
         )
     report = await jobs.follow(context, image, wire.JobKind.FINALISE)
@@ -156,6 +163,7 @@ async def _finalise(context: Context, image: Image) -> Image:
             },
             superuser=_storable(report.superuser),
             database=_storable(report.database),
+            proved=report.proved,
         )
     )
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from draupnir.errors import DraupnirError, InvalidRequest, NotFound, WrongState
+from draupnir.errors import DraupnirError, InvalidRequest, NotFound, ResidueNotAllowed, WrongState
 from draupnir.lifecycles import IMAGES, Change, Undo
 from draupnir.models import Image, ImageStatus
 from draupnir.operations import finalise as finalising
@@ -28,16 +28,22 @@ async def create(
     anonymisation_script: str,
     parameters: Mapping[str, str] | None = None,
     canaries: Sequence[str] = (),
+    *,
+    keep_residue: bool = False,
 ) -> Image:
     """Create an image with its upload folder.
 
     `parameters` are settings of Postgres for its instances. No file of the image may contain one of the `canaries`.
-    Raises InvalidRequest, SettingRefused, NoFreeId, NoRoom, Unavailable.
+    With `keep_residue`, the files keep values that the script removes.
+    Raises InvalidRequest, SettingRefused, ResidueNotAllowed, NoFreeId, NoRoom, Unavailable.
     """
     _check_script(anonymisation_script)
     require_allowed(context, parameters or {})
+    _check_residue(context, keep_residue=keep_residue)
     taken_ids = await ids.of_images(context)
-    image = await context.store.images.insert(backed_up_at, anonymisation_script, taken_ids, parameters, canaries)
+    image = await context.store.images.insert(
+        backed_up_at, anonymisation_script, taken_ids, parameters, canaries, keep_residue=keep_residue
+    )
     await context.tasks.run(
         Work.CREATE_IMAGE, Subject("image", image.id), lambda: _make_upload_or_undo(context, image.id)
     )
@@ -81,12 +87,14 @@ async def update(
     anonymisation_script: str | None,
     parameters: Mapping[str, str | None] | None = None,
     canaries: Sequence[str] | None = None,
+    keep_residue: bool | None = None,
 ) -> Image:
     """Change the values that are not None. Remove settings that are None in `parameters`.
 
-    Raises InvalidRequest, SettingRefused, NotFound, or WrongState if the image is finalising or ready.
+    Raises InvalidRequest, SettingRefused, ResidueNotAllowed, NotFound, and WrongState if it is finalising or ready.
     """
     require_allowed(context, parameters or {})
+    _check_residue(context, keep_residue=bool(keep_residue))
     if anonymisation_script is not None:
         _check_script(anonymisation_script)
     image = await context.store.images.update(
@@ -95,6 +103,7 @@ async def update(
         anonymisation_script=anonymisation_script,
         parameters=parameters or {},
         canaries=canaries,
+        keep_residue=keep_residue,
     )
     if image is None:
         status = (await get(context, image_id)).status
@@ -176,6 +185,11 @@ async def _tear_down(context: Context, image_id: int) -> None:
     await context.helper.ask(wire.DestroyImage(image_id=image_id))
     await context.store.images.delete(image_id)
     trash.empty(context)
+
+
+def _check_residue(context: Context, *, keep_residue: bool) -> None:
+    if keep_residue and not context.settings.allow_residue:
+        raise ResidueNotAllowed(finalising.RESIDUE_NOT_ALLOWED)
 
 
 def _check_script(script: str) -> None:

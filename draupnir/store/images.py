@@ -33,13 +33,15 @@ class Images:
         taken_ids: Collection[int],
         parameters: Mapping[str, str] | None = None,
         canaries: Sequence[str] = (),
+        *,
+        keep_residue: bool = False,
     ) -> Image:
         """Insert an image that awaits its upload, with an id not in `taken_ids`. Raises NoFreeId."""
         async with take_turn(self._database) as turn:
             image_id = await draw_image_id(turn.connection, taken_ids)
             cursor = await turn.connection.execute(
-                "INSERT INTO images (id, status, backed_up_at, anonymisation_script, given_settings, canaries)"
-                " VALUES (%s, %s, %s, %s, %s, %s)"
+                "INSERT INTO images (id, status, backed_up_at, anonymisation_script, given_settings, canaries,"
+                " keep_residue) VALUES (%s, %s, %s, %s, %s, %s, %s)"
                 " RETURNING *",
                 [
                     image_id,
@@ -48,6 +50,7 @@ class Images:
                     anonymisation_script,
                     Jsonb(parameters or {}),
                     Jsonb(list(canaries)),
+                    keep_residue,
                 ],
             )
             (row,) = await cursor.fetchall()
@@ -65,7 +68,8 @@ class Images:
                 "SELECT id, status, backed_up_at, left(anonymisation_script, %(most)s) AS anonymisation_script,"
                 " length(anonymisation_script) > %(most)s AS script_truncated, created_at, updated_at, step, activity,"
                 " done_bytes, total_bytes, step_started_at, failure_code, failure_detail, postgres_major, size_bytes,"
-                " trigger_tables, given_settings, settings, superuser, database FROM images ORDER BY id",
+                " trigger_tables, given_settings, settings, superuser, database, keep_residue, proved"
+                " FROM images ORDER BY id",
                 {"most": MAX_LISTED_SCRIPT_CHARS},
             )
             return [_image(row) async for row in cursor]
@@ -78,6 +82,7 @@ class Images:
         anonymisation_script: str | None,
         parameters: Mapping[str, str | None],
         canaries: Sequence[str] | None = None,
+        keep_residue: bool | None = None,
     ) -> Image | None:
         """Change the values that are not None, if the image awaits its upload or has failed.
 
@@ -87,13 +92,14 @@ class Images:
             "UPDATE images SET backed_up_at = coalesce(%s, backed_up_at),"
             " anonymisation_script = coalesce(%s, anonymisation_script),"
             " given_settings = jsonb_strip_nulls(given_settings || %s), canaries = coalesce(%s, canaries),"
-            " updated_at = now()"
+            " keep_residue = coalesce(%s, keep_residue), updated_at = now()"
             " WHERE id = %s AND status IN ('awaiting_upload', 'failed') RETURNING *",
             [
                 backed_up_at,
                 anonymisation_script,
                 Jsonb(parameters),
                 None if canaries is None else Jsonb(list(canaries)),
+                keep_residue,
                 image_id,
             ],
         )
@@ -107,7 +113,7 @@ class Images:
             values={"id": image_id, "activity": activity},
             also="step = 'seal', activity = %(activity)s, step_started_at = now(), done_bytes = NULL,"
             " total_bytes = NULL, postgres_major = NULL, size_bytes = NULL, trigger_tables = NULL, settings = '{}',"
-            " superuser = NULL, database = NULL",
+            " superuser = NULL, database = NULL, proved = false",
         )
 
     async def move_to_step(
@@ -122,6 +128,7 @@ class Images:
         parameters: Mapping[str, str] | None = None,
         superuser: str | None = None,
         database: str | None = None,
+        proved: bool | None = None,
     ) -> Image | None:
         """Move the image to another step, and record new facts."""
         return await self._one(
@@ -129,7 +136,8 @@ class Images:
             " total_bytes = NULL, postgres_major = coalesce(%s, postgres_major),"
             " size_bytes = coalesce(%s, size_bytes), trigger_tables = coalesce(%s, trigger_tables),"
             " settings = coalesce(%s, settings),"
-            " superuser = coalesce(%s, superuser), database = coalesce(%s, database), updated_at = now()"
+            " superuser = coalesce(%s, superuser), database = coalesce(%s, database),"
+            " proved = coalesce(%s, proved), updated_at = now()"
             " WHERE id = %s AND status = 'finalising' AND step = %s RETURNING *",
             [
                 step,
@@ -140,6 +148,7 @@ class Images:
                 None if parameters is None else Jsonb(parameters),
                 superuser,
                 database,
+                proved,
                 image.id,
                 image.step,
             ],
@@ -278,4 +287,6 @@ def _image(row: Row) -> Image:
         superuser=row["superuser"],
         database=row["database"],
         canaries=tuple(row.get("canaries", ())),
+        keep_residue=row["keep_residue"],
+        proved=row["proved"],
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,14 +68,14 @@ def main(reporter: Reporter) -> Report:
         collated = collations.Collations(cluster, reporter)
         collated.rebuild(before.dependent)
         reporter.step("running the anonymisation script")
-        databases, written, changed = run_script(cluster, databases, start, reporter.rows)
+        databases, written, changed = run_script(cluster, databases, start, order, reporter.rows)
         collated.retry(databases)
         reporter.step("refreshing materialized views")
         surveys.refresh(cluster, databases, before, reporter.rows)
         reporter.step("handing over what the superuser owns")
         judged, with_data = handover.hand_over(cluster, databases, reporter.rows)
         reporter.step("vacuuming and analysing")
-        names = clean(cluster, databases, before.parents, changed, order["canaries"], reporter.rows)
+        names = clean(cluster, databases, before.parents, changed, order, reporter.rows)
         reporter.step("stopping")
     inspections.inspect(_DATA, major, judged)
     leftovers.remove(_DATA, major, reporter.rows)
@@ -90,11 +90,12 @@ def main(reporter: Reporter) -> Report:
         refused_parameters=refused,
         superuser=cluster.superuser if handover.in_utf8(cluster.superuser) else None,
         database=handover.default_database(databases, with_data),
+        proved=not order["keep_residue"],
     )
 
 
 def run_script(
-    cluster: Cluster, databases: Mapping[str, int], start: residues.Position, rows: Rows
+    cluster: Cluster, databases: Mapping[str, int], start: residues.Position, order: Mapping[str, Any], rows: Rows
 ) -> tuple[dict[str, int], list[str], dict[str, residues.Changed]]:
     """Run the script; return the databases that exist now, the tables written to, and the tables with changed files."""
     files = residues.survey(cluster, databases, start)
@@ -102,6 +103,8 @@ def run_script(
     # The script may have created, dropped or closed databases.
     now = admit_all_databases(cluster, rows)
     written = disarm(cluster, now)
+    if order["keep_residue"]:
+        return now, written, residues.keep(now, rows)
     return now, written, residues.find_changed(cluster, now, files)
 
 
@@ -110,7 +113,7 @@ def clean(
     databases: Mapping[str, int],
     parents: Mapping[int, str],
     changed: Mapping[str, residues.Changed],
-    searched: Sequence[str],
+    order: Mapping[str, Any],
     rows: Rows,
 ) -> canaries.Relations:
     """Remove dead rows, rewrite what the script changed, and lock the superuser out.
@@ -123,8 +126,9 @@ def clean(
             detail = f"{len(oids)} tables were rewritten, because the script changed them."
             rows.add("tables_rewritten", detail, database=database)
     vacuum.Vacuum(cluster, rows).run(databases, parents, tables)
-    residues.rewrite_catalogs(cluster, changed)
-    names = canaries.relations(cluster, databases, searched)
+    if not order["keep_residue"]:
+        residues.rewrite_catalogs(cluster, changed)
+    names = canaries.relations(cluster, databases, order["canaries"])
     cluster.run_files("template1", _SQL / "close.sql")
     return names
 

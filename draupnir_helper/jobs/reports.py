@@ -47,6 +47,7 @@ class Report(NamedTuple):
     preload_libraries: list[str] | None = None
     superuser: str | None = None
     database: str | None = None
+    proved: bool | None = None
     finished: bool | None = None
     error_code: str | None = None
     error: str | None = None

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from draupnir_helper import postgres
 from draupnir_helper.jobs.clusters import Cluster, line
 from draupnir_helper.jobs.reports import JobError
+from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
 
 _SQL = Path(__file__).with_name("sql")
@@ -95,6 +96,16 @@ def find_changed(cluster: Cluster, databases: Mapping[str, int], before: Before)
         return found
 
     return dict(zip(databases, in_each(databases, search), strict=True))
+
+
+def keep(databases: Mapping[str, int], rows: Rows) -> dict[str, Changed]:
+    """Rewrite nothing, as the operator asked, and say so in the first row of the report."""
+    detail = (
+        "The image keeps residue: nothing was rewritten, and no search was made. Its files may contain values that the"
+        " script removed, and users of its instances may be able to read them."
+    )
+    rows.lead("residue_kept", detail, remedy="Create an image without --keep-residue.")
+    return {database: Changed([], []) for database in databases}
 
 
 def rewrite_catalogs(cluster: Cluster, changed: Mapping[str, Changed]) -> None:

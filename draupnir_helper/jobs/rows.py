@@ -54,6 +54,11 @@ class Rows:
             self._rows.append(row)
         return row
 
+    def lead(self, code: str, detail: str, *, remedy: str = "") -> None:
+        """Make this the first row."""
+        row = self.add(code, detail, remedy=remedy)
+        self._rows = [row, *(each for each in self._rows if each != row)]
+
     def withdraw(self, row: Row) -> None:
         """Remove a row that is no longer true."""
         self._rows = [each for each in self._rows if each != row]

@@ -39,9 +39,9 @@ class JobReport(Wire):
     extract sets `postgres_major` and `parameters` (settings of the source). finalise sets `refused_parameters` (those
     of them that Postgres refuses), `size_bytes` (apparent bytes of the data directory), `trigger_tables` (tables that
     triggers wrote to during the script), `preload_libraries` (beside those of the operator), `superuser` (the bootstrap
-    superuser, which cannot log in) and `database` (to connect to by default). Both set `finished` at the end,
-    `error_code` and `error` on failure. `error` is public and quotes no data; the full text is in the work directory as
-    jobs.reports.PRIVATE_NAME.
+    superuser, which cannot log in), `database` (to connect to by default) and `proved` (no file has a value that the
+    script removed). Both set `finished` at the end, `error_code` and `error` on failure. `error` is public and quotes
+    no data; the full text is in the work directory as jobs.reports.PRIVATE_NAME.
     """
 
     step: Annotated[str, Field(max_length=40)] = ""
@@ -59,6 +59,7 @@ class JobReport(Wire):
     )
     superuser: RoleName | None = None
     database: RoleName | None = None
+    proved: bool = False
     finished: bool = False
     error_code: Annotated[str, Field(pattern=r"^[a-z_]{1,40}$")] | None = None
     error: Annotated[str, Field(max_length=4000)] | None = None
@@ -89,7 +90,8 @@ class StartFinalise(Request[Job]):
     """Start the finalise job on the extracted work; join a running one.
 
     `carried_over` are settings of the source, which are dropped if Postgres refuses them. If Postgres refuses one of
-    `given`, or if a file of the image contains one of the `canaries`, the job fails.
+    `given`, or if a file of the image contains one of the `canaries`, the job fails. With `keep_residue`, which the
+    configuration has to allow, the job leaves removed values in the files, and does not search for them.
     """
 
     op: Literal["start_finalise"] = "start_finalise"
@@ -99,6 +101,7 @@ class StartFinalise(Request[Job]):
     carried_over: Parameters
     given: Parameters
     canaries: Canaries
+    keep_residue: bool
 
 
 class InspectJob(Request[Job]):

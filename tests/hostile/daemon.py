@@ -113,7 +113,7 @@ MISFITS: dict[str, JSON] = {
     "many parts": {"op": "discard_parts", "image_id": 1, "parts": ["seal"] * 5},
     "a script too long": {
         "op": "start_finalise", "image_id": 1, "postgres_major": 17, "anonymisation_script": "x" * 1_048_577,
-        "carried_over": {}, "given": {}, "canaries": [],
+        "carried_over": {}, "given": {}, "canaries": [], "keep_residue": False,
     },
     "port 22": start(port=22),
     "port 65536": start(port=65536),
@@ -173,7 +173,7 @@ OUT_OF_ORDER: dict[str, tuple[JSON, set[str]]] = {
     "finalise what was never extracted": (
         {
             "op": "start_finalise", "image_id": FREE_ID, "postgres_major": 17, "anonymisation_script": "",
-            "carried_over": {}, "given": {}, "canaries": [],
+            "carried_over": {}, "given": {}, "canaries": [], "keep_residue": False,
         },
         {"wrong_state"},
     ),

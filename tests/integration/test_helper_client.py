@@ -71,6 +71,7 @@ async def test_one_request_is_one_connection_closed_by_halves(tmp_path: Path) ->
         carried_over={},
         given={"work_mem": "64MB"},
         canaries=["jane@corp.example"],
+        keep_residue=True,
     )
     asked = [wire.CreateUpload(image_id=7), finalise]
     async with answering(tmp_path, peer) as client:

@@ -16,6 +16,7 @@ from draupnir.errors import (
     NoRoom,
     NotFound,
     NothingUploaded,
+    ResidueNotAllowed,
     WrongState,
 )
 from draupnir.models import Authority, Image, ImageStatus
@@ -76,6 +77,48 @@ async def test_canaries_reach_the_job_and_are_deleted_when_the_image_is_ready(
     assert asked == [["jane@corp.example"], ["joe@corp.example"]]
     assert ready.canaries == (await images.get(context, image.id)).canaries == ()
     assert "corp.example" not in repr(image)
+
+
+def allowing_residue(context: Context, helper: FakeHelper) -> Context:
+    """Return the context of an operator who allows it."""
+    helper.allow_residue = True
+    return dataclasses.replace(context, settings=context.settings.model_copy(update={"allow_residue": True}))
+
+
+async def test_an_image_that_keeps_residue_needs_the_permission_of_the_operator(
+    context: Context, helper: FakeHelper
+) -> None:
+    with pytest.raises(ResidueNotAllowed, match="allow_residue"):
+        await images.create(context, BACKED_UP_AT, SCRIPT, keep_residue=True)
+    image = await uploaded_image(context)
+    change = {"backed_up_at": None, "anonymisation_script": None}
+    with pytest.raises(ResidueNotAllowed, match="allow_residue"):
+        await images.update(context, image.id, **change, keep_residue=True)
+    assert not (await images.get(context, image.id)).keep_residue
+
+    generous = allowing_residue(context, helper)
+    assert (await images.update(generous, image.id, **change, keep_residue=True)).keep_residue
+    assert (await images.update(generous, image.id, **change)).keep_residue
+    # The operator has changed the configuration since.
+    with pytest.raises(ImageFailed, match="allow_residue") as raised:
+        await images.finalise(context, image.id, wait=True)
+    assert raised.value.code == "residue_not_allowed"
+    await images.update(context, image.id, **change, keep_residue=False)
+    await images.finalise(context, image.id, wait=True)
+    asked = [request.keep_residue for request in helper.asked if isinstance(request, wire.StartFinalise)]
+    assert asked == [False]
+
+
+@pytest.mark.parametrize("proved", [True, False])
+async def test_an_image_is_proved_if_the_job_says_so(context: Context, helper: FakeHelper, *, proved: bool) -> None:
+    helper.reports[JobKind.FINALISE] = helper.reports[JobKind.FINALISE].model_copy(update={"proved": proved})
+    generous = allowing_residue(context, helper)
+    image = await images.create(generous, BACKED_UP_AT, SCRIPT, keep_residue=not proved)
+    assert not image.proved
+    helper.upload(image.id)
+    ready = await images.finalise(generous, image.id, wait=True)
+    assert (ready.proved, ready.keep_residue) == (proved, not proved)
+    assert [(it.proved, it.keep_residue) for it in await images.list_all(context)] == [(proved, not proved)]
 
 
 async def test_concurrent_finalise_requests_share_one_finalise(context: Context, helper: FakeHelper) -> None:

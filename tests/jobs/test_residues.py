@@ -124,3 +124,13 @@ def test_a_table_that_cannot_be_rewritten_fails_the_image_with_the_reason(cluste
         with pytest.raises(JobError, match=r"public\.indexed.*search_path") as caught:
             Vacuum(job, Rows(tmp_path)).run({"watched": 0}, {}, {"watched": find_changed().tables})
         assert caught.value.code == "cleaning_failed"
+
+
+def test_an_image_that_keeps_residue_rewrites_nothing_and_says_so_first(tmp_path: Path) -> None:
+    rows = Rows(tmp_path)
+    rows.add("file_dropped", "one")
+    assert residues.keep({"my_db": 1, "other": 2}, rows) == {
+        "my_db": residues.Changed([], []),
+        "other": residues.Changed([], []),
+    }
+    assert [row.code for row in rows] == ["residue_kept", "file_dropped"]

@@ -16,7 +16,13 @@ Make = Callable[[int], wire.AnyRequest]
 
 def finalise(rig: Rig, image_id: int, script: str = "SELECT 1;") -> wire.StartFinalise:
     return wire.StartFinalise(
-        image_id=image_id, postgres_major=rig.major, anonymisation_script=script, carried_over={}, given={}, canaries=[]
+        image_id=image_id,
+        postgres_major=rig.major,
+        anonymisation_script=script,
+        carried_over={},
+        given={},
+        canaries=[],
+        keep_residue=False,
     )
 
 
@@ -171,7 +177,7 @@ def test_an_image_is_made_step_by_step_and_each_step_is_done_once(rig: Rig) -> N
         rig.ask(finalise(rig, image_id))
     assert rig.ask(wire.InspectJob(kind=JobKind.EXTRACT, image_id=image_id)).state is JobState.ABSENT
     job = rig.job(JobKind.FINALISE, image_id)
-    assert (job.state, job.report.finished) == (JobState.SUCCEEDED, True)
+    assert (job.state, job.report.finished, job.report.proved) == (JobState.SUCCEEDED, True, True)
     assert rig.ask(finalise(rig, image_id)) == job, "a job that has ended is not started again"
 
     published = rig.ask(publish(rig, image_id))
@@ -191,6 +197,14 @@ def test_a_major_that_is_not_installed_is_refused(rig: Rig) -> None:
     request = finalise(rig, image_id).model_copy(update={"postgres_major": missing})
     assert rig.refusal(request) is ErrorCode.POSTGRES_MISSING
     assert parts(rig, image_id) == {"upload", "seal", "work", "extract job"}
+
+
+def test_residue_that_the_operator_does_not_allow_is_refused(rig: Rig) -> None:
+    image_id = extracted(rig)
+    request = finalise(rig, image_id).model_copy(update={"keep_residue": True})
+    for _ in range(2):
+        assert rig.refusal(request) is ErrorCode.BAD_REQUEST
+        assert parts(rig, image_id) == {"upload", "seal", "work", "extract job"}
 
 
 def test_a_published_image_has_a_report_until_it_is_destroyed(rig: Rig) -> None:

@@ -29,6 +29,7 @@ REQUESTS: dict[str, dict[str, object]] = {
         "carried_over": {},
         "given": {},
         "canaries": [],
+        "keep_residue": False,
     },  # fmt: skip
     "inspect_job": {"image_id": NOBODYS, "kind": "finalise"},
     "stop_jobs": {"image_id": NOBODYS},

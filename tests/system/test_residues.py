@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.backups import CANARY, Source
+from tests.system.faults import configured
 from tests.system.service import Service, run
 
 CONTENT = f"""
@@ -136,6 +137,24 @@ def test_a_canary_in_a_file_fails_the_image_and_an_absent_one_does_not(
     assert service.finalise(image_id).status_code == 200
     rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
     assert "2 canaries" in next(row["detail"] for row in rows if row["code"] == "canaries_absent")
+    service.destroy_image(image_id)
+
+
+def test_an_image_may_keep_residue_if_the_operator_allows_it(service: Service, source: Source, tmp_path: Path) -> None:
+    script = tmp_path / "anonymise.sql"
+    script.write_text(SCRIPT)
+    creation = ("--output", "json", "images", "create", "now", str(script), "--keep-residue")
+    assert "allow_residue" in service.client(*creation, ok=False).stderr
+    with configured(service, "allow_residue = true\n"):
+        image_id = int(json.loads(service.client(*creation).stdout)["id"])
+        service.upload(image_id, source.tarball("residues.tar.zst", "--zstd"))
+        answer = service.finalise(image_id)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"]["attributes"]["proved"] is False
+    rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
+    assert rows[0]["code"] == "residue_kept"
+    assert files_with_canary(published(image_id)), "the search finds what is there"
+    assert len([path for path in (published(image_id) / "pg_wal").iterdir() if path.is_file()]) == 1
     service.destroy_image(image_id)
 
 

@@ -30,7 +30,7 @@ ENDPOINTS = (
         does="Creates an image.",
         body=Body("images", NewImage, {"backed_up_at": "2017-05-01T12:00:00Z", "anonymisation_script": SCRIPT}),
         answers={201: One[ImageResource]},
-        errors=(*HELPER, errors.NoFreeId, errors.SettingRefused),
+        errors=(*HELPER, errors.NoFreeId, errors.SettingRefused, errors.ResidueNotAllowed),
     ),
     Endpoint(
         method="GET",
@@ -49,7 +49,7 @@ ENDPOINTS = (
         does="Corrects the script or the time until the image is ready.",
         body=Body("images", ImageChange, {"anonymisation_script": SCRIPT}, has_id=True),
         answers={200: One[ImageResource]},
-        errors=(errors.WrongState, errors.SettingRefused),
+        errors=(errors.WrongState, errors.SettingRefused, errors.ResidueNotAllowed),
     ),
     Endpoint(
         method="DELETE",

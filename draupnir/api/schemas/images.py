@@ -11,8 +11,19 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from draupnir.api.schemas.requests import Attributes
-from draupnir.api.schemas.values import CANARIES, PARAMETER_CHANGES, PARAMETERS, TEXT, TIME, WrittenTime, write_time
+from draupnir.api.schemas.values import (
+    CANARIES,
+    FLAG,
+    PARAMETER_CHANGES,
+    PARAMETERS,
+    TEXT,
+    TIME,
+    WrittenTime,
+    write_time,
+)
 from draupnir.models import FinaliseStep, Image, ImageStatus, ReportRow
+
+_KEEPS = Field(description="Keep removed values in the files: nothing is rewritten, and no search is made.")
 
 
 class NewImage(Attributes):
@@ -22,6 +33,7 @@ class NewImage(Attributes):
     anonymisation_script: Annotated[str, TEXT]
     settings: Annotated[dict[str, str], PARAMETERS] = Field(default_factory=dict)
     canaries: Annotated[list[str], CANARIES] = Field(default_factory=list)
+    keep_residue: Annotated[bool, FLAG, _KEEPS] = False
     unrepeatable: ClassVar[frozenset[str]] = frozenset({"canaries"})
 
 
@@ -32,6 +44,7 @@ class ImageChange(Attributes):
     anonymisation_script: Annotated[str | None, TEXT] = None
     settings: Annotated[dict[str, str | None] | None, PARAMETER_CHANGES] = None
     canaries: Annotated[list[str] | None, CANARIES] = None
+    keep_residue: Annotated[bool | None, FLAG, _KEEPS] = None
     unrepeatable: ClassVar[frozenset[str]] = frozenset({"canaries"})
 
 
@@ -72,6 +85,8 @@ class ImageAttributes(TypedDict):
     tables_written_by_triggers: Annotated[
         list[str], Field(description="Tables to which triggers wrote while the script ran.")
     ]
+    keep_residue: Annotated[bool, Field(description="Whether the files keep values that the script removed.")]
+    proved: Annotated[bool, Field(description="Whether a search found no value that the script removed.")]
     anonymisation_script_truncated: NotRequired[
         Annotated[Literal[True], Field(description="In a list: the script shown is only the beginning.")]
     ]
@@ -141,6 +156,8 @@ def write_image(image: Image, now: datetime) -> ImageResource:
         "settings": {**image.parameters, **image.given_parameters},
         "database": image.database,
         "tables_written_by_triggers": list(image.trigger_tables),
+        "keep_residue": image.keep_residue,
+        "proved": image.proved,
     }
     if image.script_truncated:
         attributes["anonymisation_script_truncated"] = True

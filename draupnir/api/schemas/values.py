@@ -66,6 +66,13 @@ def read_id(value: object) -> int:
     raise ValueError("must be a positive integer, such as 1")
 
 
+def read_flag(value: object) -> bool:
+    """Parse a boolean. Raises ValueError."""
+    if isinstance(value, bool):
+        return value
+    raise ValueError("must be true or false")
+
+
 def read_seconds(value: object) -> int:
     """Parse whole seconds up to thirty days, 0 for never. Raises ValueError."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LONGEST_SLEEP_AFTER_S:
@@ -168,6 +175,7 @@ TIME = BeforeValidator(
     ],
 )
 TEXT = BeforeValidator(read_text, json_schema_input_type=str)
+FLAG = BeforeValidator(read_flag, json_schema_input_type=bool)
 ID = BeforeValidator(
     read_id,
     json_schema_input_type=Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=f"^{_DECIMAL.pattern}$")],

@@ -41,6 +41,22 @@ def test_canaries_are_the_lines_of_a_file(run: Run, server: FakeServer, tmp_path
     assert server.bodies[-1]["data"]["attributes"].keys() == {"canaries"}
 
 
+def test_an_image_may_keep_residue(run: Run, server: FakeServer) -> None:
+    assert run("images", "create", "now", "-", "--keep-residue", given="SELECT 1;").exit_code == 0
+    assert server.bodies[-1]["data"]["attributes"]["keep_residue"] is True
+    assert run("images", "create", "now", "-", given="SELECT 1;").exit_code == 0
+    assert "keep_residue" not in server.bodies[-1]["data"]["attributes"]
+    for option, value in (("--keep-residue", True), ("--no-keep-residue", False)):
+        assert run("images", "update", "1", option).exit_code == 0
+        assert server.bodies[-1]["data"]["attributes"] == {"keep_residue": value}
+
+
+@pytest.mark.parametrize(("proved", "shown"), [(True, "yes"), (False, "no")])
+def test_an_image_shows_whether_it_is_proved(run: Run, server: FakeServer, *, proved: bool, shown: str) -> None:
+    server.images = {1: image(1, proved=proved)}
+    assert f"Proved:       {shown}\n" in run("images", "show", "1").stdout
+
+
 @pytest.mark.parametrize("place", ["front", "middle", "end"])
 def test_global_options_may_stand_anywhere(run: Run, server: FakeServer, place: str) -> None:
     server.images = {1: image(1)}

@@ -30,6 +30,18 @@ def test_the_next_job_adds_to_the_rows_of_the_last(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_leading_row_is_the_first(tmp_path: Path) -> None:
+    rows = Rows(tmp_path)
+    for number in range(MAX_ROWS):
+        rows.add("file_dropped", "one", object=str(number))
+    for _ in range(2):
+        rows.lead("residue_kept", "kept", remedy="none needed")
+    rows.leave()
+    found = rows_left(tmp_path)
+    assert [row["code"] for row in found[:2]] == ["residue_kept", "file_dropped"]
+    assert [row["code"] for row in found].count("residue_kept") == 1
+
+
 def test_bytes_that_are_not_utf_8_stay_readable(tmp_path: Path) -> None:
     rows = Rows(tmp_path)
     rows.add("file_dropped", "It is gone.", database=b"M\xfcller".decode(errors="surrogateescape"), object="M\xfcller")
