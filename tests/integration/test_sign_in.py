@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from starlette.applications import Starlette
 
-from draupnir.api.limits import SIGN_INS_AT_ONCE
+from draupnir.api.limits import SIGN_INS_AT_ONCE, Limits
 from draupnir.app import create_app
 from draupnir.identity import oidc
 from draupnir.operations.context import Context
@@ -357,6 +357,7 @@ async def test_fifty_people_sign_in_at_once(signed: Context, app: Starlette, idp
     [("POST", "/sign_ins"), ("GET", "/authenticate"), ("GET", "/oauth_callback"), ("POST", "/sessions")],
 )
 async def test_too_many_attempts_are_refused(client: Client, app: Starlette, method: str, path: str) -> None:
+    app.state.limits = Limits(lambda: 0.0)  # on a busy machine more tries would be admitted while the test runs
     for _ in range(SIGN_INS_AT_ONCE):
         answer = await client.ask(method, path, {} if method == "POST" else None)
         assert answer.status_code in {400, 404}, answer.text
