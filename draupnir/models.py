@@ -74,7 +74,7 @@ class Condition(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The configuration of an instance's units: idle timeout (seconds, 0 for never), network, ceiling.
+    """The configuration of an instance: idle timeout (seconds, 0 for never), network, ceiling, superuser.
 
     The warm pool compares shapes, so a shape has no fields that only the metadata use. `max_bytes` is None for the
     default, and for an instance that was created before ceilings existed.
@@ -84,6 +84,7 @@ class Shape:
     network: Network = Network.PROXIED
     max_bytes: int | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
+    superuser: bool = False
 
 
 @dataclass(frozen=True, slots=True)

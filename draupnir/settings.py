@@ -175,6 +175,7 @@ class Settings(Section):
     pool_awake: bool = True
     max_instances_per_user: Annotated[int, Field(ge=1, le=65535)] = 20
     direct_instances: bool = False
+    allow_superuser: bool = False
     allowed_settings: Annotated[frozenset[SettingName], Field(strict=False)] = frozenset(wire.GROUPS)
     enable_ip_whitelisting: bool = False
     whitelist_ttl_s: Annotated[int, Field(ge=60, le=365 * 24 * 3600)] = 24 * 3600

@@ -21,6 +21,17 @@ def require_allowed(root: int, request: StartInstance, settings: Settings, *, co
             raise HelperError(ErrorCode.BAD_REQUEST, detail)
 
 
+def require_superuser(request: StartInstance, settings: Settings, facts: manifests.Facts) -> None:
+    """Raise BAD_REQUEST if the instance is to get a superuser, and the configuration or the image forbids it."""
+    if not request.superuser or facts.superuser:
+        return
+    if not settings.allow_superuser:
+        raise HelperError(ErrorCode.BAD_REQUEST, "allow_superuser is off in the server's configuration.")
+    if not facts.proved:
+        detail = "The files of the image are not proved to have no value that the script removed."
+        raise HelperError(ErrorCode.BAD_REQUEST, detail)
+
+
 def require_ceiling(root: int, instance_id: int, ceiling: Ceiling, settings: Settings) -> None:
     """Raise BAD_REQUEST if the ceiling is above both the configured maximum and the instance's current ceiling."""
     highest_bytes = storage.max_instance_bytes(storage.size_bytes(root), settings)

@@ -16,6 +16,7 @@ WAIT = ("/bin/sh", "-c", ': <"$0"; exec "$@"')
 GATE = "gate"
 # The directory does not exist if the kernel was booted without IPv6.
 IPV6 = Path("/proc/sys/net/ipv6")
+_PROMOTION_S = 120
 CONFIGURATION = "/run/draupnir/instance"  # the run directory of the instance as its sandbox sees it
 
 
@@ -61,6 +62,19 @@ def _listening(request: wire.StartInstance) -> dict[str, object]:
     hosts = ["127.0.0.1", "[::1]"] if IPV6.exists() else ["127.0.0.1"]
     # If IPv6 is disabled, the address may not exist.
     return {"Listen": [("Stream", f"{host}:{request.port}") for host in hosts], "FreeBind": True}
+
+
+def promote(request: wire.StartInstance) -> None:
+    """Make the role draupnir a superuser of the data, with single-user mode in the sandbox of the instance."""
+    name = layout.promotion_unit(request.instance_id)
+    command = postgres.single_user_command(request.postgres_major, CONFIGURATION)
+    units.begin_transient(name, _service(f"Draupnir makes a superuser in {words(request)}", command))
+    units.await_job(name, timeout_s=_PROMOTION_S)
+    found = units.find_one(name)
+    units.stop(name)
+    # A unit that was stopped before its end is not active.
+    if found is None or found.active != "active":
+        raise HelperError(ErrorCode.UNIT_FAILED, f"{name} failed; see journalctl --namespace=* -u {name}.")
 
 
 def wake(instance_id: int, state: wire.InstanceState) -> None:
@@ -147,6 +161,7 @@ def stop(instance_id: int, *, kill: bool = False) -> None:
         layout.postgres_unit(instance_id),
         layout.gate(instance_id),
         layout.direct_unit(instance_id),
+        layout.promotion_unit(instance_id),
         *layout.probe(instance_id),
         kill=kill,
     )

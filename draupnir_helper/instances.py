@@ -36,13 +36,16 @@ def start_instance(request: wire.StartInstance, settings: Settings) -> wire.Inst
             return state
         if not copied:
             _require_image(root, request, settings)
+        facts = manifests.read(root, instance_id) if copied else manifests.facts(root, request.image_id)
         allowances.require_allowed(root, request, settings, copied=copied)
+        allowances.require_superuser(request, settings, facts)
         _require_port(request, settings)
         require_major(request.postgres_major)
         filters.require(request.addresses)
         instance_units.stop(instance_id)
-        facts = manifests.read(root, instance_id) if copied else manifests.facts(root, request.image_id)
         _write_files(request, _user(root, instance_id), any_role=facts.any_role)
+        if request.superuser and not facts.superuser:
+            facts = _promote(root, request, settings, facts)
         if request.direct:
             instance_units.require_both_families(request)
             _copy(root, request, settings, facts)
@@ -151,6 +154,18 @@ def _snapshot(root: int, request: wire.StartInstance, facts: manifests.Facts, gr
         )
 
 
+def _promote(root: int, request: wire.StartInstance, settings: Settings, facts: manifests.Facts) -> manifests.Facts:
+    """Make the role draupnir a superuser before the port opens, and record it; return the new facts.
+
+    After an interruption this runs again, because only the record says that it is done.
+    """
+    _copy(root, request, settings, facts)
+    instance_units.promote(request)
+    facts = facts.model_copy(update={"superuser": True})
+    manifests.write(root, Place.INSTANCES, request.instance_id, request, facts)
+    return facts
+
+
 def _limit_bytes(ceiling: wire.Ceiling) -> int:
     return ceilings.limit_bytes(ceiling.max_bytes, extended=ceiling.extended)
 
@@ -168,6 +183,8 @@ def _write_files(request: wire.StartInstance, user: tuple[str, int], *, any_role
     directory = layout.instance_run_directory(request.instance_id)
     files.make_directory(directory, mode=0o750, gid=uid)
     texts = postgres.instance_files(CONFIGURATION, request.ceiling, request.parameters, any_role=any_role) | {
+        # Single-user mode looks up its user in this file.
+        "passwd": f"{name}:x:{uid}:{uid}::/:/usr/sbin/nologin\n",
         "authority.crt": request.authority_certificate,
         "server.crt": request.server_certificate,
         "server.key": request.server_key,

@@ -102,6 +102,11 @@ def direct_unit(instance_id: int) -> str:
     return f"draupnir-instance-direct-{instance_id}.service"
 
 
+def promotion_unit(instance_id: int) -> str:
+    """Return the service that makes an instance's role a superuser; two sets of drop-ins apply to its name."""
+    return f"draupnir-instance-promotion-{instance_id}.service"
+
+
 def port_socket(instance_id: int) -> str:
     """Return the socket unit of an instance's port."""
     return f"draupnir-port-{instance_id}.socket"

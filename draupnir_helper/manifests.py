@@ -29,7 +29,7 @@ class Facts(BaseModel):
 
     `any_role` is true if the job that finalised the image locks out superusers, so that all other roles may log in.
     `preload_libraries` are the libraries that the data need and the operator allows. `proved` is true if that job found
-    that no file has a value that the script removed.
+    that no file has a value that the script removed. `superuser` is true for an instance whose role draupnir is one.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
@@ -37,6 +37,7 @@ class Facts(BaseModel):
     any_role: bool = False
     preload_libraries: list[LibraryName] = []
     proved: bool = False
+    superuser: bool = False
 
 
 class Instance(Facts):

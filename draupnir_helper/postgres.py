@@ -110,6 +110,14 @@ def command(major: int, directory: str, settings: Mapping[str, str], preload_lib
     return [binary(major, "postgres"), "-D", PGDATA, *pairs]
 
 
+def single_user_command(major: int, directory: str) -> list[str]:
+    """Return the command line of single-user mode on an instance's data. The first error ends it with a status."""
+    server, *options = command(major, directory, instance_settings(directory), [])
+    settings = walls.of_session(major) | {"exit_on_error": "on"}
+    overriding = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+    return [server, "--single", *options, *overriding, "template1"]
+
+
 def instance_settings(directory: str) -> dict[str, str]:
     """Return the settings of an instance; `directory` is the path of its files inside its sandbox."""
     settings = _COMMON | _INSTANCE | _access_files(directory)

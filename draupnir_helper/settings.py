@@ -28,6 +28,7 @@ class Settings(BaseModel):
     min_instance_port: Annotated[int, Field(ge=1024, le=65535)] = 6432
     max_instance_port: Annotated[int, Field(ge=1024, le=65536)] = 8432
     direct_instances: bool = False
+    allow_superuser: bool = False
     trusted_extensions: list[LibraryName] = []
     shared_preload_libraries: list[LibraryName] = []
     allowed_preload_libraries: list[LibraryName] = ["pg_stat_statements", "pgaudit"]

@@ -143,10 +143,12 @@ def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
     """Stop units in this order, wait until each is inactive, and unload them. Ignore missing ones.
 
     `kill` sends SIGKILL to a service whose data are no longer needed. A service that is still starting is killed, too:
-    Postgres is PID 1 of its namespace, so signals have no effect until it installs its handlers.
+    Postgres is PID 1 of its namespace, so signals have no effect until it installs its handlers. A service that has not
+    stopped after most of the time is killed: code of a superuser may ignore signals, and delay systemd's own timeouts.
     """
     with bus.opened() as opened:
         deadline = time.monotonic() + timeout_s
+        patience = deadline - timeout_s / 4
         # Find the units first, as in `describe`.
         loaded = {unit.name for unit in _find(opened, *names)}
         for name in names:
@@ -163,6 +165,8 @@ def stop(*names: str, kill: bool = False, timeout_s: float = 120) -> None:
                 found = _find(opened, name)
                 if not found or (found[0].active in _GONE and not found[0].job_queued):
                     break
+                if time.monotonic() > patience and name.endswith(".service"):
+                    _kill(opened, name)
                 time.sleep(pause_s)
             else:
                 raise HelperError(

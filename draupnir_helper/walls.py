@@ -90,7 +90,7 @@ _SESSION: tuple[tuple[str, str, int], ...] = (
     ("session_replication_role", "origin", 12),
     ("role", "none", 12),
     ("default_transaction_read_only", "off", 12),
-    ("default_transaction_isolation", r"read\ committed", 12),
+    ("default_transaction_isolation", "read committed", 12),
     ("default_table_access_method", "heap", 12),
     ("default_tablespace", "", 12),
     ("temp_tablespaces", "", 12),
@@ -117,11 +117,16 @@ def on_command_line(major: int, settings: Mapping[str, str]) -> dict[str, str]:
     return fixed | {name: settings[name] for name in _OWN if name in settings}
 
 
+def of_session(major: int) -> dict[str, str]:
+    """Return the settings of our own sessions, name → value."""
+    return {name: value for name, value, since in _SESSION if major >= since}
+
+
 def session_options(major: int) -> Iterator[str]:
     """Yield the options of libpq's PGOPTIONS for each session of the job."""
-    for name, value, since in _SESSION:
-        if major >= since:
-            yield f"-c {name}={value}"
+    for name, value in of_session(major).items():
+        escaped = value.replace(" ", r"\ ")
+        yield f"-c {name}={escaped}"
 
 
 def names() -> list[str]:

@@ -70,6 +70,8 @@ class Disk:
     jobs: dict[tuple[JobKind, int], JobState] = field(default_factory=dict)
     error_texts: dict[int, str] = field(default_factory=dict)
     reports: dict[int, str] = field(default_factory=dict)
+    proved: set[int] = field(default_factory=set)
+    superusers: set[int] = field(default_factory=set)
     trash: int = 0
     undeletable: int = 0
     unknown: list[str] = field(default_factory=list)
@@ -92,6 +94,7 @@ class FakeHelper(Helper):
         self.foreign_ports: set[int] = set()
         self.majors = [15]
         self.allow_residue = False
+        self.allow_superuser = False
         self.reports: dict[JobKind, wire.JobReport] = {
             JobKind.EXTRACT: wire.JobReport(step="extracting", postgres_major=15),
             JobKind.FINALISE: wire.JobReport(
@@ -254,6 +257,8 @@ class FakeHelper(Helper):
                         raise Refused(ErrorCode.WRONG_STATE)
                     disk.images[image_id] = disk.work[image_id]
                     disk.reports[image_id] = self.report
+                    disk.proved.discard(image_id)
+                    disk.proved |= {image_id} if self.reports[JobKind.FINALISE].proved else set()
                 return wire.Published(uuid=_uuid(image_id))
             case wire.KeepErrorText(image_id=image_id):
                 self._forget_texts(image_id)
@@ -300,11 +305,15 @@ class FakeHelper(Helper):
                 if instance_id not in disk.listening:
                     if request.ceiling is not None:
                         self._require_ceiling(instance_id, request.ceiling)
+                    if request.superuser:
+                        self._require_superuser(instance_id, request.image_id)
                     if request.port not in self.ports:
                         raise Refused(ErrorCode.PORT_OUT_OF_RANGE)
                     self._require_major(request.postgres_major)
                     if request.port in {*self.foreign_ports, *disk.listening.values()}:
                         raise Refused(ErrorCode.PORT_IN_USE)
+                    if request.superuser:
+                        disk.superusers.add(instance_id)
                     if request.new:
                         disk.instances.setdefault(instance_id, request.image_id)
                         disk.written.setdefault(instance_id, 0)
@@ -326,6 +335,7 @@ class FakeHelper(Helper):
                 disk.admitted.pop(instance_id, None)
                 disk.ceilings.pop(instance_id, None)
                 disk.made_with.pop(instance_id, None)
+                disk.superusers.discard(instance_id)
                 disk.written.pop(instance_id, None)
                 if disk.instances.pop(instance_id, None) is not None:
                     disk.trash += 1
@@ -335,6 +345,11 @@ class FakeHelper(Helper):
         made = self.disk.made_with.get(instance_id)
         own = made.ceiling.max_bytes if made is not None and made.ceiling is not None else 0
         if ceiling.max_bytes > max(own, self.room.max_instance_bytes):
+            raise Refused(ErrorCode.BAD_REQUEST)
+
+    def _require_superuser(self, instance_id: int, image_id: int) -> None:
+        allowed = self.allow_superuser and image_id in self.disk.proved
+        if not allowed and instance_id not in self.disk.superusers:
             raise Refused(ErrorCode.BAD_REQUEST)
 
     def _require_major(self, major: int) -> None:

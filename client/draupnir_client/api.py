@@ -172,12 +172,13 @@ class DraupnirAPI:
         network: str | None = None,
         max_bytes: int | None = None,
         settings: Mapping[str, str] | None = None,
+        superuser: bool = False,
         role: str | None = None,
     ) -> Instance:
         """Create an instance, and return it with credentials, ready for connections. The server has the defaults."""
         given: dict[str, object] = {"image_id": image_id, "sleep_after": sleep_after_s, "network": network}
         # An older server does not know these attributes.
-        given |= {"max_bytes": max_bytes, "settings": settings or None, "role": role}
+        given |= {"max_bytes": max_bytes, "settings": settings or None, "superuser": superuser or None, "role": role}
         attributes = {name: value for name, value in given.items() if value is not None}
         doing, body = f"create an instance of image {image_id}", _body("instances", attributes)
         return read_instance(self._data("POST", "/instances", doing, body, timeout_s=WORK_TIMEOUT_S))

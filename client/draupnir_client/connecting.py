@@ -66,6 +66,7 @@ def new(
     network: str | None,
     max_bytes: int | None,
     settings: tuple[tuple[str, str], ...],
+    superuser: bool,
     form: str | None,
     database: str | None,
     role: str | None,
@@ -86,6 +87,7 @@ def new(
         network=network,
         max_bytes=max_bytes,
         settings=dict(settings),
+        superuser=superuser,
         role=role,
     )
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")

@@ -45,7 +45,10 @@ def shape_options(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         help="A setting of Postgres, such as work_mem=64MB; may be repeated.",
     )
-    return sleep(network(ceiling(settings(command))))
+    superuser = click.option(
+        "--superuser", is_flag=True, help="Be a superuser in the instance. The image has to be proved."
+    )
+    return sleep(network(ceiling(settings(superuser(command)))))
 
 
 @click.group(cls=Group)
@@ -92,6 +95,7 @@ def show(invocation: Invocation, instance_id: int) -> None:
             ("Sleeps after", format_wait(instance.sleep_after_s)),
             ("Written", f"{format_size(instance.written_bytes)} of {format_size(instance.max_bytes)}"),
             ("Owner", instance.owner or "-"),
+            *([("Superuser", "yes")] if instance.superuser else []),
             ("Created at", instance.created_at),
             ("Updated at", instance.updated_at),
             *([("Stopped because", instance.stop_reason)] if instance.stop_reason else []),
@@ -114,10 +118,16 @@ def create(
     network: str | None,
     max_bytes: int | None,
     settings: tuple[tuple[str, str], ...],
+    superuser: bool,
 ) -> None:
     """Create an instance of an image."""
     instance = invocation.api().create_instance(
-        image_id, sleep_after_s=sleep_after_s, network=network, max_bytes=max_bytes, settings=dict(settings)
+        image_id,
+        sleep_after_s=sleep_after_s,
+        network=network,
+        max_bytes=max_bytes,
+        settings=dict(settings),
+        superuser=superuser,
     )
     if invocation.wants_json:
         print_json(instance.document)

@@ -105,6 +105,7 @@ class Instance:
     written_bytes: int | None
     hostname: str
     owner: str
+    superuser: bool
     database: str | None
     settings: tuple[str, ...]
     created_at: str
@@ -204,6 +205,7 @@ def read_instance(value: object) -> Instance:
         written_bytes=_count(attributes.get("written_bytes")),
         hostname=text(attributes, "hostname"),
         owner=text(attributes, "owner"),
+        superuser=_flag(attributes.get("superuser")) or False,
         database=text(attributes, "database") or None,
         settings=_assignments(attributes.get("settings")),
         created_at=text(attributes, "created_at"),

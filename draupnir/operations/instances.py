@@ -16,6 +16,7 @@ from draupnir.operations import (
     parameters,
     pool,
     shapes,
+    superusers,
 )
 from draupnir.operations.context import Context
 
@@ -31,8 +32,8 @@ async def create(
     """Create a running instance of a ready image, if possible from the pool, and return it with credentials.
 
     Its allowlist has `client_address` from the start.
-    Raises NotFound, ImageNotReady, RoleRefused, SettingRefused, DirectRefused, CeilingTooHigh, NoFreePort, NoFreeId,
-    TooManyInstances, NoRoom, Unavailable.
+    Raises NotFound, ImageNotReady, RoleRefused, SettingRefused, SuperuserNotAllowed, ImageNotProved, DirectRefused,
+    CeilingTooHigh, NoFreePort, NoFreeId, TooManyInstances, NoRoom, Unavailable.
     """
     if role is not None and (image := await context.store.images.get(image_id)) is not None:
         database_roles.allowed(role, image_id, image.superuser)
@@ -41,6 +42,8 @@ async def create(
     shape = await shapes.allowed(context, shape or usual)
     if shape.parameters:
         parameters.require_startable(await images.get(context, image_id), shape.parameters)
+    if shape.superuser:
+        superusers.require_proved(await images.get(context, image_id))
     await disk.require_room(context)
     if shape == usual:
         instance = await pool.claim(context, caller, image_id, client_address)

@@ -152,6 +152,7 @@ async def _start(context: Context, instance: Instance, *, new: bool) -> None:
             addresses=await addresses.admitted(context, instance),
             sleep_after_s=instance.shape.sleep_after_s,
             direct=instance.shape.network is Network.DIRECT,
+            superuser=instance.shape.superuser,
             ceiling=None if max_bytes is None else disk.ceiling_of(max_bytes, instance.fullness),
             parameters=parameters.of_instance(instance),
             authority_certificate=instance.authority.certificate,

@@ -6,7 +6,7 @@ import dataclasses
 
 from draupnir.errors import CeilingTooHigh, DirectRefused
 from draupnir.models import Network, Shape
-from draupnir.operations import disk, parameters
+from draupnir.operations import disk, parameters, superusers
 from draupnir.operations.context import Context
 
 
@@ -31,9 +31,10 @@ async def with_ceiling(context: Context, shape: Shape) -> Shape:
 async def allowed(context: Context, shape: Shape) -> Shape:
     """Return the shape with a ceiling, if it is allowed.
 
-    Raises SettingRefused, DirectRefused, CeilingTooHigh, Unavailable.
+    Raises SettingRefused, SuperuserNotAllowed, DirectRefused, CeilingTooHigh, Unavailable.
     """
     parameters.require_allowed(context, shape.parameters)
+    superusers.require_allowed(context, shape)
     found = await with_ceiling(context, shape)
     if found.network is Network.DIRECT and not context.settings.direct_instances:
         raise DirectRefused(

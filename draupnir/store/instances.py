@@ -44,10 +44,10 @@ _FREE_PORT = (
 )
 _INSERT = """
 INSERT INTO instances
-       (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes, settings,
+       (id, image_id, owner, purpose, status, port, sleep_after_s, network, max_bytes, settings, is_superuser,
         authority_certificate, authority_key)
 VALUES (%(id)s, %(image_id)s, %(owner)s, %(purpose)s, 'creating', %(port)s, %(sleep_after_s)s, %(network)s,
-        %(max_bytes)s, %(settings)s, %(certificate)s, %(key)s)
+        %(max_bytes)s, %(settings)s, %(is_superuser)s, %(certificate)s, %(key)s)
     ON CONFLICT (port) DO NOTHING
 RETURNING id
 """
@@ -124,9 +124,10 @@ class Instances:
                 "UPDATE instances SET purpose = 'use', owner = %s, created_at = now(), updated_at = now()"
                 " WHERE id = (SELECT id FROM instances WHERE image_id = %s AND purpose = 'pool'"
                 " AND sleep_after_s = %s AND network = %s AND max_bytes IS NOT DISTINCT FROM %s AND settings = %s"
-                " AND status IN ('running', 'creating') ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
+                " AND is_superuser = %s AND status IN ('running', 'creating')"
+                " ORDER BY status DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
                 " RETURNING id, status, owner",
-                [owner, image_id, shape.sleep_after_s, shape.network, shape.max_bytes, Jsonb(shape.parameters)],
+                [owner, image_id, *_columns(shape).values()],
             )
             row = await cursor.fetchone()
             if row is not None:
@@ -266,6 +267,7 @@ def _columns(shape: Shape) -> dict[str, object]:
         "network": shape.network,
         "max_bytes": shape.max_bytes,
         "settings": Jsonb(shape.parameters),
+        "is_superuser": shape.superuser,
     }
 
 
@@ -292,7 +294,9 @@ def _instance(row: Row) -> Instance:
         status=status,
         port=row["port"],
         postgres_major=row["postgres_major"],
-        shape=Shape(row["sleep_after_s"], Network(row["network"]), row["max_bytes"], row["settings"]),
+        shape=Shape(
+            row["sleep_after_s"], Network(row["network"]), row["max_bytes"], row["settings"], row["is_superuser"]
+        ),
         image_parameters=row["image_settings"],
         authority=SealedAuthority(row["authority_certificate"], row["authority_key"]),
         created_at=row["created_at"],

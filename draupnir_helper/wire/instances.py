@@ -55,7 +55,8 @@ class StartInstance(Request[InstanceState]):
 
     `addresses`: the allowlist of the port, beside LOOPBACK, or None for no allowlist.
     `sleep_after_s`: the idle timeout, or 0 for none. `direct`: Postgres itself listens, in the network of the
-    host, and never sleeps. `ceiling`: None for an instance that was made before ceilings existed.
+    host, and never sleeps. `superuser`: the role draupnir is a superuser, which the configuration has to allow, and for
+    which the image has to be proved. `ceiling`: None for an instance that was made before ceilings existed.
     `parameters`: settings of Postgres, name to value, that the configuration file has beside the fixed ones.
     """
 
@@ -72,6 +73,7 @@ class StartInstance(Request[InstanceState]):
     addresses: Addresses | None
     sleep_after_s: Annotated[int, Field(ge=0, le=30 * 24 * 3600)]
     direct: bool
+    superuser: bool
     ceiling: Ceiling | None
     parameters: Parameters
     authority_certificate: Pem

@@ -76,7 +76,7 @@ def start(**changed: object) -> JSON:
     return {
         "op": "start_instance", "instance_id": FREE_ID, "image_id": FREE_ID, "owner": "a@b.example", "port": 8000,
         "postgres_major": 17, "created_at": "2026-01-02T03:04:05Z", "new": True, "loopback_only": False,
-        "addresses": None, "sleep_after_s": 1800, "direct": False,
+        "addresses": None, "sleep_after_s": 1800, "direct": False, "superuser": False,
         "ceiling": {"max_bytes": MIN_MAX_BYTES, "read_only": False, "extended": False},
         "parameters": {}, "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
     } | changed  # fmt: skip

@@ -23,8 +23,9 @@ from draupnir.models import InstanceStatus, Network, Shape
 from draupnir.operations import images, instances, reconcile
 from draupnir.operations.context import Context
 from draupnir.operations.lifecycle import PORTS_TRIED
+from draupnir.operations.superusers import ImageNotProved, SuperuserNotAllowed
 from draupnir_helper import wire
-from draupnir_helper.wire import ErrorCode
+from draupnir_helper.wire import ErrorCode, JobKind
 from tests.daemon import CALLER, assert_lawful, converge, new_instance, ready_image, until, uploaded_image
 from tests.fakes import FakeHelper, Refused
 
@@ -200,6 +201,44 @@ async def test_a_trial_has_no_owner_and_listens_only_on_loopback(context: Contex
     assert helper.disk.started[trial.id].loopback_only
     await converge(context)
     await assert_lawful(context)
+
+
+def allowing_superusers(context: Context, helper: FakeHelper) -> Context:
+    """Return the context of an operator who allows them."""
+    helper.allow_superuser = True
+    return dataclasses.replace(context, settings=context.settings.model_copy(update={"allow_superuser": True}))
+
+
+async def test_superusers_need_the_permission_of_the_operator(context: Context, helper: FakeHelper) -> None:
+    image = await ready_image(context)
+    with pytest.raises(SuperuserNotAllowed, match="allow_superuser"):
+        await instances.create(context, CALLER, image.id, Shape(0, superuser=True))
+    assert await instances.list_own(context, CALLER) == []
+    generous = allowing_superusers(context, helper)
+    instance, _ = await instances.create(generous, CALLER, image.id, Shape(0, superuser=True))
+    assert instance.shape.superuser
+    assert helper.disk.superusers == {instance.id}
+    plain, _ = await instances.create(generous, CALLER, image.id)
+    assert not plain.shape.superuser
+    # The instance keeps its superuser when the operator changes the configuration.
+    helper.allow_superuser = False
+    await instances.restart(context, CALLER, instance.id)
+    started = [request.superuser for request in helper.asked if isinstance(request, wire.StartInstance)]
+    assert started[-3:] == [True, False, True]
+
+
+async def test_superusers_need_a_proved_image(context: Context, helper: FakeHelper) -> None:
+    generous = allowing_superusers(context, helper)
+    report = helper.reports[JobKind.FINALISE]
+    helper.reports[JobKind.FINALISE] = report.model_copy(update={"proved": False})
+    image = await ready_image(context)
+    with pytest.raises(ImageNotProved, match="not proved"):
+        await instances.create(generous, CALLER, image.id, Shape(0, superuser=True))
+    with pytest.raises(ImageNotReady):
+        await instances.create(generous, CALLER, (await uploaded_image(context)).id, Shape(0, superuser=True))
+    with pytest.raises(NotFound):
+        await instances.create(generous, CALLER, 999, Shape(0, superuser=True))
+    await new_instance(generous, image)
 
 
 async def test_direct_instances_need_the_permission_of_the_operator(context: Context) -> None:

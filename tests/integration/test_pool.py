@@ -13,7 +13,7 @@ import pytest
 
 from draupnir.errors import DraupnirError, NoFreePort
 from draupnir.models import Condition, Image, Observation, Purpose, Shape
-from draupnir.operations import images, instances, lifecycle, observations, pool, reconcile
+from draupnir.operations import images, instances, lifecycle, observations, pool, reconcile, shapes
 from draupnir.operations.context import Context
 from draupnir_helper import wire
 from draupnir_helper.wire import ErrorCode
@@ -118,6 +118,19 @@ async def test_other_shapes_than_the_default_are_cold_starts(context: Context, h
     instance, _ = await instances.create(context, CALLER, image.id, Shape(60))
     assert helper.disk.started[instance.id].sleep_after_s == 60
     assert len(await pooled_ids(context)) == 3
+
+
+async def test_a_superuser_does_not_come_from_the_pool(context: Context, helper: FakeHelper) -> None:
+    helper.allow_superuser = True
+    context = dataclasses.replace(context, settings=context.settings.model_copy(update={"allow_superuser": True}))
+    image = await ready_image(context)
+    await pool.fill(context)
+    usual = await shapes.usual(context)
+    pooled = await pooled_ids(context)
+    instance, _ = await instances.create(context, CALLER, image.id, dataclasses.replace(usual, superuser=True))
+    assert helper.disk.superusers == {instance.id}
+    assert await pooled_ids(context) == pooled
+    assert await context.store.instances.claim(image.id, CALLER.name, instance.shape, None) is None
 
 
 async def test_the_pool_follows_a_change_of_the_default_shape(context: Context, helper: FakeHelper) -> None:

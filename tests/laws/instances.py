@@ -58,6 +58,7 @@ def test_an_open_port_stays_unchanged(rig: Rig, published: int) -> None:
         ({"new": False}, ErrorCode.NOT_FOUND),
         ({"ceiling": None}, ErrorCode.BAD_REQUEST),
         ({"ceiling": HUGE}, ErrorCode.BAD_REQUEST),
+        ({"superuser": True}, ErrorCode.BAD_REQUEST),
         ({"port": 65535}, ErrorCode.PORT_OUT_OF_RANGE),
         ({"port": 1024}, ErrorCode.PORT_OUT_OF_RANGE),
         ({"postgres_major": 99}, ErrorCode.POSTGRES_MISSING),

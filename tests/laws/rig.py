@@ -107,6 +107,7 @@ class Rig(ABC):
             addresses=None,
             sleep_after_s=1800,
             direct=False,
+            superuser=False,
             ceiling=wire.Ceiling(max_bytes=MAX_BYTES, read_only=False, extended=False),
             parameters={},
             authority_certificate=self._authority.certificate,

@@ -11,6 +11,7 @@ from draupnir.api.schemas.answers import Many, One
 from draupnir.api.schemas.events import EventResource
 from draupnir.api.schemas.instances import InstanceResource, NewInstance, Restart, Restoration
 from draupnir.helper import UnitFailed
+from draupnir.operations.superusers import ImageNotProved, SuperuserNotAllowed
 from draupnir.roles import OWNED, PERSONAL, RESERVED
 
 ALLOWLIST: Errors = (errors.AllowListsOff, errors.FilterMissing)
@@ -43,6 +44,8 @@ ENDPOINTS = (
                 errors.CeilingTooHigh,
                 errors.SettingRefused,
                 errors.RoleRefused,
+                SuperuserNotAllowed,
+                ImageNotProved,
             ),
             *(errors.NoFreePort, errors.NoFreeId, errors.TooManyInstances, errors.WrongState),
             *(*ALLOWLIST, errors.TooManyAddresses),

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict
 from draupnir.api.schemas.addresses import AddressAttributes, write_address_attributes
 from draupnir.api.schemas.events import EventResource, write_event
 from draupnir.api.schemas.requests import Attributes
-from draupnir.api.schemas.values import CEILING, EMAIL, ID, PARAMETERS, SECONDS, TEXT, WrittenTime, write_time
+from draupnir.api.schemas.values import CEILING, EMAIL, FLAG, ID, PARAMETERS, SECONDS, TEXT, WrittenTime, write_time
 from draupnir.lifecycles import Event
 from draupnir.models import AllowedAddress, Condition, Credentials, Instance, Network, Observation, Shape
 
@@ -36,6 +36,7 @@ class NewInstance(Attributes):
     network: Annotated[Network | None, NETWORK] = None
     max_bytes: Annotated[int | None, CEILING, Field(description="How much it may write.")] = None
     settings: Annotated[dict[str, str], PARAMETERS] = Field(default_factory=dict)
+    superuser: Annotated[bool, FLAG, Field(description="Make the role `draupnir` a superuser.")] = False
     role: Annotated[str | None, TEXT, Field(description="The Postgres role that the credentials are for.")] = None
 
     def shape(self, default: Shape) -> Shape:
@@ -43,7 +44,8 @@ class NewInstance(Attributes):
         network = self.network or default.network
         sleep_after_s = default.sleep_after_s if self.sleep_after is None else self.sleep_after
         max_bytes = default.max_bytes if self.max_bytes is None else self.max_bytes
-        return Shape(0 if network is Network.DIRECT else sleep_after_s, network, max_bytes, self.settings)
+        sleep_after_s = 0 if network is Network.DIRECT else sleep_after_s
+        return Shape(sleep_after_s, network, max_bytes, self.settings, self.superuser)
 
 
 class Restart(Attributes):
@@ -80,6 +82,7 @@ class InstanceAttributes(TypedDict):
     network: Network
     max_bytes: Annotated[int | None, Field(description="How much it may write.")]
     settings: Annotated[dict[str, str], Field(description="Settings of Postgres, its own and those of its image.")]
+    superuser: Annotated[bool, Field(description="Whether its role `draupnir` is a superuser.")]
     written_bytes: Annotated[int | None, Field(description="How much it wrote; null if that is not known.")]
     hostname: str
     owner: str
@@ -126,6 +129,7 @@ def write_instance(
         "network": instance.shape.network,
         "max_bytes": instance.shape.max_bytes,
         "settings": instance.parameters,
+        "superuser": instance.shape.superuser,
         "written_bytes": observation.written_bytes,
         "hostname": hostname,
         "owner": instance.owner,

@@ -278,6 +278,7 @@ def test_disallow_continues_after_a_missing_address(run: Run, server: FakeServer
         (["--sleep-after", "10m"], {"sleep_after": 600}),
         (["--sleep-after", "never"], {"sleep_after": 0}),
         (["--network", "direct"], {"network": "direct"}),
+        (["--superuser"], {"superuser": True}),
         (["--network", "proxied", "--sleep-after", "2h"], {"network": "proxied", "sleep_after": 7200}),
     ],
 )

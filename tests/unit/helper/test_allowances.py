@@ -25,10 +25,10 @@ def ceiling(max_bytes: int, *, extended: bool = False) -> wire.Ceiling:
     return wire.Ceiling(max_bytes=max_bytes, read_only=extended, extended=extended)
 
 
-def start(max_bytes: int | None, *, direct: bool = False) -> wire.StartInstance:
+def start(max_bytes: int | None, *, direct: bool = False, superuser: bool = False) -> wire.StartInstance:
     return wire.StartInstance(
         instance_id=4, image_id=1, owner="jane@example.com", port=6432, created_at=datetime.now(UTC), new=True,
-        postgres_major=17, loopback_only=False, addresses=None, sleep_after_s=0, direct=direct,
+        postgres_major=17, loopback_only=False, addresses=None, sleep_after_s=0, direct=direct, superuser=superuser,
         ceiling=None if max_bytes is None else ceiling(max_bytes),
         parameters={}, authority_certificate=PEM, server_certificate=PEM, server_key=PEM,
     )  # fmt: skip
@@ -95,6 +95,39 @@ def test_a_direct_network_requires_the_operators_permission(root: int) -> None:
     manifests.write(root, Place.INSTANCES, 4, direct, manifests.Facts(any_role=True))
     assert not refused(root, direct, copied=True)
     assert refused(root, direct)
+
+
+def refuses_superuser(request: wire.StartInstance, settings: Settings, facts: manifests.Facts) -> bool:
+    try:
+        allowances.require_superuser(request, settings, facts)
+    except HelperError as error:
+        return error.code is ErrorCode.BAD_REQUEST
+    return False
+
+
+def test_a_superuser_requires_the_operators_permission_and_a_proved_image() -> None:
+    request, allowed = start(GIB, superuser=True), Settings(allow_superuser=True)
+    assert refuses_superuser(request, Settings(), manifests.Facts(proved=True))
+    assert refuses_superuser(request, allowed, manifests.Facts())
+    assert not refuses_superuser(request, allowed, manifests.Facts(proved=True))
+    assert not refuses_superuser(start(GIB), Settings(), manifests.Facts())
+    # An instance that has one already keeps it.
+    assert not refuses_superuser(request, Settings(), manifests.Facts(superuser=True))
+
+
+def test_the_image_s_proof_and_the_superuser_are_recorded_in_the_manifest(root: int, tmp_path: Path) -> None:
+    made = manifests.Facts(any_role=True, proved=True, superuser=True)
+    manifests.write(root, Place.INSTANCES, 4, start(GIB, superuser=True), made)
+    assign = wire.AssignInstance(
+        instance_id=4, image_id=1, owner="bob@example.com", port=6432, created_at=datetime.now(UTC)
+    )
+    manifests.assign(root, assign)
+    found = manifests.read(root, 4)
+    assert (found.proved, found.superuser) == (True, True)
+    # Images of older versions are not proved.
+    (tmp_path / Place.IMAGES).mkdir()
+    (tmp_path / Place.IMAGES / "1.json").write_text('{"any_role": true}')
+    assert not manifests.facts(root, 1).proved
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,14 @@ def test_a_session_of_the_job_overrides_what_the_data_set_for_a_role() -> None:
     for major in (12, 18):
         assert "-c statement_timeout=0" in walls.session_options(major)
         assert "-c session_preload_libraries=" in walls.session_options(major)
+
+
+@pytest.mark.parametrize("major", [12, 17, 18])
+def test_single_user_mode_ends_at_an_error_whatever_the_settings_of_the_image(major: int) -> None:
+    command = postgres.single_user_command(major, "/conf")
+    assert command[1] == "--single"
+    assert command[-1] == "template1"
+    last = dict(part.split("=", 1) for part in command if "=" in part)
+    assert (last["exit_on_error"], last["statement_timeout"]) == ("on", "0")
+    assert (last["default_transaction_read_only"], last["shared_preload_libraries"]) == ("off", "")
+    assert last["config_file"] == "/conf/postgresql.conf"

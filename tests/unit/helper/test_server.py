@@ -38,7 +38,8 @@ PEM = "-----BEGIN CERTIFICATE-----\nQUJD\n-----END CERTIFICATE-----\n"
 START = {
     "op": "start_instance", "instance_id": 1, "image_id": 1, "owner": "a@b.example", "port": 6432, "postgres_major": 17,
     "created_at": "2026-01-02T03:04:05Z", "new": True, "loopback_only": False, "addresses": None,
-    "sleep_after_s": 1800, "direct": False, "ceiling": {"max_bytes": 2**30, "read_only": False, "extended": False},
+    "sleep_after_s": 1800, "direct": False, "superuser": False,
+    "ceiling": {"max_bytes": 2**30, "read_only": False, "extended": False},
     "parameters": {"work_mem": "64MB"},
     "authority_certificate": PEM, "server_certificate": PEM, "server_key": PEM,
 }  # fmt: skip
@@ -99,7 +100,7 @@ def test_a_request_of_another_protocol_is_refused_as_such(frame: bytes) -> None:
     [
         ("owner", ""), ("owner", "a b"), ("owner", "x" * 255), ("owner", "a\n"), ("owner", "%n"), ("owner", "../x"),
         ("port", 80), ("port", 65536), ("postgres_major", 9), ("postgres_major", 100), ("loopback_only", 1),
-        ("sleep_after_s", -1), ("sleep_after_s", True), ("direct", 0), ("new", 1),
+        ("sleep_after_s", -1), ("sleep_after_s", True), ("direct", 0), ("superuser", 1), ("new", 1),
         ("created_at", "2026-01-02T03:04:05"),
         ("server_key", "x"), ("server_key", PEM + "x"), ("server_key", PEM.rstrip()), ("server_key", PEM * 400),
         ("server_key", PEM.replace("QUJD", "Q\0JD")), ("instance_id", 2**31),
