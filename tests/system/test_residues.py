@@ -145,12 +145,14 @@ def test_an_image_may_keep_residue_if_the_operator_allows_it(service: Service, s
     script.write_text(SCRIPT)
     creation = ("--output", "json", "images", "create", "now", str(script), "--keep-residue")
     assert "allow_residue" in service.client(*creation, ok=False).stderr
-    with configured(service, "allow_residue = true\n"):
+    with configured(service, "allow_residue = true\nallow_superuser = true\n"):
         image_id = int(json.loads(service.client(*creation).stdout)["id"])
         service.upload(image_id, source.tarball("residues.tar.zst", "--zstd"))
         answer = service.finalise(image_id)
+        superuser = service.ask("POST", "/instances", {"image_id": image_id, "superuser": True})
     assert answer.status_code == 200, answer.text
     assert answer.json()["data"]["attributes"]["proved"] is False
+    assert superuser.json()["errors"][0]["code"] == "image_not_proved"
     rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
     assert rows[0]["code"] == "residue_kept"
     assert files_with_canary(published(image_id)), "the search finds what is there"
