@@ -223,7 +223,7 @@ class NotASession(Impossible):
 FAILURE_CODES = frozenset(
     {
         *("backup_damaged", "cleaning_failed", "damaged_archive", "incremental_backup", "internal", "job_failed"),
-        *("canary_found",),
+        *("canary_found", "residue_found", "value_kept"),
         *("job_killed", "manifest_mismatch", "preflight_failed", "wal_missing"),
         *("no_data_directory", "no_room", "no_superuser", "not_an_archive", "postgres_missing", "ratio_exceeded"),
         *("recovery_failed", "role_conflict", "script_failed", "setting_refused", "several_archives", "tablespaces"),

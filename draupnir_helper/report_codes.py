@@ -30,6 +30,7 @@ CODES: Mapping[str, str] = {
     "library_not_preloaded": "The source preloads a library, and instances do not.",
     "locale_missing": "The server lacks a locale of a database or a collation. The image fails.",
     "materialized_view_emptied": "A materialized view could not be refreshed after the script. It is empty.",
+    "originals_absent": "No file of the image contains one of the sampled values that the script removed.",
     "preload_missing": "Instances may not preload the library of an extension, so its functions fail.",
     "preload_required": "The tables of an extension need a library that may not be preloaded. The image fails.",
     "prepared_transaction_dropped": "A prepared transaction of the source was rolled back.",
@@ -49,4 +50,5 @@ CODES: Mapping[str, str] = {
     "tablespace_missing": "The upload lacks the files of a tablespace. The image fails.",
     "unlogged_table_empty": "The backup does not contain the rows of an unlogged table.",
     "user_mapping_dropped": "A user mapping of a foreign server was dropped with its password.",
+    "values_kept": "A column keeps values that the script removed from another column, as the script declares.",
 }

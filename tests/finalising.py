@@ -9,6 +9,7 @@ from unittest import mock
 
 from draupnir_helper import postgres
 from draupnir_helper.jobs import changes, clusters, finalise, handover, inspections, residues, surveys
+from draupnir_helper.jobs.proofs import Proof
 from draupnir_helper.jobs.rows import Rows
 from tests.postgres import Cluster, binaries
 
@@ -39,10 +40,13 @@ def finalised(cluster: Cluster, script: Path) -> tuple[dict[int, inspections.Jud
         changes.report_databases(job, databases, rows)
         finalise.disarm(job, databases)
         before = surveys.survey(job, databases)
+        proof = Proof(job, script.read_text(), ORDER, rows)
         with mock.patch.object(finalise, "SCRIPT", script):
-            databases, _, changed = finalise.run_script(job, databases, start, ORDER, rows)
+            databases, _, changed = finalise.run_script(job, databases, start, ORDER, proof, rows)
         surveys.refresh(job, databases, before, rows)
         judged, with_data = handover.hand_over(job, databases, rows)
         finalise.clean(job, databases, before.parents, changed, ORDER, rows)
+        proof.compare(databases, changed)
+        job.run_files("template1", SQL / "close.sql")
         rows.leave()
         return judged, handover.default_database(databases, with_data)

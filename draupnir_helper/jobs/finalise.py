@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from draupnir_helper import postgres, walls
 from draupnir_helper.jobs import (
-    canaries,
     changes,
     collations,
     configurations,
@@ -34,6 +34,7 @@ from draupnir_helper.jobs import (
 from draupnir_helper.jobs.clusters import Cluster, array
 from draupnir_helper.jobs.data_directories import read_major
 from draupnir_helper.jobs.preloads import Preloads
+from draupnir_helper.jobs.proofs import Proof
 from draupnir_helper.jobs.reports import Report, Reporter
 from draupnir_helper.jobs.rows import Rows
 from draupnir_helper.jobs.sessions import in_each
@@ -43,62 +44,101 @@ ORDER = Path("/run/draupnir/image/order.json")
 _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
+_CLOSE = _SQL / "close.sql"
 # These files change how a server starts. A finished job does not leave the private text of a failure, either.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
 
 
-def main(reporter: Reporter) -> Report:
-    """Run the steps in order; a step that fails makes the image fail."""
-    major = read_major(_DATA)
-    _DIRECTORY.mkdir(mode=0o700)
-    cluster = Cluster(major, _DIRECTORY)
-    reporter.step("recovering")
-    order = json.loads(ORDER.read_text(encoding="utf-8"))
-    preloads = Preloads(major, _DATA, order)
-    with cluster.running(preloads.required(reporter.rows), reporter.rows):
-        start = residues.position(cluster)
-        databases = admit_all_databases(cluster, reporter.rows)
-        check_server(cluster, databases, preloads, order, reporter.rows)
-        handover.prepare(cluster, databases)
-        changes.report_databases(cluster, databases, reporter.rows)
-        disarm(cluster, databases)
-        begin_sync()
-        refused = set_script(cluster, order, reporter)
-        before = surveys.survey(cluster, databases)
-        collated = collations.Collations(cluster, reporter)
+class Job:
+    """One finalise: its server, what it needs, and the results of its steps."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter, self.rows = reporter, reporter.rows
+        self.major = read_major(_DATA)
+        _DIRECTORY.mkdir(mode=0o700)
+        self.order = json.loads(ORDER.read_text(encoding="utf-8"))
+        self.cluster = Cluster(self.major, _DIRECTORY)
+        self.preloads = Preloads(self.major, _DATA, self.order)
+        self.proof = Proof(self.cluster, SCRIPT.read_text(encoding="utf-8"), self.order, self.rows)
+        self.judged: Mapping[int, inspections.Judged] = {}
+
+    def run(self) -> Report:
+        """Run the steps in order; a step that fails makes the image fail."""
+        self.reporter.step("recovering")
+        with self.cluster.running(self.preloads.required(self.rows), self.rows):
+            start = residues.position(self.cluster)
+            databases = admit_all_databases(self.cluster, self.rows)
+            check_server(self.cluster, databases, self.preloads, self.order, self.rows)
+            handover.prepare(self.cluster, databases)
+            changes.report_databases(self.cluster, databases, self.rows)
+            disarm(self.cluster, databases)
+            begin_sync()
+            refused = set_script(self.cluster, self.order, self.reporter)
+            databases, written, with_data = self._mask(databases, start)
+            self.reporter.step("stopping")
+        self._check_files()
+        self.reporter.step("searching the files for removed values")
+        self.proof.search(self._running_again)
+        settle(_DATA, self.cluster.sizes.of_instances(self.rows))
+        superuser = self.cluster.superuser
+        return Report(
+            step="finalised",
+            postgres_major=self.major,
+            size_bytes=normalise(_DATA),
+            trigger_tables=triggers.tables(written, SCRIPT.read_text(encoding="utf-8")),
+            preload_libraries=self.preloads.allowed,
+            refused_parameters=refused,
+            superuser=superuser if handover.in_utf8(superuser) else None,
+            database=handover.default_database(databases, with_data),
+            proved=not self.order["keep_residue"],
+        )
+
+    def _mask(self, databases: dict[str, int], start: residues.Position) -> tuple[dict[str, int], list[str], list[str]]:
+        """Run the script, and clean up; return the databases, the tables written to, and the databases with data."""
+        before = surveys.survey(self.cluster, databases)
+        collated = collations.Collations(self.cluster, self.reporter)
         collated.rebuild(before.dependent)
-        reporter.step("running the anonymisation script")
-        databases, written, changed = run_script(cluster, databases, start, order, reporter.rows)
+        self.reporter.step("running the anonymisation script")
+        databases, written, changed = run_script(self.cluster, databases, start, self.order, self.proof, self.rows)
         collated.retry(databases)
-        reporter.step("refreshing materialized views")
-        surveys.refresh(cluster, databases, before, reporter.rows)
-        reporter.step("handing over what the superuser owns")
-        judged, with_data = handover.hand_over(cluster, databases, reporter.rows)
-        reporter.step("vacuuming and analysing")
-        names = clean(cluster, databases, before.parents, changed, order, reporter.rows)
-        reporter.step("stopping")
-    inspections.inspect(_DATA, major, judged)
-    leftovers.remove(_DATA, major, reporter.rows)
-    canaries.require_absent(_DATA, _DIRECTORY, order["canaries"], names, reporter.rows)
-    settle(_DATA, cluster.sizes.of_instances(reporter.rows))
-    return Report(
-        step="finalised",
-        postgres_major=major,
-        size_bytes=normalise(_DATA),
-        trigger_tables=triggers.tables(written, SCRIPT.read_text(encoding="utf-8")),
-        preload_libraries=preloads.allowed,
-        refused_parameters=refused,
-        superuser=cluster.superuser if handover.in_utf8(cluster.superuser) else None,
-        database=handover.default_database(databases, with_data),
-        proved=not order["keep_residue"],
-    )
+        self.reporter.step("refreshing materialized views")
+        surveys.refresh(self.cluster, databases, before, self.rows)
+        self.reporter.step("handing over what the superuser owns")
+        self.judged, with_data = handover.hand_over(self.cluster, databases, self.rows)
+        self.reporter.step("vacuuming and analysing")
+        clean(self.cluster, databases, before.parents, changed, self.order, self.rows)
+        self.proof.compare(databases, changed)
+        self.cluster.run_files("template1", _CLOSE)
+        return databases, written, with_data
+
+    def _check_files(self) -> None:
+        inspections.inspect(_DATA, self.major, self.judged)
+        leftovers.remove(_DATA, self.major, self.rows)
+
+    @contextmanager
+    def _running_again(self) -> Iterator[None]:
+        with self.cluster.running(self.preloads.libraries, self.rows):
+            yield
+            self.cluster.run_files("template1", _CLOSE)
+        self._check_files()
+
+
+def main(reporter: Reporter) -> Report:
+    """Run the job."""
+    return Job(reporter).run()
 
 
 def run_script(
-    cluster: Cluster, databases: Mapping[str, int], start: residues.Position, order: Mapping[str, Any], rows: Rows
+    cluster: Cluster,
+    databases: Mapping[str, int],
+    start: residues.Position,
+    order: Mapping[str, Any],
+    proof: Proof,
+    rows: Rows,
 ) -> tuple[dict[str, int], list[str], dict[str, residues.Changed]]:
     """Run the script; return the databases that exist now, the tables written to, and the tables with changed files."""
     files = residues.survey(cluster, databases, start)
+    proof.sample(databases)
     scripts.run(cluster, databases, SCRIPT)
     # The script may have created, dropped or closed databases.
     now = admit_all_databases(cluster, rows)
@@ -115,11 +155,8 @@ def clean(
     changed: Mapping[str, residues.Changed],
     order: Mapping[str, Any],
     rows: Rows,
-) -> canaries.Relations:
-    """Remove dead rows, rewrite what the script changed, and lock the superuser out.
-
-    Return the names of the relations for the search for canaries.
-    """
+) -> None:
+    """Remove dead rows, and rewrite what the script changed."""
     tables = {database: found.tables for database, found in changed.items()}
     for database, oids in tables.items():
         if oids:
@@ -128,9 +165,6 @@ def clean(
     vacuum.Vacuum(cluster, rows).run(databases, parents, tables)
     if not order["keep_residue"]:
         residues.rewrite_catalogs(cluster, changed)
-    names = canaries.relations(cluster, databases, order["canaries"])
-    cluster.run_files("template1", _SQL / "close.sql")
-    return names
 
 
 def begin_sync() -> None:

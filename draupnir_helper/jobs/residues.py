@@ -50,10 +50,11 @@ class Before(NamedTuple):
 
 
 class Changed(NamedTuple):
-    """The oids of changed tables of one database."""
+    """The oids of changed tables of one database, and of all tables."""
 
     tables: list[int]
     catalogs: list[int]
+    present: set[int]
 
 
 def position(cluster: Cluster) -> Position:
@@ -78,11 +79,12 @@ def find_changed(cluster: Cluster, databases: Mapping[str, int], before: Before)
 
     def search(database: str) -> Changed:
         oid = databases[database]
-        found = Changed([], [])
+        found = Changed([], [], set())
         known = before.files.get(oid, frozenset())
-        paths = _paths(oid)
+        paths = files_of(oid)
         seen = set[int]()
         for file in _files(cluster, database):
+            found.present.add(file.table)
             if file.table in seen:
                 continue
             since = before.start if file.is_catalog else before.script
@@ -105,7 +107,7 @@ def keep(databases: Mapping[str, int], rows: Rows) -> dict[str, Changed]:
         " script removed, and users of its instances may be able to read them."
     )
     rows.lead("residue_kept", detail, remedy="Create an image without --keep-residue.")
-    return {database: Changed([], []) for database in databases}
+    return {database: Changed([], [], set()) for database in databases}
 
 
 def rewrite_catalogs(cluster: Cluster, changed: Mapping[str, Changed]) -> None:
@@ -127,7 +129,7 @@ def _files(cluster: Cluster, database: str) -> Iterator[File]:
         yield File(table, filenode, dropped_columns, bool(is_catalog), bool(always))
 
 
-def _paths(database: int) -> dict[int, list[Path]]:
+def files_of(database: int) -> dict[int, list[Path]]:
     """Return the files of a database by filenode: the main forks with all their segments."""
     found: dict[int, list[Path]] = {}
     data = Path(postgres.PGDATA)

@@ -41,6 +41,7 @@ ALTER DATABASE my_db SET app.tenant = '{CANARY}-tenant';
 CREATE EXTENSION postgres_fdw;
 CREATE SERVER production FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{CANARY}-host');
 CREATE USER MAPPING FOR PUBLIC SERVER production OPTIONS (password '{CANARY}-mapping');
+CREATE TABLE newsletter AS SELECT i AS id, 'mail of {CANARY}-email-' || i AS line FROM generate_series(1, 20000) i;
 CREATE TABLE untouched AS SELECT i, md5(i::text) AS x FROM generate_series(1, 20000) i;
 VACUUM (ANALYZE);
 """
@@ -48,6 +49,7 @@ SCRIPT = f"""
 \\c my_db
 CREATE TABLE backup_of_people AS SELECT * FROM people;
 DROP TABLE backup_of_people;
+UPDATE newsletter SET line = '';
 UPDATE people SET email = 'user' || id, note = NULL;
 ALTER TABLE people DROP COLUMN phone;
 UPDATE documents SET body = '', words = NULL;
@@ -137,6 +139,31 @@ def test_a_canary_in_a_file_fails_the_image_and_an_absent_one_does_not(
     assert service.finalise(image_id).status_code == 200
     rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
     assert "2 canaries" in next(row["detail"] for row in rows if row["code"] == "canaries_absent")
+    service.destroy_image(image_id)
+
+
+def test_a_value_that_another_column_keeps_fails_the_image_unless_the_script_declares_it(
+    service: Service, source: Source, masked: int
+) -> None:
+    undeclared = SCRIPT.replace("UPDATE newsletter SET line = '';", "")
+    image_id = service.create_image(undeclared)
+    service.upload(image_id, source.tarball("residues.tar.zst", "--zstd"))
+    answer = service.finalise(image_id)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["code"] == "value_kept", error
+    assert "my_db.public.people.email lost values that my_db.public.newsletter.line contains" in error["detail"]
+    assert CANARY not in answer.text + service.ask("GET", f"/images/{image_id}/report").text
+    declared = f"-- draupnir: keeps my_db.public.newsletter.line\n{undeclared}"
+    service.ask("PATCH", f"/images/{image_id}", {"anonymisation_script": declared})
+    assert service.finalise(image_id).status_code == 200
+    rows = service.ask("GET", f"/images/{image_id}/report").json()["data"]["attributes"]["rows"]
+    assert "sampled values" in next(row["detail"] for row in rows if row["code"] == "values_kept")
+    assert "no file of the image contains one" in next(r["detail"] for r in rows if r["code"] == "originals_absent")
+    assert len([path for path in (published(image_id) / "pg_wal").iterdir() if path.is_file()]) == 1
+    instance_id = int(service.create_instance(image_id)["id"])
+    assert service.answer(instance_id, "SELECT count(*) FROM newsletter") == "20000"
+    service.destroy_instance(instance_id)
     service.destroy_image(image_id)
 
 
