@@ -159,30 +159,39 @@ def _distinct(values: Sequence[Original]) -> Iterator[Original]:
     yield from evidence[:: -(-len(evidence) // _VALUES_OF_COLUMN) or 1]
 
 
+class _Now:
+    """The columns after the script, which may have replaced a table by another one with its name."""
+
+    def __init__(self, found: Iterable[Column]) -> None:
+        self._columns: dict[tuple[object, ...], Column] = {}
+        for each in found:
+            self._columns[each.table, each.number] = each
+            if each.number:
+                self._columns[each.names] = self._columns[each.table, each.column] = each
+                self._columns[each.names[:2]] = self._columns[each.table, None] = each
+
+    def column(self, before: Column) -> Column | None:
+        """Return the column of the same table, or of its partitioned table, because rows may move within it."""
+        found = self._columns.get((before.table, before.number))
+        if found is None and before.number:
+            found = self._columns.get(before.names)
+        if found is None or found.root == found.table:
+            return found
+        return self._columns.get((found.root, found.column))
+
+    def relation(self, before: Column) -> str | None:
+        """Return the quoted name of the table, if it still exists."""
+        found = self._columns.get((before.table, None)) or self._columns.get(before.names[:2])
+        return found.relation if found else None
+
+
 def _removed(cluster: Cluster, database: str, originals: Sequence[Original], changed: Changed) -> Iterator[Removed]:
     touched = {*changed.tables, *changed.catalogs}
     suspects = [each for each in originals if each.column.table in touched or each.column.table not in changed.present]
     if not suspects:
         return
-    now = columns(cluster, database)
-    by_id = {(column.table, column.number): column for column in now}
-    by_name = {column.names: column for column in now if column.number}
-
-    def current(column: Column) -> Column | None:
-        # A script may replace a table by another one with its name, and a row may move to another partition.
-        found = by_id.get((column.table, column.number)) or by_name.get(column.names)
-        if found is None or found.root == found.table:
-            return found
-        return next((each for each in now if (each.table, each.column) == (found.root, found.column)), None)
-
-    by_table = {column.table: column for column in now if column.number}
-    by_table_name = {column.names[:2]: column for column in now if column.number}
-
-    def table(column: Column) -> str | None:
-        found = by_table.get(column.table) or by_table_name.get(column.names[:2])
-        return found.relation if found else None
-
-    places = {column: current(column) for column in {each.column for each in suspects}}
+    now = _Now(columns(cluster, database))
+    places = {column: now.column(column) for column in {each.column for each in suspects}}
     wanted: dict[Column, set[int]] = {}
     for each in suspects:
         if (column := places[each.column]) is not None and column.kind:
@@ -191,7 +200,7 @@ def _removed(cluster: Cluster, database: str, originals: Sequence[Original], cha
     for each in suspects:
         column = places[each.column]
         if column is None or each.hash not in live.get(column, ()):
-            yield Removed(database, each, table(each.column))
+            yield Removed(database, each, now.relation(each.column))
 
 
 def _statement(within: Sequence[Column], rows: int) -> str:

@@ -49,6 +49,16 @@ CREATE TABLE accounts (iban text);
 INSERT INTO accounts SELECT 'DE8937040044053201' || i FROM generate_series(1000, 3000) i;
 """
 
+# ANALYZE of all tables would read the foreign one.
+FOREIGN = """
+CREATE EXTENSION file_fdw;
+CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+CREATE TABLE readings (at int, sensor text) PARTITION BY LIST (at);
+CREATE TABLE readings_1 PARTITION OF readings FOR VALUES IN (1);
+CREATE FOREIGN TABLE readings_2 PARTITION OF readings FOR VALUES IN (2) SERVER files OPTIONS (filename '/nowhere');
+INSERT INTO readings SELECT 1, 'sensor-' || i FROM generate_series(1000, 1100) i;
+"""
+
 
 class World:
     """A database with the content, and the job on it."""
@@ -69,6 +79,7 @@ class World:
             with psycopg.connect(self._cluster.dsn("proved"), autocommit=True) as session:
                 session.execute(CONTENT.encode())
                 session.execute("VACUUM ANALYZE")
+                session.execute(FOREIGN.encode())
                 found = session.execute("SELECT oid::int FROM pg_database WHERE datname = 'proved'").fetchone()
                 assert found is not None
                 databases = {"proved": int(found[0])}
@@ -181,6 +192,7 @@ def test_a_declaration_of_nothing_fails(world: World, line: str, why: str) -> No
     "script",
     [
         """DELETE FROM orders WHERE id < 400; TRUNCATE logs; UPDATE events SET at = at + 100;
+           UPDATE readings_1 SET at = 1;
            UPDATE people SET born = now(), kind = 'staging', extra = jsonb_set(extra, '{phone}', '"none"');
            CREATE TABLE new AS SELECT * FROM people; DROP TABLE people; ALTER TABLE new RENAME TO people""",
         """DROP TABLE orders, logs;

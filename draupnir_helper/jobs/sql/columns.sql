@@ -1,5 +1,6 @@
 -- Run in every database: list the columns of tables as JSON, with the kind of their values for needles.py if these can be searched
 -- for. Number 0 is the TOAST table of a table. A domain counts as its base type.
+-- The root is the partitioned table of a partition, unless a query of it would need a foreign table.
 WITH RECURSIVE base AS (
   SELECT oid AS type, oid, typtype, typbasetype FROM pg_type
    UNION ALL
@@ -13,8 +14,12 @@ kind AS (
                     WHEN element.typcategory = 'S' AND t.typcategory = 'A' THEN 'array' END AS kind
     FROM base JOIN pg_type t USING (oid) LEFT JOIN pg_type element ON element.oid = t.typelem
    WHERE base.typtype <> 'd'),
+unreadable AS MATERIALIZED (
+  SELECT DISTINCT pg_partition_root(oid)::oid AS root FROM pg_class WHERE relkind = 'f' AND relispartition),
 heap AS (
-  SELECT c.oid, reltoastrelid, CASE WHEN relispartition THEN pg_partition_root(c.oid) ELSE c.oid END AS root
+  SELECT c.oid, reltoastrelid,
+         CASE WHEN relispartition AND pg_partition_root(c.oid) NOT IN (SELECT root FROM unreadable) THEN pg_partition_root(c.oid)
+              ELSE c.oid END AS root
     FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace
    WHERE relkind IN ('r', 'p') AND relpersistence <> 't' AND nspname NOT IN ('pg_catalog', 'information_schema')),
 part AS (
