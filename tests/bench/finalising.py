@@ -64,9 +64,11 @@ def untar(tarball: Path) -> float:
         return seconds
 
 
-def finalise(service: Service, tarball: Path) -> float:
+def finalise(service: Service, tarball: Path, script: str = ANONYMISE, *, keep_residue: bool = False) -> float:
     """Return the seconds from `done` to a ready image, trial boot included."""
-    image_id = service.create_image(ANONYMISE)
+    image_id = service.create_image(script)
+    if keep_residue:
+        service.ask("PATCH", f"/images/{image_id}", {"keep_residue": True})
     _upload(tarball, image_id)
     began = time.perf_counter()
     answer = service.finalise(image_id)

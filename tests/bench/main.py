@@ -23,6 +23,7 @@ from tests.bench import (
     handing_over,
     memory,
     other_means,
+    residues,
     sources,
     starting,
     throughput,
@@ -76,6 +77,7 @@ SUBJECTS: dict[str, Callable[[Service, Images, argparse.Namespace], list[Figure]
     "memory": lambda service, images, given: memory.measure(service, images.middle, given.times),
     "throughput": lambda service, images, given: throughput.measure(service, images.middle, given.times),
     "finalising": lambda service, images, given: finalising.measure(service, images, given.times),
+    "residues": lambda service, images, given: residues.measure(service, images, given.times),
     "handing-over": lambda service, images, given: handing_over.measure(service, images.directory, given.times),
     "edge": lambda service, images, given: [edge.measure(service, images.directory)],
 }
@@ -91,7 +93,7 @@ def prepared(directory: Path, scale: int) -> Iterator[tuple[Service, Images]]:
     service = Service(key)
     others = _image_ids(service)
     try:
-        CONFIGURATION.write_text("direct_instances = true\n" + before)
+        CONFIGURATION.write_text("direct_instances = true\nallow_residue = true\n" + before)
         run("systemctl", "restart", "draupnir-helper", "draupnir")
         await_healthy(service)
         yield service, sources.make(service, directory, scale)
