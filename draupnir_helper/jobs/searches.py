@@ -13,7 +13,17 @@ from draupnir_helper.jobs.reports import JobError
 
 RG = "/usr/bin/rg"
 # It reads all files as bytes. Without mmap it would read a gigabyte of zeros into memory, as one line.
-_OPTIONS = ("--no-config", "-uuu", "--text", "--mmap", "--no-messages", "--no-filename", "--no-line-number")
+_OPTIONS = (
+    "--no-config",
+    "-uuu",
+    "--text",
+    "--mmap",
+    "--no-messages",
+    "--no-line-number",
+    "--with-filename",
+    "--null",
+    "--only-matching",
+)
 
 
 class Hit(NamedTuple):
@@ -43,16 +53,16 @@ def _hits(
     patterns = directory / "patterns"
     lines = wanted if options else [b"(?-u:" + b"".join(b"\\x%02x" % byte for byte in each) + b")" for each in wanted]
     patterns.write_bytes(b"".join(line + b"\n" for line in lines))
-    command = (RG, *_OPTIONS, *options, "-f", str(patterns))
-    for name in _run([*command, "--files-with-matches", "--null", "."], data).removesuffix(b"\0").split(b"\0"):
-        path = name.removeprefix(b"./").decode(errors="surrogateescape")
-        if not path:
-            continue
-        matched = set(_run([*command, "--only-matching", path], data).split(b"\n"))
-        with (data / path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            for window in matched & windows.keys():
-                yield from (Hit(value, path) for value in windows[window] if content.find(value) >= 0)
+    matched: dict[bytes, set[bytes]] = {}
+    for line in filter(None, _run((RG, *_OPTIONS, *options, "-f", str(patterns), "."), data).split(b"\n")):
+        name, _, window = line.partition(b"\0")
+        matched.setdefault(name, set()).add(window)
     patterns.unlink()
+    for name, found in matched.items():
+        path = name.removeprefix(b"./").decode(errors="surrogateescape")
+        with (data / path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            for window in found & windows.keys():
+                yield from (Hit(value, path) for value in windows[window] if content.find(value) >= 0)
 
 
 def _run(command: Sequence[str], data: Path) -> bytes:
