@@ -10,6 +10,7 @@ from collections.abc import Mapping
 # Keep it sorted. docs/OPERATORS.md has the same table; a test compares them.
 CODES: Mapping[str, str] = {
     "analyze_failed": "ANALYZE failed for a table or one of its expressions, so the planner has no statistics of it.",
+    "attributes_dropped": "A composite type lost an attribute. Rows may still contain its values.",
     "canaries_absent": "No file of the image contains one of the given canaries.",
     "collation_order": "Rows may violate a constraint or a partition bound that depends on a refreshed collation.",
     "collation_refreshed": "Indexes were rebuilt, because the version of their collation differs on this server.",

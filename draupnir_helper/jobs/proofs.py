@@ -5,7 +5,8 @@ Sampled values are evidence, no proof of the others. They are only in the memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+import json
+from collections.abc import Callable, Mapping, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ from draupnir_helper.jobs.originals import Original, Removed
 from draupnir_helper.jobs.residues import Changed
 from draupnir_helper.jobs.rows import Rows
 
+_DROPPED_ATTRIBUTES = Path(__file__).with_name("sql") / "dropped_attributes.sql"
+_ATTRIBUTES = "The type lost an attribute. Rows with the type may still contain the values of that attribute."
+_CAST = "Rewrite the columns of the type in the script, for example with UPDATE t SET c = c::text::mytype."
 _MOST = 20_000  # values in one search
 
 
@@ -46,6 +50,11 @@ class Proof:
         self._require_declared(databases)
         for each in removed[:: -(-len(removed) // _MOST) or 1]:
             self._removed.setdefault(each.original.needle, []).append(each)
+        for database in databases:
+            for name in filter(None, self._cluster.run_files(database, _DROPPED_ATTRIBUTES)):
+                self._rows.add(
+                    "attributes_dropped", _ATTRIBUTES, database=database, object=json.loads(name), remedy=_CAST
+                )
         if self._removed or self._canaries:
             self._relations = relations.read(self._cluster, databases)
 

@@ -86,7 +86,7 @@ class World:
                 parents = surveys.survey(job, databases).parents
                 before = residues.survey(job, databases, residues.position(job))
                 try:
-                    proof = Proof(job, script, canaries, self.rows)
+                    proof = Proof(job, script, {"canaries": canaries, "keep_residue": False}, self.rows)
                     proof.sample(databases)
                     session.execute(script.encode())
                     changed = residues.find_changed(job, databases, before)
@@ -210,3 +210,14 @@ def test_a_canary_is_found_before_other_values(world: World) -> None:
     assert "public.orders in database proved" in found
     assert world.prove("SELECT 1", canaries=("nobody@corp.example",)) == ""
     assert "1 canaries" in world.detail("canaries_absent")
+
+
+def test_an_attribute_that_a_type_lost_is_told(world: World) -> None:
+    script = """
+        CREATE TYPE address AS (street text, city text);
+        CREATE DOMAIN home AS address;
+        CREATE TABLE houses AS SELECT ROW('Any Street 7', 'Nowhere')::address AS at, ARRAY[]::home[] AS others;
+        ALTER TYPE address DROP ATTRIBUTE street"""
+    assert world.prove(script) == ""
+    (row,) = (row for row in world.rows if row.code == "attributes_dropped")
+    assert (row.database, row.object) == ("proved", "public.address")

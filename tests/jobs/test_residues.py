@@ -130,7 +130,7 @@ def test_an_image_that_keeps_residue_rewrites_nothing_and_says_so_first(tmp_path
     rows = Rows(tmp_path)
     rows.add("file_dropped", "one")
     assert residues.keep({"my_db": 1, "other": 2}, rows) == {
-        "my_db": residues.Changed([], []),
-        "other": residues.Changed([], []),
+        "my_db": residues.Changed([], [], set()),
+        "other": residues.Changed([], [], set()),
     }
     assert [row.code for row in rows] == ["residue_kept", "file_dropped"]

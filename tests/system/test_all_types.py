@@ -120,7 +120,7 @@ def needles(source: Source) -> list[bytes]:
     """Return the values as they are in the pages of the table and its TOAST table, without the heads of long ones."""
     found = [bytes.fromhex(line) for line in source.value(STORED).split()]
     source.stop()
-    # A pointer to a TOAST table is no value, and the head of a value has only its size.
+    # Pointers to TOAST tables do not count, and the head of a value has only its size.
     values = {(value if len(value) <= 8 else value[-256:]) for value in found if not value.startswith(b"\x01\x12")}
     return [value for value in values if len(value.strip(b"\0")) >= LEAST_BYTES]
 
