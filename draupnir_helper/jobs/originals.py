@@ -155,7 +155,7 @@ def _sample(cluster: Cluster, database: str, oid: int) -> list[Original]:
 def _distinct(values: Sequence[Original]) -> Iterator[Original]:
     """Yield the evidence of one column, as many values as it may have. Frequent values are no evidence."""
     counts = Counter(each.hash for each in values)
-    evidence = [each for each in values if counts[each.hash] == 1 and each.needle]
+    evidence = [each for each in values if counts[each.hash] == 1 and needles.window(each.needle)]
     yield from evidence[:: -(-len(evidence) // _VALUES_OF_COLUMN) or 1]
 
 

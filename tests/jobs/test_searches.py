@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from draupnir_helper.jobs import canaries, searches
+from draupnir_helper.jobs import canaries, needles, searches
 from draupnir_helper.jobs.relations import Relation
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
@@ -100,6 +100,11 @@ def test_any_bytes_are_found_whole(data: Path, value: bytes) -> None:
     if len(value) > 1:
         (data / "base/5/16385").write_bytes(b"\xff\n\0" + value[:-1] + b"\x7f#" + value[1:])
         assert found(data, *others, value) == set()
+
+
+@pytest.mark.parametrize("value", [b"1\n2\n3\n4\n5\n6\n7\n8\n9\n", b"\xff\n" * 20, b"aaaaaaaaaaaa", b""])
+def test_values_without_a_distinct_piece_have_no_window(value: bytes) -> None:
+    assert needles.window(value) == b""
 
 
 def test_values_with_the_same_end_are_told_apart(data: Path) -> None:

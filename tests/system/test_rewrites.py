@@ -16,13 +16,16 @@ CONTENT = """
 CREATE TABLE filler (x text);
 CREATE TABLE people (id int, name text);
 INSERT INTO people SELECT i, 'Jane Doe, number ' || i FROM generate_series(1, 1000) i;
+CREATE FUNCTION fill() RETURNS void LANGUAGE sql VOLATILE AS $$
+  INSERT INTO public.filler SELECT pg_catalog.repeat(pg_catalog.md5(i::pg_catalog.text), 32)
+    FROM pg_catalog.generate_series(1, 1000000) i
+$$;
 CREATE FUNCTION rewritten(name text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   IF EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = 'sleeping') THEN
     PERFORM pg_catalog.pg_sleep(3600);
   ELSIF EXISTS (SELECT FROM pg_catalog.pg_class WHERE relname = 'filling') THEN
-    INSERT INTO public.filler SELECT pg_catalog.repeat(pg_catalog.md5(i::pg_catalog.text), 32)
-      FROM pg_catalog.generate_series(1, 1000000) i;
+    PERFORM public.fill();
   END IF;
   RETURN name;
 END $$;
