@@ -38,8 +38,16 @@ class Listening:
 
 @pytest.fixture(scope="module")
 def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
-    """Start the process with time limits of 0.6 seconds, which a busy machine does not use up itself."""
+    """Start the process with time limits of 0.6 seconds, for tests that wait until they are over."""
     listening = Listening(tmp_path_factory.mktemp("impatient"), "impatient")
+    yield listening
+    listening.served.stop()
+
+
+@pytest.fixture(scope="module")
+def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    """Start the process with time limits of 2 seconds, for tests that get an answer first, also on a busy machine."""
+    listening = Listening(tmp_path_factory.mktemp("unhurried"), "unhurried")
     yield listening
     listening.served.stop()
 
@@ -93,8 +101,8 @@ def test_a_header_that_does_not_end_is_answered_408(impatient: Listening, scheme
 
 @both
 @pytest.mark.parametrize("drips", [False, True])
-def test_a_second_header_has_no_more_time_than_the_first(impatient: Listening, scheme: str, drips: bool) -> None:
-    with impatient.reach(scheme) as connection:
+def test_a_second_header_has_no_more_time_than_the_first(unhurried: Listening, scheme: str, drips: bool) -> None:
+    with unhurried.reach(scheme) as connection:
         connection.sendall(HELLO)
         assert answer(connection) == (200, scheme.encode())
         connection.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
@@ -103,8 +111,8 @@ def test_a_second_header_has_no_more_time_than_the_first(impatient: Listening, s
 
 
 @both
-def test_an_idle_connection_is_closed(impatient: Listening, scheme: str) -> None:
-    with impatient.reach(scheme) as connection:
+def test_an_idle_connection_is_closed(unhurried: Listening, scheme: str) -> None:
+    with unhurried.reach(scheme) as connection:
         connection.sendall(HELLO)
         assert answer(connection) == (200, scheme.encode())
         assert everything(connection) == b""
@@ -120,8 +128,8 @@ def test_a_body_that_does_not_end_ends_the_connection(impatient: Listening, sche
 
 
 @both
-def test_the_rest_of_an_unread_body_is_not_awaited(impatient: Listening, scheme: str) -> None:
-    with impatient.reach(scheme) as connection:
+def test_the_rest_of_an_unread_body_is_not_awaited(unhurried: Listening, scheme: str) -> None:
+    with unhurried.reach(scheme) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n")
         assert answer(connection)[0] == 404
         with dripping(connection):
@@ -138,16 +146,16 @@ def test_a_body_that_is_too_large_is_refused_after_it_is_sent(patient: Listening
 
 
 @both
-def test_an_unread_answer_has_a_deadline(impatient: Listening, scheme: str) -> None:
-    with impatient.reach(scheme) as connection:
+def test_an_unread_answer_has_a_deadline(unhurried: Listening, scheme: str) -> None:
+    with unhurried.reach(scheme) as connection:
         connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
-        impatient.served.told("STATUS=no longer read")
+        unhurried.served.told("STATUS=no longer read")
         assert len(everything(connection)) < 100_000_000
 
 
 @both
-def test_an_answer_that_is_read_comes_whole_however_long_it_is(impatient: Listening, scheme: str) -> None:
-    with impatient.reach(scheme) as connection:
+def test_an_answer_that_is_read_comes_whole_however_long_it_is(unhurried: Listening, scheme: str) -> None:
+    with unhurried.reach(scheme) as connection:
         connection.sendall(b"GET /long HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert len(answer(connection)[1]) == 100_000_000
 
@@ -181,17 +189,17 @@ def test_a_client_that_waits_for_the_answer_has_no_time_limit(impatient: Listeni
 @both
 @pytest.mark.parametrize("case", ODD)
 def test_odd_requests_are_answered_correctly_and_smuggle_no_second_request(
-    impatient: Listening, scheme: str, case: str
+    unhurried: Listening, scheme: str, case: str
 ) -> None:
     request, status = ODD[case]
-    with impatient.reach(scheme) as connection:
+    with unhurried.reach(scheme) as connection:
         with suppress(ConnectionError, ssl.SSLEOFError):  # TLS cannot be half-closed
             connection.sendall(request)
         received = everything(connection)
     assert received.startswith(b"HTTP/1.1 %d " % status), received
     assert received.count(b"HTTP/1.1 ") == 1, received
     assert b"X-Request-Id: " in received or b"x-request-id: " in received
-    with impatient.reach(scheme) as connection:
+    with unhurried.reach(scheme) as connection:
         connection.sendall(HELLO)
         assert answer(connection) == (200, scheme.encode())
 
@@ -224,8 +232,8 @@ def test_expect_100_continue_is_answered(patient: Listening, scheme: str) -> Non
 
 
 @both
-def test_an_expectation_without_a_route_gets_404(impatient: Listening, scheme: str) -> None:
-    with impatient.reach(scheme) as connection:
+def test_an_expectation_without_a_route_gets_404(unhurried: Listening, scheme: str) -> None:
+    with unhurried.reach(scheme) as connection:
         connection.sendall(b"POST /nowhere HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
         assert answer(connection)[0] == 404
         assert everything(connection) == b""
