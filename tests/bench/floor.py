@@ -23,6 +23,8 @@ SETTINGS = (
     "listen_addresses=", "shared_buffers=128MB", "huge_pages=off", "wal_level=minimal", "max_wal_senders=0", "jit=off",
     "synchronous_commit=off", "dynamic_shared_memory_type=posix",
 )  # fmt: skip
+# The group of published images, as our instances have it.
+_AS_POSTGRES = ("setpriv", "--reuid=postgres", "--regid=postgres", "--groups=draupnir-data")
 
 
 def image(image_id: int) -> Path:
@@ -52,14 +54,10 @@ def sockets() -> Path:
 @contextmanager
 def server(data: Path, *settings: str) -> Iterator[str]:
     """Postgres on the directory, for the block; yields a connection string of its socket."""
-    (data / "pg_hba.conf").write_text("local all all trust\n")
-    (data / "pg_ident.conf").write_text("")
-    (data / "postgresql.conf").write_text("")
+    _configure(data)
     options = [part for setting in (*SETTINGS, *settings) for part in ("-c", setting)]
-    # The group of published images, as our instances have it.
-    command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--groups=draupnir-data"]
     with subprocess.Popen(
-        [*command, BINARIES / "postgres", "-D", data, "-k", sockets(), *options],
+        [*_AS_POSTGRES, BINARIES / "postgres", "-D", data, "-k", sockets(), *options],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd="/",
     ) as process:  # fmt: skip
         try:
@@ -67,6 +65,19 @@ def server(data: Path, *settings: str) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGQUIT)
             process.wait()
+
+
+def unlock(data: Path) -> None:
+    """Let the superuser of a snapshot of an image log in again."""
+    _configure(data)
+    statement = "UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;\n"
+    run(*_AS_POSTGRES, BINARIES / "postgres", "--single", "-D", data, "template1", input=statement, cwd="/")
+
+
+def _configure(data: Path) -> None:
+    (data / "pg_hba.conf").write_text("local all all trust\n")
+    (data / "pg_ident.conf").write_text("")
+    (data / "postgresql.conf").write_text("")
 
 
 def stop(data: Path) -> None:

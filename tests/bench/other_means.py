@@ -38,6 +38,7 @@ def _in_a_running_server(image: Path, times: int) -> tuple[list[float], list[flo
     """Seconds of CREATE DATABASE … TEMPLATE, and of pg_restore -j2 of the same data, to the first answer."""
     target, dump = floor.DATA / "floor-template", floor.DATA / "floor-dump"
     floor.snapshot(image, target)
+    floor.unlock(target)
     with floor.server(target) as connection_string:
         floor.first_answer(connection_string)
         run(BINARIES / "pg_dump", "-Fd", "-j2", "-f", dump, floor.as_superuser(connection_string))
