@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from draupnir_helper import postgres, walls
-from draupnir_helper.jobs import damages, failures, preflight, reports, triggers
+from draupnir_helper.jobs import damages, failures, preflight, programs, reports, triggers
 from draupnir_helper.jobs.data_directories import control_data
 from draupnir_helper.jobs.reports import JobError
 from draupnir_helper.jobs.rows import Rows
@@ -176,11 +176,14 @@ class Cluster:
             raise self._failure(finished, what, f"database {database}")
         return failed.get(source, {})
 
-    def run_script(self, database: str, path: Path, after: Path) -> subprocess.CompletedProcess[str]:
-        """Run the uploader's script with psql, then in the same session the file that checks for open transactions."""
+    def run_script(self, database: str, path: Path, after: Path) -> tuple[subprocess.CompletedProcess[str], bool]:
+        """Run the uploader's script with psql, then in the same session the file that checks for open transactions.
+
+        Return whether psql tried to start a program, too.
+        """
         options = (triggers.TRACKING, *(_option(name, value) for name, value in self.script_settings.items()))
-        files = ("-f", path.name, "-f", str(after))
-        return self._psql(database, *files, server_options=options, working_directory=path.parent)
+        command, environment = self._invocation(database, "-f", path.name, "-f", str(after), server_options=options)
+        return programs.run(command, environment, path.parent)
 
     def accepts(self, settings: Mapping[str, str]) -> set[str]:
         """Return the names of the settings that the server accepts."""
@@ -199,19 +202,24 @@ class Cluster:
         database: str,
         *arguments: str,
         server_options: Sequence[str] = (),
-        working_directory: Path | None = None,
         stdin: str = "",
     ) -> subprocess.CompletedProcess[str]:
+        command, environment = self._invocation(database, *arguments, server_options=server_options)
+        return subprocess.run(
+            command, env=environment, input=stdin,
+            # Names in an SQL_ASCII database may not be UTF-8, and must return unchanged.
+            capture_output=True, text=True, errors="surrogateescape", check=False,
+        )  # fmt: skip
+
+    def _invocation(
+        self, database: str, *arguments: str, server_options: Sequence[str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Return the command line and the environment of psql."""
         command = [postgres.binary(self.major, "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         command += ["-v", "VERBOSITY=verbose"]  # messages contain the SQLSTATE
-        return subprocess.run(
-            [*command, "-h", str(self.directory), "-U", self.superuser, *arguments],
-            # Names in an SQL_ASCII database may not be UTF-8, and must return unchanged.
-            capture_output=True, text=True, errors="surrogateescape", check=False, input=stdin,
-            # As an argument, psql would parse a name like "host=x" as a connection string.
-            env=_environment() | {"PGDATABASE": database, "PGOPTIONS": self._session_options(*server_options)},
-            cwd=working_directory,
-        )  # fmt: skip
+        command += ["-h", str(self.directory), "-U", self.superuser, *arguments]
+        # As an argument, psql would parse a name like "host=x" as a connection string.
+        return command, _environment() | {"PGDATABASE": database, "PGOPTIONS": self._session_options(*server_options)}
 
     def _session_options(self, *more: str) -> str:
         return " ".join([*walls.session_options(self.major), *more])

@@ -23,7 +23,10 @@ _LEFT = (
     "the script leaves a transaction open; end it with COMMIT",
     "the script leaves a prepared transaction; end it with COMMIT PREPARED",
 )
-_NO_SHELL = "the script has a command for a shell, such as \\! or backticks, and the sandbox has no shell; remove it"
+_NO_SHELL = (
+    "psql tried to start a shell, and the sandbox has none; remove \\!, backticks, \\e, and each program behind "
+    "\\copy, \\g, \\o or \\w"
+)
 _ENDED_EARLY = "psql ended the script before its last line, by \\q or in an open quote; remove what ends it"
 
 
@@ -32,21 +35,23 @@ def run(cluster: Cluster, databases: Mapping[str, int], script: Path) -> None:
     database = "postgres" if "postgres" in databases else "template1"
     before = _rollbacks(cluster)
     word = secrets.token_hex(16)
-    finished = cluster.run_script(database, _with_end(cluster, script, word), _SQL / "after_script.sql")
+    copy = _with_end(cluster, script, word)
+    finished, has_started_program = cluster.run_script(database, copy, _SQL / "after_script.sql")
     if finished.returncode != 0 and cluster.ran_out_of_room(finished):
         raise JobError("no_room", reports.NO_ROOM, cluster.private(finished.stderr))
     if finished.returncode != 0 and (damage := cluster.damage(finished.stderr)):
         raise damage
-    if finished.returncode != 0:
-        left = next((sentence for sentence in (*_LEFT, _NO_SHELL) if sentence in finished.stderr), None)
+    if has_started_program:
+        why = f"{_line_of_program(script, finished.stderr)}: {_NO_SHELL}"
+    elif finished.returncode != 0:
+        left = next((sentence for sentence in _LEFT if sentence in finished.stderr), None)
         why = f"{script.name}: {left}" if left else failures.of_script(cluster.major, script, finished.stderr)
-        why = no_shell(script) or why if left == _NO_SHELL else why
     elif _passed_over(finished.stderr):
         why = failures.of_script(cluster.major, script, _passed_over(finished.stderr))
     elif word not in finished.stderr:
         why = f"{script.name}: {_ENDED_EARLY}"
     else:
-        why = no_shell(script)
+        why = ""
     if not why and any(count > before.get(database_id, 0) for database_id, count in _rollbacks(cluster).items()):
         why = f"{script.name}: {_ROLLED_BACK}"
     if why:
@@ -91,13 +96,14 @@ def _passed_over(errors: str) -> str:
     return "\n".join(line for line in errors.splitlines() if re.match(r"psql:[^:]+:\d+: error: ", line))
 
 
-def no_shell(script: Path) -> str:
-    """Return an error for the first command for a shell in the script.
+def _line_of_program(script: Path, errors: str) -> str:
+    """Return the script's name, with the line of the program if psql names it or if only one line has a `\\!`.
 
-    psql skips a `\\!` that could not run, and replaces a command in backticks by an empty string. From 16 on it
-    also sets SHELL_ERROR, which after_script.sql checks.
+    psql reports a program that could not start, unless it is behind `\\!` or `\\e`.
     """
-    for number, line in enumerate(script.read_text(encoding="utf-8").splitlines(), 1):
-        if re.match(r"\s*\\(!|[a-z]\w*[^'\"]*`)", line):
-            return f"{script.name}:{number}: {_NO_SHELL}"
-    return ""
+    lines = script.read_text(encoding="utf-8").splitlines()
+    # A message can quote data that look like such a line.
+    reported = re.findall(rf"^psql:{re.escape(script.name)}:(\d{{1,9}}): error: ", errors, re.MULTILINE)
+    found = [number for number in map(int, reported[:1]) if 1 <= number <= len(lines)]
+    found = found or [number for number, line in enumerate(lines, 1) if "\\!" in line]
+    return f"{script.name}:{found[0]}" if len(found) == 1 else script.name

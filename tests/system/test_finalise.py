@@ -129,7 +129,7 @@ SCRIPTS = {
     "a dry run": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;\nROLLBACK;",
     "a prepared transaction": "\\c my_db\nBEGIN;\nDELETE FROM secret_tokens;\nPREPARE TRANSACTION 'p';",
     "a condition that is none": "\\c my_db\n\\if ture\nDELETE FROM secret_tokens;\n\\endif",
-    "a command in backticks": "\\set salt `openssl rand -hex 16`\n\\c my_db\nDELETE FROM secret_tokens;",
+    "a shell command in backticks": "\\set salt `openssl rand -hex 16`\n\\c my_db\nDELETE FROM secret_tokens;",
     "only a shell command": "\\! psql -d my_db -c 'DELETE FROM secret_tokens'",
     "a shell command after another": "\\c my_db\nSELECT 1; \\! psql -d my_db -c 'DELETE FROM secret_tokens'",
     "a shell command": "\\set ON_ERROR_STOP on\n\\! id > /tmp/x\n\\copy (select 1) to program 'id'",
@@ -146,6 +146,7 @@ DO $$ BEGIN
 EXCEPTION WHEN unique_violation THEN DELETE FROM secret_tokens;
 END $$;
 BEGIN; SAVEPOINT s; DELETE FROM users; ROLLBACK TO s; COMMIT;
+SELECT '; \\! id', $$ `id` $$; -- \\! id
 CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0;
 \\c old
 CREATE TABLE names AS SELECT 'M' || chr(252) || 'ller' AS name;
@@ -188,6 +189,7 @@ def test_a_script_that_fails_anywhere_publishes_nothing(service: Service, upload
     service.ask("PATCH", f"/images/{uploaded}", {"anonymisation_script": SCRIPTS[name]})
     detail = failed(service, uploaded)
     assert "anonymisation script" in detail
+    assert ("psql tried to start a shell" in detail) is ("shell" in name)
     assert service.image(uploaded)["ready"] is False
     answer = service.ask("POST", "/instances", {"image_id": uploaded})
     assert answer.status_code == 422

@@ -13,12 +13,5 @@ SELECT count(*) > 0 AS left_prepared FROM pg_catalog.pg_prepared_xact()
 \warn 'anonymisation_script.sql: ERROR:  the script leaves a prepared transaction; end it with COMMIT PREPARED'
 DO 'BEGIN RAISE EXCEPTION $$a transaction was left prepared$$; END';
 \endif
--- psql skips a shell command that could not run, and the sandbox has no shell. The variable exists from 16 on.
-\if :{?SHELL_ERROR}
-\if :SHELL_ERROR
-\warn 'anonymisation_script.sql: ERROR:  the script has a command for a shell, such as \\! or backticks, and the sandbox has no shell; remove it'
-DO 'BEGIN RAISE EXCEPTION $$a command for a shell was not executed$$; END';
-\endif
-\endif
 -- The last line of the script sets this, if psql reaches it.
 \warn :draupnir_end
