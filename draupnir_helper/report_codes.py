@@ -32,6 +32,7 @@ CODES: Mapping[str, str] = {
     "locale_missing": "The server lacks a locale of a database or a collation. The image fails.",
     "materialized_view_emptied": "A materialized view could not be refreshed after the script. It is empty.",
     "originals_absent": "No file of the image contains one of the sampled values that the script removed.",
+    "owner_changed": "Objects of a predefined role, such as pg_monitor, belong to draupnir.",
     "preload_missing": "Instances may not preload the library of an extension, so its functions fail.",
     "preload_required": "The tables of an extension need a library that may not be preloaded. The image fails.",
     "prepared_transaction_dropped": "A prepared transaction of the source was rolled back.",

@@ -51,6 +51,10 @@ _TEXTS = {
         "Grants on the object are removed, because it reaches beyond SQL or shows data for superusers only.",
         "Grant the role pg_monitor or pg_read_all_data in the script, if one of them is enough.",
     ),
+    "owner_changed": (
+        "Objects of the predefined role belong to draupnir, because nobody can act as that role in an instance.",
+        "To give them to another role, change their owner at the source or in the script.",
+    ),
     "prepared_transaction_dropped": (
         "The prepared transaction is rolled back.",
         "If its changes are needed, run COMMIT PREPARED at the source before the backup.",
@@ -88,7 +92,7 @@ _POLICY = "Let the script create a policy for the role on each table: CREATE POL
 def report_cluster(cluster: Cluster, rows: Rows) -> None:
     """Add a row for each role, setting and database that the job changes."""
     files = (_SQL / "catalog_rules.sql", _SQL / "cluster_changes.sql")
-    _add(cluster.run_files("template1", *files, names=array(walls.names())), "", rows)
+    add(cluster.run_files("template1", *files, names=array(walls.names())), "", rows)
 
 
 def report_databases(cluster: Cluster, databases: Iterable[str], rows: Rows) -> None:
@@ -98,7 +102,7 @@ def report_databases(cluster: Cluster, databases: Iterable[str], rows: Rows) -> 
     restricted = array(catalogs.permitted(cluster.major))
     found = in_each(names, lambda database: cluster.run_files(database, *files, restricted=restricted))
     for database, lines in zip(names, found, strict=True):
-        _add(lines, database, rows)
+        add(lines, database, rows)
 
 
 def report_functions(
@@ -115,7 +119,8 @@ def report_functions(
                     rows.add(code, detail, database=database, object=name, remedy=remedy)
 
 
-def _add(lines: Iterable[str], database: str, rows: Rows) -> None:
+def add(lines: Iterable[str], database: str, rows: Rows) -> None:
+    """Add a row for each line of JSON that our SQL printed."""
     for change in map(json.loads, filter(None, lines)):
         detail, remedy = _TEXTS[change["code"]]
         where = {"database": change.get("database", database), "object": change.get("object", "")}

@@ -86,7 +86,9 @@ def hand_over(
         )
         for database, oid in databases.items()
     }
-    return judged, [database for database, answer in zip(databases, answers, strict=True) if answer == ["t"]]
+    for database, (*changed, _) in zip(databases, answers, strict=True):
+        changes.add(changed, database, rows)
+    return judged, [database for database, answer in zip(databases, answers, strict=True) if answer[-1] == "t"]
 
 
 def judge_functions(

@@ -236,3 +236,39 @@ def test_a_replaced_rule_on_the_view_of_settings_does_not_run_as_the_superuser(c
             connection.execute("UPDATE pg_settings SET setting = '7MB' WHERE name = 'work_mem'")
             assert connection.execute("SHOW work_mem").fetchone() == (b"7MB",)
     assert answer(cluster, "postgres", "SELECT datconnlimit FROM pg_database WHERE datname = 'postgres'") == -1
+
+
+@pytest.mark.skipif(finalising.MAJOR < 14, reason="pg_database_owner exists from 14 on")
+def test_objects_of_pg_database_owner_stay_and_those_of_other_predefined_roles_are_reported(
+    cluster: Cluster, script: Path
+) -> None:
+    run(cluster, "postgres", "CREATE ROLE app LOGIN", "CREATE DATABASE shop OWNER app")
+    run(
+        cluster,
+        "shop",
+        "CREATE TABLE kept AS SELECT 1 AS id",
+        "CREATE TYPE mood AS ENUM ('ok')",
+        "CREATE FUNCTION tell() RETURNS text LANGUAGE sql SECURITY DEFINER RETURN current_user",
+        "CREATE TABLE watched AS SELECT 1 AS id",
+        "ALTER TABLE kept OWNER TO pg_database_owner",
+        "ALTER TYPE mood OWNER TO pg_database_owner",
+        "ALTER FUNCTION tell() OWNER TO pg_database_owner",
+        "ALTER TABLE watched OWNER TO pg_monitor",
+    )
+    # The owner of template1 is the bootstrap superuser, as which nobody can act.
+    run(cluster, "template1", "CREATE TABLE t (id int)", "ALTER TABLE t OWNER TO pg_database_owner")
+    judged, _ = finalising.finalised(cluster, script)
+    owner = "SELECT relowner::regrole::text FROM pg_class WHERE relname = '{}'"
+    assert answer(cluster, "shop", owner.format("kept")) == "pg_database_owner"
+    assert answer(cluster, "shop", owner.format("watched")) == "draupnir"
+    assert answer(cluster, "template1", owner.format("t")) == "draupnir"
+    for role in ("app", "draupnir"):
+        with psycopg.connect(
+            cluster.dsn("shop").replace("user=postgres", f"user={role}"), autocommit=True
+        ) as connection:
+            connection.execute(f"ALTER TABLE kept ADD of_{role} int")
+            connection.execute(f"ALTER TYPE mood ADD VALUE '{role}'")
+        assert answer(cluster, "shop", "SELECT tell()", role) == "pg_database_owner"
+    found = {(row.database, row.object) for row in Rows(script.parent) if row.code == "owner_changed"}
+    assert found == {("shop", "pg_monitor"), ("template1", "pg_database_owner")}
+    inspections.inspect(checkpointed(cluster), finalising.MAJOR, judged)

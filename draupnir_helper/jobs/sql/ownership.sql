@@ -1,11 +1,14 @@
 -- Run in every database, with :bootstrap set to the bootstrap superuser and the oids :kept and :closed of functions, as
 -- jobs/catalogs.py judged them. The bootstrap superuser owns only objects of Postgres and of extensions. Its other objects
 -- become draupnir's, each in a transaction of its own, so that locks do not add up. Objects of other roles stay with them.
--- Schema and extension membership decide, because the data may use any oid for any object.
+-- Schema and extension membership decide, because the data may use any oid for any object. Print lines of JSON for the report.
 SELECT oid AS draupnir FROM pg_authid WHERE rolname = 'draupnir'
 \gset
+-- The owner of the database is a member of pg_database_owner. draupnir reaches that role too, unless the superuser is the owner.
 CREATE TEMPORARY VIEW keeps AS
-  SELECT oid FROM pg_authid WHERE oid >= 16384::oid AND rolname !~ '^pg_' AND rolname <> 'draupnir_superusers';
+  SELECT oid FROM pg_authid
+   WHERE oid >= 16384::oid AND rolname !~ '^pg_' AND rolname <> 'draupnir_superusers'
+      OR rolname = 'pg_database_owner' AND EXISTS (SELECT FROM pg_database WHERE datname = current_database() AND datdba <> 10::oid);
 SELECT current_setting('server_version_num')::int >= 130000 AS may_change_catalogs
 \gset
 \if :may_change_catalogs
@@ -162,6 +165,9 @@ CREATE TEMPORARY VIEW object (kind, class, object, namespace, owner, identity) A
   SELECT 'SERVER', 'pg_foreign_server'::regclass, oid, NULL, srvowner, quote_ident(srvname) FROM pg_foreign_server;
 -- Without recent statistics the planner assumes small catalogs, also in a database with many tables.
 SET enable_nestloop = off;
+SELECT DISTINCT json_build_object('code', 'owner_changed', 'object', rolname)::text
+  FROM object JOIN pg_authid r ON r.oid = owner
+ WHERE owner < 16384::oid AND owner <> 10::oid AND owner NOT IN (SELECT oid FROM keeps);
 SELECT format('ALTER %s %s OWNER TO %I', kind,
               CASE kind WHEN 'TABLE' THEN object::regclass::text WHEN 'ROUTINE' THEN coalesce(identity, object::regprocedure::text)
                         WHEN 'TYPE' THEN object::regtype::text WHEN 'OPERATOR' THEN object::regoperator::text
