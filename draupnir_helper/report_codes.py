@@ -45,6 +45,7 @@ CODES: Mapping[str, str] = {
     "settings_dropped": "Instances do not have these settings of the source.",
     "settings_refused": "Postgres on this server refuses these settings of the source, such as an unknown locale.",
     "settings_unknown": "The upload lacks a configuration file of the source, so instances lack its settings.",
+    "several_databases": "Several databases have tables, so clients connect to postgres unless a name is given.",
     "size_limited": "This server cannot give each instance a size of the source, such as max_connections.",
     "subscription_dropped": "A subscription of the source was dropped.",
     "superuser_demoted": "A superuser of the source is an ordinary role in the image.",

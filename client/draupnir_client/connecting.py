@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
 
 from draupnir_client import credentials, environment
+from draupnir_client.api import DraupnirAPI
 from draupnir_client.arguments import INSTANCE_ID
 from draupnir_client.commands import Command, Invocation, pass_invocation
 from draupnir_client.config import Config
 from draupnir_client.environment import DEFAULT_ROLE, Connection
-from draupnir_client.errors import ConfigError, ProgramFailed, Refused
+from draupnir_client.errors import ClientError, ConfigError, ProgramFailed, Refused
 from draupnir_client.formats import FORMATS
 from draupnir_client.instances import shape_options
 from draupnir_client.models import Instance
@@ -53,7 +55,9 @@ def env(invocation: Invocation, instance_id: int, form: str | None, database: st
     """
     settled = invocation.config()
     api = invocation.connect(settled)
-    _print(invocation, form, _sign_in(settled, api.get_instance(instance_id, role=role), role, database))
+    instance = api.get_instance(instance_id, role=role)
+    _print(invocation, form, _sign_in(settled, instance, role, database))
+    _list_databases(api, instance, database or settled.database)
 
 
 @click.command(cls=Command)
@@ -92,6 +96,7 @@ def new(
     )
     say(f"Instance {instance.id} of image {image.id}, backed up at {image.backed_up_at}, is up.")
     _print(invocation, form, _sign_in(settled, instance, role, database))
+    _list_databases(api, instance, database or settled.database)
 
 
 @click.command(cls=Command, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -104,10 +109,13 @@ def psql(invocation: Invocation, instance_id: int, role: str | None, arguments: 
     if shutil.which("psql") is None:
         raise ProgramFailed("psql is not installed; install postgresql-client.")
     settled = invocation.config()
-    reached = _sign_in(settled, invocation.connect(settled).get_instance(instance_id, role=role), role)
+    api = invocation.connect(settled)
+    instance = api.get_instance(instance_id, role=role)
+    reached = _sign_in(settled, instance, role)
     inherited = {name: value for name, value in os.environ.items() if name not in environment.MISLEADING}
     # click keeps the separator, because it does not parse options after the id.
     given = arguments[1:] if arguments[:1] == ("--",) else arguments
+    _list_databases(api, instance, settled.database or _database_in(given))
     # exec runs no exit handlers, so buffered output would be lost.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -140,6 +148,23 @@ def _sign_in(settled: Config, instance: Instance, role: str | None, database: st
     # If the server names no database, the PGDATABASE of an earlier `env` is the best guess.
     chosen = database or settled.database or instance.database or os.environ.get("PGDATABASE") or "postgres"
     return environment.connection(instance, role, files, chosen)
+
+
+def _database_in(arguments: Sequence[str]) -> str | None:
+    """Return an argument of psql that names a database: the first one if it is not an option, or `-d`."""
+    found = (each for each in arguments[:1] if not each.startswith("-"))
+    return next(found, None) or next((each for each in arguments if each.startswith(("-d", "--dbname"))), None)
+
+
+def _list_databases(api: DraupnirAPI, instance: Instance, chosen: str | None) -> None:
+    """Print which databases have data, if the server returned `postgres` because there are several."""
+    if chosen or instance.database != "postgres":
+        return
+    # An older server has no report, and a connection does not need it.
+    with contextlib.suppress(ClientError):
+        for row in api.get_image_report(instance.image_id):
+            if row.code == "several_databases":
+                say(f"{row.detail} {row.remedy}")
 
 
 def _print(invocation: Invocation, form: str | None, reached: Connection) -> None:

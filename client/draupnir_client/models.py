@@ -56,7 +56,7 @@ class Image:
 
 
 class ReportRow(NamedTuple):
-    """A row of an image's report. The client does not interpret the codes."""
+    """A row of an image's report. The client interprets one code only, `several_databases`."""
 
     code: str
     database: str

@@ -86,9 +86,24 @@ def hand_over(
         )
         for database, oid in databases.items()
     }
-    for database, (*changed, _) in zip(databases, answers, strict=True):
+    return judged, _report(databases, answers, rows)
+
+
+def _report(databases: Iterable[str], answers: Iterable[Sequence[str]], rows: Rows) -> list[str]:
+    """Add the rows of ownership.sql, and a row for several databases with data, which clients print.
+
+    Return the databases that have data.
+    """
+    with_data = []
+    for database, (*changed, has_data) in zip(databases, answers, strict=True):
         changes.add(changed, database, rows)
-    return judged, [database for database, answer in zip(databases, answers, strict=True) if answer[-1] == "t"]
+        with_data += [database] if has_data == "t" else []
+    if len(with_data) > 1:
+        default, names = default_database(databases, with_data), ", ".join(sorted(with_data))
+        detail = f"Clients connect to the database {default} by default. These databases have tables: {names}."
+        remedy = "Give a name: `draupnir-client env ID --database NAME` or `draupnir-client psql ID NAME`."
+        rows.add("several_databases", detail, remedy=remedy)
+    return with_data
 
 
 def judge_functions(

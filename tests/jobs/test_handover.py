@@ -99,6 +99,23 @@ def test_the_default_database_exists_and_has_a_name_that_the_api_can_return(
     assert handover.default_database(databases, with_data) == default
 
 
+@pytest.mark.parametrize("databases", [["shop"], ["shop", "crm"]])
+def test_the_report_lists_the_databases_with_data_if_there_are_several(
+    cluster: Cluster, script: Path, databases: list[str]
+) -> None:
+    for name in databases:
+        run(cluster, "postgres", f"CREATE DATABASE {name}")
+        run(cluster, name, "CREATE TABLE t (id int)")
+    run(cluster, "postgres", "CREATE DATABASE empty")
+    _, database = finalising.finalised(cluster, script)
+    found = [row.detail for row in Rows(script.parent) if row.code == "several_databases"]
+    if len(databases) == 1:
+        assert (database, found) == ("shop", [])
+    else:
+        text = "Clients connect to the database postgres by default. These databases have tables: crm, shop."
+        assert (database, found) == ("postgres", [text])
+
+
 def checkpointed(cluster: Cluster) -> Path:
     """Stop the cluster, since nobody may ask it for a checkpoint, and return its data directory."""
     pid = int((cluster.data / "postmaster.pid").read_text().split()[0])

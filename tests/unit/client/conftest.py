@@ -263,7 +263,8 @@ class FakeServer:
             return problem(404, "not_found", f"Image {image_id} not found.")
         if not self.images[image_id]["attributes"]["ready"]:
             return problem(422, "image_not_ready", f"Image {image_id} is not ready; finalise it first.")
-        made = instance(max(self.instances, default=0) + 1, image_id, **attributes)
+        database = self.images[image_id]["attributes"].get("database")
+        made = instance(max(self.instances, default=0) + 1, image_id, database=database, **attributes)
         self.instances[made["id"]] = made
         return httpx.Response(201, json={"data": with_credentials(made)})
 

@@ -137,6 +137,51 @@ def test_the_database_of_another_instance_is_ignored(
     assert json.loads(run("env", "6", "--format", "json").stdout)["PGDATABASE"] == "shop"
 
 
+SEVERAL = {
+    "code": "several_databases",
+    "database": "",
+    "object": "",
+    "detail": "Several databases have tables: crm, shop.",
+    "remedy": "Use --database NAME.",
+}
+
+
+def test_the_choice_of_postgres_among_several_databases_with_data_is_reported(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.images = {3: image(3)}
+    server.instances = {4: instance(4, database="postgres"), 5: instance(5, database="shop"), 6: instance(6)}
+    warning = f"{SEVERAL['detail']} {SEVERAL['remedy']}"
+    assert warning not in run("env", "4").stderr, "the image has no report"
+    server.reports = {3: [{**SEVERAL, "code": "superuser_demoted"}]}
+    assert warning not in run("env", "4").stderr
+    server.reports = {3: [SEVERAL]}
+    assert warning in run("env", "4").stderr
+    asked = len(server.asked)
+    for arguments in (["env", "5"], ["env", "6"], ["env", "4", "--database", "shop"]):
+        assert warning not in run(*arguments).stderr
+    monkeypatch.setenv("PGDATABASE", "shop")
+    assert warning not in run("env", "4").stderr
+    assert not any("report" in each for each in server.asked[asked:])
+
+
+def test_new_and_psql_report_the_choice_of_postgres_too(address: str, server: FakeServer, tmp_path: Path) -> None:
+    server.images, server.reports = {3: image(3, database="postgres")}, {3: [SEVERAL]}
+    server.instances = {4: instance(4, database="postgres")}
+    program = tmp_path / "psql"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    assert SEVERAL["detail"] in client(address, "new").stderr
+    for given, is_reported in (
+        ([], True),
+        (["-c", "SELECT 1"], True),
+        (["shop"], False),
+        (["-d", "shop"], False),
+        (["--dbname=shop"], False),
+    ):
+        assert (SEVERAL["detail"] in client(address, "psql", "4", *given, PATH=str(tmp_path)).stderr) is is_reported
+
+
 @pytest.mark.parametrize("hostname", ["$(touch pwned)", "/tmp", "a\nb"])
 def test_env_prints_nothing_when_the_server_is_hostile(run: Run, server: FakeServer, hostname: str) -> None:
     server.instances = {4: instance(4, hostname=hostname)}
