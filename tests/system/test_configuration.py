@@ -73,6 +73,30 @@ def test_a_bad_configuration_is_refused_with_its_line(text: str, line: int, word
     assert f"{CONFIGURATION}:{line}:" in done.stdout
 
 
+def test_clients_do_not_start_a_misconfigured_service_again_and_again() -> None:
+    """Their connection is closed, further ones are refused, and a restart after the correction works at once."""
+    before = CONFIGURATION.read_text()
+    CONFIGURATION.write_text("nonsense = 1\n")
+    run("systemctl", "stop", DAEMON)
+    run("systemctl", "reset-failed", DAEMON, ok=False)
+    since = f"@{time.time():.6f}"
+    # The socket starts the service for this client.
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{URL}/health_check", timeout=300)
+    await_that(
+        lambda: run("systemctl", "is-active", "draupnir.socket", ok=False).returncode != 0, "the socket is closed"
+    )
+    for _ in range(20):
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{URL}/health_check", timeout=300)
+    assert_doctor_says("configuration", f"{CONFIGURATION}:1: nonsense is an unknown key")
+    journal = run("journalctl", "-u", DAEMON, "-o", "cat", "--since", since).stdout
+    assert journal.count("nonsense is an unknown key") == 1, journal
+    CONFIGURATION.write_text(before)
+    run("systemctl", "restart", DAEMON)
+    assert httpx.get(f"{URL}/health_check", timeout=300).status_code in (200, 503)
+
+
 def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, image: int) -> None:
     """The API refuses clients, instead of letting them wait, until the configuration is fixed."""
     instance_id = int(service.create_instance(image)["id"])
