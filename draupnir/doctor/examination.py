@@ -154,7 +154,7 @@ def _examine_upload_keys() -> Finding:
     try:
         return findings.judge_upload_keys(len(upload_keys.read_all(upload_keys.PATH)))
     except upload_keys.UploadKeyError as error:
-        return bad("upload keys", str(error), "then add the keys again with `draupnir upload-key add`")
+        return bad("upload keys", str(error), "then check the keys with `draupnir upload-key list`")
 
 
 def _examine_certificate(settings: Settings) -> list[Finding]:
@@ -212,8 +212,8 @@ def _examine_provider(settings: Settings, secret: str) -> Finding:
         provider = asyncio.run(oidc.Provider(settings, secret).describe())
     except errors.ProviderUnavailable as error:
         advice = (
-            "open that address from this server, and correct discovery_url; a certificate authority of your own goes"
-            " to /usr/local/share/ca-certificates, then run `update-ca-certificates`"
+            "open that address from this server, and correct discovery_url, or put your own certificate authority into"
+            " /usr/local/share/ca-certificates and run `update-ca-certificates`; then run `systemctl restart draupnir`"
         )
         return bad("sign-in", f"the identity provider at {url} is unusable: {error.reason}", advice)
     return ok("sign-in", f"{provider.issuer} answers; it sends browsers back to {settings.redirect_url}")

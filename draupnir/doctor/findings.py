@@ -150,7 +150,10 @@ def judge_filter(on: bool, works: bool) -> list[Finding]:
         return []
     if works:
         return [ok("address filter", "ports accept only the addresses on their allowlists")]
-    advice = "boot with the unified cgroup hierarchy and a kernel that loads BPF programs, or set it to false"
+    advice = (
+        "boot with the unified cgroup hierarchy and a kernel that loads BPF programs, or set enable_ip_whitelisting = "
+        "false and run `systemctl restart draupnir`"
+    )
     return [
         bad(
             "address filter",
