@@ -41,7 +41,7 @@ _TEXTS = {
     ),
     "function_closed": (
         "Only the superuser may call the function, because it can run code with more rights than SQL gives.",
-        "If its extension is not installed on the server, install it and finalise again.",
+        "If its extension is not installed on the server, install it, and finalise a new image of the backup.",
     ),
     "function_limited": (
         "The function runs without any rights, because Postgres itself may call it.",
@@ -61,7 +61,7 @@ _TEXTS = {
     ),
     "role_limited": (
         "The role lost {}.",
-        "Sign in as draupnir, or let the script grant what the role needs.",
+        "No role of an instance has this right. If pg_monitor or pg_read_all_data is enough, grant it in the script.",
     ),
     "role_setting_dropped": (
         "The setting of a role or a database is dropped, because it decides on access, libraries or replication.",
@@ -74,7 +74,7 @@ _TEXTS = {
     "superuser_demoted": (
         "The role is not a superuser in the image, so it may do only what is granted to it.",
         "Sign in as draupnir, or let the script grant what the role needs. If the role creates extensions, add them to "
-        "trusted_extensions in /etc/draupnir/config.toml.",
+        "trusted_extensions in /etc/draupnir/config.toml and restart draupnir-helper.",
     ),
     "unlogged_table_empty": (
         "The unlogged table is empty, because neither a base backup nor recovery after a crash contains its rows.",

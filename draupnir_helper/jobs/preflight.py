@@ -17,6 +17,9 @@ from draupnir_helper.jobs.rows import Row, Rows
 _SHARED = Path("/usr/share/postgresql")
 _LOCALE = re.compile(r'LC_(?:COLLATE|CTYPE) "([^"\n]{1,60})"')
 _AGAIN = "Then finalise again."
+_OR_REMOVE = "Or remove it from the list and restart draupnir-helper."
+# The character sets of localedef, which does not know the short spelling, such as iso885915.
+_CHARSET = re.compile(r"UTF-8|ISO-8859-[0-9]{1,2}|EUC-(JP|KR|TW)|CP125[0-9]|KOI8-[RTU]")
 
 # Library or extension → the end of the name of Debian's package postgresql-MAJOR-…, where they differ.
 _PACKAGES = {
@@ -78,7 +81,10 @@ def problems(major: int, data: Path, needs: Sequence[Need], preloaded: Sequence[
                 missing = missing_locale(need.name, need.of, need.database)
             case "tablespace" if not any((data / "pg_tblspc" / need.name).glob("PG_*")):
                 detail = f"The files of tablespace {shown(need.of)} ({need.name}) are not in the upload."
-                remedy = "Upload all files of `pg_basebackup -Ft`, or pack the stopped server with `tar --dereference`."
+                remedy = (
+                    "Upload all files of `pg_basebackup -Ft`, also those with numbers. Or pack the stopped server with "
+                    "`tar --dereference`, and upload the archive to a new image."
+                )
                 missing = Row("tablespace_missing", detail, need.database, need.of, remedy)
         if missing:
             yield missing
@@ -91,7 +97,7 @@ def listed(major: int, preloaded: Iterable[str]) -> Iterator[Row]:
             detail = (
                 f"shared_preload_libraries in /etc/draupnir/config.toml lists {name}, which Postgres {major} lacks."
             )
-            yield missing._replace(detail=detail, remedy=f"{missing.remedy} Or remove it from the list.")
+            yield missing._replace(detail=detail, remedy=f"{missing.remedy} {_OR_REMOVE}")
 
 
 def refuse(found: Iterable[Row], rows: Rows, *, require_extensions: bool = False) -> None:
@@ -129,11 +135,11 @@ def missing_locale(name: str, of: str, database: str) -> Row:
     """Return the row for a locale that the server lacks."""
     language, _, rest = name.partition(".")
     charset, _, modifier = rest.partition("@")
-    charset = "UTF-8" if charset.lower() in {"utf8", "utf-8"} else charset or "ISO-8859-1"
+    charset = "UTF-8" if charset.lower() in {"utf8", "utf-8"} else charset
     source = f"{language}@{modifier}" if modifier else language
     detail = f"The server lacks the locale {shown(name)} of {shown(of)}."
     remedy = "Run `apt install locales-all` on the server."
-    if re.fullmatch(r"[a-z]{2,3}(_[A-Z]{2})?(@\w+)?\.[\w-]+", f"{source}.{charset}", re.ASCII):
+    if re.fullmatch(r"[a-z]{2,3}(_[A-Z]{2})?(@\w+)?", source, re.ASCII) and _CHARSET.fullmatch(charset):
         remedy = (
             f"Run `apt install locales` and `localedef -i {source} -f {charset} {name}` on the server, or "
             "`apt install locales-all`."

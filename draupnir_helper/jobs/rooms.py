@@ -28,7 +28,10 @@ def _problems(used_bytes: int, disk_bytes: int, left_bytes: int) -> Iterator[Row
         return
     where, remedy = "the data disk has", "Destroy images or instances."
     if left_bytes < disk_bytes:
-        where, remedy = "max_image_bytes leaves", "Raise max_image_bytes in /etc/draupnir/config.toml."
+        where, remedy = (
+            "max_image_bytes leaves",
+            "Raise max_image_bytes in /etc/draupnir/config.toml and restart draupnir-helper.",
+        )
     detail = f"The data take {_mib(used_bytes)}, and {where} {_mib(room_bytes)} for the script."
     if room_bytes < _LEAST_BYTES:
         yield Row("room_missing", detail, remedy=remedy)

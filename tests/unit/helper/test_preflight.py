@@ -62,12 +62,19 @@ def test_a_need_that_the_server_meets_is_not_a_problem(tmp_path: Path, need: Nee
         (Need("dictionary", "dictfile=de_de", "public.german", "d"), "dictionary_missing", "pg_updatedicts"),
         (Need("locale", "de_XX.utf8", "database d", "d"), "locale_missing", "localedef -i de_XX -f UTF-8 de_XX.utf8"),
         (
-            Need("locale", "de_XX.iso885915@euro", "database d", "d"),
+            Need("locale", "de_XX.ISO-8859-15@euro", "database d", "d"),
             "locale_missing",
-            "localedef -i de_XX@euro -f iso885915 de_XX.iso885915@euro",
+            "localedef -i de_XX@euro -f ISO-8859-15 de_XX.ISO-8859-15@euro",
         ),
+        # localedef does not know iso885915, and the character set of ru_XX is not in its name.
+        (Need("locale", "de_XX.iso885915@euro", "database d", "d"), "locale_missing", "Run `apt install locales-all`"),
+        (Need("locale", "ru_XX", "database d", "d"), "locale_missing", "Run `apt install locales-all`"),
         (Need("locale", "x; rm -rf /", "database d", "d"), "locale_missing", "locales-all"),
-        (Need("tablespace", "16400", "ssd", "d"), "tablespace_missing", "tar --dereference"),
+        (
+            Need("tablespace", "16400", "ssd", "d"),
+            "tablespace_missing",
+            "pack the stopped server with `tar --dereference`, and upload the archive to a new image",
+        ),
     ],
 )
 def test_a_need_that_the_server_does_not_meet_is_reported_with_its_remedy(
@@ -90,6 +97,7 @@ def test_a_library_of_the_operators_list_that_is_not_installed_is_named() -> Non
     (row,) = preflight.listed(MAJOR, ("pg_stat_statements", "pgaudit"))
     assert "lists pgaudit" in row.detail
     assert f"apt install postgresql-{MAJOR}-pgaudit" in row.remedy
+    assert "remove it from the list and restart draupnir-helper" in row.remedy
 
 
 def test_a_tablespace_with_its_files_is_not_a_problem(tmp_path: Path) -> None:

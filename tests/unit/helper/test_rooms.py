@@ -16,10 +16,25 @@ GIB = 1024**3
     [
         (2 * GIB, 4 * GIB, [], ""),
         (GIB // 2, 4 * GIB, ["room_short"], "Destroy images"),
-        (2 * GIB, GIB // 2, ["room_short"], "Raise max_image_bytes"),
+        (
+            2 * GIB,
+            GIB // 2,
+            ["room_short"],
+            "Raise max_image_bytes in /etc/draupnir/config.toml and restart draupnir-helper",
+        ),
         (1024, 4 * GIB, ["room_missing"], "Destroy images"),
-        (2 * GIB, 1024, ["room_missing"], "Raise max_image_bytes"),
-        (2 * GIB, 0, ["room_missing"], "Raise max_image_bytes"),
+        (
+            2 * GIB,
+            1024,
+            ["room_missing"],
+            "Raise max_image_bytes in /etc/draupnir/config.toml and restart draupnir-helper",
+        ),
+        (
+            2 * GIB,
+            0,
+            ["room_missing"],
+            "Raise max_image_bytes in /etc/draupnir/config.toml and restart draupnir-helper",
+        ),
     ],
 )
 def test_the_smaller_of_disk_and_limit_decides(disk_bytes: int, left_bytes: int, codes: list[str], remedy: str) -> None:
