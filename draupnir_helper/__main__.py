@@ -27,7 +27,11 @@ def main() -> None:
     """Serve the socket that systemd passed."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(message)s")
     os.umask(0o077)
-    loaded = settings.load()
+    try:
+        loaded = settings.load()
+    except (OSError, ValueError) as error:
+        log.error("the configuration is invalid; see `draupnir doctor`: %s", " ".join(str(error).split()))
+        sys.exit(os.EX_CONFIG)
     try:
         with storage.root() as root:
             subvolumes.sweep(root)

@@ -37,7 +37,8 @@ def examine() -> list[Finding]:
     try:
         settings = load(CONFIG_PATH)
     except SettingsError as error:
-        return [bad("configuration", str(error), "then run `systemctl restart draupnir`")]
+        advice = "then run `systemctl restart draupnir-setup draupnir-helper draupnir`"
+        return [bad("configuration", str(error), advice)]
     state = "is valid" if CONFIG_PATH.exists() else "does not exist, so all settings have their defaults"
     return [
         ok("configuration", f"{CONFIG_PATH} {state}"),

@@ -97,6 +97,24 @@ def test_clients_do_not_start_a_misconfigured_service_again_and_again() -> None:
     assert httpx.get(f"{URL}/health_check", timeout=300).status_code in (200, 503)
 
 
+def test_the_daemon_does_not_start_a_misconfigured_helper_again_and_again(service: Service) -> None:
+    """The helper is unavailable until its restart after the correction, which works at once."""
+    before = CONFIGURATION.read_text()
+    CONFIGURATION.write_text("min_instance_port = '7000'\n")
+    since = f"@{time.time():.6f}"
+    assert run("systemctl", "restart", HELPER, ok=False).returncode != 0
+    closed = "draupnir-helper.socket"
+    await_that(lambda: run("systemctl", "is-active", closed, ok=False).returncode != 0, "the socket is closed")
+    for _ in range(5):
+        assert httpx.get(f"{URL}/health_check", timeout=300).status_code == 503
+    journal = run("journalctl", "-u", HELPER, "-o", "cat", "--since", since).stdout
+    assert journal.count("the configuration is invalid") == 1, journal
+    assert "min_instance_port" in journal
+    CONFIGURATION.write_text(before)
+    run("systemctl", "restart", HELPER)
+    await_healthy(service)
+
+
 def test_instances_do_not_suffer_from_a_bad_configuration(service: Service, image: int) -> None:
     """The API refuses clients, instead of letting them wait, until the configuration is fixed."""
     instance_id = int(service.create_instance(image)["id"])
