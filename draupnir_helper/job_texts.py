@@ -34,6 +34,8 @@ MAX_BYTES = 1024 * 1024
 
 def keep(root: int, text: Text, image_id: int) -> None:
     """Save the job's text, replacing an earlier one; an error without an upload is not saved."""
+    if _is_published(root, text, image_id):
+        return
     found = _left_by_job(root, text, image_id)
     if text is ERROR and not subvolumes.exists(root, Place.UPLOADS, image_id):
         found = b""
@@ -66,9 +68,15 @@ def read(root: int, text: Text, image_id: int) -> str | None:
 
 
 def remove(root: int, text: Text, image_id: int) -> None:
-    """Remove the text; do nothing if there is none."""
+    """Remove the text; do nothing if there is none, or if it is the report of a published image."""
+    if _is_published(root, text, image_id):
+        return
     with btrfs.directory(text.place, root) as parent:
         files.remove_in(parent, f"{image_id}{text.suffix}")
+
+
+def _is_published(root: int, text: Text, image_id: int) -> bool:
+    return text is REPORT and subvolumes.exists(root, Place.IMAGES, image_id)
 
 
 def _left_by_job(root: int, text: Text, image_id: int) -> bytes:

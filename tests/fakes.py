@@ -262,7 +262,7 @@ class FakeHelper(Helper):
                 return wire.Published(uuid=_uuid(image_id))
             case wire.KeepErrorText(image_id=image_id):
                 self._forget_texts(image_id)
-                if image_id in disk.work:
+                if image_id in disk.work and image_id not in disk.images:
                     disk.reports[image_id] = self.report
                 if self.error_text is not None and image_id in disk.work and image_id in disk.uploads:
                     disk.error_texts[image_id] = self.error_text
@@ -362,7 +362,8 @@ class FakeHelper(Helper):
 
     def _forget_texts(self, image_id: int) -> None:
         self.disk.error_texts.pop(image_id, None)
-        self.disk.reports.pop(image_id, None)
+        if image_id not in self.disk.images:
+            self.disk.reports.pop(image_id, None)
 
     def _discard(self, image_id: int, *places: dict[int, str]) -> None:
         for place in places:

@@ -213,6 +213,8 @@ def test_a_published_image_has_a_report_until_it_is_destroyed(rig: Rig) -> None:
     assert rig.job(JobKind.FINALISE, image_id).state is JobState.SUCCEEDED
     rig.ask(publish(rig, image_id))
     rig.ask(wire.StopJobs(image_id=image_id))
+    rig.ask(wire.SealUpload(image_id=image_id))
+    rig.ask(wire.KeepErrorText(image_id=image_id))
     rig.ask(wire.DiscardParts(image_id=image_id, parts=["upload", "seal", "work"]))
     assert isinstance(json.loads(rig.ask(wire.ReadReport(image_id=image_id)).text or ""), list)
     rig.ask(wire.DestroyImage(image_id=image_id))

@@ -17,6 +17,7 @@ from draupnir_helper.layout import Place
 def disk(tmp_path: Path) -> Path:
     for place in Place:
         (tmp_path / place / "7").mkdir(parents=True)
+    (tmp_path / Place.IMAGES / "7").rmdir()  # it is not published yet
     return tmp_path
 
 
@@ -95,6 +96,17 @@ def test_a_kept_report_leaves_the_work_directory_and_survives_a_second_attempt(d
         job_texts.remove_from_work(root, job_texts.REPORT, 7)
         assert not report.exists()
         assert job_texts.read(root, job_texts.REPORT, 7) == "[]"
+
+
+def test_the_report_of_a_published_image_is_not_replaced_or_removed(disk: Path, root: int) -> None:
+    report = disk / Place.WORK / "7" / job_texts.REPORT.name
+    report.write_text("[]")
+    job_texts.keep(root, job_texts.REPORT, 7)
+    (disk / Place.IMAGES / "7").mkdir()
+    report.write_text('[{"code": "forged"}]')
+    job_texts.keep(root, job_texts.REPORT, 7)
+    job_texts.remove(root, job_texts.REPORT, 7)
+    assert job_texts.read(root, job_texts.REPORT, 7) == "[]"
 
 
 def test_a_directory_in_place_of_a_report_hinders_nothing(disk: Path, root: int) -> None:
