@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from tests.system.faults import await_that, configured, processes
 from tests.system.service import Service
 
-# The first process ignores all signals. The second stops the other processes of the instance, again and again.
+# One function ignores all signals. The other one also stops the other processes of the instance, again and again.
 DEAF = """
 CREATE FUNCTION deaf() RETURNS void LANGUAGE plpython3u AS $$
 import signal
@@ -29,19 +31,21 @@ $$;
 """
 
 
-def test_an_instance_whose_code_ignores_signals_is_restarted_and_destroyed(service: Service, image: int) -> None:
+@pytest.mark.parametrize("function", ["deaf", "stopping"])
+def test_an_instance_whose_code_ignores_signals_is_restarted_and_destroyed(
+    service: Service, image: int, function: str
+) -> None:
     with configured(service, "allow_superuser = true\n"):
         answer = service.ask("POST", "/instances", {"image_id": image, "superuser": True})
         instance_id = int(answer.json()["data"]["id"])
         unit = f"draupnir-instance-{instance_id}.service"
         service.psql(instance_id, f"CREATE EXTENSION plpython3u; {DEAF}")
         environment = {**service.environment(instance_id), "PGDATABASE": "my_db"}
-        for function in ("deaf", "stopping"):
-            before = set(processes(unit))
-            command = ["psql", "-XAtqc", f"SELECT {function}()"]
-            session = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-            await_that(lambda before=before: set(processes(unit)) - before, "the code runs")  # type: ignore[misc]
-            service.client("instances", "restart", str(instance_id))
-            assert service.answer(instance_id, "SHOW is_superuser") == "on"
-            session.communicate(timeout=300)
+        before = set(processes(unit))
+        command = ["psql", "-XAtqc", f"SELECT {function}()"]
+        session = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        await_that(lambda: set(processes(unit)) - before, "the code runs")
+        service.client("instances", "restart", str(instance_id))
+        assert service.answer(instance_id, "SHOW is_superuser") == "on"
+        session.communicate(timeout=300)
         service.destroy_instance(instance_id)

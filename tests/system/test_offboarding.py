@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import world
-from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, kill
+from tests.system.faults import DAEMON, HELPER, await_healthy, await_that, configured, kill
 from tests.system.people import BOSS, IdentityProvider, metadata, sign_in, signing_in
 from tests.system.service import Service, run
 
@@ -24,7 +24,10 @@ JANE = "jane@example.com"
 @pytest.fixture(scope="module")
 def provider(service: Service, image: int) -> Iterator[IdentityProvider]:
     """Configure sign-in, checks every second, and a grace period of an hour."""
-    with signing_in(service, clean_interval="1s", grace_period="1h") as running:
+    with (
+        configured(service, "allow_superuser = true\n"),
+        signing_in(service, clean_interval="1s", grace_period="1h") as running,
+    ):
         yield running
 
 
@@ -49,6 +52,28 @@ def hers(jane: Service, image: int) -> int:
     """Provide an instance of hers with data."""
     instance_id = int(jane.create_instance(image)["id"])
     jane.psql(instance_id, "CREATE TABLE kept AS SELECT 42 AS x")
+    return instance_id
+
+
+# A superuser can write these files, and hopes that Postgres trusts their old certificate authority, or everybody.
+OWN_FILES = {
+    "old.crt": r"regexp_split_to_table(pg_read_file('/run/draupnir/instance/authority.crt'), E'\n')",
+    "old_hba.conf": "'host all all all trust'",
+    "postgresql.auto.conf": "unnest(ARRAY[$$ssl_ca_file = '/srv/pgdata/old.crt'$$,"
+    " $$hba_file = '/srv/pgdata/old_hba.conf'$$, $$work_mem = '5MB'$$])",
+}
+
+
+@pytest.fixture
+def hers_as_superuser(jane: Service, image: int) -> int:
+    """Provide an instance where she is a superuser, and has changed what she can of its configuration."""
+    made = jane.ask("POST", "/instances", {"image_id": image, "superuser": True})
+    instance_id = int(made.json()["data"]["id"])
+    jane.psql(instance_id, "CREATE TABLE kept AS SELECT 42 AS x")
+    for name, lines in OWN_FILES.items():
+        jane.psql(instance_id, f"COPY (SELECT {lines}) TO '/srv/pgdata/{name}'")
+    jane.client("instances", "restart", str(instance_id))
+    assert jane.answer(instance_id, "SHOW work_mem") == "5MB"
     return instance_id
 
 
@@ -95,9 +120,16 @@ def connected(environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]
             client.kill()
 
 
+@pytest.mark.parametrize("fixture", ["hers", "hers_as_superuser"])
 def test_a_revoked_user_loses_connections_and_an_admin_keeps_the_data(
-    provider: IdentityProvider, jane: Service, boss: Service, hers: int, tmp_path: Path
+    provider: IdentityProvider,
+    jane: Service,
+    boss: Service,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    fixture: str,
 ) -> None:
+    hers: int = request.getfixturevalue(fixture)
     old = dict(jane.environment(hers))
     # A copy of her files; the test's admin has the same home, and will overwrite them.
     for name in ("PGSSLCERT", "PGSSLKEY"):
