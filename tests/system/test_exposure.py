@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import threading
 from pathlib import Path
 
-from tests.system.faults import await_that, processes
+from tests.system.faults import await_that, configured, processes
 from tests.system.service import Service, run
+from tests.system.test_superuser import await_promotion, promoting
 
 UNITS = Path("/usr/lib/systemd/system")
 # The scores are from 0 to 10. One or two lines of a sandbox change the decimal.
@@ -17,6 +19,7 @@ BOUNDS = {
     r"draupnir-extract-\d+\.service": 0.5,
     r"draupnir-finalise-\d+\.service": 0.5,
     r"draupnir-instance-\d+\.service": 1.3,
+    r"draupnir-instance-promotion-\d+\.service": 1.3,
     # It uses the network of the host, which the operator has to allow.
     r"draupnir-instance-direct-\d+\.service": 1.8,
     # The proxy has no mount namespace, which would take longer than its whole start.
@@ -53,15 +56,30 @@ def kinds() -> list[str]:
     return [path.name.removesuffix(".service.d") for path in UNITS.glob("draupnir-*-.service.d")]
 
 
+def exposure_of_promotion(service: Service, image_id: int) -> dict[str, float]:
+    """Return the exposure of the unit that makes a superuser, which is held and then killed."""
+    creation = threading.Thread(
+        target=service.ask, args=("POST", "/instances", {"image_id": image_id, "superuser": True})
+    )
+    with configured(service, "allow_superuser = true\n"):
+        with promoting("ExecStartPre=/usr/bin/sleep 3600"):
+            creation.start()
+            unit = await_promotion()
+        found = exposure(unit)
+        run("systemctl", "kill", "--signal=KILL", unit)
+        creation.join()
+    return {unit: found}
+
+
 def test_no_service_is_exposed_more_than_its_bound(service: Service, backup: Path, instance: int) -> None:
     service.answer(instance, "SELECT 1")
     image_id = int(service.ask("GET", f"/instances/{instance}").json()["data"]["attributes"]["image_id"])
     answer = service.ask("POST", "/instances", {"image_id": image_id, "network": "direct"})
     assert answer.status_code == 201, answer.text
+    found = exposure_of_promotion(service, image_id)
     being_made = service.create_image("SELECT pg_sleep(3600);")
     service.upload(being_made, backup)
     service.finalise(being_made, headers={"Prefer": "respond-async"})
-    found: dict[str, float] = {}
     for job in ("extract", "finalise"):
         unit = f"draupnir-{job}-{being_made}.service"
         await_that(lambda unit=unit: processes(unit), f"{unit} runs")  # type: ignore[misc]

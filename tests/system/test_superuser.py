@@ -141,11 +141,18 @@ def is_superuser(service: Service, instance_id: int) -> str:
     return service.answer(instance_id, "SHOW is_superuser")
 
 
-def is_promoting(instance_id: int | None = None) -> bool:
-    return (
-        "promotion"
-        in run("systemctl", "list-units", "--all", f"draupnir-instance-promotion-{instance_id or '*'}.service").stdout
-    )
+def promotions() -> list[str]:
+    """Return the units that make a superuser now."""
+    listed = run("systemctl", "list-units", "--all", "--plain", "--no-legend", "draupnir-instance-promotion-*").stdout
+    return [line.split()[0] for line in listed.splitlines()]
+
+
+def await_promotion() -> str:
+    """Wait until a unit that makes a superuser runs, and return it."""
+    await_that(promotions, "the promotion has begun")
+    (unit,) = promotions()
+    await_that(lambda: processes(unit), "the promotion runs")
+    return unit
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +206,7 @@ def test_the_client_creates_and_shows_a_superuser(service: Service, image: int) 
     instance_id = int(made["id"])
     assert is_superuser(service, instance_id) == "on"
     assert re.search("^Superuser: +yes$", service.client("instances", "show", str(instance_id)).stdout, re.MULTILINE)
-    assert not is_promoting()
+    assert promotions() == []
     service.destroy_instance(instance_id)
 
 
@@ -243,11 +250,7 @@ def test_a_creation_that_is_killed_makes_a_superuser_or_nothing(service: Service
     creation = threading.Thread(target=lambda: made.append(create(service, image)))
     with promoting("ExecStartPre=/usr/bin/sleep 3600"):
         creation.start()
-        await_that(is_promoting, "the promotion has begun")
-        (unit,) = re.findall(
-            r"draupnir-instance-promotion-\d+\.service", run("systemctl", "list-units", "--all").stdout
-        )
-        await_that(lambda: processes(unit), "the promotion runs")
+        unit = await_promotion()
     kill(HELPER) if victim == "the helper" else run("systemctl", "kill", "--signal=KILL", unit)
     creation.join()
     (answer,) = made
@@ -256,7 +259,7 @@ def test_a_creation_that_is_killed_makes_a_superuser_or_nothing(service: Service
     for instance in listed:
         assert is_superuser(service, instance["id"]) == "on"
         service.destroy_instance(instance["id"])
-    assert not is_promoting()
+    assert promotions() == []
 
 
 def test_the_back_doors_are_open_or_the_probes_would_prove_nothing(
