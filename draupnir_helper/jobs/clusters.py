@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import signal
 import subprocess
 import threading
@@ -28,6 +29,7 @@ _SINGLE_USER = """SET default_transaction_read_only = off;
 UPDATE pg_authid SET rolcanlogin = true WHERE oid = 10;
 SELECT rolname FROM pg_authid WHERE oid = 10;
 """
+_ARGUMENT_CHARS = 100_000
 _LINE_CHARS = 16 * 1024  # a longer line of the server's log is cut into several
 
 
@@ -147,7 +149,7 @@ class Cluster:
 
         The search_path has only Postgres's own functions and operators, so the data cannot replace them by name.
         """
-        options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+        options = self._variables(variables)
         options += [part for path in (_SQL / "encoding.sql", *paths) for part in ("-f", str(path))]
         names = ", ".join(path.name for path in paths)
         finished = self._psql(database, *options, server_options=_OWN_SESSION)
@@ -163,7 +165,7 @@ class Cluster:
 
         `source` is the file whose lines count: the input or a file that it includes. Raises JobError for damaged data.
         """
-        options = [part for name, value in variables.items() for part in ("-v", f"{name}={value}")]
+        options = self._variables(variables)
         options += ["-v", "ON_ERROR_STOP=0", "-f", str(_SQL / "encoding.sql"), "-f", "-"]
         finished = self._psql(database, *options, server_options=_OWN_SESSION, stdin="\n".join(lines))
         if finished.returncode != 0 or self.ran_out_of_room(finished):
@@ -196,6 +198,18 @@ class Cluster:
         path.write_text("".join(lines), encoding="utf-8")
         options = ("-v", "ON_ERROR_STOP=0", "-f", str(path))
         return set(self._psql("template1", *options, server_options=_OWN_SESSION).stdout.split())
+
+    def _variables(self, variables: Mapping[str, str]) -> list[str]:
+        """Return psql's options for the variables. The kernel limits the length of one argument to 128 KiB."""
+        options = []
+        for name, value in variables.items():
+            if len(value) < _ARGUMENT_CHARS:
+                options += ["-v", f"{name}={value}"]
+            else:
+                path = self.directory / f"variable-{secrets.token_hex(4)}.sql"
+                path.write_text(f"\\set {name} {_literal(value)}\n", encoding="utf-8")
+                options += ["-f", str(path)]
+        return options
 
     def _psql(
         self,

@@ -41,9 +41,11 @@ def search(data: Path, directory: Path, values: Iterable[bytes]) -> list[Hit]:
     windows: dict[bytes, list[bytes]] = {}
     for value in dict.fromkeys(values):
         windows.setdefault(needles.window(value) or value, []).append(value)
-    text = [window for window in windows if _is_text(window)]
+    # Of values that begin alike, ripgrep reports the first in the list.
+    ordered = sorted(windows, key=len, reverse=True)
     # ripgrep's -F is fast, but takes only text.
-    searches = [(("-F",), text), ((), [window for window in windows if not _is_text(window)])]
+    text = [each for each in ordered if _is_text(each)]
+    searches = [(("-F",), text), ((), [each for each in ordered if not _is_text(each)])]
     return [hit for options, wanted in searches if wanted for hit in _hits(data, directory, options, wanted, windows)]
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import psycopg
 
 from draupnir_helper import jobs
+from draupnir_helper.jobs import clusters
 from tests.postgres import Cluster
+
+SQL = Path(jobs.__file__).parent / "sql"
 
 
 def test_no_statement_of_the_job_reads_a_view(cluster: Cluster) -> None:
@@ -27,3 +30,12 @@ def test_no_statement_of_the_job_reads_a_view(cluster: Cluster) -> None:
         ):
             read |= {f"{path.name}: {name}"} if name.lower() in views else set()
     assert read == set()
+
+
+def test_a_statement_may_name_any_number_of_tables(job: clusters.Cluster) -> None:
+    """The kernel limits the length of an argument of psql."""
+    few, many = "{1259}", "{" + ",".join(map(str, (1259, *range(1_000_000, 1_050_000)))) + "}"
+    assert job.run_files("template1", SQL / "contents.sql", tables=many) == (
+        job.run_files("template1", SQL / "contents.sql", tables=few)
+    )
+    assert job.run_each("template1", ["SELECT count(*) FROM unnest(:'tables'::oid[]);"], tables=many) == {}

@@ -115,6 +115,12 @@ def test_values_with_the_same_end_are_told_apart(data: Path) -> None:
     }
 
 
+def test_of_values_that_begin_alike_the_longest_is_found(data: Path) -> None:
+    values = [f"Jane Doe, number {10**zeros}".encode() for zeros in range(4)]
+    (data / "base/5/16385").write_bytes(values[2])
+    assert (values[2], "base/5/16385") in found(data, *values)
+
+
 def test_a_gigabyte_of_zeros_takes_no_memory(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.truncate(data / "base/5/16384", 1 << 30)
     with (data / "base/5/16384").open("ab") as file:
