@@ -107,9 +107,12 @@ def _places(
                 batch = values[start : start + _AT_ONCE]
                 statements.append(_containing(content, len(asked), batch, removed))
                 asked += [(value, content) for value in batch]
-        for (number,) in originals.answers(cluster, database, statements):
+        for number, is_whole in originals.answers(cluster, database, statements):
             value, content = asked[int(number)]
-            note(value, (database, content.table), content.names)
+            if is_whole == "t":
+                note(value, (database, content.table), content.names)
+            else:
+                found.setdefault(value, {}).setdefault((database, content.table), set())
     return found
 
 
@@ -121,14 +124,19 @@ def _contents(cluster: Cluster, database: str, tables: Iterable[int]) -> list[_C
 def _containing(
     content: _Content, first: int, values: Sequence[bytes], removed: Mapping[bytes, Sequence[Removed]]
 ) -> str:
-    """Return the query for the numbers of the values that a column contains as text, or in hexadecimal as bytes."""
+    """Return the query for the numbers of the values that a column contains as text, or in hexadecimal as bytes.
+
+    The second column is false if each occurrence is a part of a longer word or number, such as 12 of 123.
+    """
     rows = []
     for number, value in enumerate(values, first):
         text = f"convert_from('\\x{removed[value][0].original.value.hex()}', getdatabaseencoding())"
-        rows += [f"({number}, {text})", f"({number}, '{value.hex()}')"]
+        rows += [f"({number}, {text}, true)", f"({number}, '{value.hex()}', false)"]
+    pattern = r"""'(^|[^[:alnum:]])' || regexp_replace(v, '([^[:alnum:]])', '\\\1', 'g') || '($|[^[:alnum:]])'"""
+    column = f't.{content.column}::text COLLATE "C"'
     return (
-        f"SELECT number FROM {content.relation} t JOIN (VALUES {', '.join(rows)}) wanted(number, v)"  # noqa: S608 - quoted
-        f' ON strpos(t.{content.column}::text COLLATE "C", v) > 0 GROUP BY 1;'
+        f"SELECT number, bool_or(NOT is_text OR {column} ~ ({pattern})) FROM {content.relation} t"  # noqa: S608 - quoted
+        f" JOIN (VALUES {', '.join(rows)}) wanted(number, v, is_text) ON strpos({column}, v) > 0 GROUP BY 1;"
     )
 
 
