@@ -45,6 +45,7 @@ _DATA = Path(postgres.PGDATA)
 _DIRECTORY = Path("/tmp/cluster")  # noqa: S108 - the sandbox has a /tmp of its own, empty when the job starts
 _SQL = Path(__file__).with_name("sql")
 _CLOSE = _SQL / "close.sql"
+_ADMIT = (_SQL / "catalog_rules.sql", _SQL / "admit.sql")
 # These files change how a server starts. A finished job does not leave the private text of a failure, either.
 _WRITTEN_BY_DATA = ("standby.signal", "recovery.signal", "backup_label", "tablespace_map", reports.PRIVATE_NAME)
 
@@ -118,6 +119,8 @@ class Job:
     @contextmanager
     def _running_again(self) -> Iterator[None]:
         with self.cluster.running(self.preloads.libraries, self.rows):
+            # template0 accepts no connections any more.
+            self.cluster.run_files("template1", *_ADMIT)
             yield
             self.cluster.run_files("template1", _CLOSE)
         self._check_files()
@@ -187,7 +190,7 @@ def set_script(cluster: Cluster, order: Mapping[str, Any], reporter: Reporter) -
 def admit_all_databases(cluster: Cluster, rows: Rows) -> dict[str, int]:
     """Open all databases, so that each is anonymised and cleaned; return their oids by name."""
     changes.report_cluster(cluster, rows)
-    lines = cluster.run_files("template1", _SQL / "catalog_rules.sql", _SQL / "admit.sql")
+    lines = cluster.run_files("template1", *_ADMIT)
     # A name may hold the end of a line.
     return {json.loads(name): int(oid) for oid, _, name in (line.partition("|") for line in lines)}
 

@@ -142,7 +142,8 @@ CREATE MATERIALIZED VIEW emptied AS SELECT email FROM users;
 """
 IN_TEMPLATE0 = f"CREATE TABLE forgotten AS SELECT '{CANARY}'::text AS email"
 # The script is the uploader's, too.
-SCRIPT = f"""{ANONYMISE}
+SCRIPT = f"""-- draupnir: keeps my_db.audit.log.line
+{ANONYMISE}
 REFRESH MATERIALIZED VIEW emptied WITH NO DATA;
 DELETE FROM audit.log WHERE line IS NULL;
 UPDATE users SET id = id + 100000 WHERE id = 1;
