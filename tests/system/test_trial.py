@@ -74,6 +74,7 @@ def trial(image: int) -> Iterator[Authority]:
         addresses=None,
         sleep_after_s=0,
         direct=False,
+        superuser=False,
         ceiling={"max_bytes": MIN_MAX_BYTES, "read_only": False, "extended": False},
         parameters={},
         authority_certificate=authority.certificate,

@@ -53,7 +53,7 @@ def test_a_need_that_the_server_meets_is_not_a_problem(tmp_path: Path, need: Nee
             f"apt install postgresql-{MAJOR}-pgvector",
         ),
         (Need("library", "$libdir/pgaudit", "", "d"), "library_missing", f"apt install postgresql-{MAJOR}-pgaudit"),
-        (Need("library", "$libdir/plpython3", "plpython3u", "d"), "library_missing", f"postgresql-plpython3-{MAJOR}"),
+        (Need("library", "$libdir/plperl", "plperlu", "d"), "library_missing", f"postgresql-plperl-{MAJOR}"),
         (Need("library", "$libdir/postgis-3", "postgis", "d"), "library_missing", f"postgresql-{MAJOR}-postgis-3"),
         (Need("library", "$libdir/ours", "", "d"), "library_missing", f"/usr/lib/postgresql/{MAJOR}/lib/ours.so"),
         (Need("extension", "pgtap", "", "d"), "extension_missing", f"postgresql-{MAJOR}-pgtap"),
