@@ -32,11 +32,11 @@ from draupnir.settings import HttpSettings, Settings
 
 os.environ["LISTEN_PID"] = str(os.getpid())
 listeners.STOP_TIMEOUT_S = 1
-for limit_s in ({"impatient": 0.6, "unhurried": 2.0}.get(word) for word in sys.argv):
-    if limit_s is not None:
-        connections.TIMEOUTS_S.update(dict.fromkeys(connections.TIMEOUTS_S, limit_s))
-        listeners.KEEP_ALIVE_S = limit_s / 3
-        listeners.HANDSHAKE_TIMEOUT_S = listeners.CLOSING_TIMEOUT_S = limit_s
+LIMITS_S = {"impatient": (0.6, 0.2), "unhurried": (2.0, 0.2), "keeping": (2.0, 0.7)}
+for limit_s, keep_alive_s in (LIMITS_S[word] for word in sys.argv if word in LIMITS_S):
+    connections.TIMEOUTS_S.update(dict.fromkeys(connections.TIMEOUTS_S, limit_s))
+    listeners.HANDSHAKE_TIMEOUT_S = listeners.CLOSING_TIMEOUT_S = limit_s
+    listeners.KEEP_ALIVE_S = keep_alive_s
 
 async def hello(request):
     return PlainTextResponse(request.url.scheme)

@@ -53,6 +53,14 @@ def unhurried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
 
 
 @pytest.fixture(scope="module")
+def keeping(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
+    """Start the process with more time for a second request to begin, too."""
+    listening = Listening(tmp_path_factory.mktemp("keeping"), "keeping")
+    yield listening
+    listening.served.stop()
+
+
+@pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Listening]:
     listening = Listening(tmp_path_factory.mktemp("patient"))
     yield listening
@@ -101,8 +109,8 @@ def test_a_header_that_does_not_end_is_answered_408(impatient: Listening, scheme
 
 @both
 @pytest.mark.parametrize("drips", [False, True])
-def test_a_second_header_has_no_more_time_than_the_first(unhurried: Listening, scheme: str, drips: bool) -> None:
-    with unhurried.reach(scheme) as connection:
+def test_a_second_header_has_no_more_time_than_the_first(keeping: Listening, scheme: str, drips: bool) -> None:
+    with keeping.reach(scheme) as connection:
         connection.sendall(HELLO)
         assert answer(connection) == (200, scheme.encode())
         connection.sendall(b"GET / HTTP/1.1\r\nX-Slow: ")
@@ -111,8 +119,8 @@ def test_a_second_header_has_no_more_time_than_the_first(unhurried: Listening, s
 
 
 @both
-def test_an_idle_connection_is_closed(unhurried: Listening, scheme: str) -> None:
-    with unhurried.reach(scheme) as connection:
+def test_an_idle_connection_is_closed(keeping: Listening, scheme: str) -> None:
+    with keeping.reach(scheme) as connection:
         connection.sendall(HELLO)
         assert answer(connection) == (200, scheme.encode())
         assert everything(connection) == b""
