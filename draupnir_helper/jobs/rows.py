@@ -80,6 +80,7 @@ class Rows:
 
 
 def _shortened(text: str) -> str:
+    text = text[: _LONGEST + 1]
     # Names may have bytes that are not UTF-8.
     text = _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", text).encode(errors="replace").decode()
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
