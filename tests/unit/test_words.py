@@ -107,8 +107,9 @@ PHRASES = {
     r"(?<=; )raise \w+ (if|unless)": "Raises … if",
     r"unasked": "without a call, automatically",
 }
+# The boundary stands before the alternatives, so that they are tried only there.
 PHRASE = re.compile(
-    "|".join(rf"(?P<p{number}>\b(?:{phrase})\b)" for number, phrase in enumerate(PHRASES)), re.IGNORECASE
+    rf"\b(?:{'|'.join(f'(?P<p{number}>{phrase})' for number, phrase in enumerate(PHRASES))})\b", re.IGNORECASE
 )
 
 
